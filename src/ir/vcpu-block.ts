@@ -1,0 +1,51 @@
+/**
+ * The engine's part of a vCPU's state block. The guest ISA's part follows at ISA_STATE.
+ *
+ *      0  pc          i64  virtual pc of the code about to run; valid at every entry and exit
+ *      8  exitReason  i32  why translated code left (EXIT_*, or the ISA's own reasons from 16 up)
+ *     12  exitArg     i32
+ *     16  budget      i32  instructions left in this slice; below zero = leave
+ *     20  tlbBase     i32  address of the current context's TLB
+ *     24  jumpBase    i32  address of the current context's jump cache
+ *     28  fault       i32  set by the slow path: the access did not happen, see FAULT_*
+ *     32  slowAddr    i64  slow path: guest virtual address
+ *     40  slowSize    i32  slow path: bytes | access kind << 8
+ *     48  slowValue   16 bytes, the value loaded or to be stored
+ *     64  faultIp     i32  interpreter: address of the faulting operation
+ *     72  base        i64  interpreter: base pc of the running block
+ *     80  ctx         i32  instruction context, see Builder.ctx
+ *     88  hostAddr    i64  slow path: host address of the page plus offset, when the TLB has been filled
+ */
+export const CTL_PC = 0;
+export const CTL_EXIT_REASON = 8;
+export const CTL_EXIT_ARG = 12;
+export const CTL_BUDGET = 16;
+export const CTL_TLB_BASE = 20;
+export const CTL_JUMP_BASE = 24;
+export const CTL_FAULT = 28;
+export const CTL_SLOW_ADDR = 32;
+export const CTL_SLOW_SIZE = 40;
+export const CTL_SLOW_VALUE = 48;
+export const CTL_FAULT_IP = 64;
+export const CTL_BASE = 72;
+export const CTL_CTX = 80;
+export const CTL_HOST_ADDR = 88;
+
+/** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
+export const ISA_STATE = 256;
+/** Where the interpreter's temporaries begin. */
+export const TEMPS = 4096;
+/** Bytes of one vCPU's block. */
+export const VCPU_BLOCK_SIZE = 65536;
+
+/** Exit reasons of the engine's own; an ISA's start at EXIT_ISA. */
+export const EXIT_LOOKUP = 0; // no code known for pc
+export const EXIT_BUDGET = 1; // the slice is over
+export const EXIT_HOT = 2; // the block named by exitArg is worth compiling
+export const EXIT_FAULT = 3; // a memory access faulted; the ISA holds the exception
+export const EXIT_ISA = 16;
+
+/** Values of CTL_FAULT. */
+export const FAULT_NONE = 0;
+export const FAULT_EXCEPTION = 1; // the ISA recorded a guest exception
+export const FAULT_RESTART = 2; // nothing happened: run this one instruction again, alone

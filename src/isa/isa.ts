@@ -1,0 +1,90 @@
+/** What the engine needs to know of a guest instruction set, and what it offers to one. */
+import type { Builder, Global } from '../ir/builder.ts';
+import type { Helper } from '../ir/helpers.ts';
+
+/** Reads guest code bytes, ahead from the pc being translated. */
+export interface CodeReader {
+  /** Byte offset of the next byte from the block's base pc. */
+  offset: number;
+  /** Next byte. @throws FetchFault when its page is not executable */
+  u8(): number;
+}
+
+/** Thrown by CodeReader when a code byte cannot be fetched. */
+export class FetchFault extends Error {}
+
+export interface Isa {
+  readonly name: string;
+  readonly globals: readonly Global[];
+  readonly helpers: readonly Helper[];
+  /**
+   * Translates one block: instructions from `code.offset` on, until one that ends it,
+   * `maxInsns`, or the end of the page. Ends with exactly one exit. When the first
+   * byte of an instruction but the block's first cannot be fetched, the block ends
+   * before it; a FetchFault in the first instruction is the caller's.
+   *
+   * @param flags the vCPU's mode as `Vcpu.blockFlags` gave it
+   */
+  translate(b: Builder, code: CodeReader, flags: number, maxInsns: number): void;
+}
+
+/** Access kinds of the software TLB. */
+export const ACCESS_READ = 0;
+export const ACCESS_WRITE = 1;
+export const ACCESS_EXEC = 2;
+
+/** Result of a page walk, filled in by the ISA. */
+export interface Translation {
+  /** Physical address of the 4 KiB page (2^53 at most). */
+  page: number;
+  /** What the mapping permits in the current mode: bits 1 << ACCESS_*. */
+  permissions: number;
+  /** Outlives an address-space switch (x86: global page). */
+  global: boolean;
+}
+
+/** One guest CPU as the engine drives it. Implemented by each ISA. */
+export interface Vcpu {
+  /**
+   * Walks the page tables for a linear address (two 32-bit words), setting accessed and dirty bits.
+   * @returns true with `out` filled, or false with the guest exception recorded for `deliverFault`
+   */
+  walk(low: number, high: number, access: number, out: Translation): boolean;
+  /** Virtual pc (ctl pc) to the linear address of code: x86 adds the CS base. Writes [low, high]. */
+  codeAddress(out: Int32Array): void;
+  /** Mode bits that decide how code is translated. */
+  blockFlags(): number;
+  /** Delivers the exception that `walk` or `leave` recorded; pc and context are at the instruction. */
+  deliverFault(): void;
+  /** Handles an exit with one of the ISA's reasons; pc is what the exit reported. */
+  leave(reason: number, argument: number): void;
+  /** Takes a pending interrupt if there is one and it may be taken now. */
+  pollInterrupts(): void;
+  /** The vCPU waits for an interrupt. */
+  readonly halted: boolean;
+  reset(): void;
+}
+
+/** What the engine offers to an ISA's system code. */
+export interface EngineServices {
+  /** View over the whole shared memory, and the vCPU block's byte offset in it. */
+  readonly memory: WebAssembly.Memory;
+  readonly vcpuBase: number;
+  /** Drops TLB and jump-cache entries of every address space, global ones too. */
+  flushAll(): void;
+  /** Drops the non-global entries of the current address space (all of them if `asid` < 0). */
+  flushAddressSpace(asid: number): void;
+  /** Drops one page of the current address space, and global entries for it. */
+  flushPage(low: number, high: number): void;
+  /**
+   * Selects the TLB and jump cache for a mode and address space.
+   * @param context 0 = supervisor, 1 = supervisor with user access allowed (SMAP override), 2 = user
+   * @param asid 0..4095 (x86: PCID); only user contexts are kept apart by it
+   * @param flags the block flags that will be in force (code translated under other flags is not found)
+   */
+  selectContext(context: number, asid: number, flags: number): void;
+  /** Makes translated code leave at its next check. */
+  kick(): void;
+  /** Instructions executed so far. */
+  instructions(): number;
+}

@@ -1,0 +1,231 @@
+/**
+ * Guest-physical memory: RAM and ROM pages backed by the shared buffer, and memory-mapped registers.
+ *
+ * RAM and ROM hide memory-mapped registers at the same address, as the memory controller's own
+ * decoding does; among registers, the region that was added first wins.
+ */
+import type { GuestMemory, IoHandler, MappedRegion, MmioBus, Trace } from './interfaces.ts';
+
+/** Bits of `pageFlags`. */
+export const PAGE_HAS_CODE = 1;
+export const PAGE_LOG_DIRTY = 2;
+
+const PAGE = 4096;
+const LOW_LIMIT = 0x1_0000_0000;
+
+type MmioRegion = { base: number; end: number; handler: IoHandler; name: string };
+type HighRange = { base: number; end: number; hostOffset: number; writable: boolean };
+
+export class AddressSpace implements GuestMemory, MmioBus {
+  /** Per host page (host offset / 4096): PAGE_* bits. */
+  readonly pageFlags: Uint8Array;
+  /** A device wrote into a page that holds translated code. */
+  onCodeWrite: ((hostOffset: number, length: number) => void) | undefined;
+  /** RAM, ROM or registers came, went or moved: cached translations are stale. */
+  onMapChange: (() => void) | undefined;
+  trace: Trace | undefined;
+
+  private readonly bytes: Uint8Array;
+  private readonly view: DataView;
+  /** One entry per page below 4 GiB: host page + 1, negative when read-only, 0 when not memory. */
+  private readonly low = new Int32Array(LOW_LIMIT / PAGE);
+  private readonly high: HighRange[] = [];
+  private mmio: MmioRegion[] = [];
+  private lastMmio: MmioRegion | null = null;
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.pageFlags = new Uint8Array(Math.ceil(bytes.length / PAGE));
+  }
+
+  addRam(base: number, size: number, hostOffset: number): void {
+    this.mapPages(base, size, hostOffset, true);
+  }
+
+  addRom(base: number, size: number, hostOffset: number): void {
+    this.mapPages(base, size, hostOffset, false);
+  }
+
+  /** Takes RAM or ROM below 4 GiB out of the map again (registers beneath it show through). */
+  removePages(base: number, size: number): void {
+    this.low.fill(0, base / PAGE, (base + size) / PAGE);
+    this.onMapChange?.();
+  }
+
+  addMmio(base: number, size: number, handler: IoHandler, name: string): MappedRegion {
+    const region: MmioRegion = { base, end: base + size, handler, name };
+    this.mmio.push(region);
+    this.mmioChanged();
+    return {
+      remove: () => {
+        this.mmio = this.mmio.filter((other) => other !== region);
+        this.mmioChanged();
+      },
+    };
+  }
+
+  /** Host offset of the page containing `addr`, or -1 if it is neither RAM nor ROM. */
+  hostPage(addr: number): number {
+    if (addr < LOW_LIMIT) {
+      const entry = this.low[addr >>> 12]!;
+      return entry > 0 ? (entry - 1) * PAGE : entry < 0 ? (-entry - 1) * PAGE : -1;
+    }
+    const range = this.highRange(addr);
+    if (range === null) return -1;
+    const distance = addr - range.base;
+    return range.hostOffset + distance - (distance % PAGE);
+  }
+
+  isWritable(addr: number): boolean {
+    return addr < LOW_LIMIT ? this.low[addr >>> 12]! > 0 : this.highRange(addr)?.writable === true;
+  }
+
+  read(addr: number, size: number): number {
+    const inPage = addr % PAGE;
+    const page = this.hostPage(addr);
+    if (inPage + size > PAGE) return this.readSplit(addr, size);
+    if (page < 0) return this.readMmio(addr, size);
+    const at = page + inPage;
+    if (size === 4) return this.view.getUint32(at, true);
+    return size === 2 ? this.view.getUint16(at, true) : this.bytes[at]!;
+  }
+
+  write(addr: number, size: number, value: number): void {
+    const inPage = addr % PAGE;
+    if (inPage + size > PAGE) return this.writeSplit(addr, size, value);
+    const page = this.hostPage(addr);
+    if (page < 0) return this.writeMmio(addr, size, value);
+    if (!this.isWritable(addr)) return this.trace?.('rom-write', hex(addr));
+    const at = page + inPage;
+    if (size === 4) this.view.setUint32(at, value, true);
+    else if (size === 2) this.view.setUint16(at, value, true);
+    else this.bytes[at] = value;
+    this.touched(at, size);
+  }
+
+  readBytes(addr: number, into: Uint8Array): void {
+    for (let done = 0; done < into.length; ) {
+      const at = addr + done;
+      const length = Math.min(PAGE - (at % PAGE), into.length - done);
+      const page = this.hostPage(at);
+      if (page >= 0) {
+        const from = page + (at % PAGE);
+        into.set(this.bytes.subarray(from, from + length), done);
+      } else {
+        for (let i = 0; i < length; i++) into[done + i] = this.readMmio(at + i, 1);
+      }
+      done += length;
+    }
+  }
+
+  writeBytes(addr: number, from: Uint8Array): void {
+    for (let done = 0; done < from.length; ) {
+      const at = addr + done;
+      const length = Math.min(PAGE - (at % PAGE), from.length - done);
+      const page = this.hostPage(at);
+      if (page < 0) {
+        for (let i = 0; i < length; i++) this.writeMmio(at + i, 1, from[done + i]!);
+      } else if (this.isWritable(at)) {
+        const host = page + (at % PAGE);
+        this.bytes.set(from.subarray(done, done + length), host);
+        this.touched(host, length);
+      }
+      done += length;
+    }
+  }
+
+  /** What lies where, for the monitor. */
+  describe(): { base: number; size: number; name: string }[] {
+    return this.mmio.map((r) => ({ base: r.base, size: r.end - r.base, name: r.name }));
+  }
+
+  private mapPages(base: number, size: number, hostOffset: number, writable: boolean): void {
+    if (base % PAGE !== 0 || size % PAGE !== 0 || hostOffset % PAGE !== 0) {
+      throw new Error(`memory at ${hex(base)} is not a whole number of pages`);
+    }
+    if (hostOffset + size > this.bytes.length) {
+      throw new Error(`memory at ${hex(base)} lies outside the host buffer`);
+    }
+    const lowSize = Math.max(0, Math.min(size, LOW_LIMIT - base));
+    const first = base / PAGE;
+    const hostPage = hostOffset / PAGE;
+    for (let i = 0; i < lowSize / PAGE; i++) {
+      this.low[first + i] = writable ? hostPage + i + 1 : -(hostPage + i + 1);
+    }
+    if (lowSize < size) {
+      const highBase = base + lowSize;
+      this.high.unshift({
+        base: highBase, end: base + size, hostOffset: hostOffset + lowSize, writable,
+      });
+    }
+    this.onMapChange?.();
+  }
+
+  private highRange(addr: number): HighRange | null {
+    for (const range of this.high) if (addr >= range.base && addr < range.end) return range;
+    return null;
+  }
+
+  private touched(host: number, length: number): void {
+    const page = Math.floor(host / PAGE);
+    if ((this.pageFlags[page]! & PAGE_HAS_CODE) !== 0) this.onCodeWrite?.(host, length);
+  }
+
+  private mmioChanged(): void {
+    this.lastMmio = null;
+    this.onMapChange?.();
+  }
+
+  private findMmio(addr: number): MmioRegion | null {
+    const last = this.lastMmio;
+    if (last !== null && addr >= last.base && addr < last.end) return last;
+    for (const region of this.mmio) {
+      if (addr >= region.base && addr < region.end) {
+        // Remembered only where no earlier region could overlap it: a whole-list scan found it.
+        this.lastMmio = this.overlapped(region) ? null : region;
+        return region;
+      }
+    }
+    return null;
+  }
+
+  private overlapped(region: MmioRegion): boolean {
+    return this.mmio.some((r) => r !== region && r.base < region.end && r.end > region.base);
+  }
+
+  private readMmio(addr: number, size: number): number {
+    const region = this.findMmio(addr);
+    if (region === null) {
+      this.trace?.('unassigned-mmio', `read ${size} at ${hex(addr)}`);
+      return size === 4 ? 0xffffffff : size === 2 ? 0xffff : 0xff;
+    }
+    if (addr + size > region.end) return this.readSplit(addr, size);
+    return region.handler.read(addr - region.base, size) >>> 0;
+  }
+
+  private writeMmio(addr: number, size: number, value: number): void {
+    const region = this.findMmio(addr);
+    if (region === null) {
+      this.trace?.('unassigned-mmio', `write ${size} at ${hex(addr)} value ${hex(value >>> 0)}`);
+    } else if (addr + size > region.end) {
+      this.writeSplit(addr, size, value);
+    } else {
+      region.handler.write(addr - region.base, size, value >>> 0);
+    }
+  }
+
+  private readSplit(addr: number, size: number): number {
+    let value = 0;
+    for (let i = 0; i < size; i++) value |= this.read(addr + i, 1) << (8 * i);
+    return value >>> 0;
+  }
+
+  private writeSplit(addr: number, size: number, value: number): void {
+    for (let i = 0; i < size; i++) this.write(addr + i, 1, (value >>> (8 * i)) & 0xff);
+  }
+}
+
+function hex(value: number): string {
+  return '0x' + value.toString(16);
+}

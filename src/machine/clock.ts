@@ -1,0 +1,216 @@
+/** The machine's virtual clock, over host time or counted instructions, and the guest's TSC. */
+import type { Timer, TscSource, VirtualClock } from './interfaces.ts';
+
+class QueuedTimer implements Timer {
+  deadline = Infinity;
+  /** Place in the heap, -1 when not armed. */
+  slot = -1;
+  readonly fire: (now: number) => void;
+  private readonly queue: TimerQueue;
+
+  constructor(queue: TimerQueue, fire: (now: number) => void) {
+    this.queue = queue;
+    this.fire = fire;
+  }
+
+  arm(deadline: number): void {
+    if (deadline === Infinity || Number.isNaN(deadline)) return this.cancel();
+    this.queue.arm(this, deadline);
+  }
+
+  cancel(): void {
+    this.queue.cancel(this);
+  }
+}
+
+/** Binary heap by deadline; each timer knows its slot, so re-arming needs no search. */
+class TimerQueue {
+  private readonly heap: QueuedTimer[] = [];
+
+  next(): number {
+    return this.heap.length === 0 ? Infinity : this.heap[0]!.deadline;
+  }
+
+  arm(timer: QueuedTimer, deadline: number): void {
+    timer.deadline = deadline;
+    if (timer.slot < 0) {
+      timer.slot = this.heap.length;
+      this.heap.push(timer);
+    }
+    this.settle(timer);
+  }
+
+  cancel(timer: QueuedTimer): void {
+    const slot = timer.slot;
+    if (slot < 0) return;
+    timer.slot = -1;
+    timer.deadline = Infinity;
+    const last = this.heap.pop()!;
+    if (last === timer) return;
+    last.slot = slot;
+    this.heap[slot] = last;
+    this.settle(last);
+  }
+
+  /**
+   * Fires what is due, in order of deadline, each timer at most once: one that re-arms itself
+   * in the past waits for the next call, so no guest setting can keep this loop going.
+   */
+  run(now: number): void {
+    if (this.next() > now) return;
+    const due = this.heap.filter((timer) => timer.deadline <= now);
+    due.sort((a, b) => a.deadline - b.deadline);
+    for (const timer of due) {
+      if (timer.deadline > now) continue;
+      this.cancel(timer);
+      timer.fire(now);
+    }
+  }
+
+  private settle(timer: QueuedTimer): void {
+    this.up(timer);
+    this.down(timer);
+  }
+
+  private up(timer: QueuedTimer): void {
+    while (timer.slot > 0) {
+      const parent = this.heap[(timer.slot - 1) >> 1]!;
+      if (parent.deadline <= timer.deadline) return;
+      this.swap(timer, parent);
+    }
+  }
+
+  private down(timer: QueuedTimer): void {
+    for (;;) {
+      const left = this.heap[2 * timer.slot + 1];
+      const right = this.heap[2 * timer.slot + 2];
+      if (left === undefined) return;
+      const child = right !== undefined && right.deadline < left.deadline ? right : left;
+      if (child.deadline >= timer.deadline) return;
+      this.swap(timer, child);
+    }
+  }
+
+  private swap(a: QueuedTimer, b: QueuedTimer): void {
+    const slot = a.slot;
+    a.slot = b.slot;
+    b.slot = slot;
+    this.heap[a.slot] = a;
+    this.heap[b.slot] = b;
+  }
+}
+
+abstract class BaseClock implements VirtualClock {
+  private readonly queue = new TimerQueue();
+
+  abstract now(): number;
+
+  timer(fire: (now: number) => void): Timer {
+    return new QueuedTimer(this.queue, fire);
+  }
+
+  nextDeadline(): number {
+    return this.queue.next();
+  }
+
+  runTimers(): void {
+    this.queue.run(this.now());
+  }
+}
+
+/** Runs with the host's monotonic clock while the machine runs. Created paused. */
+export class HostClock extends BaseClock {
+  private readonly source: () => number;
+  private running = false;
+  /** Virtual time when paused; while running, virtual time minus host time. */
+  private base = 0;
+
+  /** @param source monotonic nanoseconds */
+  constructor(source: () => number = () => performance.now() * 1e6) {
+    super();
+    this.source = source;
+  }
+
+  override now(): number {
+    return this.running ? Math.floor(this.base + this.source()) : this.base;
+  }
+
+  /** Sets the virtual time, e.g. from a saved machine. */
+  set(now: number): void {
+    this.base = this.running ? now - this.source() : now;
+  }
+
+  pause(): void {
+    if (!this.running) return;
+    this.base = this.now();
+    this.running = false;
+  }
+
+  resume(): void {
+    if (this.running) return;
+    this.base -= this.source();
+    this.running = true;
+  }
+}
+
+/** Derives time from executed instructions (`-icount`), so that every run is the same. */
+export class InstructionClock extends BaseClock {
+  private readonly instructions: () => number;
+  private readonly nsPerInstruction: number;
+  private warp = 0;
+
+  /** @param shift each instruction lasts 2^shift nanoseconds */
+  constructor(instructions: () => number, shift: number) {
+    super();
+    this.instructions = instructions;
+    this.nsPerInstruction = 2 ** shift;
+  }
+
+  override now(): number {
+    return this.instructions() * this.nsPerInstruction + this.warp;
+  }
+
+  /** An idle machine executes nothing: its clock jumps to the next event instead. */
+  advanceTo(ns: number): void {
+    const now = this.now();
+    if (ns > now && ns !== Infinity) this.warp += ns - now;
+  }
+
+  set(now: number): void {
+    this.warp += now - this.now();
+  }
+
+  pause(): void {
+    // Time stands still by itself when no instructions are executed.
+  }
+
+  resume(): void {
+    // See pause().
+  }
+}
+
+const U64 = 0xffff_ffff_ffff_ffffn;
+
+/** A TSC of 1 GHz: one tick is one virtual nanosecond. */
+export class NanosecondTsc implements TscSource {
+  readonly frequency = 1e9;
+  private readonly clock: VirtualClock;
+  /** Ticks the guest's counter is ahead of the clock. */
+  private offset = 0n;
+
+  constructor(clock: VirtualClock) {
+    this.clock = clock;
+  }
+
+  read(): bigint {
+    return (BigInt(Math.floor(this.clock.now())) + this.offset) & U64;
+  }
+
+  write(value: bigint): void {
+    this.offset = BigInt.asIntN(64, value - BigInt(Math.floor(this.clock.now())));
+  }
+
+  toNanoseconds(ticks: bigint): number {
+    return Number(ticks - this.offset);
+  }
+}

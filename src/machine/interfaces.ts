@@ -1,0 +1,159 @@
+/**
+ * The contracts between a board, its devices and whatever runs the vCPU.
+ *
+ * Numbers: physical addresses are non-negative JS numbers (exact up to 2^53);
+ * register values of 8, 16 and 32 bits are unsigned numbers. 64-bit accesses
+ * reach a handler as two 32-bit ones, low half first.
+ */
+
+/** A level-triggered interrupt wire; calling it twice with one level is harmless. */
+export interface IrqLine {
+  set(level: boolean): void;
+}
+
+/** Register access of a device, whether by port or by memory. */
+export interface IoHandler {
+  /** @param offset bytes from the region's start  @param size 1, 2 or 4 */
+  read(offset: number, size: number): number;
+  write(offset: number, size: number, value: number): void;
+}
+
+/** Values that a device's saved state is made of. */
+export type StateValue =
+  | number
+  | boolean
+  | string
+  | bigint
+  | Uint8Array
+  | StateValue[]
+  | { [name: string]: StateValue };
+
+/** One device's saved state: named fields with a version of their shape. */
+export interface DeviceState {
+  version: number;
+  fields: { [name: string]: StateValue };
+}
+
+/** What a machine knows of each of its devices. */
+export interface Device {
+  /** QEMU's name of the device type, e.g. "isa-serial". */
+  readonly type: string;
+  /** Unique within the machine, e.g. "serial0". */
+  readonly id: string;
+  reset(): void;
+  saveState(): DeviceState;
+  /** @throws Error naming the device and the field when the state does not fit. */
+  loadState(state: DeviceState): void;
+}
+
+/** A one-shot timer on a clock. */
+export interface Timer {
+  /** Arms (or re-arms) the timer. @param deadline virtual nanoseconds */
+  arm(deadline: number): void;
+  cancel(): void;
+  /** Virtual nanoseconds of the deadline, or Infinity when not armed. */
+  readonly deadline: number;
+}
+
+/** The machine's one virtual clock. It stands still while the machine is paused. */
+export interface VirtualClock {
+  /** Virtual nanoseconds since the machine was created. */
+  now(): number;
+  /** @param fire called with the clock's time at or after the deadline */
+  timer(fire: (now: number) => void): Timer;
+  /** Earliest deadline of all armed timers, or Infinity. */
+  nextDeadline(): number;
+  /** Fires every timer whose deadline has passed. */
+  runTimers(): void;
+}
+
+/** What the interrupt controllers need of a vCPU. */
+export interface CpuPort {
+  /** Some maskable interrupt waits (or no longer waits) at this CPU's controller. */
+  setIntr(pending: boolean): void;
+  nmi(): void;
+  smi(): void;
+  init(): void;
+  /** Start-up IPI. @param vector page number of the real-mode entry */
+  sipi(vector: number): void;
+  setA20(enabled: boolean): void;
+}
+
+/** What a vCPU needs of its local APIC (which fronts the 8259 pair, too). */
+export interface InterruptController {
+  /** Acknowledges the highest pending maskable interrupt. @returns its vector, or -1 if it has gone */
+  acknowledge(): number;
+  /** Task priority as CR8 shows it, 0 to 15. */
+  getTpr(): number;
+  setTpr(value: number): void;
+  /** IA32_APIC_BASE as [low, high] words. */
+  getApicBase(): [number, number];
+  /** @returns false when the value must raise #GP */
+  setApicBase(low: number, high: number): boolean;
+  /** x2APIC MSR 800h+index. @returns [low, high], or null for #GP */
+  readX2apic(index: number): [number, number] | null;
+  writeX2apic(index: number, low: number, high: number): boolean;
+  /** IA32_TSC_DEADLINE; the value is in TSC ticks, see `TscSource`. */
+  getTscDeadline(): bigint;
+  setTscDeadline(value: bigint): void;
+}
+
+/** The guest's time-stamp counter, derived from the virtual clock. */
+export interface TscSource {
+  /** Ticks per second; 1e9 makes one tick one virtual nanosecond. */
+  readonly frequency: number;
+  read(): bigint;
+  write(value: bigint): void;
+  /** Virtual nanoseconds at which the counter reaches `ticks`. */
+  toNanoseconds(ticks: bigint): number;
+}
+
+/** Why a machine stopped or wants to. */
+export type PowerEvent = 'poweroff' | 'reset' | 'panic' | 'debug-exit';
+
+/** A byte stream to the outside (terminal, file, socket): the host side of a serial port. */
+export interface CharBackend {
+  /** Guest to host. Never blocks; @returns false when the host side is full and `onDrain` will be called */
+  write(data: Uint8Array): boolean;
+  /** Host to guest: the device takes at most as many bytes as it has room for and returns how many it took. */
+  onReceive: ((data: Uint8Array) => number) | null;
+  onDrain: (() => void) | null;
+  /** The device has room again after it took less than it was offered. */
+  resume(): void;
+  close(): void;
+}
+
+/** Optional sink for what a guest does to the board; categories are e.g. "unassigned-io". */
+export type Trace = (category: string, line: string) => void;
+
+/** Guest-physical memory as a bus-mastering device sees it. */
+export interface GuestMemory {
+  /** @param size 1, 2 or 4 */
+  read(addr: number, size: number): number;
+  write(addr: number, size: number, value: number): void;
+  readBytes(addr: number, into: Uint8Array): void;
+  writeBytes(addr: number, from: Uint8Array): void;
+}
+
+/** A handler's place in an address space. */
+export interface MappedRegion {
+  remove(): void;
+}
+
+/** Where a device may place memory-mapped registers. */
+export interface MmioBus {
+  addMmio(base: number, size: number, handler: IoHandler, name: string): MappedRegion;
+}
+
+/** Properties of a range of ports. */
+export interface PortOptions {
+  /** Widest access the registers take; wider ones are split. 4 when not given. */
+  maxSize?: 1 | 2 | 4;
+}
+
+/** Where a device may place port-mapped registers. */
+export interface PortBus {
+  register(
+    base: number, count: number, handler: IoHandler, name: string, options?: PortOptions,
+  ): MappedRegion;
+}
