@@ -9,8 +9,11 @@ export type StateFields = { [name: string]: StateValue };
 /** Largest value allowed per top-level field; applies to each element of a list. */
 export type Limits<T> = { readonly [K in keyof T]?: number };
 
+/** The compiler takes a flag that starts as `false` for the literal; it is a boolean. */
+type Widened<T> = { [K in keyof T]: T[K] extends boolean ? boolean : T[K] };
+
 export class StateBlock<T extends StateFields> {
-  readonly value: T;
+  readonly value: Widened<T>;
   private readonly id: string;
   private readonly version: number;
   private readonly powerOn: () => T;
@@ -21,7 +24,7 @@ export class StateBlock<T extends StateFields> {
     this.version = version;
     this.powerOn = powerOn;
     this.limits = limits;
-    this.value = powerOn();
+    this.value = powerOn() as Widened<T>;
   }
 
   /** Puts every field back to its value after reset, keeping arrays and objects in place. */

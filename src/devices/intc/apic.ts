@@ -188,7 +188,8 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
   matches(logical: boolean, destination: number): boolean {
     if (!this.globallyEnabled) return false;
     if (!logical) {
-      return destination === this.apicId() || destination === (this.x2apic ? 0xffffffff : 0xff);
+      // I/O APICs and MSI writers broadcast with eight bits even to an x2APIC.
+      return destination === this.apicId() || destination === 0xff || destination === 0xffffffff;
     }
     if (this.x2apic) return this.matchesCluster(destination);
     const s = this.state.value;
@@ -287,7 +288,7 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
 
   private baseChanged(): void {
     const s = this.state.value;
-    const base = s.baseHigh * 2 ** 32 + (s.baseLow & 0xfffff000) + (s.baseLow >= 2 ** 31 ? 2 ** 32 : 0);
+    const base = s.baseHigh * 2 ** 32 + ((s.baseLow & 0xfffff000) >>> 0);
     this.onBaseChange?.(this.globallyEnabled && !this.x2apic ? base : null);
   }
 
@@ -433,9 +434,7 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
   }
 
   private deliverInit(): void {
-    const { baseLow, baseHigh, xapicId } = this.state.value;
     this.resetRegisters();
-    Object.assign(this.state.value, { baseLow, baseHigh, xapicId });
     this.cpu.init();
   }
 

@@ -190,8 +190,8 @@ export class I8259Pair implements Device {
   readonly master: IoHandler;
   readonly slave: IoHandler;
   readonly elcr: IoHandler;
-  /** The INTR output. */
-  onIntr: ((level: boolean) => void) | undefined;
+  /** The INTR output (`intr`) may have changed. */
+  onIntr: (() => void) | undefined;
 
   private readonly state: StateBlock<{ master: ChipState; slave: ChipState }>;
   private readonly chips: readonly [Chip, Chip];
@@ -262,7 +262,7 @@ export class I8259Pair implements Device {
       return;
     }
     if (cascade) master.s.irr |= 4;
-    this.onIntr?.(master.pending() >= 0);
+    this.onIntr?.();
   }
 }
 
