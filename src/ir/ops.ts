@@ -287,6 +287,8 @@ const state = {
   stsv: ['iv>n', simd(11), 1],
   // The instruction context a block was entered with (see `insn`).
   getctx: ['>i', null],
+  // The block's base pc: instruction offsets count from it.
+  pcbase: ['>l', null],
 } as const satisfies Record<string, Row>;
 
 /** Globals: the typed guest registers; the immediate is the global's number. */
