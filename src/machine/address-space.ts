@@ -112,8 +112,10 @@ export class AddressSpace implements GuestMemory, MmioBus {
       if (page >= 0) {
         const from = page + (at % PAGE);
         into.set(this.bytes.subarray(from, from + length), done);
-      } else {
+      } else if (this.hasMmio(at, length)) {
         for (let i = 0; i < length; i++) into[done + i] = this.readMmio(at + i, 1);
+      } else {
+        into.fill(0xff, done, done + length);
       }
       done += length;
     }
@@ -125,7 +127,9 @@ export class AddressSpace implements GuestMemory, MmioBus {
       const length = Math.min(PAGE - (at % PAGE), from.length - done);
       const page = this.hostPage(at);
       if (page < 0) {
-        for (let i = 0; i < length; i++) this.writeMmio(at + i, 1, from[done + i]!);
+        if (this.hasMmio(at, length)) {
+          for (let i = 0; i < length; i++) this.writeMmio(at + i, 1, from[done + i]!);
+        }
       } else if (this.isWritable(at)) {
         const host = page + (at % PAGE);
         this.bytes.set(from.subarray(done, done + length), host);
@@ -188,6 +192,11 @@ export class AddressSpace implements GuestMemory, MmioBus {
       }
     }
     return null;
+  }
+
+  /** Bulk transfers pass over empty space page by page, whatever length a guest asks for. */
+  private hasMmio(addr: number, length: number): boolean {
+    return this.mmio.some((region) => region.base < addr + length && region.end > addr);
   }
 
   private overlapped(region: MmioRegion): boolean {

@@ -1,0 +1,111 @@
+/** Host bridge: Intel 82441FX (order 290549), with configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). */
+import type { Device, DeviceState, IoHandler } from '../../machine/interfaces.ts';
+import { StateBlock } from '../state.ts';
+import { type PciBus, PciDevice } from './pci.ts';
+
+const PAM = 0x59;
+const PAM_COUNT = 7;
+
+/** What the memory controller makes of a part of the BIOS area. */
+export type PamAccess = { base: number; size: number; read: boolean; write: boolean };
+
+/** Function 0:0.0. Shadowing of the BIOS area is told to the board by `onPam`. */
+export class I440Fx extends PciDevice {
+  readonly type = 'i440FX';
+  onPam: ((areas: PamAccess[]) => void) | undefined;
+
+  constructor(id = 'i440fx') {
+    super(id, { vendor: 0x8086, device: 0x1237, revision: 2, classCode: 0x060000,
+      subsystemVendor: 0x1af4, subsystem: 0x1100 });
+    for (let i = 0; i < PAM_COUNT; i++) this.writable[PAM + i] = i === 0 ? 0x30 : 0x33;
+    // System management RAM control: kept, but there is no such memory.
+    this.writable[0x72] = 0x7f;
+    this.setInitial(0x72, [0x02]);
+  }
+
+  /** PAM0's high half rules F0000h to FFFFFh; each nibble of PAM1 to 6 rules 16 KiB from C0000h. */
+  pamAreas(): PamAccess[] {
+    const areas = [access(0xf0000, 0x10000, this.config[PAM]! >> 4)];
+    for (let i = 0; i < 12; i++) {
+      const nibble = this.config[PAM + 1 + (i >> 1)]! >> (4 * (i & 1));
+      areas.push(access(0xc0000 + i * 0x4000, 0x4000, nibble));
+    }
+    return areas;
+  }
+
+  protected override onConfigWrite(offset: number, size: number): void {
+    if (offset + size > PAM && offset < PAM + PAM_COUNT) this.onPam?.(this.pamAreas());
+  }
+
+  protected override onReset(): void {
+    this.onPam?.(this.pamAreas());
+  }
+
+  protected override onLoad(): void {
+    this.onPam?.(this.pamAreas());
+  }
+}
+
+function access(base: number, size: number, bits: number): PamAccess {
+  return { base, size, read: (bits & 1) !== 0, write: (bits & 2) !== 0 };
+}
+
+/** The bridge's ports CF8h to CFFh. */
+export class I440FxHost implements Device {
+  readonly type = 'i440FX-pcihost';
+  readonly id: string;
+  readonly ports: IoHandler;
+
+  private readonly bus: PciBus;
+  private readonly state = new StateBlock('pcihost', 1, () => ({ address: 0 }), {
+    address: 0xffffffff,
+  });
+
+  constructor(bus: PciBus, id = 'pcihost') {
+    this.id = id;
+    this.bus = bus;
+    this.ports = {
+      read: (offset, size) => this.read(offset, size),
+      write: (offset, size, value) => this.write(offset, size, value),
+    };
+  }
+
+  reset(): void {
+    this.state.reset();
+  }
+
+  saveState(): DeviceState {
+    return this.state.save();
+  }
+
+  loadState(state: DeviceState): void {
+    this.state.load(state);
+  }
+
+  private read(offset: number, size: number): number {
+    // The address register answers to whole words only; parts of it are ordinary ports.
+    if (offset < 4) return offset === 0 && size === 4 ? this.state.value.address : ones(size);
+    const target = this.target();
+    return target === undefined ? ones(size) : target.configRead(this.register(offset), size);
+  }
+
+  private write(offset: number, size: number, value: number): void {
+    if (offset === 0 && size === 4) this.state.value.address = (value & 0x80fffffc) >>> 0;
+    else if (offset >= 4) this.target()?.configWrite(this.register(offset), size, value);
+  }
+
+  private register(offset: number): number {
+    return (this.state.value.address & 0xfc) | (offset & 3);
+  }
+
+  private target(): PciDevice | undefined {
+    const { address } = this.state.value;
+    const enabled = address >>> 31 !== 0;
+    const bus = (address >>> 16) & 0xff;
+    return enabled && bus === 0 ? this.bus.find((address >>> 8) & 0xff) : undefined;
+  }
+}
+
+function ones(size: number): number {
+  return size === 4 ? 0xffffffff : size === 2 ? 0xffff : 0xff;
+}

@@ -1,0 +1,326 @@
+/** PCI functions and their bus: PCI Local Bus Specification 3.0, chapter 6. */
+import type {
+  Device, DeviceState, IoHandler, MappedRegion, MmioBus, PortBus,
+} from '../../machine/interfaces.ts';
+import { type StateFields, StateBlock } from '../state.ts';
+
+/** Configuration space offsets (6.1). */
+export const PCI = {
+  vendor: 0x00, device: 0x02, command: 0x04, status: 0x06, revision: 0x08, classCode: 0x09,
+  headerType: 0x0e, bar0: 0x10, subsystemVendor: 0x2c, subsystem: 0x2e, rom: 0x30,
+  capabilities: 0x34, interruptLine: 0x3c, interruptPin: 0x3d,
+} as const;
+
+/** Command register (6.2.2). */
+export const PCI_COMMAND = {
+  io: 1 << 0, memory: 1 << 1, master: 1 << 2, parity: 1 << 6, serr: 1 << 8, intxOff: 1 << 10,
+} as const;
+const COMMAND_WRITABLE = 0x547;
+const STATUS_INTX = 1 << 3;
+const STATUS_CAPABILITIES = 1 << 4;
+
+/** Address spaces that base address registers map into. */
+export type PciSpaces = { memory: MmioBus; ports: PortBus };
+
+export type BarKind = 'io' | 'mem32' | 'mem64';
+
+export type BarOptions = {
+  kind: BarKind;
+  /** A power of two: at least 4 bytes for ports, 16 for memory. */
+  size: number;
+  prefetchable?: boolean;
+  handler: IoHandler;
+  name: string;
+  /** Replaces the plain mapping of `handler`, e.g. for memory that the CPU accesses directly. */
+  map?: (base: number) => MappedRegion;
+};
+
+type Bar = { index: number; options: BarOptions; mapping: MappedRegion | null; base: number };
+
+export type PciIdentity = {
+  vendor: number; device: number; revision?: number;
+  /** Class, subclass and programming interface in 24 bits. */
+  classCode: number;
+  subsystemVendor?: number; subsystem?: number;
+  multifunction?: boolean;
+  /** 1 to 4 for INTA to INTD; 0 or nothing for none. */
+  interruptPin?: number;
+};
+
+/**
+ * One function. Subclasses add registers by `config`, `writable` (bits that software may change)
+ * and `onConfigWrite`, base address registers by `addBar`, and their own state by `extraState`.
+ */
+export abstract class PciDevice implements Device {
+  abstract readonly type: string;
+  readonly id: string;
+  /** Device number times 8 plus function; -1 before the device is plugged. */
+  devfn = -1;
+
+  /** Bits of configuration space that software may change. */
+  protected readonly writable = new Uint8Array(256);
+  /** Bits that a written 1 clears. */
+  protected readonly writeOneClears = new Uint8Array(256);
+
+  private readonly base: StateBlock<{ config: Uint8Array; intx: boolean }>;
+  private readonly initial = new Uint8Array(256);
+  private readonly bars: Bar[] = [];
+  private spaces: PciSpaces | null = null;
+  private bus: PciBus | null = null;
+  private lastCapability = 0;
+
+  constructor(id: string, identity: PciIdentity) {
+    this.id = id;
+    this.base = new StateBlock(id, 1, () => ({ config: new Uint8Array(256), intx: false }));
+    const view = new DataView(this.initial.buffer);
+    view.setUint16(PCI.vendor, identity.vendor, true);
+    view.setUint16(PCI.device, identity.device, true);
+    view.setUint32(PCI.revision, ((identity.classCode << 8) | (identity.revision ?? 0)) >>> 0, true);
+    view.setUint16(PCI.subsystemVendor, identity.subsystemVendor ?? 0, true);
+    view.setUint16(PCI.subsystem, identity.subsystem ?? 0, true);
+    this.initial[PCI.headerType] = identity.multifunction === true ? 0x80 : 0;
+    this.initial[PCI.interruptPin] = identity.interruptPin ?? 0;
+    this.writable[PCI.command] = COMMAND_WRITABLE & 0xff;
+    this.writable[PCI.command + 1] = COMMAND_WRITABLE >> 8;
+    this.writeOneClears[PCI.status + 1] = 0xf9;
+    this.writable[PCI.interruptLine] = 0xff;
+    this.config.set(this.initial);
+  }
+
+  get config(): Uint8Array {
+    return this.base.value.config;
+  }
+
+  /** Called once by the bus. */
+  plug(bus: PciBus, devfn: number, spaces: PciSpaces): void {
+    this.bus = bus;
+    this.devfn = devfn;
+    this.spaces = spaces;
+  }
+
+  configRead(offset: number, size: number): number {
+    let value = 0;
+    for (let i = 0; i < size; i++) value |= (this.config[(offset + i) & 0xff]!) << (8 * i);
+    return value >>> 0;
+  }
+
+  configWrite(offset: number, size: number, value: number): void {
+    for (let i = 0; i < size; i++) {
+      const at = (offset + i) & 0xff;
+      const byte = (value >>> (8 * i)) & 0xff;
+      const mask = this.writable[at]!;
+      const clears = byte & this.writeOneClears[at]!;
+      this.config[at] = ((this.config[at]! & ~mask) | (byte & mask)) & ~clears;
+    }
+    if (offset < PCI.capabilities) this.remap();
+    this.driveIntx();
+    this.onConfigWrite(offset, size);
+  }
+
+  reset(): void {
+    this.base.value.config.set(this.initial);
+    this.setIntx(false);
+    this.remap();
+    this.onReset();
+  }
+
+  saveState(): DeviceState {
+    const state = this.base.save();
+    const extra = this.extraState();
+    if (extra !== null) state.fields.device = extra.save().fields;
+    return state;
+  }
+
+  loadState(state: DeviceState): void {
+    const { device, ...fields } = state.fields;
+    const extra = this.extraState();
+    if (extra !== null) {
+      if (device === undefined || typeof device !== 'object') {
+        throw new Error(`${this.id}: field "device" is missing`);
+      }
+      extra.load({ version: state.version, fields: device as StateFields });
+    }
+    this.base.load({ version: state.version, fields });
+    this.remap();
+    this.driveIntx();
+    this.onLoad();
+  }
+
+  /** Registers beyond the configuration space. */
+  protected extraState(): { save(): DeviceState; load(state: DeviceState): void } | null {
+    return null;
+  }
+
+  protected onReset(): void {
+    // For subclasses.
+  }
+
+  protected onLoad(): void {
+    // For subclasses.
+  }
+
+  protected onConfigWrite(_offset: number, _size: number): void {
+    // For subclasses.
+  }
+
+  /** Sets the value that configuration space has after a reset. */
+  protected setInitial(offset: number, bytes: readonly number[]): void {
+    this.initial.set(bytes, offset);
+    this.config.set(bytes, offset);
+  }
+
+  protected get busMaster(): boolean {
+    return (this.config[PCI.command]! & PCI_COMMAND.master) !== 0;
+  }
+
+  protected addBar(index: number, options: BarOptions): void {
+    const { kind, size } = options;
+    const smallest = kind === 'io' ? 4 : 16;
+    if (size < smallest || !Number.isInteger(Math.log2(size))) {
+      throw new Error(`${this.id}: base address register ${index} of ${size} bytes`);
+    }
+    const at = PCI.bar0 + 4 * index;
+    const flags = (kind === 'io' ? 1 : kind === 'mem64' ? 4 : 0)
+      | (options.prefetchable === true ? 8 : 0);
+    this.setInitial(at, [flags, 0, 0, 0]);
+    const mask = new DataView(this.writable.buffer);
+    mask.setUint32(at, size >= 2 ** 32 ? 0 : (2 ** 32 - size) >>> 0, true);
+    if (kind === 'mem64') {
+      const high = size > 2 ** 32 ? 2 ** 32 - size / 2 ** 32 : 0xffffffff;
+      mask.setUint32(at + 4, high >>> 0, true);
+    }
+    this.bars.push({ index, options, mapping: null, base: -1 });
+  }
+
+  /** Appends a capability (6.7). @returns its offset */
+  protected addCapability(offset: number, id: number, body: readonly number[]): number {
+    const link = this.lastCapability === 0 ? PCI.capabilities : this.lastCapability + 1;
+    this.setInitial(link, [offset]);
+    this.setInitial(offset, [id, 0, ...body]);
+    this.setInitial(PCI.status, [this.initial[PCI.status]! | STATUS_CAPABILITIES]);
+    this.lastCapability = offset;
+    return offset;
+  }
+
+  /** Address that software gave a base address register, or -1 while it decodes nothing. */
+  barBase(index: number): number {
+    return this.bars.find((bar) => bar.index === index)?.base ?? -1;
+  }
+
+  /** Drives the function's interrupt pin. */
+  setIntx(level: boolean): void {
+    this.base.value.intx = level;
+    this.driveIntx();
+  }
+
+  private driveIntx(): void {
+    const { config, intx } = this.base.value;
+    const status = config[PCI.status]! & ~STATUS_INTX;
+    config[PCI.status] = intx ? status | STATUS_INTX : status;
+    const off = (config[PCI.command + 1]! & (PCI_COMMAND.intxOff >> 8)) !== 0;
+    const pin = config[PCI.interruptPin]!;
+    if (pin >= 1 && pin <= 4) this.bus?.setPin(this, pin - 1, intx && !off);
+  }
+
+  private remap(): void {
+    for (const bar of this.bars) {
+      const base = this.decoded(bar);
+      if (base === bar.base) continue;
+      bar.mapping?.remove();
+      bar.mapping = base < 0 ? null : this.mapBar(bar.options, base);
+      bar.base = base;
+    }
+  }
+
+  private mapBar(options: BarOptions, base: number): MappedRegion | null {
+    if (options.map !== undefined) return options.map(base);
+    if (this.spaces === null) return null;
+    const { memory, ports } = this.spaces;
+    return options.kind === 'io'
+      ? ports.register(base, options.size, options.handler, options.name)
+      : memory.addMmio(base, options.size, options.handler, options.name);
+  }
+
+  /** Address the register decodes now, or -1. */
+  private decoded(bar: Bar): number {
+    const { kind, size } = bar.options;
+    const command = this.config[PCI.command]!;
+    const at = PCI.bar0 + 4 * bar.index;
+    const low = this.configRead(at, 4);
+    if (kind === 'io') {
+      const base = (low & ~3) >>> 0;
+      const fits = base !== 0 && base + size <= 0x10000;
+      return (command & PCI_COMMAND.io) !== 0 && fits ? base : -1;
+    }
+    const high = kind === 'mem64' ? this.configRead(at + 4, 4) : 0;
+    const base = high * 2 ** 32 + ((low & ~15) >>> 0);
+    // While software sizes the register it holds all ones: nothing may appear up there then.
+    const limit = kind === 'mem64' ? 2 ** 52 : 2 ** 32 - 4096;
+    const fits = base !== 0 && base + size <= limit;
+    return (command & PCI_COMMAND.memory) !== 0 && fits ? base : -1;
+  }
+}
+
+export class PciBus {
+  private readonly devices = new Map<number, PciDevice>();
+  private readonly spaces: PciSpaces;
+  /** One set per PIRQ of the functions that assert it. */
+  private readonly asserted: Set<PciDevice>[] = [new Set(), new Set(), new Set(), new Set()];
+  /** A PIRQ line (0 to 3 for A to D) changed its level. */
+  onPirq: ((pirq: number, level: boolean) => void) | undefined;
+
+  constructor(spaces: PciSpaces) {
+    this.spaces = spaces;
+  }
+
+  /** @throws Error when the place is taken */
+  plug(device: PciDevice, slot: number, func = 0): void {
+    const devfn = slot * 8 + func;
+    if (this.devices.has(devfn)) {
+      throw new Error(`${device.id}: PCI slot ${slot} function ${func} is not free`);
+    }
+    this.devices.set(devfn, device);
+    device.plug(this, devfn, this.spaces);
+  }
+
+  unplug(device: PciDevice): void {
+    for (let pin = 0; pin < 4; pin++) this.setPin(device, pin, false);
+    this.devices.delete(device.devfn);
+  }
+
+  freeSlot(): number {
+    for (let slot = 0; slot < 32; slot++) if (!this.devices.has(slot * 8)) return slot;
+    return -1;
+  }
+
+  find(devfn: number): PciDevice | undefined {
+    return this.devices.get(devfn);
+  }
+
+  all(): PciDevice[] {
+    return [...this.devices.values()];
+  }
+
+  level(pirq: number): boolean {
+    return this.asserted[pirq]!.size !== 0;
+  }
+
+  setPin(device: PciDevice, pin: number, level: boolean): void {
+    const pirq = pirqOf(device.devfn >> 3, pin);
+    const sources = this.asserted[pirq]!;
+    const was = sources.size !== 0;
+    if (level) sources.add(device);
+    else sources.delete(device);
+    if (was !== level || was !== (sources.size !== 0)) this.report(pirq, was);
+  }
+
+  private report(pirq: number, was: boolean): void {
+    const level = this.level(pirq);
+    if (level !== was) this.onPirq?.(pirq, level);
+  }
+}
+
+/** How the PIIX boards wire INTx of a slot to PIRQ lines; the DSDT's _PRT says the same. */
+export function pirqOf(slot: number, pin: number): number {
+  return (pin + slot - 1) & 3;
+}
