@@ -1,0 +1,143 @@
+/** ACPI tables for kernels started without firmware: ACPI specification 6.4, section 5.2. */
+import { ByteWriter, fixChecksum } from './bytes.ts';
+
+const OEM_ID = 'VIRELY';
+const OEM_TABLE = 'VIRELAY ';
+const CREATOR = 'VRLY';
+const HEADER_SIZE = 36;
+export const RSDP_SIZE = 36;
+
+export type AcpiOptions = {
+  cpuCount: number;
+  dsdt: Uint8Array;
+  pmBase: number;
+  gpeBase: number;
+  gpeLength: number;
+  smiCommand: number;
+  acpiEnable: number;
+  acpiDisable: number;
+  sciInterrupt: number;
+  localApicBase: number;
+  ioApicBase: number;
+  hpetBase: number | null;
+  /** ISA interrupts (beside the SCI) that are level-triggered: the PIRQs' ones. */
+  levelInterrupts: readonly number[];
+};
+
+export type AcpiTables = { rsdp: Uint8Array; tables: Uint8Array };
+
+/** Builds every table for a place in memory. @param base physical address of `tables` */
+export function buildAcpiTables(options: AcpiOptions, base: number): AcpiTables {
+  const out = new ByteWriter();
+  const place = (data: Uint8Array, align = 16): number => {
+    out.zeros((align - (out.length % align)) % align);
+    const at = base + out.length;
+    out.bytes(data);
+    return at;
+  };
+  const facs = place(buildFacs(), 64);
+  const dsdt = place(table('DSDT', 2, options.dsdt));
+  const entries = [place(buildFadt(options, facs, dsdt)), place(buildMadt(options))];
+  if (options.hpetBase !== null) entries.push(place(buildHpet(options.hpetBase)));
+  const rsdtBody = new ByteWriter();
+  const xsdtBody = new ByteWriter();
+  for (const entry of entries) {
+    rsdtBody.u32(entry);
+    xsdtBody.u64(entry);
+  }
+  const rsdt = place(table('RSDT', 1, rsdtBody.finish()));
+  const xsdt = place(table('XSDT', 1, xsdtBody.finish()));
+  return { rsdp: buildRsdp(rsdt, xsdt), tables: out.finish() };
+}
+
+function table(signature: string, revision: number, body: Uint8Array): Uint8Array {
+  const data = new ByteWriter()
+    .text(signature).u32(HEADER_SIZE + body.length).u8(revision, 0)
+    .text(OEM_ID).text(OEM_TABLE).u32(1).text(CREATOR).u32(1)
+    .bytes(body).finish();
+  fixChecksum(data, 9);
+  return data;
+}
+
+/** 5.2.5.3: the first checksum covers the 20 bytes of version 1, the second one everything. */
+function buildRsdp(rsdt: number, xsdt: number): Uint8Array {
+  const data = new ByteWriter()
+    .text('RSD PTR ').u8(0).text(OEM_ID).u8(2).u32(rsdt).u32(RSDP_SIZE).u64(xsdt).u32(0).finish();
+  fixChecksum(data, 8, 0, 20);
+  fixChecksum(data, 32);
+  return data;
+}
+
+/** 5.2.10; it has no checksum. */
+function buildFacs(): Uint8Array {
+  return new ByteWriter().text('FACS').u32(64).zeros(24).u8(2).zeros(31).finish();
+}
+
+/** Generic address of I/O ports (5.2.3.2). */
+function ports(out: ByteWriter, base: number, bits: number, accessSize: number): void {
+  if (base === 0) out.zeros(12);
+  else out.u8(1, bits, 0, accessSize).u64(base);
+}
+
+/** Fixed feature flags (table 5.10): WBINVD works, C1 supported, power and sleep button notes. */
+const FADT_FLAGS = {
+  wbinvd: 1 << 0, c1: 1 << 2, sleepButtonAbsent: 1 << 5, rtcWakeFixed: 1 << 6,
+  resetRegister: 1 << 10,
+} as const;
+
+/** 5.2.9, revision 3. */
+function buildFadt(o: AcpiOptions, facs: number, dsdt: number): Uint8Array {
+  const flags = FADT_FLAGS.wbinvd | FADT_FLAGS.c1 | FADT_FLAGS.sleepButtonAbsent
+    | FADT_FLAGS.resetRegister;
+  const out = new ByteWriter()
+    .u32(facs).u32(dsdt)
+    .u8(0, 0).u16(o.sciInterrupt).u32(o.smiCommand).u8(o.acpiEnable, o.acpiDisable, 0, 0)
+    .u32(o.pmBase).u32(0)
+    .u32(o.pmBase + 4).u32(0).u32(0).u32(o.pmBase + 8).u32(o.gpeBase).u32(0)
+    .u8(4, 2, 0, 4, o.gpeLength, 0, 0, 0)
+    // C2 and C3 latencies above the limits mean "not supported".
+    .u16(0xfff).u16(0xfff)
+    .u16(0).u16(0).u8(0, 0)
+    // Day alarm, month alarm, century byte of the CMOS.
+    .u8(0, 0, 0x32)
+    // Boot flags: legacy devices and an 8042 are there.
+    .u16(0x0003).u8(0).u32(flags);
+  ports(out, 0xcf9, 8, 1);
+  out.u8(0x06).u16(0).u8(0).u64(facs).u64(dsdt);
+  ports(out, o.pmBase, 32, 2);
+  ports(out, 0, 0, 0);
+  ports(out, o.pmBase + 4, 16, 2);
+  ports(out, 0, 0, 0);
+  ports(out, 0, 0, 0);
+  ports(out, o.pmBase + 8, 32, 3);
+  ports(out, o.gpeBase, o.gpeLength * 8, 1);
+  ports(out, 0, 0, 0);
+  return table('FACP', 3, out.finish());
+}
+
+/** Interrupt flags (table 5.26): active high, edge or level. */
+const LEVEL_HIGH = 0x0d;
+
+/** 5.2.12 */
+function buildMadt(o: AcpiOptions): Uint8Array {
+  // Flag 0: there is an 8259 pair, too.
+  const out = new ByteWriter().u32(o.localApicBase).u32(1);
+  for (let cpu = 0; cpu < o.cpuCount; cpu++) {
+    if (cpu < 255) out.u8(0, 8, cpu, cpu).u32(1);
+    else out.u8(9, 16).u16(0).u32(cpu).u32(1).u32(cpu);
+  }
+  out.u8(1, 12, 0, 0).u32(o.ioApicBase).u32(0);
+  // The timer's ISA interrupt 0 arrives at pin 2.
+  out.u8(2, 10, 0, 0).u32(2).u16(0);
+  const level = [...new Set([o.sciInterrupt, ...o.levelInterrupts])].sort((a, b) => a - b);
+  for (const irq of level) out.u8(2, 10, 0, irq).u32(irq).u16(LEVEL_HIGH);
+  // Every processor's LINT1 is the NMI.
+  out.u8(4, 6, 0xff).u16(0).u8(1);
+  return table('APIC', 3, out.finish());
+}
+
+/** IA-PC HPET specification, section 3.2.4. */
+function buildHpet(base: number): Uint8Array {
+  const body = new ByteWriter().u32(0x8086a201).u8(0, 64, 0, 0).u64(base).u8(0).u16(0).u8(0);
+  return table('HPET', 1, body.finish());
+}

@@ -1,0 +1,134 @@
+/** A few words of AML, enough to describe a PC: ACPI specification 6.4, chapter 20. */
+
+export type Aml = number[];
+
+/** PkgLength counts itself (20.2.4). */
+function withLength(content: Aml): Aml {
+  for (let own = 1; own <= 4; own++) {
+    const total = content.length + own;
+    if (own === 1 && total < 0x40) return [total, ...content];
+    if (own > 1 && total < 2 ** (4 + 8 * (own - 1))) {
+      const lead = ((own - 1) << 6) | (total & 15);
+      const rest = [total >> 4, total >> 12, total >> 20].slice(0, own - 1).map((b) => b & 0xff);
+      return [lead, ...rest, ...content];
+    }
+  }
+  throw new Error('AML package is too long');
+}
+
+/** A path of four-letter segments, e.g. `\_SB.PCI0` (20.2.2). */
+export function nameString(path: string): Aml {
+  const root = path.startsWith('\\') ? [0x5c] : [];
+  const segments = path.replace(/^\\/, '').split('.').filter((part) => part !== '');
+  const bytes = segments.flatMap((part) => [...part.padEnd(4, '_')].map((c) => c.charCodeAt(0)));
+  if (segments.length === 0) return [...root, 0];
+  if (segments.length === 1) return [...root, ...bytes];
+  if (segments.length === 2) return [...root, 0x2e, ...bytes];
+  return [...root, 0x2f, segments.length, ...bytes];
+}
+
+export function integer(value: number): Aml {
+  if (value === 0) return [0x00];
+  if (value === 1) return [0x01];
+  if (value <= 0xff) return [0x0a, value];
+  if (value <= 0xffff) return [0x0b, value & 0xff, value >> 8];
+  return [0x0c, ...le32(value)];
+}
+
+export function text(value: string): Aml {
+  return [0x0d, ...[...value].map((c) => c.charCodeAt(0)), 0];
+}
+
+/** Compressed identifier such as PNP0A03 (19.3.4). */
+export function eisaId(id: string): Aml {
+  const letter = (i: number) => id.charCodeAt(i) - 0x40;
+  const vendor = (letter(0) << 10) | (letter(1) << 5) | letter(2);
+  const product = parseInt(id.slice(3), 16);
+  return [0x0c, vendor >> 8, vendor & 0xff, product >> 8, product & 0xff];
+}
+
+export function name(path: string, value: Aml): Aml {
+  return [0x08, ...nameString(path), ...value];
+}
+
+export function scope(path: string, ...content: Aml[]): Aml {
+  return [0x10, ...withLength([...nameString(path), ...content.flat()])];
+}
+
+export function device(path: string, ...content: Aml[]): Aml {
+  return [0x5b, 0x82, ...withLength([...nameString(path), ...content.flat()])];
+}
+
+export function packageOf(...elements: Aml[]): Aml {
+  return [0x12, ...withLength([elements.length, ...elements.flat()])];
+}
+
+export function buffer(bytes: Aml): Aml {
+  return [0x11, ...withLength([...integer(bytes.length), ...bytes])];
+}
+
+/** A resource template, closed by its end tag. */
+export function resources(...items: Aml[]): Aml {
+  // End tag with a checksum of zero, which means "do not check" (6.4.2.9).
+  return buffer([...items.flat(), 0x79, 0x00]);
+}
+
+/** I/O port descriptor with a fixed base (6.4.2.5). */
+export function ioPorts(base: number, count: number): Aml {
+  return [0x47, 0x01, base & 0xff, base >> 8, base & 0xff, base >> 8, 0x01, count];
+}
+
+/** IRQ descriptor without flags: edge-triggered, active high, exclusive (6.4.2.1). */
+export function irq(number: number): Aml {
+  const mask = 1 << number;
+  return [0x22, mask & 0xff, mask >> 8];
+}
+
+/** Address space descriptors for a bridge's windows (6.4.3.5). */
+export function busNumbers(first: number, last: number): Aml {
+  return wordSpace(2, 0x0c, 0, first, last);
+}
+
+export function ioWindow(first: number, last: number): Aml {
+  return wordSpace(1, 0x0c, 0x03, first, last);
+}
+
+/** @param cacheable marks display memory */
+export function memoryWindow(first: number, last: number, cacheable: boolean): Aml {
+  return [
+    0x87, 23, 0, 0, 0x0c, cacheable ? 0x03 : 0x01,
+    ...le32(0), ...le32(first), ...le32(last), ...le32(0), ...le32(last - first + 1),
+  ];
+}
+
+/** A 64-bit window; bounds are plain numbers below 2^53. */
+export function memoryWindow64(first: number, last: number): Aml {
+  return [
+    0x8a, 43, 0, 0, 0x0c, 0x03,
+    ...le64(0), ...le64(first), ...le64(last), ...le64(0), ...le64(last - first + 1),
+  ];
+}
+
+/** 32-bit fixed memory (6.4.3.4). */
+export function fixedMemory(base: number, size: number): Aml {
+  return [0x86, 9, 0, 0x00, ...le32(base), ...le32(size)];
+}
+
+function wordSpace(type: number, flags: number, typeFlags: number, first: number, last: number): Aml {
+  return [
+    0x88, 13, 0, type, flags, typeFlags,
+    ...le16(0), ...le16(first), ...le16(last), ...le16(0), ...le16(last - first + 1),
+  ];
+}
+
+function le16(value: number): Aml {
+  return [value & 0xff, (value >> 8) & 0xff];
+}
+
+function le32(value: number): Aml {
+  return [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, (value >>> 24) & 0xff];
+}
+
+function le64(value: number): Aml {
+  return [...le32(value % 2 ** 32), ...le32(Math.floor(value / 2 ** 32))];
+}

@@ -1,0 +1,154 @@
+/** What firmware would do before a kernel runs: tables, memory map, chipset set-up. */
+import { ACPI_DISABLE, ACPI_ENABLE, SLEEP_TYPE_S5 } from '../devices/acpi/pm.ts';
+import type { Mc146818 } from '../devices/timer/mc146818.ts';
+import { type PciBus, PCI, PCI_COMMAND, type PciDevice, pirqOf } from '../devices/pci/pci.ts';
+import type { AddressSpace } from './address-space.ts';
+import { buildAcpiTables } from './firmware/acpi-tables.ts';
+import { buildDsdt } from './firmware/dsdt.ts';
+import { buildE820, HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
+import { buildSmbios } from './firmware/smbios.ts';
+import type { IoSpace } from './io-space.ts';
+import type { InitialCpuState } from './loader/cpu-state.ts';
+import { type BootImage, loadKernel } from './loader/loader.ts';
+
+export type StartOptions = {
+  ramSize: number;
+  uuid: Uint8Array | null;
+  hpetBase: number | null;
+  ioApicBase: number;
+  gpeBase: number;
+  sci: number;
+  serials: readonly (readonly [number, number])[];
+};
+
+/** The parts of the board that are set up here. */
+export type StartBoard = { mem: AddressSpace; io: IoSpace; pci: PciBus };
+
+const PM_BASE = 0x600;
+const LAPIC_BASE = 0xfee00000;
+const TABLE_SPACE = 0x20000;
+const RSDP = 0xf0000;
+const SMBIOS_ENTRY30 = 0xf0040;
+const SMBIOS_ENTRY21 = 0xf0060;
+const SMBIOS_TABLE = 0xf1000;
+/** Interrupts of PIRQ A to D. */
+const PIRQS = [10, 10, 11, 11] as const;
+/** 32-bit PCI memory ends before the I/O APIC. */
+const PCI_MEMORY_END = 0xfebfffff;
+const PCI_PORTS = 0xc000;
+
+export function startDirectly(
+  board: StartBoard, image: BootImage, options: StartOptions,
+): InitialCpuState {
+  const { mem } = board;
+  const lowRam = Math.min(options.ramSize, LOW_RAM_END);
+  const tables = { base: lowRam - TABLE_SPACE, size: TABLE_SPACE };
+  const e820 = buildE820(options.ramSize, tables);
+  placeAcpi(mem, options, tables.base, lowRam);
+  placeSmbios(mem, options, lowRam);
+  setUpChipset(board, lowRam);
+  return loadKernel(image, { memory: mem, e820, lowEnd: tables.base, rsdp: RSDP });
+}
+
+function placeAcpi(
+  mem: AddressSpace, options: StartOptions, base: number, lowRam: number,
+): void {
+  const dsdt = buildDsdt({
+    pirqs: PIRQS, pirqOf, serials: options.serials,
+    pciMemory: [lowRam, PCI_MEMORY_END], pciMemory64: highWindow(options.ramSize),
+    sleepTypeS5: SLEEP_TYPE_S5, hpet: options.hpetBase !== null,
+  });
+  const { rsdp, tables } = buildAcpiTables({
+    cpuCount: 1, dsdt, pmBase: PM_BASE, gpeBase: options.gpeBase, gpeLength: 4,
+    smiCommand: 0xb2, acpiEnable: ACPI_ENABLE, acpiDisable: ACPI_DISABLE,
+    sciInterrupt: options.sci, localApicBase: LAPIC_BASE, ioApicBase: options.ioApicBase,
+    hpetBase: options.hpetBase, levelInterrupts: PIRQS,
+  }, base);
+  if (tables.length > TABLE_SPACE) throw new Error('ACPI tables do not fit into their space');
+  mem.writeBytes(base, tables);
+  mem.writeBytes(RSDP, rsdp);
+}
+
+/** 64-bit PCI memory: 32 GiB above all RAM, below the 40-bit limit of the APIC's base. */
+function highWindow(ramSize: number): [number, number] {
+  const gib32 = 2 ** 35;
+  const top = Math.max(HIGH_RAM_BASE, HIGH_RAM_BASE + ramSize - LOW_RAM_END);
+  const base = Math.ceil(top / gib32) * gib32;
+  return [base, base + gib32 - 1];
+}
+
+function placeSmbios(mem: AddressSpace, options: StartOptions, lowRam: number): void {
+  const { entry21, entry30, table } = buildSmbios({
+    ramSize: options.ramSize, lowRam, cpuCount: 1, uuid: options.uuid, machine: 'Standard PC',
+  }, SMBIOS_TABLE);
+  mem.writeBytes(SMBIOS_ENTRY30, entry30);
+  mem.writeBytes(SMBIOS_ENTRY21, entry21);
+  mem.writeBytes(SMBIOS_TABLE, table);
+}
+
+/** Routes PIRQs, places the ACPI registers and gives every PCI function its resources. */
+function setUpChipset(board: StartBoard, lowRam: number): void {
+  const { pci, io } = board;
+  const isa = pci.find(8);
+  PIRQS.forEach((irq, i) => isa?.configWrite(0x60 + i, 1, irq));
+  // PIRQs are level-triggered at the 8259, and so is the SCI.
+  let elcr = 1 << 9;
+  for (const irq of PIRQS) elcr |= 1 << irq;
+  io.out(0x4d0, 1, elcr & 0xff);
+  io.out(0x4d1, 1, elcr >> 8);
+  const pm = pci.find(8 + 3);
+  pm?.configWrite(0x40, 4, PM_BASE | 1);
+  pm?.configWrite(0x80, 1, 1);
+  assignResources(pci.all(), lowRam);
+}
+
+/** Sizes each base address register the way software does, and hands out addresses. */
+function assignResources(devices: readonly PciDevice[], lowRam: number): void {
+  let memory = Math.max(lowRam, 0xe0000000);
+  let ports = PCI_PORTS;
+  for (const device of devices) {
+    let command = 0;
+    for (let index = 0; index < 6; index++) {
+      const at = PCI.bar0 + 4 * index;
+      device.configWrite(at, 4, 0xffffffff);
+      const mask = device.configRead(at, 4);
+      device.configWrite(at, 4, 0);
+      if (mask === 0) continue;
+      const isIo = (mask & 1) !== 0;
+      const size = (~(mask & (isIo ? ~3 : ~15)) + 1) >>> 0;
+      if (isIo) {
+        ports = Math.ceil(ports / size) * size;
+        device.configWrite(at, 4, ports);
+        ports += size;
+        command |= PCI_COMMAND.io;
+      } else if (size !== 0) {
+        memory = Math.ceil(memory / size) * size;
+        device.configWrite(at, 4, memory);
+        memory += size;
+        command |= PCI_COMMAND.memory;
+      }
+      if ((mask & 7) === 4) index++;
+    }
+    const pin = device.config[PCI.interruptPin]!;
+    if (pin >= 1 && pin <= 4) {
+      const irq = device.devfn === 8 + 3 ? 9 : PIRQS[pirqOf(device.devfn >> 3, pin - 1)]!;
+      device.configWrite(PCI.interruptLine, 1, irq);
+    }
+    device.configWrite(PCI.command, 2, device.configRead(PCI.command, 2) | command);
+  }
+}
+
+/** Sizes of memory where firmware and old kernels look for them. */
+export function writeCmosMemorySizes(rtc: Mc146818, ramSize: number): void {
+  const put = (index: number, value: number, bytes: number) => {
+    for (let i = 0; i < bytes; i++) rtc.setCmos(index + i, Math.floor(value / 256 ** i) & 0xff);
+  };
+  const low = Math.min(ramSize, LOW_RAM_END);
+  put(0x15, 640, 2);
+  const extendedKib = Math.min(65535, Math.floor((low - 0x100000) / 1024));
+  put(0x17, extendedKib, 2);
+  put(0x30, extendedKib, 2);
+  // Memory above 16 MiB in units of 64 KiB, and above 4 GiB likewise.
+  put(0x34, Math.min(65535, Math.max(0, Math.floor((low - 0x1000000) / 65536))), 2);
+  put(0x5b, Math.floor(Math.max(0, ramSize - low) / 65536), 3);
+}

@@ -1,0 +1,304 @@
+/** The PC board (QEMU's `pc`): which devices there are and how they are wired. */
+import { AcpiPm, ResetControl } from '../devices/acpi/pm.ts';
+import { DebugConsole, DebugExit } from '../devices/debug/debug.ts';
+import { FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
+import { I8042, Port92 } from '../devices/input/i8042.ts';
+import { ApicBus } from '../devices/intc/apic-bus.ts';
+import { LocalApic } from '../devices/intc/apic.ts';
+import { I8259Pair } from '../devices/intc/i8259.ts';
+import { IoApic } from '../devices/intc/ioapic.ts';
+import { I440Fx, I440FxHost } from '../devices/pci/i440fx.ts';
+import { PciBus } from '../devices/pci/pci.ts';
+import { Piix3, Piix4Pm } from '../devices/pci/piix.ts';
+import { Uart16550 } from '../devices/serial/uart16550.ts';
+import { Hpet } from '../devices/timer/hpet.ts';
+import { I8254 } from '../devices/timer/i8254.ts';
+import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
+import { AddressSpace } from './address-space.ts';
+import { startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
+import { HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
+import type {
+  CharBackend, CpuPort, Device, DeviceState, IrqLine, MappedRegion, PowerEvent, Trace, TscSource,
+  VirtualClock,
+} from './interfaces.ts';
+import { IoSpace } from './io-space.ts';
+import { SharedIrq } from './irq.ts';
+import { type InitialCpuState, resetState } from './loader/cpu-state.ts';
+import type { BootImage } from './loader/loader.ts';
+import { mapBios, pamMapper } from './pc-memory.ts';
+
+export type PcConfig = {
+  /** `bytes` views the whole shared buffer; RAM lies at `ramOffset`, a whole number of pages. */
+  memory: { bytes: Uint8Array; ramOffset: number; ramSize: number };
+  cpuPort: CpuPort;
+  clock: VirtualClock;
+  tsc: TscSource;
+  /** One per serial port, COM1 first; `null` leaves a port out, at most four. */
+  serials?: readonly (CharBackend | null)[];
+  debugcon?: { backend: CharBackend; iobase?: number };
+  debugExit?: { iobase?: number; iosize?: number };
+  rtc?: RtcOptions;
+  hpet?: boolean;
+  /** 16 bytes in text order. */
+  uuid?: Uint8Array;
+  kernel?: Uint8Array;
+  /** For error messages. */
+  kernelName?: string;
+  initrd?: Uint8Array;
+  append?: string;
+  /** Firmware, which lies in `bytes` at a page boundary; its size is a multiple of 64 KiB. */
+  bios?: { offset: number; size: number };
+  /** @param code exit code of a 'debug-exit' */
+  onPower: (event: PowerEvent, code?: number) => void;
+  trace?: Trace;
+};
+
+export const PC_TYPE = 'pc';
+const COM_PORTS = [[0x3f8, 4], [0x2f8, 3], [0x3e8, 4], [0x2e8, 3]] as const;
+const IOAPIC_BASE = 0xfec00000;
+const HPET_BASE = 0xfed00000;
+const GPE_BASE = 0xafe0;
+const SCI = 9;
+
+export class PcMachine {
+  readonly type = PC_TYPE;
+  readonly mem: AddressSpace;
+  readonly io = new IoSpace();
+  readonly devices: Device[] = [];
+  readonly lapic: LocalApic;
+  readonly apicBus = new ApicBus();
+  readonly pic = new I8259Pair();
+  readonly ioapic: IoApic;
+  readonly acpi: AcpiPm;
+  readonly keyboard: I8042;
+  readonly rtc: Mc146818;
+  readonly pci: PciBus;
+  readonly fwCfg: FwCfg;
+  readonly serials: Uart16550[] = [];
+
+  private readonly config: PcConfig;
+  /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
+  private readonly irqs: SharedIrq[] = [];
+  private lapicPage: MappedRegion | null = null;
+
+  constructor(config: PcConfig) {
+    this.config = config;
+    const { memory, clock, tsc } = config;
+    if (memory.ramSize < 2 ** 20 || memory.ramSize % 4096 !== 0) {
+      throw new Error(`memory size ${memory.ramSize} is not a whole number of pages from 1 MiB up`);
+    }
+    this.mem = new AddressSpace(memory.bytes);
+    this.mem.trace = config.trace;
+    this.io.trace = config.trace;
+    this.mapRam();
+    this.ioapic = new IoApic(this.apicBus);
+    this.lapic = new LocalApic({
+      cpuIndex: 0, cpu: config.cpuPort, bus: this.apicBus, clock, tsc, external: this.pic,
+    });
+    this.wireInterrupts();
+    this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
+    this.keyboard = this.addKeyboard();
+    this.rtc = this.addTimers();
+    this.addLegacyPorts();
+    this.addSerials();
+    this.addDebug();
+    this.fwCfg = this.addFwCfg();
+    this.pci = this.addPci();
+    this.lapic.reset();
+  }
+
+  /** A line of a new source at an interrupt input (0 to 23). */
+  irq(input: number): IrqLine {
+    return this.irqs[input]!.source();
+  }
+
+  /**
+   * Resets every device and puts the kernel, if one was given, back into RAM.
+   * @returns the state that the first vCPU starts in
+   * @throws Error when the kernel image cannot be loaded
+   */
+  reset(): InitialCpuState {
+    for (const device of this.devices) device.reset();
+    const image = this.image();
+    if (image === null) return resetState();
+    const { ramSize } = this.config.memory;
+    return startDirectly(this, image, {
+      ramSize, uuid: this.config.uuid ?? null, hpetBase: this.hasHpet ? HPET_BASE : null,
+      ioApicBase: IOAPIC_BASE, gpeBase: GPE_BASE, sci: SCI,
+      serials: this.serials.map((_, i) => COM_PORTS[i]!),
+    });
+  }
+
+  /** What the outside calls `system_powerdown`. */
+  powerButton(): void {
+    this.acpi.powerButton();
+  }
+
+  /** Raises NMI as a front panel would. */
+  injectNmi(): void {
+    if (!this.rtc.nmiMasked) this.lapic.lint1();
+  }
+
+  saveDevices(): { [id: string]: DeviceState } {
+    return Object.fromEntries(this.devices.map((device) => [device.id, device.saveState()]));
+  }
+
+  /** @throws Error naming a device whose state is missing, unknown or does not fit */
+  loadDevices(states: { [id: string]: DeviceState }): void {
+    for (const id of Object.keys(states)) {
+      if (!this.devices.some((device) => device.id === id)) {
+        throw new Error(`saved state has a device "${id}" that this machine lacks`);
+      }
+    }
+    for (const device of this.devices) {
+      const state = states[device.id];
+      if (state === undefined) throw new Error(`saved state lacks device "${device.id}"`);
+      device.loadState(state);
+    }
+  }
+
+  private get hasHpet(): boolean {
+    return this.config.hpet !== false;
+  }
+
+  private image(): BootImage | null {
+    const { kernel, kernelName, initrd, append, bios } = this.config;
+    if (kernel === undefined || bios !== undefined) return null;
+    return {
+      kernel, kernelName: kernelName ?? 'image', initrd: initrd ?? null, commandLine: append ?? '',
+    };
+  }
+
+  private add<T extends Device>(device: T): T {
+    this.devices.push(device);
+    return device;
+  }
+
+  private mapRam(): void {
+    const { ramOffset, ramSize } = this.config.memory;
+    const low = Math.min(ramSize, LOW_RAM_END);
+    // The display's window at A0000h is never RAM; the BIOS area is, until firmware covers it.
+    this.mem.addRam(0, 0xa0000, ramOffset);
+    this.mem.addRam(0xc0000, low - 0xc0000, ramOffset + 0xc0000);
+    if (ramSize > low) this.mem.addRam(HIGH_RAM_BASE, ramSize - low, ramOffset + low);
+    if (this.config.bios !== undefined) mapBios(this.mem, this.config.bios);
+  }
+
+  private wireInterrupts(): void {
+    for (let input = 0; input < 24; input++) {
+      // ISA interrupt 0 is the I/O APIC's pin 2, which is why the 8259's cascade is not wired.
+      const outputs = input === 0 ? [this.pic.line(0), this.ioapic.line(2)]
+        : input === 2 ? []
+          : input < 16 ? [this.pic.line(input), this.ioapic.line(input)]
+            : [this.ioapic.line(input)];
+      this.irqs.push(new SharedIrq(...outputs));
+    }
+    this.pic.onIntr = () => this.lapic.externalChanged();
+    this.lapic.onBaseChange = (base) => {
+      this.lapicPage?.remove();
+      this.lapicPage = base === null ? null
+        : this.mem.addMmio(base, 0x1000, this.lapic.mmio, 'apic');
+    };
+    this.add(this.pic);
+    this.add(this.ioapic);
+    this.add(this.lapic);
+    this.mem.addMmio(IOAPIC_BASE, 0x1000, this.ioapic.mmio, 'ioapic');
+    this.byteWide(0x20, 2, this.pic.master, 'pic');
+    this.byteWide(0xa0, 2, this.pic.slave, 'pic');
+    this.byteWide(0x4d0, 2, this.pic.elcr, 'elcr');
+  }
+
+  private byteWide(...[base, count, handler, name]: Parameters<IoSpace['register']>): void {
+    this.io.register(base, count, handler, name, { maxSize: 1 });
+  }
+
+  private addTimers(): Mc146818 {
+    const { clock } = this.config;
+    const pit = this.add(new I8254(clock, this.irq(0)));
+    this.byteWide(0x40, 4, pit.ports, 'pit');
+    this.byteWide(0x61, 1, pit.speaker, 'port61');
+    const rtc = this.add(new Mc146818(clock, this.irq(8), this.config.rtc ?? { baseSeconds: 0 }));
+    this.byteWide(0x70, 2, rtc.ports, 'rtc');
+    if (!this.hasHpet) return rtc;
+    const hpet = this.add(new Hpet(clock, this.irqs.map((irq) => irq.source())));
+    hpet.onLegacyRoute = (on) => {
+      pit.setIrqCut(on);
+      rtc.setIrqCut(on);
+    };
+    this.mem.addMmio(HPET_BASE, 0x400, hpet.mmio, 'hpet');
+    return rtc;
+  }
+
+  private addKeyboard(): I8042 {
+    const { cpuPort, onPower } = this.config;
+    const reset = () => onPower('reset');
+    const keyboard = this.add(new I8042({
+      keyboardIrq: this.irq(1), mouseIrq: this.irq(12),
+      setA20: (enabled) => cpuPort.setA20(enabled), resetCpu: reset,
+    }));
+    this.byteWide(0x60, 1, keyboard.ports, 'i8042-data');
+    this.byteWide(0x64, 1, {
+      read: (_offset, size) => keyboard.ports.read(4, size),
+      write: (_offset, size, value) => keyboard.ports.write(4, size, value),
+    }, 'i8042-command');
+    this.byteWide(0x92, 1, this.add(new Port92(keyboard, reset)).ports, 'port92');
+    return keyboard;
+  }
+
+  private addLegacyPorts(): void {
+    this.add(this.acpi);
+    this.byteWide(0xb2, 2, this.acpi.smi, 'apm');
+    this.byteWide(GPE_BASE, 4, this.acpi.gpe, 'acpi-gpe0');
+    const control = this.add(new ResetControl((event) => this.config.onPower(event)));
+    // Before the PCI configuration ports, which it lies among.
+    this.byteWide(0xcf9, 1, control.ports, 'reset-control');
+    // POST codes, and the port that drivers write to pass a microsecond.
+    const ignore = { read: () => 0xff, write: () => undefined };
+    this.byteWide(0x80, 1, ignore, 'post');
+    this.byteWide(0xf0, 2, ignore, 'fpu-error');
+  }
+
+  private addSerials(): void {
+    (this.config.serials ?? []).slice(0, COM_PORTS.length).forEach((backend, i) => {
+      const [base, irq] = COM_PORTS[i]!;
+      const uart = new Uart16550(this.config.clock, this.irq(irq), backend, `serial${i}`);
+      this.serials.push(this.add(uart));
+      this.byteWide(base, 8, uart.ports, uart.id);
+    });
+  }
+
+  private addDebug(): void {
+    const { debugcon, debugExit, onPower } = this.config;
+    if (debugcon !== undefined) {
+      const device = this.add(new DebugConsole(debugcon.backend));
+      this.byteWide(debugcon.iobase ?? 0xe9, 1, device.ports, device.id);
+    }
+    if (debugExit !== undefined) {
+      const device = this.add(new DebugExit((code) => onPower('debug-exit', code)));
+      this.io.register(debugExit.iobase ?? 0x501, debugExit.iosize ?? 2, device.ports, device.id);
+    }
+  }
+
+  private addFwCfg(): FwCfg {
+    const fwCfg = this.add(new FwCfg(this.mem));
+    this.io.register(0x510, 2, fwCfg.ports, fwCfg.id);
+    this.io.register(0x514, 8, fwCfg.dma, 'fw_cfg-dma');
+    return fwCfg;
+  }
+
+  private addPci(): PciBus {
+    const bus = new PciBus({ memory: this.mem, ports: this.io });
+    const bridge = this.add(new I440Fx());
+    if (this.config.bios !== undefined) {
+      bridge.onPam = pamMapper(this.mem, this.config.memory.ramOffset, this.config.bios);
+    }
+    bus.plug(bridge, 0);
+    const isa = this.irqs.slice(0, 16).map((irq) => irq.source());
+    bus.plug(this.add(new Piix3(bus, isa)), 1);
+    bus.plug(this.add(new Piix4Pm(this.io, this.acpi.ports)), 1, 3);
+    const host = this.add(new I440FxHost(bus));
+    this.io.register(0xcf8, 8, host.ports, host.id);
+    writeCmosMemorySizes(this.rtc, this.config.memory.ramSize);
+    return bus;
+  }
+}
