@@ -18,8 +18,11 @@ function powerOn(): ChipState {
     vectorBase: 0,
     /** Input of lowest priority; 7 gives the usual order with input 0 highest. */
     lowest: 7,
-    /** Initialisation command word expected next at the odd port: 2, 3 or 4; 0 when done. */
-    initStep: 0,
+    /**
+     * Initialisation command word expected next at the odd port: 2, 3 or 4; 0 when done, 1 before
+     * the first one. Until it is done the chip requests nothing.
+     */
+    initStep: 1,
     needIcw4: false, single: false, readIsr: false, autoEoi: false, rotateOnAutoEoi: false,
     specialMask: false, fullyNested: false, poll: false,
   };
@@ -56,6 +59,7 @@ class Chip {
   /** Input to serve now, or -1. */
   pending(): number {
     const s = this.s;
+    if (s.initStep !== 0) return -1;
     let blocked = s.isr;
     if (s.specialMask) blocked &= ~s.imr;
     const requests = s.irr & ~s.imr;
@@ -130,7 +134,7 @@ class Chip {
 
   private writeData(value: number): void {
     const s = this.s;
-    if (s.initStep === 0) {
+    if (s.initStep <= 1) {
       s.imr = value;
     } else if (s.initStep === 2) {
       s.vectorBase = value & 0xf8;

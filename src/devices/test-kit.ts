@@ -1,0 +1,119 @@
+/** For device tests: a clock set by hand, and lines, backends and memory that remember. */
+import type { CharBackend, CpuPort, GuestMemory, IrqLine } from '../machine/interfaces.ts';
+import { HostClock } from '../machine/clock.ts';
+
+export class ManualClock extends HostClock {
+  private readonly time: { ns: number };
+
+  constructor() {
+    const time = { ns: 0 };
+    super(() => time.ns);
+    this.time = time;
+    this.resume();
+  }
+
+  /** Moves on to a time, stopping at each timer on the way. */
+  runTo(ns: number): void {
+    for (let next = this.nextDeadline(); next <= ns; next = this.nextDeadline()) {
+      this.time.ns = Math.max(this.time.ns, next);
+      this.runTimers();
+    }
+    this.time.ns = ns;
+  }
+
+  run(ns: number): void {
+    this.runTo(this.now() + ns);
+  }
+}
+
+export class RecordingLine implements IrqLine {
+  level = false;
+  rises = 0;
+
+  set(level: boolean): void {
+    if (level && !this.level) this.rises++;
+    this.level = level;
+  }
+}
+
+export class RecordingCpu implements CpuPort {
+  intr = false;
+  readonly events: string[] = [];
+
+  setIntr(pending: boolean): void {
+    this.intr = pending;
+  }
+
+  nmi(): void {
+    this.events.push('nmi');
+  }
+
+  smi(): void {
+    this.events.push('smi');
+  }
+
+  init(): void {
+    this.events.push('init');
+  }
+
+  sipi(vector: number): void {
+    this.events.push(`sipi ${vector}`);
+  }
+
+  setA20(enabled: boolean): void {
+    this.events.push(`a20 ${enabled}`);
+  }
+}
+
+export class RecordingBackend implements CharBackend {
+  output = '';
+  accepts = true;
+  resumed = 0;
+  onReceive: ((data: Uint8Array) => number) | null = null;
+  onDrain: (() => void) | null = null;
+
+  write(data: Uint8Array): boolean {
+    this.output += String.fromCharCode(...data);
+    return this.accepts;
+  }
+
+  /** @returns how much the device took */
+  type(text: string): number {
+    return this.onReceive?.(new TextEncoder().encode(text)) ?? 0;
+  }
+
+  resume(): void {
+    this.resumed++;
+  }
+
+  close(): void {
+    // Nothing to release.
+  }
+}
+
+/** A flat memory whose writes beyond its end are lost. */
+export class FlatMemory implements GuestMemory {
+  readonly bytes: Uint8Array;
+
+  constructor(size: number) {
+    this.bytes = new Uint8Array(size);
+  }
+
+  read(addr: number, size: number): number {
+    let value = 0;
+    for (let i = 0; i < size; i++) value |= (this.bytes[addr + i] ?? 0xff) << (8 * i);
+    return value >>> 0;
+  }
+
+  write(addr: number, size: number, value: number): void {
+    for (let i = 0; i < size; i++) this.bytes[addr + i] = value >>> (8 * i);
+  }
+
+  readBytes(addr: number, into: Uint8Array): void {
+    for (let i = 0; i < into.length; i++) into[i] = this.bytes[addr + i] ?? 0xff;
+  }
+
+  writeBytes(addr: number, from: Uint8Array): void {
+    if (addr < this.bytes.length) this.bytes.set(from.subarray(0, this.bytes.length - addr), addr);
+  }
+}
