@@ -6,6 +6,8 @@ import type { Helper } from '../ir/helpers.ts';
 export interface CodeReader {
   /** Byte offset of the next byte from the block's base pc. */
   offset: number;
+  /** Offset at which the page of the block's first byte ends: instructions that cross it stand alone. */
+  readonly pageEnd: number;
   /** Next byte. @throws FetchFault when its page is not executable */
   u8(): number;
 }
@@ -26,6 +28,8 @@ export interface Isa {
    * @param flags the vCPU's mode as `Vcpu.blockFlags` gave it
    */
   translate(b: Builder, code: CodeReader, flags: number, maxInsns: number): void;
+  /** Makes the ISA's own runtime module (helpers of kind 'wasm'). @returns its exports */
+  instantiate?(memory: WebAssembly.Memory): Record<string, WebAssembly.ImportValue>;
 }
 
 /** Access kinds of the software TLB. */
@@ -62,6 +66,13 @@ export interface Vcpu {
   pollInterrupts(): void;
   /** The vCPU waits for an interrupt. */
   readonly halted: boolean;
+  /** Interrupts wait until one more instruction has been executed. */
+  readonly interruptShadow: boolean;
+  clearShadow(): void;
+  /** An interrupt could be taken were it not for the shadow. */
+  readonly interruptWaiting: boolean;
+  /** The pc points where no memory is. @param page physical address of the page */
+  fetchFromNowhere(page: number): void;
   reset(): void;
 }
 

@@ -1,0 +1,153 @@
+/**
+ * Wasm text of a guest memory access: TLB look-up, the access itself, and the call
+ * of the slow path. Used by the interpreter and the region compiler alike.
+ */
+import { F32, F64, I32, I64, NONE, OPS, V128 } from '../ir/ops.ts';
+import { CTL_FAULT } from '../ir/vcpu-block.ts';
+import {
+  CALL, ELSE, END, I32_LOAD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_SHR_U, IF, typeByte, VOID,
+} from './wasm.ts';
+import type { Code } from './wasm.ts';
+import {
+  TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, VCPU_BASE,
+} from './layout.ts';
+
+/** How an access is described to the slow path: bytes | access << 8 | sign << 12. */
+export const KIND_WRITE = 1 << 8;
+/** A load that needs write permission, too. */
+export const KIND_MODIFY = 2 << 8;
+export const KIND_SIGNED = 1 << 12;
+
+export interface AccessInfo {
+  /** Result type of a load, value type of a store. */
+  readonly type: number;
+  readonly store: boolean;
+  readonly bytes: number;
+  readonly kind: number;
+  readonly tag: number;
+  readonly wasm: readonly number[];
+}
+
+/** Description of each memory operation, derived from its name in the operation table. */
+export const ACCESS: readonly (AccessInfo | null)[] = OPS.map((op) => {
+  const match = /^(ld|st)(v|f?\d+)([usw]?)$/.exec(op.name);
+  if (!match) return null;
+  const store = match[1] === 'st';
+  const bytes = match[2] === 'v' ? 16 : Number(match[2]!.replace('f', '')) / 8;
+  const modify = match[3] === 'w';
+  return {
+    type: store ? op.operands[1]! : op.result,
+    store,
+    bytes,
+    kind: bytes | (store ? KIND_WRITE : modify ? KIND_MODIFY : 0) | (match[3] === 's' ? KIND_SIGNED : 0),
+    tag: store || modify ? TLB_WRITE : TLB_READ,
+    wasm: op.wasm!,
+  };
+});
+
+/** Slow-path functions of the runtime module: name and signature. */
+export const SLOW_IMPORTS = [
+  { name: 'load32', params: [I64, I32], result: I32 },
+  { name: 'load64', params: [I64, I32], result: I64 },
+  { name: 'loadv', params: [I64, I32], result: V128 },
+  { name: 'store32', params: [I64, I32, I32], result: NONE },
+  { name: 'store64', params: [I64, I64, I32], result: NONE },
+  { name: 'storev', params: [I64, V128, I32], result: NONE },
+] as const;
+
+/** What an access needs to know of the function it is written into. */
+export interface AccessContext {
+  readonly code: Code;
+  /** i64 locals: the virtual address (already set), scratch, and the TLB's address. */
+  readonly address: number;
+  readonly entry: number;
+  readonly tlb: number;
+  /** Function index of the slow path of that name. */
+  slow(name: string): number;
+  /** Emits what happens when the access has faulted (never falls through). */
+  fault(): void;
+}
+
+/** [integer type, reinterpretation of a loaded integer, of a value to store] for float accesses. */
+const FLOAT_BITS: Record<number, readonly [number, number, number]> = {
+  [F32]: [I32, 0xbe, 0xbc],
+  [F64]: [I64, 0xbf, 0xbd],
+};
+
+/** Leaves "the page's tag for this access equals the address's page" on the stack. */
+function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
+  c.get(ctx.address);
+  c.i64(12 - TLB_ENTRY_SHIFT);
+  c.op(I64_SHR_U);
+  c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
+  c.op(I64_AND);
+  c.get(ctx.tlb);
+  c.op(I64_ADD);
+  c.tee(ctx.entry);
+  c.memory(I64_LOAD, tag);
+  c.get(ctx.address);
+  if (bytes > 1) {
+    // An access that runs into the next page must not match this page's tag.
+    c.i64(bytes - 1);
+    c.op(I64_ADD);
+  }
+  c.i64(-4096);
+  c.op(I64_AND);
+  c.op(I64_EQ);
+}
+
+function emitHostAddress(c: Code, ctx: AccessContext): void {
+  c.get(ctx.entry);
+  c.memory(I64_LOAD, TLB_ADDEND);
+  c.get(ctx.address);
+  c.op(I64_ADD);
+}
+
+function emitFaultCheck(c: Code, ctx: AccessContext): void {
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
+  c.if(false);
+  ctx.fault();
+  c.end();
+}
+
+/** Load from the address in `ctx.address`; leaves the value on the stack. */
+export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
+  const c = ctx.code;
+  emitProbe(c, ctx, info.tag, info.bytes);
+  c.hint(true);
+  c.op(IF);
+  c.op(typeByte(info.type));
+  emitHostAddress(c, ctx);
+  c.memory(info.wasm, 0);
+  c.op(ELSE);
+  c.get(ctx.address);
+  c.i32(info.kind);
+  const float = FLOAT_BITS[info.type];
+  const type = float ? float[0] : info.type;
+  c.call(CALL, ctx.slow(type === I32 ? 'load32' : type === I64 ? 'load64' : 'loadv'));
+  if (float) c.op(float[1]);
+  emitFaultCheck(c, ctx);
+  c.op(END);
+}
+
+/** Store to the address in `ctx.address`; `value` leaves the value on the stack and may run twice. */
+export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => void): void {
+  const c = ctx.code;
+  emitProbe(c, ctx, info.tag, info.bytes);
+  c.hint(true);
+  c.op(IF);
+  c.op(VOID);
+  emitHostAddress(c, ctx);
+  value();
+  c.memory(info.wasm, 0);
+  c.op(ELSE);
+  c.get(ctx.address);
+  value();
+  const float = FLOAT_BITS[info.type];
+  if (float) c.op(float[2]);
+  const type = float ? float[0] : info.type;
+  c.i32(info.kind);
+  c.call(CALL, ctx.slow(type === I32 ? 'store32' : type === I64 ? 'store64' : 'storev'));
+  emitFaultCheck(c, ctx);
+  c.op(END);
+}

@@ -1,0 +1,269 @@
+/**
+ * All translated code by the guest page it came from: entry cells, and what must go
+ * when a page is written to.
+ *
+ * A block is found by the wasm-memory page its first byte lies in, the offset there,
+ * and the block flags. Its entry cell stays the same for ever, so that chains and
+ * jump caches never need to be searched when its code comes, improves or goes.
+ */
+import {
+  CELLS, CELLS_END, CELL_ARGUMENT, CELL_FUNCTION, CELL_SIZE, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP,
+} from './layout.ts';
+
+/** Page flags shared with the address space. */
+export const PAGE_HAS_CODE = 1;
+
+export interface Region {
+  readonly entry: Block;
+  readonly slot: number;
+  /** Bytes that the region was made from, by page: [page, first, last + 1] triples. */
+  readonly ranges: number[];
+  alive: boolean;
+}
+
+export class Block {
+  readonly id: number;
+  readonly page: number;
+  readonly offset: number;
+  readonly flags: number;
+  readonly cell: number;
+  /** Address of its interpreter code, 0 = not translated. */
+  ip = 0;
+  /** Bytes of guest code. */
+  length = 0;
+  insns = 0;
+  region: Region | null = null;
+  /** Page that its last instruction runs into, or -1. */
+  secondPage = -1;
+  /** One block for each second page seen, when the first instruction crosses the page's end. */
+  variants: Block[] | null = null;
+
+  constructor(id: number, page: number, offset: number, flags: number, cell: number) {
+    this.id = id;
+    this.page = page;
+    this.offset = offset;
+    this.flags = flags;
+    this.cell = cell;
+  }
+}
+
+/** Code of one guest page. */
+class CodePage {
+  /** Blocks that begin here, by offset | flag set number << 12. */
+  readonly blocks = new Map<number, Block>();
+  /** Blocks of the page before that run into this one. */
+  readonly guests: Block[] = [];
+  readonly regions: Region[] = [];
+  /** Translated blocks and regions that have bytes here. */
+  live = 0;
+  /** Writes that hit no code, since the page got its first. */
+  nearMisses = 0;
+}
+
+/** Stray writes to a page with code, after which its code is dropped rather than watched on. */
+const MAX_NEAR_MISSES = 64;
+
+export class BlockTable {
+  readonly all: Block[] = [];
+  private pages: (CodePage | undefined)[] = [];
+  private readonly flagSets = new Map<number, number>();
+  private lastFlags = -1;
+  private lastFlagSet = 0;
+  private nextCell = CELLS;
+  private readonly words: Int32Array;
+  private readonly pageFlags: Uint8Array;
+
+  constructor(buffer: ArrayBufferLike, pageFlags: Uint8Array) {
+    this.words = new Int32Array(buffer);
+    this.pageFlags = pageFlags;
+  }
+
+  get cellsLeft(): number {
+    return (CELLS_END - this.nextCell) / CELL_SIZE;
+  }
+
+  setCell(cell: number, fn: number, argument: number): void {
+    this.words[(cell + CELL_FUNCTION) >> 2] = fn;
+    this.words[(cell + CELL_ARGUMENT) >> 2] = argument;
+  }
+
+  newCell(fn: number, argument: number): number {
+    const cell = this.nextCell;
+    this.nextCell += CELL_SIZE;
+    this.setCell(cell, fn, argument);
+    return cell;
+  }
+
+  private key(offset: number, flags: number): number {
+    if (flags !== this.lastFlags) {
+      let set = this.flagSets.get(flags);
+      if (set === undefined) this.flagSets.set(flags, (set = this.flagSets.size));
+      this.lastFlags = flags;
+      this.lastFlagSet = set;
+    }
+    return offset | (this.lastFlagSet << 12);
+  }
+
+  private codePage(page: number): CodePage {
+    return (this.pages[page] ??= new CodePage());
+  }
+
+  private newBlock(page: number, offset: number, flags: number): Block {
+    const block = new Block(this.all.length, page, offset, flags, this.newCell(FN_LOOKUP, 0));
+    this.all.push(block);
+    return block;
+  }
+
+  /** The block of that place and mode; made, without code, when it is new. */
+  get(page: number, offset: number, flags: number): Block {
+    const codePage = this.codePage(page);
+    const key = this.key(offset, flags);
+    let block = codePage.blocks.get(key);
+    if (!block) {
+      block = this.newBlock(page, offset, flags);
+      codePage.blocks.set(key, block);
+    }
+    return block;
+  }
+
+  find(page: number, offset: number, flags: number): Block | undefined {
+    return this.pages[page]?.blocks.get(this.key(offset, flags));
+  }
+
+  /** The variant of a page-crossing block for the second page mapped now. */
+  variant(block: Block, secondPage: number): Block {
+    block.variants ??= [];
+    // Chains cannot know the second page: they go through the jump cache.
+    this.setCell(block.cell, FN_DISPATCH, 0);
+    let variant = block.variants.find((candidate) => candidate.secondPage === secondPage);
+    if (!variant) {
+      variant = this.newBlock(block.page, block.offset, block.flags);
+      variant.secondPage = secondPage;
+      block.variants.push(variant);
+    }
+    return variant;
+  }
+
+  /** Enters a block's new code. @returns pages that had no code before */
+  installed(block: Block): number[] {
+    this.setCell(block.cell, FN_INTERPRETER, block.ip);
+    const fresh: number[] = [];
+    this.addLive(block.page, fresh);
+    if (block.secondPage >= 0) {
+      this.addLive(block.secondPage, fresh);
+      const guests = this.codePage(block.secondPage).guests;
+      if (!guests.includes(block)) guests.push(block);
+    }
+    return fresh;
+  }
+
+  private addLive(page: number, fresh: number[]): void {
+    const codePage = this.codePage(page);
+    if (codePage.live++ === 0) {
+      this.pageFlags[page] = this.pageFlags[page]! | PAGE_HAS_CODE;
+      codePage.nearMisses = 0;
+      fresh.push(page);
+    }
+  }
+
+  private removeLive(page: number): void {
+    const codePage = this.codePage(page);
+    if (--codePage.live === 0) this.pageFlags[page] = this.pageFlags[page]! & ~PAGE_HAS_CODE;
+  }
+
+  addRegion(region: Region): void {
+    const { ranges } = region;
+    for (let i = 0; i < ranges.length; i += 3) {
+      const codePage = this.codePage(ranges[i]!);
+      codePage.regions.push(region);
+      codePage.live++;
+    }
+  }
+
+  private dropBlock(block: Block): void {
+    if (block.ip === 0) return;
+    if (block.region) this.dropRegion(block.region);
+    block.ip = 0;
+    this.setCell(block.cell, FN_LOOKUP, 0);
+    this.removeLive(block.page);
+    if (block.secondPage >= 0) this.removeLive(block.secondPage);
+  }
+
+  private dropRegion(region: Region): void {
+    if (!region.alive) return;
+    region.alive = false;
+    const { entry, ranges } = region;
+    entry.region = null;
+    if (entry.ip !== 0) this.setCell(entry.cell, FN_INTERPRETER, entry.ip);
+    for (let i = 0; i < ranges.length; i += 3) {
+      const codePage = this.codePage(ranges[i]!);
+      const at = codePage.regions.indexOf(region);
+      if (at >= 0) codePage.regions.splice(at, 1);
+      this.removeLive(ranges[i]!);
+    }
+  }
+
+  /** Drops all code made from these bytes of the wasm memory. @returns whether there was any */
+  invalidate(host: number, length: number): boolean {
+    let dropped = false;
+    const first = Math.floor(host / 4096);
+    const last = Math.floor((host + length - 1) / 4096);
+    for (let page = first; page <= last; page++) {
+      if (!(this.pageFlags[page]! & PAGE_HAS_CODE)) continue;
+      const start = page === first ? host - page * 4096 : 0;
+      const end = page === last ? host + length - page * 4096 : 4096;
+      if (this.invalidateIn(page, start, end)) dropped = true;
+    }
+    return dropped;
+  }
+
+  private invalidateIn(page: number, start: number, end: number): boolean {
+    const codePage = this.pages[page];
+    if (!codePage) return false;
+    if (++codePage.nearMisses > MAX_NEAR_MISSES) {
+      start = 0;
+      end = 4096;
+    }
+    let dropped = false;
+    const drop = (block: Block): void => {
+      if (block.ip === 0 || block.offset >= end || block.offset + block.length <= start) return;
+      this.dropBlock(block);
+      dropped = true;
+    };
+    for (const region of [...codePage.regions]) {
+      if (this.regionTouches(region, page, start, end)) {
+        this.dropRegion(region);
+        dropped = true;
+      }
+    }
+    for (const block of codePage.blocks.values()) {
+      drop(block);
+      block.variants?.forEach(drop);
+    }
+    for (const block of codePage.guests) {
+      if (block.ip !== 0 && block.offset + block.length - 4096 > start) {
+        this.dropBlock(block);
+        dropped = true;
+      }
+    }
+    return dropped;
+  }
+
+  private regionTouches(region: Region, page: number, start: number, end: number): boolean {
+    const { ranges } = region;
+    for (let i = 0; i < ranges.length; i += 3) {
+      if (ranges[i] === page && ranges[i + 1]! < end && ranges[i + 2]! > start) return true;
+    }
+    return false;
+  }
+
+  /** Forgets everything; no code may be running. */
+  clear(): void {
+    this.pages.forEach((codePage, page) => {
+      if (codePage && codePage.live > 0) this.pageFlags[page] = this.pageFlags[page]! & ~PAGE_HAS_CODE;
+    });
+    this.pages = [];
+    this.all.length = 0;
+    this.nextCell = CELLS;
+  }
+}

@@ -1,0 +1,444 @@
+/**
+ * Compiles regions to WebAssembly functions with structured control flow
+ * (N. Ramsey, Beyond Relooper, ICFP 2022: the dominator tree gives the nesting).
+ *
+ * A function takes an unused i32 and runs guest code from the pc in the state
+ * block until it leaves. Its shape:
+ *
+ *     guards of further pages; load globals
+ *     block $exit
+ *       ...nodes...                  every way out sets $pc and $cell, then br $exit
+ *     end
+ *     store changed globals; pc
+ *     $cell != 0 ? tail-call through the entry cell : return
+ */
+import { I32, I64, NONE, Op } from '../ir/ops.ts';
+import { CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
+import type { Global } from '../ir/builder.ts';
+import type { Helper } from '../ir/helpers.ts';
+import { IS_GET, IS_SET } from '../ir/analysis.ts';
+import {
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
+  EXIT_FAULT,
+} from '../ir/vcpu-block.ts';
+import { SLOW_IMPORTS } from './access.ts';
+import { BlockEmitter } from './emit.ts';
+import type { Surroundings } from './emit.ts';
+import {
+  CELL_ARGUMENT, CELL_FUNCTION, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, VCPU_BASE,
+} from './layout.ts';
+import type { RegionNode } from './region.ts';
+import { exitContext } from './region.ts';
+import {
+  BLOCK, BR, Code, ELSE, I32_LOAD, I32_LT_S, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
+  I64_SHR_U, I64_STORE, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
+} from './wasm.ts';
+
+/** A page beyond the entry's own that the region has code in. */
+export interface PageGuard {
+  /** Byte offset of the page's first byte from the region's base pc. */
+  readonly offset: number;
+  /** Address of the page in the wasm memory. */
+  readonly host: number;
+}
+
+export interface RegionToCompile {
+  readonly nodes: RegionNode[];
+  readonly guards: PageGuard[];
+  /** Table slot that the function goes to. */
+  readonly slot: number;
+  /** Entry cell of the code for a target outside, or the dispatcher's. */
+  targetCell(offset: number): number;
+  /** Cell through which to go on at a computed pc. */
+  readonly dispatchCell: number;
+  /** Cell that runs the entry block in the interpreter, when a guard does not hold. */
+  readonly fallbackCell: number;
+  /** Remembers an instruction that may fault. @returns what CTL_FAULT_IP is set to */
+  faultId(offset: number, ctx: number): number;
+}
+
+export interface CompilerOptions {
+  readonly globals: readonly Global[];
+  readonly helpers: readonly Helper[];
+  /** Count every block exactly (instruction-counted clock) instead of loops only. */
+  readonly exactCount: boolean;
+}
+
+/** Control constructs around the place being emitted, innermost last. */
+type Label = RegionNode | null;
+
+export class RegionCompiler implements Surroundings {
+  private readonly options: CompilerOptions;
+  private readonly code = new Code();
+  private readonly emitter: BlockEmitter;
+  private readonly module: ModuleWriter;
+  private region!: RegionToCompile;
+  private readonly globalLocals: Int32Array;
+  private readonly used: Uint8Array;
+  private readonly written: Uint8Array;
+  private labels: Label[] = [];
+  private base = 0;
+  private exitPc = 0;
+  private exitCell = 0;
+  private node!: RegionNode;
+  private insnOffset = 0;
+  private insnCtx = CTX_UNKNOWN;
+  private faultNumber = 0;
+  private conditionals = 0;
+  tlb = 0;
+
+  constructor(options: CompilerOptions, module: ModuleWriter) {
+    this.options = options;
+    this.module = module;
+    this.globalLocals = new Int32Array(options.globals.length);
+    this.used = new Uint8Array(options.globals.length);
+    this.written = new Uint8Array(options.globals.length);
+    this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers);
+  }
+
+  /** Imports come before a module's functions: declares all that a region may need. */
+  static declareImports(module: ModuleWriter, helpers: readonly Helper[]): void {
+    for (const entry of SLOW_IMPORTS) module.import(entry.name, entry.params, entry.result);
+    for (const helper of helpers) module.import(`h${helper.index}`, helper.params, helper.result);
+  }
+
+  slow(name: string): number {
+    const entry = SLOW_IMPORTS.find((candidate) => candidate.name === name)!;
+    return this.module.import(entry.name, entry.params, entry.result);
+  }
+
+  helper(helper: Helper): number {
+    return this.module.import(`h${helper.index}`, helper.params, helper.result);
+  }
+
+  globalLocal(global: number): number {
+    return this.globalLocals[global]!;
+  }
+
+  basePc(): void {
+    this.code.get(this.base);
+  }
+
+  instruction(offset: number, ctx: number): void {
+    this.insnOffset = offset;
+    this.insnCtx = ctx === CTX_UNKNOWN ? this.node.ctx : ctx;
+    this.faultNumber = 0;
+  }
+
+  private currentFault(): number {
+    if (this.faultNumber === 0) this.faultNumber = this.region.faultId(this.insnOffset, this.insnCtx);
+    return this.faultNumber;
+  }
+
+  fault(depth: number): void {
+    this.sideExit(EXIT_FAULT, 0, depth);
+  }
+
+  /** Side exits leave the pc to the host, which finds it by the fault number. */
+  sideExit(reason: number, argument: number, depth: number): void {
+    this.storeAt(CTL_FAULT_IP, () => this.code.i32(this.currentFault()));
+    this.storeAt(CTL_EXIT_REASON, () => this.code.i32(reason));
+    if (reason !== EXIT_FAULT) this.storeAt(CTL_EXIT_ARG, () => this.code.i32(argument));
+    this.code.i32(0);
+    this.code.set(this.exitCell);
+    this.conditionals += depth;
+    this.brExit();
+    this.conditionals -= depth;
+  }
+
+  private storeAt(field: number, value: () => void, opcode = I32_STORE): void {
+    this.code.i64(0);
+    value();
+    this.code.memory(opcode, VCPU_BASE + field);
+  }
+
+  spill(): void {
+    this.options.globals.forEach((global, i) => {
+      if (!this.written[i]) return;
+      this.code.i64(0);
+      this.code.get(this.globalLocals[i]!);
+      this.code.memory(STORE_OP[global.type]!, VCPU_BASE + global.offset);
+    });
+  }
+
+  reload(): void {
+    this.options.globals.forEach((global, i) => {
+      if (!this.used[i]) return;
+      this.code.loadAt(LOAD_OP[global.type]!, VCPU_BASE + global.offset);
+      this.code.set(this.globalLocals[i]!);
+    });
+  }
+
+  private brExit(): void {
+    this.code.br(BR, this.labels.length + this.conditionals);
+  }
+
+  /** Which globals the region reads or writes at all. */
+  private findGlobals(): void {
+    this.used.fill(0);
+    this.written.fill(0);
+    for (const { block } of this.region.nodes) {
+      for (let at = 0; at < block.count * STRIDE; at += STRIDE) {
+        const op = block.words[at]!;
+        if (IS_GET[op]) this.used[block.words[at + 1]!] = 1;
+        else if (IS_SET[op]) this.written[block.words[at + 2]!] = this.used[block.words[at + 2]!] = 1;
+      }
+    }
+  }
+
+  /** Adds the region's function to the module and puts it into its table slot. */
+  compile(region: RegionToCompile): void {
+    const c = this.code;
+    this.region = region;
+    c.begin([I32]);
+    this.emitter.beginFunction();
+    this.findGlobals();
+    this.base = c.local(I64);
+    this.exitPc = c.local(I64);
+    this.exitCell = c.local(I32);
+    this.tlb = c.local(I64);
+    this.options.globals.forEach((global, i) => {
+      if (this.used[i]) this.globalLocals[i] = c.local(global.type);
+    });
+    c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
+    c.set(this.base);
+    c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
+    c.set(this.tlb);
+    for (const guard of region.guards) this.emitGuard(guard);
+    this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
+    this.reload();
+    this.labels = [];
+    this.conditionals = 0;
+    c.block(BLOCK);
+    this.emitTree(region.nodes[0]!);
+    c.end();
+    this.emitEpilogue();
+    this.module.element(region.slot, this.module.function([I32], NONE, c));
+  }
+
+  private tailCallCell(): void {
+    const c = this.code;
+    c.get(this.exitCell);
+    c.op(0xad);
+    c.memory(I32_LOAD, CELL_ARGUMENT);
+    c.get(this.exitCell);
+    c.op(0xad);
+    c.memory(I32_LOAD, CELL_FUNCTION);
+    c.indirect(RETURN_CALL_INDIRECT, this.module.type([I32], []));
+  }
+
+  private emitEpilogue(): void {
+    const c = this.code;
+    this.spill();
+    c.get(this.exitCell);
+    c.op(0x45);
+    c.if(false);
+    c.op(RETURN);
+    c.end();
+    this.storeAt(CTL_PC, () => c.get(this.exitPc), I64_STORE);
+    this.tailCallCell();
+  }
+
+  /** Goes to the interpreter when the page is not (or no longer) mapped where the region was made for. */
+  private emitGuard(guard: PageGuard): void {
+    const c = this.code;
+    const page = this.exitPc;
+    c.get(this.base);
+    c.i64(guard.offset);
+    c.op(I64_ADD);
+    c.set(page);
+    const entry = (): void => {
+      c.get(page);
+      c.i64(12 - TLB_ENTRY_SHIFT);
+      c.op(I64_SHR_U);
+      c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
+      c.op(I64_AND);
+      c.get(this.tlb);
+      c.op(I64_ADD);
+    };
+    entry();
+    c.memory(I64_LOAD, TLB_EXEC);
+    c.get(page);
+    c.op(I64_EQ);
+    entry();
+    c.memory(I64_LOAD, TLB_ADDEND);
+    c.get(page);
+    c.op(I64_ADD);
+    c.address(guard.host);
+    c.op(I64_EQ);
+    c.op(0x71);
+    c.op(0x45);
+    c.if(false);
+    c.i32(this.region.fallbackCell);
+    c.set(this.exitCell);
+    this.tailCallCell();
+    c.end();
+  }
+
+  private emitTree(node: RegionNode): void {
+    const c = this.code;
+    if (node.isLoopHeader) {
+      c.block(LOOP);
+      this.labels.push(node);
+    }
+    const merges = node.children.filter((child) => child.forwardEdges > 1);
+    merges.sort((a, b) => b.order - a.order);
+    this.emitWithin(node, merges, 0);
+    if (node.isLoopHeader) {
+      this.labels.pop();
+      c.end();
+    }
+  }
+
+  private emitWithin(node: RegionNode, merges: RegionNode[], next: number): void {
+    if (next === merges.length) {
+      this.emitNode(node);
+      return;
+    }
+    const merge = merges[next]!;
+    this.code.block(BLOCK);
+    // A block label stands for the merge node that follows its end.
+    this.labels.push(merge);
+    this.mergeLabels.add(this.labels.length - 1);
+    this.emitWithin(node, merges, next + 1);
+    this.mergeLabels.delete(this.labels.length - 1);
+    this.labels.pop();
+    this.code.end();
+    this.emitTree(merge);
+  }
+
+  private readonly mergeLabels = new Set<number>();
+
+  private emitNode(node: RegionNode): void {
+    this.node = node;
+    this.emitBudget(node);
+    this.node = node;
+    this.emitter.emitBody(node.block.words, node.block.count, this);
+    this.emitExit(node);
+  }
+
+  /** Counts the slice down; where it is over, leaves with the pc at this node. */
+  private emitBudget(node: RegionNode): void {
+    const isEntry = node.order === 0;
+    if (!this.options.exactCount && !isEntry && !node.isLoopHeader) return;
+    const cost = this.options.exactCount ? node.block.insns : Math.max(node.block.insns, node.loopInsns >> 1);
+    const c = this.code;
+    const left = this.scratchI32();
+    c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
+    c.i32(cost);
+    c.op(I32_SUB);
+    c.set(left);
+    this.storeAt(CTL_BUDGET, () => c.get(left));
+    c.get(left);
+    c.i32(0);
+    c.op(I32_LT_S);
+    c.if(false);
+    this.conditionals++;
+    this.storeAt(CTL_BUDGET, () => {
+      c.get(left);
+      c.i32(cost);
+      c.op(I32_ADD);
+    });
+    this.storeContext(node.ctx);
+    this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
+    this.storeAt(CTL_PC, () => this.pushPc(node.offset), I64_STORE);
+    c.i32(0);
+    c.set(this.exitCell);
+    this.brExit();
+    this.conditionals--;
+    c.end();
+  }
+
+  private scratchI32(): number {
+    if (this.budgetRegion !== this.region) {
+      this.budgetRegion = this.region;
+      this.budgetLocal = this.code.local(I32);
+    }
+    return this.budgetLocal;
+  }
+  private budgetRegion: RegionToCompile | null = null;
+  private budgetLocal = 0;
+
+  private storeContext(ctx: number): void {
+    if (ctx !== CTX_UNKNOWN) this.storeAt(CTL_CTX, () => this.code.i32(ctx));
+  }
+
+  private pushPc(offset: number): void {
+    this.code.get(this.base);
+    if (offset !== 0) {
+      this.code.i64(offset);
+      this.code.op(I64_ADD);
+    }
+  }
+
+  private emitExit(node: RegionNode): void {
+    const { words, count } = node.block;
+    const at = (count - 1) * STRIDE;
+    const op = words[at]!;
+    const out = exitContext(node.block);
+    const ctx = out === CTX_UNKNOWN ? node.ctx : out;
+    if (op === Op.goto) this.emitEdge(node, 0, words[at + 1]!, ctx);
+    else if (op === Op.condgoto) {
+      this.emitter.pushValue(words[at + 1]!);
+      this.code.if();
+      this.conditionals++;
+      this.emitEdge(node, 0, words[at + 2]!, ctx);
+      this.code.op(ELSE);
+      this.emitEdge(node, 1, words[at + 3]!, ctx);
+      this.conditionals--;
+      this.code.end();
+      this.code.op(0x00); // both arms have gone elsewhere
+    } else if (op === Op.jump) {
+      this.emitter.pushValue(words[at + 1]!);
+      this.code.set(this.exitPc);
+      this.storeContext(ctx);
+      this.leaveThrough(this.region.dispatchCell);
+    } else this.emitLeave(words, at, ctx);
+  }
+
+  private leaveThrough(cell: number): void {
+    this.code.i32(cell);
+    this.code.set(this.exitCell);
+    this.brExit();
+  }
+
+  private emitLeave(words: Int32Array, at: number, ctx: number): void {
+    this.storeContext(ctx);
+    this.storeAt(CTL_PC, () => this.pushPc(words[at + 3]!), I64_STORE);
+    this.storeAt(CTL_EXIT_REASON, () => this.code.i32(words[at + 1]!));
+    this.storeAt(CTL_EXIT_ARG, () => this.code.i32(words[at + 2]!));
+    this.leaveThrough(0);
+  }
+
+  private emitEdge(node: RegionNode, slot: number, offset: number, ctx: number): void {
+    const target = node.successors[slot];
+    if (!target) {
+      this.storeContext(ctx);
+      this.pushPc(offset);
+      this.code.set(this.exitPc);
+      this.leaveThrough(this.region.targetCell(offset));
+      return;
+    }
+    // A target that was compiled without knowing the context finds it in the state block.
+    if (target.ctx === CTX_UNKNOWN) this.storeContext(ctx);
+    if (target.order <= node.order || target.forwardEdges > 1) {
+      this.code.br(BR, this.depthOf(target, target.order <= node.order) + this.conditionals);
+      return;
+    }
+    // The only way in: the target's text stands right here, inside the enclosing conditionals.
+    const outer = this.conditionals;
+    for (let i = 0; i < outer; i++) this.labels.push(null);
+    this.conditionals = 0;
+    this.emitTree(target);
+    this.conditionals = outer;
+    this.labels.length -= outer;
+  }
+
+  private depthOf(target: RegionNode, backwards: boolean): number {
+    for (let i = this.labels.length - 1; i >= 0; i--) {
+      if (this.labels[i] === target && this.mergeLabels.has(i) !== backwards) return this.labels.length - 1 - i;
+    }
+    throw new Error(`region compiler: no label for the node at offset ${target.offset}`);
+  }
+}
+

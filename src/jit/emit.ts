@@ -1,0 +1,330 @@
+/**
+ * IR to wasm for one block at a time: values live in wasm locals or are computed
+ * where they are used, guest registers live in the function's own locals.
+ * The region compiler and the IR helpers supply what surrounds the block.
+ */
+import {
+  CALL as K_CALL, I64, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, OP_RESULT, Op, PURE, SIDE_EXIT, STATE,
+} from '../ir/ops.ts';
+import { STRIDE } from '../ir/builder.ts';
+import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
+import type { Helper } from '../ir/helpers.ts';
+import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
+import { ACCESS, emitLoad, emitStore } from './access.ts';
+import type { AccessContext } from './access.ts';
+import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
+import { VCPU_BASE } from './layout.ts';
+import { CALL, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from './wasm.ts';
+import type { Code } from './wasm.ts';
+
+/** What surrounds a block. */
+export interface Surroundings {
+  /** Local that holds a global. */
+  globalLocal(global: number): number;
+  /** Leaves the block's base pc on the stack. */
+  basePc(): void;
+  /** The record `insn` was passed: instruction at `offset` with context `ctx`. */
+  instruction(offset: number, ctx: number): void;
+  /** A fault in the current instruction, inside `depth` conditionals; never falls through. */
+  fault(depth: number): void;
+  /** Leaves with reason and argument, pc at the current instruction; never falls through. */
+  sideExit(reason: number, argument: number, depth: number): void;
+  slow(name: string): number;
+  helper(helper: Helper): number;
+  /** Writes all changed globals to the state block / reads all used ones from it. */
+  spill(): void;
+  reload(): void;
+  readonly tlb: number;
+}
+
+/** Pools of locals that blocks of one function share. */
+class LocalPool {
+  private readonly free: number[][] = [[], [], [], [], []];
+  private readonly code: Code;
+  private readonly taken: [number, number][] = [];
+
+  constructor(code: Code) {
+    this.code = code;
+  }
+
+  take(type: number): number {
+    const local = this.free[type]!.pop() ?? this.code.local(type);
+    this.taken.push([type, local]);
+    return local;
+  }
+
+  /** All taken locals may be used again (by the next block). */
+  release(): void {
+    for (const [type, local] of this.taken) this.free[type]!.push(local);
+    this.taken.length = 0;
+  }
+
+  forget(): void {
+    for (const list of this.free) list.length = 0;
+    this.taken.length = 0;
+  }
+}
+
+const NO_LOCAL = -1;
+
+export class BlockEmitter {
+  private readonly code: Code;
+  private readonly helpers: readonly Helper[];
+  private readonly analysis: BlockAnalysis;
+  private readonly scratch: Scratch;
+  private readonly pool: LocalPool;
+  private words: Int32Array = new Int32Array(0);
+  /** Wasm local of each value that has one. */
+  private locals = new Int32Array(256);
+  /** Value that is the current content of a global's local and was read from it, or -1. */
+  private readonly alias: Int32Array;
+  private around!: Surroundings;
+  private address = NO_LOCAL;
+  private entry = NO_LOCAL;
+
+  constructor(code: Code, globals: number, helpers: readonly Helper[]) {
+    this.code = code;
+    this.helpers = helpers;
+    this.analysis = new BlockAnalysis(globals);
+    this.scratch = new Scratch(code);
+    this.pool = new LocalPool(code);
+    this.alias = new Int32Array(globals);
+  }
+
+  /** A new function has begun: its locals are all gone. */
+  beginFunction(): void {
+    this.scratch.clear();
+    this.pool.forget();
+    this.address = NO_LOCAL;
+    this.entry = NO_LOCAL;
+  }
+
+  /**
+   * Emits all records but the exit, whose operand can then be had by `pushValue`.
+   * @param count records, the exit included
+   */
+  emitBody(words: Int32Array, count: number, around: Surroundings): void {
+    this.words = words;
+    this.around = around;
+    this.alias.fill(-1);
+    this.pool.release();
+    if (this.locals.length < count) this.locals = new Int32Array(count * 2);
+    this.locals.fill(NO_LOCAL, 0, count);
+    this.analysis.run(words, count, this.helpers, true);
+    for (let i = 0; i < count - 1; i++) {
+      if (!this.analysis.dead[i]) this.emitRecord(i);
+    }
+  }
+
+  /** The local where a parameter of an IR helper lives. */
+  bindLocal(value: number, local: number): void {
+    if (this.locals.length <= value) {
+      const larger = new Int32Array(value * 2 + 16).fill(NO_LOCAL);
+      larger.set(this.locals);
+      this.locals = larger;
+    }
+    this.locals[value] = local;
+  }
+
+  private emitRecord(i: number): void {
+    const w = this.words;
+    const at = i * STRIDE;
+    const op = w[at]!;
+    const kind = OP_KIND[op]!;
+    if (kind === PURE) {
+      if (this.isRematerialised(op) || this.analysis.position[i]! !== i) return;
+      this.compute(i);
+      this.keep(i);
+    } else if (IS_SET[op]) this.emitSet(i);
+    else if (IS_GET[op]) this.alias[w[at + 1]!] = i;
+    else if (kind === STATE) this.emitState(i);
+    else if (kind === MEMORY) this.emitMemory(i);
+    else if (kind === K_CALL) this.emitCall(i);
+    else if (op === Op.insn) this.around.instruction(w[at + 1]!, w[at + 2]!);
+    else if (kind === SIDE_EXIT) {
+      this.pushValue(w[at + 1]!);
+      this.code.if(false);
+      this.around.sideExit(w[at + 2]!, w[at + 3]!, 1);
+      this.code.end();
+    }
+  }
+
+  private isRematerialised(op: number): boolean {
+    return op === Op.const32 || op === Op.const64 || op === Op.constv;
+  }
+
+  /** Moves the computed value from the stack to a local of its own. */
+  private keep(i: number): void {
+    const local = this.pool.take(OP_RESULT[this.words[i * STRIDE]!]!);
+    this.locals[i] = local;
+    this.code.set(local);
+  }
+
+  /** Leaves a value on the stack. */
+  pushValue(value: number): void {
+    const local = this.locals[value]!;
+    if (local !== NO_LOCAL) {
+      this.code.get(local);
+      return;
+    }
+    const op = this.words[value * STRIDE]!;
+    if (IS_GET[op]) this.code.get(this.around.globalLocal(this.words[value * STRIDE + 1]!));
+    else this.compute(value);
+  }
+
+  private compute(i: number): void {
+    const c = this.code;
+    const w = this.words;
+    const at = i * STRIDE;
+    const op = w[at]!;
+    if (op === Op.const32) return c.i32(w[at + 1]!);
+    if (op === Op.const64) return c.i64(w[at + 1]!, w[at + 2]!);
+    if (op === Op.constv) return this.pushVectorConstant(at);
+    if (op === Op.pcbase) return this.around.basePc();
+    const info = OPS[op]!;
+    const operands = OP_OPERANDS[op]!;
+    if (operands === 3 && info.name.startsWith('select')) {
+      this.pushValue(w[at + 2]!);
+      this.pushValue(w[at + 3]!);
+      this.pushValue(w[at + 1]!);
+      if (info.result <= I64) c.op(SELECT);
+      else c.raw([0x1c, 1, typeByte(info.result)]);
+      return;
+    }
+    for (let k = 1; k <= operands; k++) this.pushValue(w[at + k]!);
+    const expansion = EXPANSIONS[op];
+    if (expansion) return expansion(c, this.scratch);
+    c.raw(info.wasm!);
+    if (info.immediates > 0) emitImmediates(c, info.name, w, at + 1 + operands);
+  }
+
+  private pushVectorConstant(at: number): void {
+    this.code.raw([0xfd, 12]);
+    for (let k = 1; k <= 4; k++) {
+      const word = this.words[at + k]!;
+      this.code.raw([word & 255, (word >> 8) & 255, (word >> 16) & 255, word >>> 24]);
+    }
+  }
+
+  /** Saves the value that was read from a global and is still needed after the global changes. */
+  private saveAlias(global: number, at: number): void {
+    const value = this.alias[global]!;
+    if (value < 0) return;
+    this.alias[global] = -1;
+    if (this.analysis.last[value]! <= at || this.locals[value] !== NO_LOCAL) return;
+    this.code.get(this.around.globalLocal(global));
+    this.keep(value);
+  }
+
+  private emitSet(i: number): void {
+    const at = i * STRIDE;
+    const value = this.words[at + 1]!;
+    const global = this.words[at + 2]!;
+    const source = this.words[value * STRIDE]!;
+    // Writing back what was read from the same place changes nothing.
+    if (this.alias[global] === value && IS_GET[source]) return;
+    this.pushValue(value);
+    this.saveAlias(global, i);
+    this.code.set(this.around.globalLocal(global));
+  }
+
+  private pushStateAddress(index: number): number {
+    const w = this.words;
+    const op = w[index * STRIDE]!;
+    if (op === Op.const32) {
+      this.code.i64(0);
+      return w[index * STRIDE + 1]!;
+    }
+    this.pushValue(index);
+    this.code.op(I64_EXTEND_U);
+    return 0;
+  }
+
+  private emitState(i: number): void {
+    const c = this.code;
+    const w = this.words;
+    const at = i * STRIDE;
+    const op = w[at]!;
+    const info = OPS[op]!;
+    if (op === Op.pcbase) {
+      this.around.basePc();
+      this.keep(i);
+      return;
+    }
+    if (op === Op.getctx) {
+      c.loadAt(I32_LOAD, VCPU_BASE + CTL_CTX);
+      this.keep(i);
+      return;
+    }
+    const constant = this.pushStateAddress(w[at + 1]!);
+    if (info.result === NONE) {
+      this.pushValue(w[at + 2]!);
+      c.memory(info.wasm!, VCPU_BASE + w[at + 3]! + constant);
+    } else {
+      c.memory(info.wasm!, VCPU_BASE + w[at + 2]! + constant);
+      this.keep(i);
+    }
+  }
+
+  private accessContext(): AccessContext {
+    if (this.address === NO_LOCAL) {
+      this.address = this.code.local(I64);
+      this.entry = this.code.local(I64);
+    }
+    const around = this.around;
+    return {
+      code: this.code,
+      address: this.address,
+      entry: this.entry,
+      tlb: around.tlb,
+      slow: (name) => around.slow(name),
+      fault: () => around.fault(2), // within the access's own `if` and that of the check
+    };
+  }
+
+  private emitMemory(i: number): void {
+    const at = i * STRIDE;
+    const info = ACCESS[this.words[at]!]!;
+    const ctx = this.accessContext();
+    if (!info.store) {
+      this.pushValue(this.words[at + 1]!);
+      this.code.set(ctx.address);
+      emitLoad(ctx, info);
+      if (this.analysis.uses[i]! > 0) this.keep(i);
+      else this.code.op(0x1a);
+      return;
+    }
+    const value = this.words[at + 2]!;
+    this.pushValue(value);
+    const local = this.pool.take(info.type);
+    this.code.set(local);
+    this.pushValue(this.words[at + 1]!);
+    this.code.set(ctx.address);
+    emitStore(ctx, info, () => this.code.get(local));
+  }
+
+  private emitCall(i: number): void {
+    const c = this.code;
+    const w = this.words;
+    const at = i * STRIDE;
+    const helper = this.helpers[w[at + 1]!]!;
+    if (helper.touchesGlobals) {
+      for (let g = 0; g < this.alias.length; g++) this.saveAlias(g, i);
+      this.around.spill();
+    }
+    for (let k = 2; k < 2 + CALL_OPERANDS && w[at + k]! >= 0; k++) this.pushValue(w[at + k]!);
+    c.call(CALL, this.around.helper(helper));
+    if (helper.result !== NONE) {
+      if (this.analysis.uses[i]! > 0) this.keep(i);
+      else c.op(0x1a);
+    }
+    if (helper.mayFault) {
+      c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
+      c.if(false);
+      this.around.fault(1);
+      c.end();
+    }
+    if (helper.touchesGlobals) this.around.reload();
+  }
+}
+

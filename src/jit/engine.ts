@@ -1,0 +1,611 @@
+/**
+ * Runs one vCPU by translation: the loop around the translated code, the slow path
+ * of memory accesses, and the services that the ISA's system code needs.
+ */
+import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
+import {
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_JUMP_BASE, CTL_PC, CTL_SLOW_ADDR,
+  CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE, EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP, FAULT_EXCEPTION,
+  FAULT_RESTART,
+} from '../ir/vcpu-block.ts';
+import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE, FetchFault } from '../isa/isa.ts';
+import type { CodeReader, EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
+import { KIND_MODIFY, KIND_SIGNED, KIND_WRITE } from './access.ts';
+import { BlockTable, PAGE_HAS_CODE } from './blocks.ts';
+import type { Block } from './blocks.ts';
+import { Encoder, writeSharedConstants } from './encode.ts';
+import { CODE, CODE_END, FN_DISPATCH, VCPU_BASE } from './layout.ts';
+import { RegionQueue } from './queue.ts';
+import { buildRuntime } from './runtime.ts';
+import type { Runtime } from './runtime.ts';
+import { Tlb } from './tlb.ts';
+import { ModuleWriter } from './wasm.ts';
+
+/** Physical memory as the engine sees it (machine/address-space.ts). */
+export interface EngineMemory {
+  hostPage(address: number): number;
+  isWritable(address: number): boolean;
+  read(address: number, size: number): number;
+  write(address: number, size: number, value: number): void;
+  readonly pageFlags: Uint8Array;
+  onCodeWrite?: ((hostOffset: number, length: number) => void) | undefined;
+}
+
+export interface EngineOptions {
+  readonly isa: Isa;
+  readonly memory: WebAssembly.Memory;
+  readonly physical: EngineMemory;
+  /** false: everything runs in the interpreter (-accel interp). */
+  readonly compile: boolean;
+  /** Instructions are counted exactly (-icount). */
+  readonly exactCount: boolean;
+  trace?: (category: string, line: string) => void;
+}
+
+/** Executions after which a block is compiled, and after which its batch is when it is still waiting. */
+const HOT = 96;
+const VERY_HOT = 400;
+const COLD = 0x7fffffff;
+/** Where single instructions are put to be run alone. */
+const SCRATCH_CODE = CODE;
+const SCRATCH_SIZE = 0x10000;
+const PAGE = 4096;
+
+/** Reads code through the execute mapping, page by page, ahead from a block's first byte. */
+class PageReader implements CodeReader {
+  offset = 0;
+  /** Page that the reader has gone on to, or -1. */
+  secondPage = -1;
+  private address = 0;
+  private limit = 0;
+  private low = 0;
+  private high = 0;
+  private readonly bytes: Uint8Array;
+  private readonly engine: Engine;
+
+  constructor(bytes: Uint8Array, engine: Engine) {
+    this.bytes = bytes;
+    this.engine = engine;
+  }
+
+  /** @param host address of the first byte  @param low linear address of it */
+  begin(host: number, low: number, high: number, offset: number): void {
+    this.offset = offset;
+    this.secondPage = -1;
+    this.address = host;
+    this.limit = (Math.floor(host / PAGE) + 1) * PAGE;
+    this.low = low;
+    this.high = high;
+  }
+
+  u8(): number {
+    if (this.address >= this.limit) this.nextPage();
+    this.offset++;
+    return this.bytes[this.address++]!;
+  }
+
+  private nextPage(): void {
+    const sum = ((this.low & ~0xfff) >>> 0) + PAGE;
+    this.low = sum | 0;
+    if (sum > 0xffffffff) this.high = (this.high + 1) | 0;
+    const host = this.engine.codeHost(this.low, this.high);
+    if (host < 0) throw FETCH_FAULT;
+    this.secondPage = Math.floor(host / PAGE);
+    this.address = host;
+    this.limit = host + PAGE;
+  }
+}
+
+const FETCH_FAULT = new FetchFault('code page not executable');
+
+export class Engine implements EngineServices {
+  readonly memory: WebAssembly.Memory;
+  readonly vcpuBase = VCPU_BASE;
+  readonly tlb: Tlb;
+  readonly blocks: BlockTable;
+  private readonly options: EngineOptions;
+  private readonly words: Int32Array;
+  private readonly bytes: Uint8Array;
+  private readonly physical: EngineMemory;
+  private readonly runtime: Runtime;
+  private readonly builder: Builder;
+  private readonly encoder: Encoder;
+  private readonly reader: PageReader;
+  private readonly queue: RegionQueue | null;
+  private vcpu!: Vcpu;
+  private flags = 0;
+  private nextCode = CODE + SCRATCH_SIZE;
+  private readonly lin = new Int32Array(2);
+  private readonly walked: Translation = { page: 0, permissions: 0, global: false };
+  /** One instruction is running alone: it may write to translated code. */
+  private stepping = false;
+  /** Instructions executed before the current grant, and the grant (`budget` counts it down). */
+  private executed = 0;
+  private granted = 0;
+  readonly table: WebAssembly.Table;
+  dispatchCell = 0;
+  statistics = { blocks: 0, regions: 0, lookups: 0, flushes: 0 };
+
+  constructor(options: EngineOptions) {
+    this.options = options;
+    this.memory = options.memory;
+    this.physical = options.physical;
+    const buffer = options.memory.buffer;
+    this.words = new Int32Array(buffer);
+    this.bytes = new Uint8Array(buffer);
+    this.tlb = new Tlb(buffer);
+    this.blocks = new BlockTable(buffer, options.physical.pageFlags);
+    this.table = new WebAssembly.Table({ initial: 4096, element: 'anyfunc' });
+    writeSharedConstants(this.words);
+    const { globals, helpers } = options.isa;
+    this.builder = new Builder(globals);
+    this.encoder = new Encoder(this.words, globals, helpers);
+    this.reader = new PageReader(this.bytes, this);
+    const isaRuntime = options.isa.instantiate?.(options.memory) ?? {};
+    this.runtime = buildRuntime(
+      () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow() }, isaRuntime,
+    );
+    this.queue = options.compile
+      ? new RegionQueue(this, { globals, helpers, exactCount: options.exactCount }, this.runtime.imports)
+      : null;
+    this.reserveCells();
+    options.physical.onCodeWrite = (host, length) => {
+      this.blocks.invalidate(host, length);
+    };
+    this.setContextFields();
+  }
+
+  private reserveCells(): void {
+    this.dispatchCell = this.blocks.newCell(FN_DISPATCH, 0);
+  }
+
+  newModule(): ModuleWriter {
+    const pages = this.words.byteLength / 65536;
+    return new ModuleWriter(pages, pages, this.words.buffer instanceof SharedArrayBuffer);
+  }
+
+  attach(vcpu: Vcpu): void {
+    this.vcpu = vcpu;
+  }
+
+  // Services for the ISA's system code.
+
+  flushAll(): void {
+    this.statistics.flushes++;
+    this.tlb.flushAll();
+  }
+
+  flushAddressSpace(asid: number): void {
+    this.tlb.flushAddressSpace(asid);
+  }
+
+  flushPage(low: number, high: number): void {
+    this.tlb.flushPage(low, high);
+  }
+
+  selectContext(context: number, asid: number, flags: number): void {
+    this.tlb.select(context, asid, flags);
+    this.flags = flags;
+    this.setContextFields();
+  }
+
+  private setContextFields(): void {
+    this.setField(CTL_TLB_BASE, this.tlb.tlbAddress);
+    this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
+  }
+
+  kick(): void {
+    this.settle();
+  }
+
+  instructions(): number {
+    return this.executed + this.granted - Math.max(0, this.field(CTL_BUDGET));
+  }
+
+  /** Ends the current grant: what is executed is counted, nothing more may run. */
+  private settle(): void {
+    this.executed = this.instructions();
+    this.granted = 0;
+    this.setField(CTL_BUDGET, 0);
+  }
+
+  private grant(instructions: number): void {
+    this.settle();
+    this.granted = instructions;
+    this.setField(CTL_BUDGET, instructions);
+  }
+
+  private field(offset: number): number {
+    return this.words[(VCPU_BASE + offset) >> 2]!;
+  }
+
+  private setField(offset: number, value: number): void {
+    this.words[(VCPU_BASE + offset) >> 2] = value;
+  }
+
+  // The loop.
+
+  /**
+   * Runs until `count` instructions have been executed (about, unless counted exactly),
+   * the vCPU halts, or `stop` says so after some exit.
+   */
+  run(count: number, stop: () => boolean): void {
+    const end = this.instructions() + count;
+    const { vcpu } = this;
+    while (!stop()) {
+      let shadow = false;
+      if (vcpu.interruptShadow) {
+        shadow = true;
+        if (vcpu.interruptWaiting) {
+          this.stepOne();
+          vcpu.clearShadow();
+          continue;
+        }
+      } else vcpu.pollInterrupts();
+      if (vcpu.halted) break;
+      const left = end - this.instructions();
+      if (left <= 0) break;
+      this.grant(left);
+      this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
+      this.runtime.enter();
+      if (shadow) vcpu.clearShadow();
+      this.handleExit(end);
+    }
+    this.settle();
+    this.queue?.sliceEnded();
+  }
+
+  private handleExit(end: number): void {
+    if (this.field(CTL_FAULT_IP) !== 0) this.locateFault();
+    const reason = this.field(CTL_EXIT_REASON);
+    switch (reason) {
+      case EXIT_LOOKUP:
+        this.lookup();
+        break;
+      case EXIT_BUDGET:
+        // A block longer than what is left: go on one by one to the exact count.
+        if (this.options.exactCount && this.granted > 0) {
+          while (end - this.instructions() > 0 && !this.vcpu.halted && this.granted > 0) this.stepOne();
+        } else this.setField(CTL_BUDGET, Math.min(0, this.field(CTL_BUDGET)));
+        break;
+      case EXIT_HOT:
+        this.becameHot(this.blocks.all[this.field(CTL_EXIT_ARG)]!);
+        break;
+      case EXIT_FAULT:
+        if (this.field(CTL_FAULT) === FAULT_RESTART) this.stepOne();
+        else this.vcpu.deliverFault();
+        break;
+      default:
+        this.vcpu.leave(reason, this.field(CTL_EXIT_ARG));
+    }
+  }
+
+  /** Sets pc and context to those of the instruction at which code left by the side. */
+  private locateFault(): void {
+    const ip = this.field(CTL_FAULT_IP);
+    this.setField(CTL_FAULT_IP, 0);
+    let offset = 0;
+    let ctx = CTX_UNKNOWN;
+    if (ip < 0) [offset, ctx] = this.queue!.faultPlace(ip);
+    else {
+      const at = this.instructionEntry(ip);
+      offset = this.words[at + 1]!;
+      ctx = this.words[at + 2]!;
+    }
+    if (ctx !== CTX_UNKNOWN) this.setField(CTL_CTX, ctx);
+    this.setPc(offset);
+  }
+
+  /** pc = base + offset. */
+  private setPc(offset: number): void {
+    const base = (VCPU_BASE + CTL_BASE) >> 2;
+    const low = (this.words[base]! >>> 0) + offset;
+    const carry = low > 0xffffffff ? 1 : low < 0 ? -1 : 0;
+    this.setField(CTL_PC, low | 0);
+    this.setField(CTL_PC + 4, this.words[base + 1]! + carry);
+  }
+
+  /** Word index of the instruction-table entry for an interpreter operation. */
+  private instructionEntry(ip: number): number {
+    const header = this.headerOf(ip);
+    let at = this.words[(header + 8) >> 2]! >> 2;
+    const distance = ip - header;
+    while (this.words[at + 4]! >>> 0 <= distance) at += 4;
+    return at;
+  }
+
+  /** Address of the header of the block that an operation belongs to. */
+  private headerOf(ip: number): number {
+    if (ip < SCRATCH_CODE + SCRATCH_SIZE) return this.stepIp;
+    const order = this.codeIps;
+    let low = 0;
+    let high = this.codeCount - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (order[middle]! <= ip) low = middle;
+      else high = middle - 1;
+    }
+    return order[low]!;
+  }
+
+  /** Headers of all blocks in ascending order of address. */
+  private codeIps = new Int32Array(65536);
+  private codeCount = 0;
+  private stepIp = 0;
+
+  // Finding and translating code.
+
+  /** Address in the wasm memory of the code byte at a linear address, or -1 with the fault recorded. */
+  codeHost(low: number, high: number): number {
+    const host = this.tlb.probe(low, high, ACCESS_EXEC);
+    return host >= 0 ? host : this.translate(low, high, ACCESS_EXEC);
+  }
+
+  /**
+   * Walks the page tables and fills the TLB.
+   * @returns address in the wasm memory; -1 after a fault; -2 when no memory is there (device or nothing),
+   * with its physical address in `walked`
+   */
+  private translate(low: number, high: number, access: number): number {
+    const walked = this.walked;
+    if (!this.vcpu.walk(low, high, access, walked)) return -1;
+    const host = this.physical.hostPage(walked.page);
+    if (host < 0) return -2;
+    let permissions = walked.permissions;
+    const flags = this.physical.pageFlags[Math.floor(host / PAGE)]!;
+    if (flags !== 0 || !this.physical.isWritable(walked.page)) permissions &= ~(1 << ACCESS_WRITE);
+    this.tlb.fill(low, high, host, permissions, walked.global);
+    return host + (low & 0xfff);
+  }
+
+  private lookup(): void {
+    this.statistics.lookups++;
+    const { lin } = this;
+    this.vcpu.codeAddress(lin);
+    const host = this.codeHost(lin[0]!, lin[1]!);
+    if (host === -1) return this.vcpu.deliverFault();
+    if (host < 0) return this.vcpu.fetchFromNowhere(this.walked.page);
+    const page = Math.floor(host / PAGE);
+    const offset = host - page * PAGE;
+    let block = this.blocks.get(page, offset, this.flags);
+    if (block.ip === 0 || block.variants) {
+      const made = this.translateBlock(block, host, lin[0]!, lin[1]!);
+      if (!made) return this.vcpu.deliverFault();
+      block = made;
+    }
+    // The jump cache goes by pc; with a code segment base the same pc can be other code.
+    const pc = this.field(CTL_PC);
+    if (pc === lin[0] && this.field(CTL_PC + 4) === lin[1]) this.tlb.setJump(lin[0], lin[1], block.cell);
+    else this.enterOnce(block);
+  }
+
+  /** Runs a block that the jump cache cannot hold. */
+  private enterOnce(block: Block): void {
+    this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
+    const end = this.instructions() + this.field(CTL_BUDGET);
+    if (block.ip !== 0) this.runtime.interpret(block.ip);
+    this.handleExit(end);
+  }
+
+  /** @returns the block (a variant when it crosses pages), or null with the fetch fault recorded */
+  private translateBlock(block: Block, host: number, low: number, high: number): Block | null {
+    if (this.nextCode + 0x8000 > CODE_END || this.blocks.cellsLeft < 256) {
+      this.flushCode();
+      block = this.blocks.get(block.page, block.offset, block.flags);
+    }
+    const { reader, builder } = this;
+    builder.reset(CTX_UNKNOWN);
+    reader.begin(host, low, high, 0);
+    try {
+      this.options.isa.translate(builder, reader, this.flags, 64);
+    } catch (error) {
+      if (error === FETCH_FAULT) return null;
+      throw error;
+    }
+    let target = block;
+    if (reader.secondPage >= 0) {
+      target = this.blocks.variant(block, reader.secondPage);
+      if (target.ip !== 0) return target;
+    }
+    target.length = reader.offset;
+    target.insns = builder.insns;
+    this.install(target);
+    return target;
+  }
+
+  private install(block: Block): void {
+    const { encoder, builder } = this;
+    const countdown = this.queue ? HOT : COLD;
+    const code = encoder.encode(builder, this.nextCode, block.id, countdown, (offset) => this.cellFor(block, offset));
+    this.nextCode = (code.end + 15) & ~15;
+    block.ip = code.ip;
+    if (this.codeCount === this.codeIps.length) {
+      const larger = new Int32Array(this.codeCount * 2);
+      larger.set(this.codeIps);
+      this.codeIps = larger;
+    }
+    this.codeIps[this.codeCount++] = code.ip;
+    this.statistics.blocks++;
+    for (const page of this.blocks.installed(block)) this.tlb.protect(page * PAGE);
+  }
+
+  /** Entry cell of a constant target, or 0 when only its virtual address leads there. */
+  private cellFor(block: Block, offset: number): number {
+    const place = block.offset + offset;
+    if (place < 0 || place >= PAGE || block.secondPage >= 0) return 0;
+    return this.blocks.get(block.page, place, block.flags).cell;
+  }
+
+  /** Forgets all translated code: the code area is full. */
+  private flushCode(): void {
+    this.options.trace?.('jit', `translated code dropped: ${this.codeCount} blocks`);
+    this.blocks.clear();
+    this.reserveCells();
+    this.tlb.clearAllJumps();
+    this.queue?.clear();
+    this.nextCode = CODE + SCRATCH_SIZE;
+    this.codeCount = 0;
+  }
+
+  /** Executes the one instruction at pc, whatever code it may write to. */
+  private stepOne(): void {
+    const { lin, reader, builder } = this;
+    this.vcpu.codeAddress(lin);
+    const host = this.codeHost(lin[0]!, lin[1]!);
+    if (host === -1) return this.vcpu.deliverFault();
+    if (host < 0) return this.vcpu.fetchFromNowhere(this.walked.page);
+    builder.reset(CTX_UNKNOWN);
+    reader.begin(host, lin[0]!, lin[1]!, 0);
+    try {
+      this.options.isa.translate(builder, reader, this.flags, 1);
+    } catch (error) {
+      if (error === FETCH_FAULT) return this.vcpu.deliverFault();
+      throw error;
+    }
+    this.stepIp = this.encoder.encode(builder, SCRATCH_CODE, 0, COLD, () => this.dispatchCell).ip;
+    this.stepping = true;
+    const left = Math.max(0, this.field(CTL_BUDGET));
+    this.grant(1);
+    this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
+    this.runtime.interpret(this.stepIp);
+    this.stepping = false;
+    const reason = this.field(CTL_EXIT_REASON);
+    const executed = this.granted > 0 ? 1 : 0;
+    // The next block found its budget gone (or is unknown): that is the normal end.
+    if (reason !== EXIT_BUDGET && reason !== EXIT_LOOKUP && reason !== EXIT_HOT) this.handleExit(0);
+    else if (reason === EXIT_HOT) this.setField(CTL_BUDGET, 0);
+    if (executed && this.granted > 0) this.grant(Math.max(0, left - 1));
+  }
+
+  private becameHot(block: Block): void {
+    if (block.ip === 0 || !this.queue) return;
+    this.words[(block.ip + 4) >> 2] = block.region ? COLD : VERY_HOT;
+    const { lin } = this;
+    this.vcpu.codeAddress(lin);
+    this.queue.hot(block, lin[0]!, lin[1]!);
+  }
+
+  /** Executions of a block so far, as far as its countdown tells. */
+  executions(block: Block): number {
+    return HOT - this.words[(block.ip + 4) >> 2]!;
+  }
+
+  /** Translates for a region: IR of the block at a place, with what is known of its context. */
+  translateFor(host: number, low: number, high: number, offset: number, ctx: number): Builder | null {
+    const { reader, builder } = this;
+    builder.reset(ctx);
+    reader.begin(host, low, high, offset);
+    try {
+      this.options.isa.translate(builder, reader, this.flags, 64);
+    } catch (error) {
+      if (error === FETCH_FAULT) return null;
+      throw error;
+    }
+    return builder;
+  }
+
+  get readerSecondPage(): number {
+    return this.reader.secondPage;
+  }
+
+  get readerOffset(): number {
+    return this.reader.offset;
+  }
+
+  // The slow path of memory accesses.
+
+  private slow(): void {
+    const low = this.field(CTL_SLOW_ADDR);
+    const high = this.field(CTL_SLOW_ADDR + 4);
+    const kind = this.field(CTL_SLOW_SIZE);
+    const size = kind & 0xff;
+    const store = (kind & KIND_WRITE) !== 0;
+    const access = store || kind & KIND_MODIFY ? ACCESS_WRITE : ACCESS_READ;
+    const slot = VCPU_BASE + CTL_SLOW_VALUE;
+    if (!store) this.words[slot >> 2] = 0;
+    if ((low & 0xfff) + size > PAGE) this.crossPage(low, high, size, access, store);
+    else {
+      const host = this.reach(low, high, access);
+      if (host === -1) this.setField(CTL_FAULT, FAULT_EXCEPTION);
+      else if (host < 0) this.deviceAccess(this.walked.page + (low & 0xfff), slot, size, store);
+      else this.memoryAccess(host, slot, size, store);
+    }
+    if (kind & KIND_SIGNED) {
+      const shift = 32 - size * 8;
+      this.words[slot >> 2] = (this.words[slot >> 2]! << shift) >> shift;
+    }
+  }
+
+  /** Like codeHost, for data; a page that is only watched for writes is found in the TLB by its read tag. */
+  private reach(low: number, high: number, access: number): number {
+    const host = this.tlb.probe(low, high, access);
+    return host >= 0 ? host : this.translate(low, high, access);
+  }
+
+  private memoryAccess(host: number, slot: number, size: number, store: boolean): void {
+    if (!store) {
+      for (let i = 0; i < size; i++) this.bytes[slot + i] = this.bytes[host + i]!;
+      return;
+    }
+    const page = Math.floor(host / PAGE);
+    if (this.physical.pageFlags[page]! & PAGE_HAS_CODE && !this.codeWrite(host, size)) return;
+    for (let i = 0; i < size; i++) this.bytes[host + i] = this.bytes[slot + i]!;
+  }
+
+  /** A store to a page with code. @returns false when the instruction must be run again, alone */
+  private codeWrite(host: number, size: number): boolean {
+    if (!this.blocks.invalidate(host, size) || this.stepping) return true;
+    // The code that is running may be what has just gone.
+    this.setField(CTL_FAULT, FAULT_RESTART);
+    return false;
+  }
+
+  private deviceAccess(address: number, slot: number, size: number, store: boolean): void {
+    const { physical, words, bytes } = this;
+    if (store && physical.hostPage(address) >= 0) return; // ROM: the write is lost
+    for (let i = 0; i < size; i += 4) {
+      const part = Math.min(4, size - i);
+      const at = (slot + i) >> 2;
+      if (!store) words[at] = physical.read(address + i, part);
+      else {
+        let value = 0;
+        for (let k = part - 1; k >= 0; k--) value = (value * 256 + bytes[slot + i + k]!) >>> 0;
+        physical.write(address + i, part, value);
+      }
+    }
+  }
+
+  private crossPage(low: number, high: number, size: number, access: number, store: boolean): void {
+    const first = PAGE - (low & 0xfff);
+    const sum = (low >>> 0) + first;
+    const nextLow = sum | 0;
+    const nextHigh = sum > 0xffffffff ? (high + 1) | 0 : high;
+    // Both pages must be reachable before anything is written.
+    const hostA = this.reach(low, high, access);
+    const pageA = this.walked.page;
+    if (hostA === -1) return this.setField(CTL_FAULT, FAULT_EXCEPTION);
+    const hostB = this.reach(nextLow, nextHigh, access);
+    const pageB = this.walked.page;
+    if (hostB === -1) return this.setField(CTL_FAULT, FAULT_EXCEPTION);
+    const slot = VCPU_BASE + CTL_SLOW_VALUE;
+    if (store && hostA >= 0 && this.hasCode(hostA) && !this.codeWrite(hostA, first)) return;
+    if (store && hostB >= 0 && this.hasCode(hostB) && !this.codeWrite(hostB, size - first)) return;
+    for (let i = 0; i < size; i++) {
+      const inFirst = i < first;
+      const host = inFirst ? hostA : hostB;
+      const place = inFirst ? i : i - first;
+      if (host >= 0) {
+        if (store) this.bytes[host + place] = this.bytes[slot + i]!;
+        else this.bytes[slot + i] = this.bytes[host + place]!;
+        continue;
+      }
+      const address = inFirst ? pageA + (low & 0xfff) + i : pageB + place;
+      if (store) this.physical.write(address, 1, this.bytes[slot + i]!);
+      else this.bytes[slot + i] = this.physical.read(address, 1);
+    }
+  }
+
+  private hasCode(host: number): boolean {
+    return (this.physical.pageFlags[Math.floor(host / PAGE)]! & PAGE_HAS_CODE) !== 0;
+  }
+}

@@ -1,0 +1,510 @@
+/**
+ * Generates the interpreter, one wasm function that runs encoded blocks, from the
+ * operation table. An encoded operation is a unit of 16 bytes, some with a second one:
+ *
+ *     0 u16 opcode | 2 u16 auxiliary | 4 u32 d | 8 u32 a | 12 u32 b
+ *    16 u32 c | 20 u32 e | 24, 28 further immediates
+ *
+ * d (result), a, b, c are addresses of slots: guest registers in the vCPU's block,
+ * temporaries, or constants. A slot holds a 32-bit value zero-extended to 64 bits.
+ */
+import { F32, I32, I64, MEMORY, NONE, OPS, Op, PURE, V128 } from '../ir/ops.ts';
+import type { OpInfo } from '../ir/ops.ts';
+import type { Helper } from '../ir/helpers.ts';
+import {
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_JUMP_BASE, CTL_PC, CTL_TLB_BASE,
+  EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP,
+} from '../ir/vcpu-block.ts';
+import { ACCESS, emitLoad, emitStore } from './access.ts';
+import { EXPANSIONS, Scratch } from './expand.ts';
+import {
+  CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, JUMP_LOW_BITS, JUMP_PAGE_BITS, VCPU_BASE,
+} from './layout.ts';
+import {
+  BLOCK, BR, BR_IF, BR_TABLE, CALL as WASM_CALL, Code, I32_EQZ, I32_LOAD, I32_LOAD16_U, I32_LT_S, I32_STORE, I32_SUB,
+  I64_ADD, I64_AND, I64_EXTEND_U, I64_LOAD, I64_LOAD32_U, I64_NE, I64_OR, I64_SHL, I64_SHR_U, I64_STORE, I64_XOR, LOAD_OP, LOOP,
+  RETURN, RETURN_CALL_INDIRECT, STORE_OP,
+} from './wasm.ts';
+import type { ModuleWriter } from './wasm.ts';
+
+// Opcodes beyond the operation table's.
+export const X_HEADER = OPS.length;
+export const X_MOVE = OPS.length + 1;
+export const X_MOVE_V = OPS.length + 2;
+/** Helper calls follow, one opcode for each helper. */
+export const X_CALL = OPS.length + 3;
+
+/** Byte positions in a unit. */
+export const UNIT = 16;
+export const AT_AUX = 2;
+export const AT_D = 4;
+export const AT_A = 8;
+export const AT_B = 12;
+export const AT_C = 16;
+export const AT_E = 20;
+
+const I64_LOAD32_S = 0x34;
+
+/** Does the operation take a second unit? */
+export function isLong(op: number): boolean {
+  if (op >= X_CALL) return true;
+  if (op >= OPS.length) return false;
+  const info = OPS[op]!;
+  return info.name === 'vshuffle' || info.name === 'condgoto' || (info.kind === PURE && info.operands.length === 3);
+}
+
+export class InterpreterWriter {
+  private readonly c = new Code();
+  private readonly scratch: Scratch;
+  private readonly module: ModuleWriter;
+  private readonly helpers: readonly Helper[];
+  private readonly slow: (name: string) => number;
+  private readonly helperIndex: (helper: Helper) => number;
+  private ip = 0;
+  private address = 0;
+  private entry = 0;
+  private tlb = 0;
+  private cell = 0;
+  /** Branch depths from the text of the current case. */
+  private toNext = 0;
+  private toChain = 0;
+  private toLookup = 0;
+
+  constructor(
+    module: ModuleWriter,
+    helpers: readonly Helper[],
+    slow: (name: string) => number,
+    helperIndex: (helper: Helper) => number,
+  ) {
+    this.module = module;
+    this.helpers = helpers;
+    this.slow = slow;
+    this.helperIndex = helperIndex;
+    this.scratch = new Scratch(this.c);
+  }
+
+  /** Writes the function `(address: i32) => void`. @returns its index */
+  write(): number {
+    const c = this.c;
+    c.begin([I32]);
+    this.ip = c.local(I64);
+    this.address = c.local(I64);
+    this.entry = c.local(I64);
+    this.tlb = c.local(I64);
+    this.cell = c.local(I64);
+    c.get(0);
+    c.op(I64_EXTEND_U);
+    c.set(this.ip);
+    const cases = X_CALL + this.helpers.length;
+    c.block(LOOP);
+    c.block(BLOCK);
+    c.block(BLOCK);
+    for (let i = 0; i < cases; i++) c.block(BLOCK);
+    c.get(this.ip);
+    c.memory(I32_LOAD16_U, 0);
+    c.op(BR_TABLE);
+    c.uleb(cases - 1);
+    for (let i = 0; i < cases; i++) c.uleb(i);
+    for (let i = 0; i < cases; i++) {
+      c.end();
+      this.toLookup = cases - 1 - i;
+      this.toChain = this.toLookup + 1;
+      this.toNext = this.toLookup + 2;
+      this.writeCase(i);
+    }
+    c.end();
+    this.writeLookup();
+    c.end();
+    this.writeChain();
+    c.end();
+    return this.module.function([I32], NONE, c);
+  }
+
+  private writeCase(i: number): void {
+    if (i >= X_CALL) return this.writeCall(this.helpers[i - X_CALL]!, i);
+    if (i === X_HEADER) return this.writeHeader();
+    if (i === X_MOVE || i === X_MOVE_V) return this.writeMove(i === X_MOVE ? I64 : V128);
+    const info = OPS[i]!;
+    if (info.kind === PURE) this.writePure(info);
+    else if (info.kind === MEMORY) this.writeMemory(info);
+    else if (info.name.startsWith('lds')) this.writeStateLoad(info);
+    else if (info.name.startsWith('sts')) this.writeStateStore(info);
+    else if (i === Op.leaveif) this.writeSideExit();
+    else if (i === Op.goto) this.writeGoto();
+    else if (i === Op.condgoto) this.writeCondGoto();
+    else if (i === Op.jump) this.writeJump();
+    else if (i === Op.leave) this.writeLeave();
+    else this.c.op(0x00); // constants, register moves and marks are never encoded
+  }
+
+  /** Address of the slot that a field of the unit names. */
+  private field(at: number): void {
+    this.c.get(this.ip);
+    this.c.memory(I64_LOAD32_U, at);
+  }
+
+  private immediate(at: number): void {
+    this.c.get(this.ip);
+    this.c.memory(I32_LOAD, at);
+  }
+
+  private operand(at: number, type: number): void {
+    this.field(at);
+    this.c.memory(LOAD_OP[type]!, 0);
+  }
+
+  /** Stores the value on the stack; its address must be below it. */
+  private result(type: number): void {
+    if (type === I32) {
+      this.c.op(I64_EXTEND_U);
+      this.c.memory(I64_STORE, 0);
+    } else this.c.memory(STORE_OP[type]!, 0);
+  }
+
+  private advance(units: number): void {
+    const c = this.c;
+    c.get(this.ip);
+    c.i64(units * UNIT);
+    c.op(I64_ADD);
+    c.set(this.ip);
+    c.br(BR, this.toNext);
+  }
+
+  private set(fieldOffset: number, value: () => void, opcode = I32_STORE): void {
+    this.c.i64(0);
+    value();
+    this.c.memory(opcode, VCPU_BASE + fieldOffset);
+  }
+
+  private load(fieldOffset: number, opcode = I32_LOAD): void {
+    this.c.loadAt(opcode, VCPU_BASE + fieldOffset);
+  }
+
+  private writePure(info: OpInfo): void {
+    const c = this.c;
+    if (info.name.startsWith('const')) {
+      c.op(0x00);
+      return;
+    }
+    if (info.immediates > 0) return this.writeLane(info);
+    const positions = [AT_A, AT_B, AT_C];
+    this.field(AT_D);
+    if (info.name.startsWith('select')) {
+      this.operand(AT_B, info.result);
+      this.operand(AT_C, info.result);
+      this.operand(AT_A, I32);
+      if (info.result <= I64) c.op(0x1b);
+      else c.raw([0x1c, 1, [0x7f, 0x7e, 0x7d, 0x7c, 0x7b][info.result]!]);
+    } else {
+      info.operands.forEach((type, k) => this.operand(positions[k]!, type));
+      const expansion = EXPANSIONS[info.index];
+      if (expansion) expansion(c, this.scratch);
+      else c.raw(info.wasm!);
+    }
+    this.result(info.result);
+    this.advance(info.operands.length === 3 ? 2 : 1);
+  }
+
+  /** Lanes are reached through memory: the encoder has added the lane's offset to a, or put it in aux. */
+  private writeLane(info: OpInfo): void {
+    const c = this.c;
+    if (info.name === 'vshuffle') return this.writeShuffle();
+    const extract = info.operands.length === 1;
+    const bits = Number(/\d+/.exec(info.name)![0]);
+    if (extract) {
+      const signed = info.name.endsWith('s');
+      this.field(AT_D);
+      this.field(AT_A);
+      const narrow = bits === 8 ? (signed ? 0x2c : 0x2d) : signed ? 0x2e : 0x2f;
+      c.memory(bits < 32 ? narrow : LOAD_OP[info.result]!, 0);
+      this.result(info.result);
+    } else {
+      this.field(AT_D);
+      this.operand(AT_A, V128);
+      c.memory(STORE_OP[V128]!, 0);
+      this.field(AT_D);
+      c.get(this.ip);
+      c.memory(I32_LOAD16_U, AT_AUX);
+      c.op(I64_EXTEND_U);
+      c.op(I64_ADD);
+      this.operand(AT_B, info.operands[1]!);
+      c.memory(bits === 8 ? 0x3a : bits === 16 ? 0x3b : STORE_OP[info.operands[1]!]!, 0);
+    }
+    this.advance(1);
+  }
+
+  /** swizzle(a, i) | swizzle(b, i - 16): lanes out of range give 0. */
+  private writeShuffle(): void {
+    const c = this.c;
+    const swizzle = OPS[Op.vswizzle]!.wasm!;
+    this.field(AT_D);
+    this.operand(AT_A, V128);
+    c.get(this.ip);
+    c.memory(LOAD_OP[V128]!, UNIT);
+    c.raw(swizzle);
+    this.operand(AT_B, V128);
+    c.get(this.ip);
+    c.memory(LOAD_OP[V128]!, UNIT);
+    c.i32(16);
+    c.raw(OPS[Op.splat8]!.wasm!);
+    c.raw(OPS[Op.sub8x16]!.wasm!);
+    c.raw(swizzle);
+    c.raw(OPS[Op.orv]!.wasm!);
+    this.result(V128);
+    this.advance(2);
+  }
+
+  private writeMove(type: number): void {
+    this.field(AT_D);
+    this.operand(AT_A, type);
+    this.result(type);
+    this.advance(1);
+  }
+
+  private writeMemory(info: OpInfo): void {
+    const c = this.c;
+    const access = ACCESS[info.index]!;
+    this.operand(AT_A, I64);
+    c.get(this.ip);
+    c.memory(I64_LOAD32_S, AT_B);
+    c.op(I64_ADD);
+    c.set(this.address);
+    this.load(CTL_TLB_BASE, I64_LOAD32_U);
+    c.set(this.tlb);
+    const ctx = {
+      code: c, address: this.address, entry: this.entry, tlb: this.tlb, slow: this.slow,
+      fault: () => this.writeFault(),
+    };
+    if (access.store) emitStore(ctx, access, () => this.operand(AT_D, access.type));
+    else {
+      this.field(AT_D);
+      emitLoad(ctx, access);
+      if (access.type === F32) c.memory(STORE_OP[F32]!, 0);
+      else this.result(access.type);
+    }
+    this.advance(1);
+  }
+
+  private writeFault(): void {
+    this.set(CTL_FAULT_IP, () => {
+      this.c.get(this.ip);
+      this.c.op(0xa7);
+    });
+    this.set(CTL_EXIT_REASON, () => this.c.i32(EXIT_FAULT));
+    this.c.op(RETURN);
+  }
+
+  private writeStateLoad(info: OpInfo): void {
+    this.field(AT_D);
+    this.operand(AT_A, I32);
+    this.c.op(I64_EXTEND_U);
+    this.field(AT_B);
+    this.c.op(I64_ADD);
+    this.c.memory(info.wasm!, 0);
+    this.result(info.result);
+    this.advance(1);
+  }
+
+  private writeStateStore(info: OpInfo): void {
+    this.operand(AT_A, I32);
+    this.c.op(I64_EXTEND_U);
+    this.field(AT_B);
+    this.c.op(I64_ADD);
+    this.operand(AT_D, info.operands[1]!);
+    this.c.memory(info.wasm!, 0);
+    this.advance(1);
+  }
+
+  private writeCall(helper: Helper, opcode: number): void {
+    const c = this.c;
+    if (helper.result !== NONE) this.field(AT_D);
+    const positions = [AT_A, AT_B, AT_C, AT_E];
+    helper.params.forEach((type, k) => this.operand(positions[k]!, type));
+    c.call(WASM_CALL, this.helperIndex(helper));
+    if (helper.result !== NONE) this.result(helper.result);
+    if (helper.mayFault) {
+      this.load(CTL_FAULT);
+      c.if(false);
+      this.writeFault();
+      c.end();
+    }
+    this.advance(isLong(opcode) ? 2 : 1);
+  }
+
+  private writeHeader(): void {
+    const c = this.c;
+    const left = this.scratch.local(I32, 6);
+    const count = this.scratch.local(I32, 7);
+    this.load(CTL_BUDGET);
+    c.get(this.ip);
+    c.memory(I32_LOAD16_U, AT_AUX);
+    c.op(I32_SUB);
+    c.tee(left);
+    c.i32(0);
+    c.op(I32_LT_S);
+    c.if(false);
+    this.set(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
+    c.op(RETURN);
+    c.end();
+    c.get(this.ip);
+    this.immediate(AT_D);
+    c.i32(1);
+    c.op(I32_SUB);
+    c.tee(count);
+    c.memory(I32_STORE, AT_D);
+    c.get(count);
+    c.op(I32_EQZ);
+    c.if(false);
+    this.set(CTL_EXIT_REASON, () => c.i32(EXIT_HOT));
+    this.set(CTL_EXIT_ARG, () => this.immediate(AT_B));
+    c.op(RETURN);
+    c.end();
+    this.set(CTL_BUDGET, () => c.get(left));
+    this.set(CTL_BASE, () => this.load(CTL_PC, I64_LOAD), I64_STORE);
+    this.advance(1);
+  }
+
+  /** Stores the context in field `at` when the unit says that it is known. */
+  private writeContext(at: number): void {
+    const c = this.c;
+    c.get(this.ip);
+    c.memory(I32_LOAD16_U, AT_AUX);
+    c.if();
+    this.set(CTL_CTX, () => this.immediate(at));
+    c.end();
+  }
+
+  private writePc(at: number): void {
+    this.set(
+      CTL_PC,
+      () => {
+        this.load(CTL_BASE, I64_LOAD);
+        this.c.get(this.ip);
+        this.c.memory(I64_LOAD32_S, at);
+        this.c.op(I64_ADD);
+      },
+      I64_STORE,
+    );
+  }
+
+  /** A cell field of 0 stands for a target that is found through the jump cache. */
+  private goThrough(cellField: number, depth: number): void {
+    this.field(cellField);
+    this.c.tee(this.cell);
+    this.c.op(0x50);
+    this.c.br(BR_IF, this.toLookup + depth);
+    this.c.br(BR, this.toChain + depth);
+  }
+
+  private writeGoto(): void {
+    this.writeContext(AT_B);
+    this.writePc(AT_A);
+    this.goThrough(AT_D, 0);
+  }
+
+  private writeCondGoto(): void {
+    const c = this.c;
+    this.writeContext(AT_C + 8);
+    this.operand(AT_A, I32);
+    c.if();
+    this.writePc(AT_C);
+    this.goThrough(AT_D, 1);
+    c.end();
+    this.writePc(AT_E);
+    this.goThrough(AT_B, 0);
+  }
+
+  private writeJump(): void {
+    this.writeContext(AT_B);
+    this.set(CTL_PC, () => this.operand(AT_A, I64), I64_STORE);
+    this.c.br(BR, this.toLookup);
+  }
+
+  private writeLeave(): void {
+    this.writeContext(AT_B);
+    this.writePc(AT_A);
+    this.set(CTL_EXIT_REASON, () => this.immediate(AT_D));
+    this.set(CTL_EXIT_ARG, () => this.immediate(UNIT));
+    this.c.op(RETURN);
+  }
+
+  private writeSideExit(): void {
+    const c = this.c;
+    this.operand(AT_A, I32);
+    c.if(false);
+    this.set(CTL_FAULT_IP, () => {
+      c.get(this.ip);
+      c.op(0xa7);
+    });
+    this.set(CTL_EXIT_REASON, () => this.immediate(AT_D));
+    this.set(CTL_EXIT_ARG, () => this.immediate(AT_B));
+    c.op(RETURN);
+    c.end();
+    this.advance(1);
+  }
+
+  private writeLookup(): void {
+    emitJumpCacheProbe(this.c, this.entry, () => {
+      this.set(CTL_EXIT_REASON, () => this.c.i32(EXIT_LOOKUP));
+      this.c.op(RETURN);
+    });
+    this.c.set(this.cell);
+  }
+
+  private writeChain(): void {
+    const c = this.c;
+    c.get(this.cell);
+    c.memory(I32_LOAD, CELL_FUNCTION);
+    c.i32(FN_INTERPRETER);
+    c.op(0x46);
+    c.if();
+    c.get(this.cell);
+    c.memory(I64_LOAD32_U, CELL_ARGUMENT);
+    c.set(this.ip);
+    c.br(BR, 1);
+    c.end();
+    c.get(this.cell);
+    c.memory(I32_LOAD, CELL_ARGUMENT);
+    c.get(this.cell);
+    c.memory(I32_LOAD, CELL_FUNCTION);
+    c.indirect(RETURN_CALL_INDIRECT, this.module.type([I32], []));
+  }
+}
+
+/**
+ * Looks the pc in the state block up in the jump cache; leaves the entry cell's address (i64)
+ * on the stack. @param scratch an i64 local  @param miss emitted for a miss, inside one `if`
+ */
+export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
+  const pc = (): void => c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
+  // index = page bits << JUMP_LOW_BITS | (pc ^ pc >> 6) & low mask; times 16
+  pc();
+  c.i64(12);
+  c.op(I64_SHR_U);
+  c.i64((1 << JUMP_PAGE_BITS) - 1);
+  c.op(I64_AND);
+  c.i64(JUMP_LOW_BITS + 4);
+  c.op(I64_SHL);
+  pc();
+  pc();
+  c.i64(JUMP_LOW_BITS);
+  c.op(I64_SHR_U);
+  c.op(I64_XOR);
+  c.i64((1 << JUMP_LOW_BITS) - 1);
+  c.op(I64_AND);
+  c.i64(4);
+  c.op(I64_SHL);
+  c.op(I64_OR);
+  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_JUMP_BASE);
+  c.op(I64_ADD);
+  c.tee(scratch);
+  c.memory(I64_LOAD, 0);
+  pc();
+  c.op(I64_NE);
+  c.if(false);
+  miss();
+  c.end();
+  c.get(scratch);
+  c.memory(I64_LOAD32_U, 8);
+}
+

@@ -1,0 +1,69 @@
+/**
+ * Where things lie in a machine's one WebAssembly memory (byte addresses).
+ *
+ *   0           unused: address 0 is never valid
+ *   64 KiB      the vCPU's block: engine state, ISA state, interpreter temporaries
+ *   128 KiB     small constants shared by all interpreter code
+ *   256 KiB     entry cells, 8 bytes each: { function: i32, argument: i32 }
+ *   8 MiB       contexts: TLB, victim entries and jump cache of each, CONTEXT_SIZE apart
+ *   16 MiB      interpreter code
+ *   80 MiB      guest RAM and ROM
+ */
+export const VCPU_BASE = 0x10000;
+export const CONSTANTS = 0x20000;
+export const CELLS = 0x40000;
+export const CELLS_END = 0x800000;
+export const CONTEXTS = 0x800000;
+export const CODE = 0x1000000;
+export const CODE_END = 0x5000000;
+export const GUEST_MEMORY = 0x5000000;
+
+/** Entry cell: which function to call with which argument. */
+export const CELL_FUNCTION = 0;
+export const CELL_ARGUMENT = 4;
+export const CELL_SIZE = 8;
+
+/**
+ * TLB entry, 32 bytes: the page's virtual address for each permitted access, else -1,
+ * and what must be added to a virtual address to get the address in this memory.
+ *
+ *   0 read tag i64 | 8 write tag i64 | 16 execute tag i64 | 24 addend i64
+ */
+export const TLB_BITS = 10;
+export const TLB_ENTRIES = 1 << TLB_BITS;
+export const TLB_ENTRY_SHIFT = 5;
+export const TLB_READ = 0;
+export const TLB_WRITE = 8;
+export const TLB_EXEC = 16;
+export const TLB_ADDEND = 24;
+export const TLB_SIZE = TLB_ENTRIES << TLB_ENTRY_SHIFT;
+/** Entries pushed out of the TLB, looked through one by one before the slow path. */
+export const VICTIM = TLB_SIZE;
+export const VICTIM_ENTRIES = 8;
+
+/**
+ * Jump cache entry, 16 bytes: 0 pc i64, 8 address of the entry cell i32. A page's entries
+ * are neighbours, so that one page can be dropped alone: index = page bits, then
+ * JUMP_LOW_BITS of the offset, folded.
+ */
+export const JUMP_CACHE = 0x10000;
+export const JUMP_PAGE_BITS = 8;
+export const JUMP_LOW_BITS = 6;
+export const JUMP_ENTRIES = 1 << (JUMP_PAGE_BITS + JUMP_LOW_BITS);
+export const JUMP_SIZE = JUMP_ENTRIES * 16;
+
+export const CONTEXT_SIZE = 0x80000;
+/** Contexts 0 and 1 are the supervisor's; user address spaces share the rest. */
+export const SUPERVISOR_CONTEXTS = 2;
+export const USER_CONTEXTS = 8;
+export const CONTEXT_COUNT = SUPERVISOR_CONTEXTS + USER_CONTEXTS;
+
+/** Constants -16 to 255 stand ready as 16-byte slots. */
+export const CONSTANT_MIN = -16;
+export const CONSTANT_MAX = 255;
+
+/** Fixed places in the function table. */
+export const FN_INTERPRETER = 0;
+export const FN_LOOKUP = 1; // leaves with EXIT_LOOKUP
+export const FN_DISPATCH = 2; // goes on at pc through the jump cache
+export const FN_FIRST_FREE = 16;

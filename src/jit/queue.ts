@@ -1,0 +1,256 @@
+/**
+ * Turns hot blocks into compiled regions. Functions are gathered into modules, since
+ * a module costs far more than a function; a batch is closed when it is large enough
+ * or when a block that waits in it has become hot once more.
+ */
+import type { Builder } from '../ir/builder.ts';
+import { STRIDE } from '../ir/builder.ts';
+import type { Block, BlockTable, Region } from './blocks.ts';
+import { RegionCompiler } from './compile.ts';
+import type { CompilerOptions, PageGuard } from './compile.ts';
+import { FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
+import { buildRegion } from './region.ts';
+import type { RegionBlock, RegionSource } from './region.ts';
+import type { ModuleWriter } from './wasm.ts';
+
+const PAGE = 4096;
+const BATCH = 24;
+/** Slices that a started batch may wait for. */
+const PATIENCE = 16;
+/** A target belongs into the region when it has run at least this often. */
+const WARM = 8;
+const MAX_PAGES = 4;
+
+/** What the queue needs of the engine. */
+export interface RegionHost {
+  readonly blocks: BlockTable;
+  readonly table: WebAssembly.Table;
+  readonly dispatchCell: number;
+  newModule(): ModuleWriter;
+  codeHost(low: number, high: number): number;
+  executions(block: Block): number;
+  translateFor(host: number, low: number, high: number, offset: number, ctx: number): Builder | null;
+  readonly readerOffset: number;
+  readonly readerSecondPage: number;
+  readonly statistics: { regions: number };
+}
+
+interface Pending {
+  readonly region: Region;
+  readonly block: Block;
+}
+
+export class RegionQueue {
+  private readonly host: RegionHost;
+  private readonly options: CompilerOptions;
+  private readonly imports: Record<string, WebAssembly.ImportValue>;
+  private module: ModuleWriter | null = null;
+  private compiler: RegionCompiler | null = null;
+  private pending: Pending[] = [];
+  private waited = 0;
+  private nextSlot = FN_FIRST_FREE;
+  private freeSlots: number[] = [];
+  /** [pc offset, context] of each instruction in a region that may leave by the side. */
+  private faults = new Int32Array(1 << 16);
+  private faultCount = 0;
+
+  constructor(host: RegionHost, options: CompilerOptions, imports: Record<string, WebAssembly.ImportValue>) {
+    this.host = host;
+    this.options = options;
+    this.imports = imports;
+  }
+
+  /** A block has run often. @param low linear address at which it runs now */
+  hot(block: Block, low: number, high: number): void {
+    if (block.region) {
+      // It waits in the open batch, and still runs in the interpreter: close the batch.
+      if (this.pending.some((entry) => entry.block === block)) this.flush();
+      return;
+    }
+    const source = new Source(this.host, block, low, high);
+    const nodes = buildRegion(source);
+    if (!nodes) return;
+    const slot = this.freeSlots.pop() ?? this.nextSlot++;
+    while (slot >= this.host.table.length) this.host.table.grow(4096);
+    const region: Region = { entry: block, slot, ranges: source.ranges(nodes), alive: true };
+    if (!this.module) {
+      this.module = this.host.newModule();
+      this.compiler = null;
+    }
+    this.compiler ??= new RegionCompiler(this.options, this.prepareImports(this.module));
+    const { blocks, dispatchCell } = this.host;
+    this.compiler.compile({
+      nodes,
+      guards: source.guards(),
+      slot,
+      targetCell: (offset) => source.targetCell(offset) || dispatchCell,
+      dispatchCell,
+      fallbackCell: blocks.newCell(FN_INTERPRETER, block.ip),
+      faultId: (offset, ctx) => this.faultId(offset, ctx),
+    });
+    block.region = region;
+    blocks.addRegion(region);
+    this.pending.push({ region, block });
+    if (this.pending.length >= BATCH) this.flush();
+  }
+
+  /** Imports must all be known before the first function of a module. */
+  private prepareImports(module: ModuleWriter): ModuleWriter {
+    RegionCompiler.declareImports(module, this.options.helpers);
+    return module;
+  }
+
+  sliceEnded(): void {
+    if (this.pending.length > 0 && ++this.waited >= PATIENCE) this.flush();
+  }
+
+  /** Compiles the open batch and puts its regions into service. */
+  private flush(): void {
+    this.waited = 0;
+    const instance = new WebAssembly.Module(this.module!.finish());
+    new WebAssembly.Instance(instance, { v: this.imports });
+    for (const { region, block } of this.pending) {
+      if (!region.alive || block.ip === 0) continue;
+      this.host.blocks.setCell(block.cell, region.slot, 0);
+      this.host.statistics.regions++;
+    }
+    this.pending = [];
+    this.module = null;
+    this.compiler = null;
+  }
+
+  private faultId(offset: number, ctx: number): number {
+    const at = this.faultCount * 2;
+    if (at === this.faults.length) {
+      const larger = new Int32Array(this.faults.length * 2);
+      larger.set(this.faults);
+      this.faults = larger;
+    }
+    this.faults[at] = offset;
+    this.faults[at + 1] = ctx;
+    return -1 - this.faultCount++;
+  }
+
+  /** [pc offset, context] of a fault number. */
+  faultPlace(id: number): [number, number] {
+    const at = (-1 - id) * 2;
+    return [this.faults[at]!, this.faults[at + 1]!];
+  }
+
+  /** All translated code has been dropped. */
+  clear(): void {
+    for (let slot = FN_FIRST_FREE; slot < this.nextSlot; slot++) this.host.table.set(slot, null);
+    this.nextSlot = FN_FIRST_FREE;
+    this.freeSlots = [];
+    this.pending = [];
+    this.module = null;
+    this.compiler = null;
+    this.faultCount = 0;
+  }
+}
+
+/** Where a region's code comes from: its pages as they are mapped now. */
+class Source implements RegionSource {
+  private readonly host: RegionHost;
+  private readonly block: Block;
+  private readonly low: number;
+  private readonly high: number;
+  /** Page number in the wasm memory by virtual page relative to the entry's, -1 = not to be had. */
+  private readonly pages = new Map<number, number>();
+  private readonly lengths = new Map<number, number>();
+
+  constructor(host: RegionHost, block: Block, low: number, high: number) {
+    this.host = host;
+    this.block = block;
+    this.low = low;
+    this.high = high;
+    this.pages.set(0, block.page);
+    if (block.secondPage >= 0) this.pages.set(1, block.secondPage);
+  }
+
+  /** [relative page, offset in it] of a byte offset from the entry. */
+  private place(offset: number): [number, number] {
+    const at = this.block.offset + offset;
+    const page = Math.floor(at / PAGE);
+    return [page, at - page * PAGE];
+  }
+
+  /** Linear address of a byte offset from the entry. */
+  private linear(offset: number): [number, number] {
+    const sum = (this.low >>> 0) + offset;
+    const carry = Math.floor(sum / 0x100000000);
+    return [sum | 0, (this.high + carry) | 0];
+  }
+
+  private hostPage(page: number): number {
+    let known = this.pages.get(page);
+    if (known === undefined) {
+      if (this.pages.size >= MAX_PAGES) return -1;
+      const [low, high] = this.linear(page * PAGE - this.block.offset);
+      const host = this.host.codeHost(low, high);
+      known = host < 0 ? -1 : Math.floor(host / PAGE);
+      if (known >= 0) this.pages.set(page, known);
+    }
+    return known;
+  }
+
+  worthwhile(offset: number): boolean {
+    const [page, at] = this.place(offset);
+    const host = this.hostPage(page);
+    if (host < 0) return false;
+    const block = this.host.blocks.find(host, at, this.block.flags);
+    if (!block) return false;
+    if (block.variants) return block.variants.some((variant) => variant.ip !== 0 && this.host.executions(variant) >= WARM);
+    return block.ip !== 0 && this.host.executions(block) >= WARM;
+  }
+
+  translate(offset: number, ctx: number): RegionBlock | null {
+    const [page, at] = this.place(offset);
+    const host = this.hostPage(page);
+    if (host < 0) return null;
+    const [low, high] = this.linear(offset);
+    const b = this.host.translateFor(host * PAGE + at, low, high, offset, ctx);
+    if (!b) return null;
+    if (this.host.readerSecondPage >= 0 && this.hostPage(page + 1) !== this.host.readerSecondPage) return null;
+    this.lengths.set(offset, this.host.readerOffset - offset);
+    return {
+      words: b.words.slice(0, b.count * STRIDE), count: b.count, insns: b.insns, usesContext: b.usesContext,
+    };
+  }
+
+  /** Pages other than the entry's, to be checked at each entry. */
+  guards(): PageGuard[] {
+    const guards: PageGuard[] = [];
+    for (const [page, host] of this.pages) {
+      if (page !== 0) guards.push({ offset: page * PAGE - this.block.offset, host: host * PAGE });
+    }
+    return guards;
+  }
+
+  /** Bytes that the nodes cover, by page, as Region.ranges wants them. */
+  ranges(nodes: readonly { offset: number }[]): number[] {
+    const ranges = new Map<number, [number, number]>();
+    const add = (page: number, start: number, end: number): void => {
+      const range = ranges.get(page);
+      if (range) {
+        range[0] = Math.min(range[0], start);
+        range[1] = Math.max(range[1], end);
+      } else ranges.set(page, [start, end]);
+    };
+    for (const { offset } of nodes) {
+      const [page, at] = this.place(offset);
+      const end = at + this.lengths.get(offset)!;
+      add(this.pages.get(page)!, at, Math.min(end, PAGE));
+      if (end > PAGE) add(this.pages.get(page + 1)!, 0, end - PAGE);
+    }
+    return [...ranges].flatMap(([page, [start, end]]) => [page, start, end]);
+  }
+
+  /** Entry cell for a target outside: only the entry's own page keeps its place. */
+  targetCell(offset: number): number {
+    const [page, at] = this.place(offset);
+    if (page !== 0) return 0;
+    return this.host.blocks.get(this.block.page, at, this.block.flags).cell;
+  }
+}
+

@@ -1,0 +1,171 @@
+/**
+ * The runtime module: interpreter, dispatcher, slow paths and IR helpers. Made
+ * once for a machine; compiled regions import its functions.
+ */
+import { I32, I64, NONE } from '../ir/ops.ts';
+import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
+import type { Global } from '../ir/builder.ts';
+import type { Helper, IrSwitch } from '../ir/helpers.ts';
+import {
+  CTL_EXIT_REASON, CTL_FAULT, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, EXIT_LOOKUP,
+} from '../ir/vcpu-block.ts';
+import { SLOW_IMPORTS } from './access.ts';
+import { BlockEmitter } from './emit.ts';
+import { InterpreterWriter, emitJumpCacheProbe } from './interpreter.ts';
+import {
+  CELL_ARGUMENT, CELL_FUNCTION, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, VCPU_BASE,
+} from './layout.ts';
+import {
+  BLOCK, BR_TABLE, CALL, Code, I32_LOAD, I32_STORE, I64_STORE, LOAD_OP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT,
+  STORE_OP,
+} from './wasm.ts';
+
+export interface RuntimeImports {
+  /** Does the access described in the state block; the fault field tells how it went. */
+  slow(): void;
+}
+
+export interface Runtime {
+  /** Goes on at the pc in the state block until something makes it leave. */
+  enter(): void;
+  /** Runs interpreter code at an address. */
+  interpret(address: number): void;
+  /** What compiled regions import: slow paths and helpers by import name. */
+  readonly imports: Record<string, WebAssembly.ImportValue>;
+}
+
+function storeField(c: Code, field: number, value: () => void, opcode: number | readonly number[] = I32_STORE): void {
+  c.i64(0);
+  value();
+  c.memory(opcode, VCPU_BASE + field);
+}
+
+/** A slow path: hands address, description and value to the host through the state block. */
+function slowPath(module: ModuleWriter, name: string, params: readonly number[], result: number, host: number): void {
+  const c = new Code();
+  c.begin(params);
+  const store = result === NONE;
+  const kind = store ? 2 : 1;
+  storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
+  storeField(c, CTL_SLOW_SIZE, () => c.get(kind));
+  storeField(c, CTL_FAULT, () => c.i32(0));
+  if (store) storeField(c, CTL_SLOW_VALUE, () => c.get(1), STORE_OP[params[1]!]!);
+  c.call(CALL, host);
+  if (!store) c.loadAt(LOAD_OP[result]!, VCPU_BASE + CTL_SLOW_VALUE);
+  module.export(name, module.function(params, result, c));
+}
+
+function writeLookupStub(module: ModuleWriter): number {
+  const c = new Code();
+  c.begin([I32]);
+  storeField(c, CTL_EXIT_REASON, () => c.i32(EXIT_LOOKUP));
+  return module.function([I32], NONE, c);
+}
+
+function writeDispatch(module: ModuleWriter): number {
+  const c = new Code();
+  c.begin([I32]);
+  const cell = c.local(I64);
+  emitJumpCacheProbe(c, cell, () => {
+    storeField(c, CTL_EXIT_REASON, () => c.i32(EXIT_LOOKUP));
+    c.op(RETURN);
+  });
+  c.set(cell);
+  c.get(cell);
+  c.memory(I32_LOAD, CELL_ARGUMENT);
+  c.get(cell);
+  c.memory(I32_LOAD, CELL_FUNCTION);
+  c.indirect(RETURN_CALL_INDIRECT, module.type([I32], []));
+  return module.function([I32], NONE, c);
+}
+
+/** Surroundings of straight IR: parameters stand for globals, nothing can fault. */
+function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
+  const never = (): never => {
+    throw new Error('IR helpers are pure: no memory, exits or calls');
+  };
+  return {
+    globalLocal: (global) => global + 1,
+    basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never,
+    tlb: 0,
+  };
+}
+
+/** One function `(selector, ...params) => result` with an arm for each selector value. */
+function writeIrHelper(module: ModuleWriter, helper: Helper, ir: IrSwitch): number {
+  const params: Global[] = helper.params.slice(1).map((type, index) => ({ name: `p${index}`, index, type, offset: 0 }));
+  const c = new Code();
+  c.begin(helper.params);
+  const emitter = new BlockEmitter(c, params.length, []);
+  emitter.beginFunction();
+  const around = pureSurroundings();
+  const b = new Builder(params);
+  for (let i = 0; i < ir.arms; i++) c.block(BLOCK);
+  c.get(0);
+  c.op(BR_TABLE);
+  c.uleb(ir.arms - 1);
+  for (let i = 0; i < ir.arms; i++) c.uleb(i);
+  for (let i = 0; i < ir.arms; i++) {
+    c.end();
+    b.reset(CTX_UNKNOWN);
+    const value = ir.arm(b, i, params.map((param) => b.get(param)));
+    // An exit that uses the result ends the block, as the emitter expects.
+    if (helper.result === I32) b.condGoto(value, 0, 0);
+    else b.jump(value);
+    emitter.emitBody(b.words, b.count, around);
+    emitter.pushValue(value);
+    c.op(RETURN);
+  }
+  c.op(0x00);
+  return module.function(helper.params, helper.result, c);
+}
+
+/** @param isaExports functions of the ISA's own runtime module, for helpers of kind 'wasm' */
+export function buildRuntime(
+  newModule: () => ModuleWriter,
+  helpers: readonly Helper[],
+  memory: WebAssembly.Memory,
+  table: WebAssembly.Table,
+  host: RuntimeImports,
+  isaExports: Record<string, WebAssembly.ImportValue>,
+): Runtime {
+  const module = newModule();
+  const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow };
+  const hostSlow = module.import('slow', [], NONE);
+  for (const helper of helpers) {
+    if (helper.body.kind === 'ir') continue;
+    imports[`h${helper.index}`] = helper.body.kind === 'host' ? helper.body.call : isaExports[helper.body.export]!;
+    module.import(`h${helper.index}`, helper.params, helper.result);
+  }
+  const slowIndex = new Map<string, number>();
+  for (const entry of SLOW_IMPORTS) {
+    slowIndex.set(entry.name, module.nextFunction());
+    slowPath(module, entry.name, entry.params, entry.result, hostSlow);
+  }
+  const helperIndex = new Map<Helper, number>();
+  for (const helper of helpers) {
+    if (helper.body.kind === 'ir') {
+      const index = writeIrHelper(module, helper, helper.body.ir);
+      helperIndex.set(helper, index);
+      module.export(`h${helper.index}`, index);
+    } else helperIndex.set(helper, module.import(`h${helper.index}`, helper.params, helper.result));
+  }
+  const writer = new InterpreterWriter(
+    module, helpers, (name) => slowIndex.get(name)!, (helper) => helperIndex.get(helper)!,
+  );
+  const interpreter = writer.write();
+  const dispatch = writeDispatch(module);
+  module.element(FN_INTERPRETER, interpreter);
+  module.element(FN_LOOKUP, writeLookupStub(module));
+  module.element(FN_DISPATCH, dispatch);
+  module.export('interpret', interpreter);
+  module.export('enter', dispatch);
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(module.finish()), { v: imports });
+  const exports = instance.exports as Record<string, (argument?: number) => void>;
+  return {
+    enter: exports.enter as () => void,
+    interpret: exports.interpret as (address: number) => void,
+    imports: { ...imports, ...exports },
+  };
+}
+

@@ -1,0 +1,270 @@
+/**
+ * The software TLB and the jump caches of all contexts, as the host side fills and
+ * empties them. Translated code only reads them (layout.ts draws the entries).
+ *
+ * Contexts 0 and 1 are the supervisor's and see all address spaces' global pages;
+ * each user address space has a context of its own, recycled least recently used.
+ */
+import {
+  CONTEXTS, CONTEXT_COUNT, CONTEXT_SIZE, JUMP_CACHE, JUMP_LOW_BITS, JUMP_PAGE_BITS, JUMP_SIZE,
+  SUPERVISOR_CONTEXTS, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_SIZE, TLB_WRITE, VICTIM,
+  VICTIM_ENTRIES,
+} from './layout.ts';
+import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
+
+/** Entry numbers filled since the last emptying; past the limit the whole table is cleared. */
+const JOURNAL_SIZE = 512;
+
+class Journal {
+  readonly entries = new Int32Array(JOURNAL_SIZE);
+  count = 0;
+
+  add(entry: number): void {
+    if (this.count < JOURNAL_SIZE) this.entries[this.count] = entry;
+    this.count++;
+  }
+
+  get overflown(): boolean {
+    return this.count > JOURNAL_SIZE;
+  }
+}
+
+class Context {
+  readonly tlb: number;
+  readonly jumps: number;
+  /** Non-global TLB entries, and jump-cache entries, to find them again when they must go. */
+  readonly privateEntries = new Journal();
+  readonly jumpEntries = new Journal();
+  /** A private page with code has been entered since the private entries were last dropped. */
+  privateCode = false;
+  asid = -1;
+  flags = -1;
+  used = 0;
+
+  constructor(index: number) {
+    this.tlb = CONTEXTS + index * CONTEXT_SIZE;
+    this.jumps = this.tlb + JUMP_CACHE;
+  }
+}
+
+const TAG_OF_ACCESS = [TLB_READ, TLB_WRITE, TLB_EXEC];
+
+export class Tlb {
+  private readonly words: Int32Array;
+  private readonly bytes: Uint8Array;
+  private readonly contexts: Context[] = [];
+  private current: Context;
+  private clock = 0;
+  private asid = 0;
+
+  constructor(buffer: ArrayBufferLike) {
+    this.words = new Int32Array(buffer);
+    this.bytes = new Uint8Array(buffer);
+    for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i));
+    this.current = this.contexts[0]!;
+    this.flushAll();
+  }
+
+  get tlbAddress(): number {
+    return this.current.tlb;
+  }
+
+  get jumpAddress(): number {
+    return this.current.jumps;
+  }
+
+  private clearTlb(context: Context): void {
+    this.bytes.fill(0xff, context.tlb, context.tlb + TLB_SIZE + VICTIM_ENTRIES * 32);
+    context.privateEntries.count = 0;
+  }
+
+  private clearJumps(context: Context): void {
+    const { jumpEntries, jumps } = context;
+    if (jumpEntries.overflown) this.bytes.fill(0xff, jumps, jumps + JUMP_SIZE);
+    else {
+      for (let i = 0; i < jumpEntries.count; i++) {
+        const at = (jumps >> 2) + jumpEntries.entries[i]! * 4;
+        this.words[at] = this.words[at + 1] = -1;
+      }
+    }
+    jumpEntries.count = 0;
+  }
+
+  private dropEntry(context: Context, index: number): void {
+    const at = (context.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
+    this.words.fill(-1, at, at + 6);
+  }
+
+  /** Drops what a switch of address spaces must not leave behind. */
+  private clearPrivate(context: Context): void {
+    const { privateEntries } = context;
+    if (privateEntries.count === 0) return;
+    if (privateEntries.overflown) this.clearTlb(context);
+    else {
+      for (let i = 0; i < privateEntries.count; i++) this.dropEntry(context, privateEntries.entries[i]!);
+      const victims = (context.tlb + VICTIM) >> 2;
+      this.words.fill(-1, victims, victims + VICTIM_ENTRIES * 8);
+      privateEntries.count = 0;
+    }
+    // Code of private pages may have been entered by their virtual address.
+    if (context.privateCode) this.clearJumps(context);
+    context.privateCode = false;
+  }
+
+  flushAll(): void {
+    for (const context of this.contexts) {
+      this.clearTlb(context);
+      context.jumpEntries.count = JOURNAL_SIZE + 1;
+      this.clearJumps(context);
+    }
+  }
+
+  /** @param asid of the address space to empty, all of them when negative */
+  flushAddressSpace(asid: number): void {
+    for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.clearPrivate(this.contexts[i]!);
+    for (let i = SUPERVISOR_CONTEXTS; i < CONTEXT_COUNT; i++) {
+      const context = this.contexts[i]!;
+      if (asid < 0 || context.asid === asid) this.clearUser(context);
+    }
+  }
+
+  private clearUser(context: Context): void {
+    if (context.privateEntries.overflown) this.clearTlb(context);
+    else this.clearPrivate(context);
+    this.clearJumps(context);
+  }
+
+  flushPage(low: number, high: number): void {
+    for (const context of this.contexts) {
+      const user = context.asid >= 0;
+      if (user && context.asid !== this.asid) continue;
+      this.dropPage(context, low, high);
+    }
+  }
+
+  private dropPage(context: Context, low: number, high: number): void {
+    const w = this.words;
+    const page = low & ~0xfff;
+    const at = (context.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
+    if (this.entryHolds(at, page, high)) w.fill(-1, at, at + 6);
+    for (let i = 0; i < VICTIM_ENTRIES; i++) {
+      const victim = ((context.tlb + VICTIM) >> 2) + i * 8;
+      if (this.entryHolds(victim, page, high)) w.fill(-1, victim, victim + 6);
+    }
+    const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
+    const jumps = context.jumps + ((group << JUMP_LOW_BITS) << 4);
+    this.bytes.fill(0xff, jumps, jumps + (16 << JUMP_LOW_BITS));
+  }
+
+  private entryHolds(at: number, page: number, high: number): boolean {
+    const w = this.words;
+    for (let tag = 0; tag < 6; tag += 2) if (w[at + tag] === page && w[at + tag + 1] === high) return true;
+    return false;
+  }
+
+  /** See EngineServices.selectContext. */
+  select(context: number, asid: number, flags: number): void {
+    if (asid !== this.asid) {
+      this.asid = asid;
+      for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.clearPrivate(this.contexts[i]!);
+    }
+    const next = context < SUPERVISOR_CONTEXTS ? this.contexts[context]! : this.userContext(asid);
+    next.used = ++this.clock;
+    if (next.flags !== flags) {
+      this.clearJumps(next);
+      next.flags = flags;
+    }
+    this.current = next;
+  }
+
+  private userContext(asid: number): Context {
+    let oldest = this.contexts[SUPERVISOR_CONTEXTS]!;
+    for (let i = SUPERVISOR_CONTEXTS; i < CONTEXT_COUNT; i++) {
+      const context = this.contexts[i]!;
+      if (context.asid === asid) return context;
+      if (context.used < oldest.used) oldest = context;
+    }
+    this.clearUser(oldest);
+    oldest.asid = asid;
+    return oldest;
+  }
+
+  /** Address in the wasm memory of a byte that the TLB maps for this access, or -1. */
+  probe(low: number, high: number, access: number): number {
+    const w = this.words;
+    const at = (this.current.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
+    const tag = at + (TAG_OF_ACCESS[access]! >> 2);
+    if (w[tag] !== (low & ~0xfff) || w[tag + 1] !== high) return -1;
+    return this.hostOf(at, low, high);
+  }
+
+  private hostOf(at: number, low: number, high: number): number {
+    const w = this.words;
+    const addendLow = w[at + (TLB_ADDEND >> 2)]! >>> 0;
+    const sum = (low >>> 0) + addendLow;
+    const carry = sum > 0xffffffff ? 1 : 0;
+    return ((high + w[at + (TLB_ADDEND >> 2) + 1]! + carry) >>> 0) * 0x100000000 + (sum >>> 0);
+  }
+
+  /**
+   * Enters a page. @param host address of the page in the wasm memory
+   * @param permissions bits 1 << ACCESS_*
+   */
+  fill(low: number, high: number, host: number, permissions: number, global: boolean): void {
+    const w = this.words;
+    const page = low & ~0xfff;
+    const index = (low >>> 12) & (TLB_ENTRIES - 1);
+    const at = (this.current.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
+    this.setTag(at + (TLB_READ >> 2), page, high, permissions & (1 << ACCESS_READ));
+    this.setTag(at + (TLB_WRITE >> 2), page, high, permissions & (1 << ACCESS_WRITE));
+    this.setTag(at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
+    const hostLow = host % 0x100000000;
+    const difference = hostLow - (page >>> 0);
+    w[at + (TLB_ADDEND >> 2)] = difference;
+    w[at + (TLB_ADDEND >> 2) + 1] = Math.floor(host / 0x100000000) - high - (difference < 0 ? 1 : 0);
+    if (!global || this.current.asid >= 0) {
+      this.current.privateEntries.add(index);
+      if (permissions & (1 << ACCESS_EXEC)) this.current.privateCode = true;
+    }
+  }
+
+  private setTag(at: number, page: number, high: number, permitted: number): void {
+    this.words[at] = permitted ? page : -1;
+    this.words[at + 1] = permitted ? high : -1;
+  }
+
+  /** Makes writes to a page take the slow path in every context. @param host address of the page */
+  protect(host: number): void {
+    const w = this.words;
+    for (const context of this.contexts) {
+      const start = context.tlb >> 2;
+      const end = start + ((TLB_SIZE + VICTIM_ENTRIES * 32) >> 2);
+      for (let at = start; at < end; at += 8) {
+        const high = w[at + 3]!;
+        const low = w[at + 2]!;
+        if (low === -1 && high === -1) continue;
+        if (this.hostOf(at, low, high) === host) w[at + 2] = w[at + 3] = -1;
+      }
+    }
+  }
+
+  /** Enters a code address into the current jump cache. */
+  setJump(low: number, high: number, cell: number): void {
+    const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
+    const fold = (low ^ (low >>> JUMP_LOW_BITS)) & ((1 << JUMP_LOW_BITS) - 1);
+    const index = (group << JUMP_LOW_BITS) | fold;
+    const at = (this.current.jumps >> 2) + index * 4;
+    this.words[at] = low;
+    this.words[at + 1] = high;
+    this.words[at + 2] = cell;
+    this.current.jumpEntries.add(index);
+  }
+
+  clearAllJumps(): void {
+    for (const context of this.contexts) {
+      context.jumpEntries.count = JOURNAL_SIZE + 1;
+      this.clearJumps(context);
+    }
+  }
+}
+

@@ -1,0 +1,450 @@
+/**
+ * Writes WebAssembly: one `Code` per function body, assembled into a module by
+ * `ModuleWriter`. Only what the translator needs of the binary format
+ * (WebAssembly core specification, chapter 5).
+ */
+import { F32, F64, I32, I64, NONE, V128 } from '../ir/ops.ts';
+
+/** Value type bytes by IR type. */
+const TYPE_BYTE = [0x7f, 0x7e, 0x7d, 0x7c, 0x7b] as const;
+
+// Instructions that carry structure; plain operators come from the operation table.
+export const BLOCK = 0x02;
+export const LOOP = 0x03;
+export const IF = 0x04;
+export const ELSE = 0x05;
+export const END = 0x0b;
+export const BR = 0x0c;
+export const BR_IF = 0x0d;
+export const BR_TABLE = 0x0e;
+export const RETURN = 0x0f;
+export const CALL = 0x10;
+export const CALL_INDIRECT = 0x11;
+export const RETURN_CALL = 0x12;
+export const RETURN_CALL_INDIRECT = 0x13;
+export const DROP = 0x1a;
+export const SELECT = 0x1b;
+export const LOCAL_GET = 0x20;
+export const LOCAL_SET = 0x21;
+export const LOCAL_TEE = 0x22;
+export const I32_LOAD = 0x28;
+export const I64_LOAD = 0x29;
+export const I32_LOAD16_U = 0x2f;
+export const I64_LOAD32_U = 0x35;
+export const I32_STORE = 0x36;
+export const I64_STORE = 0x37;
+export const I32_CONST = 0x41;
+export const I64_CONST = 0x42;
+export const I32_EQZ = 0x45;
+export const I32_EQ = 0x46;
+export const I32_NE = 0x47;
+export const I32_LT_S = 0x48;
+export const I64_EQZ = 0x50;
+export const I64_EQ = 0x51;
+export const I64_NE = 0x52;
+export const I32_ADD = 0x6a;
+export const I32_SUB = 0x6b;
+export const I32_AND = 0x71;
+export const I64_ADD = 0x7c;
+export const I64_SUB = 0x7d;
+export const I64_MUL = 0x7e;
+export const I64_AND = 0x83;
+export const I64_OR = 0x84;
+export const I64_XOR = 0x85;
+export const I64_SHL = 0x86;
+export const I64_SHR_S = 0x87;
+export const I64_SHR_U = 0x88;
+export const I32_WRAP = 0xa7;
+export const I64_EXTEND_U = 0xad;
+
+/** Block type byte for a block without a result. */
+export const VOID = 0x40;
+
+export const LOAD_OP: readonly (readonly number[])[] = [[0x28], [0x29], [0x2a], [0x2b], [0xfd, 0]];
+export const STORE_OP: readonly (readonly number[])[] = [[0x36], [0x37], [0x38], [0x39], [0xfd, 11]];
+
+export function typeByte(type: number): number {
+  return TYPE_BYTE[type]!;
+}
+
+/** A growing byte string with the encodings of the binary format. */
+export class Bytes {
+  data: Uint8Array<ArrayBuffer>;
+  length = 0;
+
+  constructor(capacity = 1024) {
+    this.data = new Uint8Array(capacity);
+  }
+
+  private room(bytes: number): void {
+    if (this.length + bytes <= this.data.length) return;
+    const larger = new Uint8Array(Math.max(this.data.length * 2, this.length + bytes));
+    larger.set(this.data.subarray(0, this.length));
+    this.data = larger;
+  }
+
+  u8(value: number): void {
+    if (this.length === this.data.length) this.room(1);
+    this.data[this.length++] = value;
+  }
+
+  raw(bytes: readonly number[] | Uint8Array): void {
+    this.room(bytes.length);
+    this.data.set(bytes, this.length);
+    this.length += bytes.length;
+  }
+
+  append(other: Bytes): void {
+    this.raw(other.data.subarray(0, other.length));
+  }
+
+  /** Unsigned LEB128 of a number below 2^53. */
+  uleb(value: number): void {
+    while (value > 127) {
+      this.u8((value & 127) | 128);
+      value = value > 0x7fffffff ? Math.floor(value / 128) : value >>> 7;
+    }
+    this.u8(value);
+  }
+
+  /** Signed LEB128 of a 32-bit number. */
+  sleb(value: number): void {
+    for (;;) {
+      const byte = value & 127;
+      value >>= 7;
+      if ((value === 0 && !(byte & 64)) || (value === -1 && byte & 64)) {
+        this.u8(byte);
+        return;
+      }
+      this.u8(byte | 128);
+    }
+  }
+
+  /** Signed LEB128 of a 64-bit number in two words. */
+  sleb64(low: number, high: number): void {
+    for (;;) {
+      const byte = low & 127;
+      low = (low >>> 7) | (high << 25);
+      high >>= 7;
+      if ((low === 0 && high === 0 && !(byte & 64)) || (low === -1 && high === -1 && byte & 64)) {
+        this.u8(byte);
+        return;
+      }
+      this.u8(byte | 128);
+    }
+  }
+
+  text(value: string): void {
+    const bytes = new TextEncoder().encode(value);
+    this.uleb(bytes.length);
+    this.raw(bytes);
+  }
+}
+
+/** One function body: instructions, its locals and its branch hints. */
+export class Code extends Bytes {
+  /** Types of all locals, the parameters first. */
+  readonly locals: number[] = [];
+  private parameters = 0;
+  /** [instruction offset in the body's code, 1 = likely | 0 = unlikely] pairs. */
+  readonly hints: number[] = [];
+
+  begin(parameters: readonly number[]): void {
+    this.length = 0;
+    this.hints.length = 0;
+    this.locals.length = 0;
+    this.locals.push(...parameters);
+    this.parameters = parameters.length;
+  }
+
+  local(type: number): number {
+    return this.locals.push(type) - 1;
+  }
+
+  op(opcode: number): void {
+    this.u8(opcode);
+  }
+
+  i32(value: number): void {
+    this.u8(I32_CONST);
+    this.sleb(value | 0);
+  }
+
+  i64(low: number, high: number = low >> 31): void {
+    this.u8(I64_CONST);
+    this.sleb64(low | 0, high | 0);
+  }
+
+  /** An address or size below 2^53 as an i64 constant. */
+  address(value: number): void {
+    this.i64(value | 0, Math.floor(value / 0x100000000));
+  }
+
+  get(local: number): void {
+    this.u8(LOCAL_GET);
+    this.uleb(local);
+  }
+
+  set(local: number): void {
+    this.u8(LOCAL_SET);
+    this.uleb(local);
+  }
+
+  tee(local: number): void {
+    this.u8(LOCAL_TEE);
+    this.uleb(local);
+  }
+
+  /** A load or store; the address is below its other operand on the stack. */
+  memory(opcode: number | readonly number[], offset: number): void {
+    if (typeof opcode === 'number') this.u8(opcode);
+    else this.raw(opcode);
+    this.u8(0); // no alignment promised
+    this.uleb(offset);
+  }
+
+  /** Loads from a constant address. */
+  loadAt(opcode: number | readonly number[], address: number): void {
+    this.i64(0);
+    this.memory(opcode, address);
+  }
+
+  br(opcode: number, depth: number): void {
+    this.u8(opcode);
+    this.uleb(depth);
+  }
+
+  /** `if` or `br_if` follows: says whether its condition usually holds. */
+  hint(likely: boolean): void {
+    this.hints.push(this.length, likely ? 1 : 0);
+  }
+
+  block(opcode: number): void {
+    this.u8(opcode);
+    this.u8(VOID);
+  }
+
+  if(likely?: boolean): void {
+    if (likely !== undefined) this.hint(likely);
+    this.u8(IF);
+    this.u8(VOID);
+  }
+
+  end(): void {
+    this.u8(END);
+  }
+
+  call(opcode: number, index: number): void {
+    this.u8(opcode);
+    this.uleb(index);
+  }
+
+  indirect(opcode: number, type: number): void {
+    this.u8(opcode);
+    this.uleb(type);
+    this.u8(0);
+  }
+
+  /** Bytes of the declarations of locals, run-length encoded. */
+  declarations(): Bytes {
+    const out = new Bytes(32);
+    const groups: [number, number][] = [];
+    for (let i = this.parameters; i < this.locals.length; i++) {
+      const last = groups[groups.length - 1];
+      if (last && last[1] === this.locals[i]) last[0]++;
+      else groups.push([1, this.locals[i]!]);
+    }
+    out.uleb(groups.length);
+    for (const [count, type] of groups) {
+      out.uleb(count);
+      out.u8(TYPE_BYTE[type]!);
+    }
+    return out;
+  }
+}
+
+interface FunctionEntry {
+  type: number;
+  body: Bytes;
+  hints: Bytes | null;
+  hintCount: number;
+}
+
+/** What a module imports besides memory and table. */
+export interface FunctionImport {
+  readonly name: string;
+  readonly params: readonly number[];
+  readonly results: readonly number[];
+}
+
+/** Assembles a module that shares one 64-bit memory and one function table with all others. */
+export class ModuleWriter {
+  private readonly types: string[] = [];
+  private readonly typeBytes = new Bytes(256);
+  private readonly imports: FunctionImport[] = [];
+  private readonly functions: FunctionEntry[] = [];
+  private readonly exports: [string, number][] = [];
+  /** [table index, function index] pairs. */
+  private readonly elements: [number, number][] = [];
+  private readonly memoryPages: number;
+  private readonly maximumPages: number;
+  private readonly shared: boolean;
+
+  /** @param memoryPages initial size promised by the import, in 64 KiB pages */
+  constructor(memoryPages: number, maximumPages: number, shared: boolean) {
+    this.memoryPages = memoryPages;
+    this.maximumPages = maximumPages;
+    this.shared = shared;
+  }
+
+  type(params: readonly number[], results: readonly number[]): number {
+    const key = `${params.join()}>${results.join()}`;
+    const known = this.types.indexOf(key);
+    if (known >= 0) return known;
+    this.typeBytes.u8(0x60);
+    for (const list of [params, results]) {
+      this.typeBytes.uleb(list.length);
+      for (const type of list) this.typeBytes.u8(TYPE_BYTE[type]!);
+    }
+    return this.types.push(key) - 1;
+  }
+
+  /** Imports come before the first function. @returns its function index */
+  import(name: string, params: readonly number[], result: number): number {
+    const results = result === NONE ? [] : [result];
+    const known = this.imports.findIndex((entry) => entry.name === name);
+    if (known >= 0) return known;
+    return this.imports.push({ name, params, results }) - 1;
+  }
+
+  /** @returns the function's index */
+  function(params: readonly number[], result: number, code: Code): number {
+    const type = this.type(params, result === NONE ? [] : [result]);
+    const declarations = code.declarations();
+    const body = new Bytes(declarations.length + code.length + 8);
+    const size = declarations.length + code.length + 1;
+    body.uleb(size);
+    body.append(declarations);
+    body.append(code);
+    body.u8(END);
+    let hints: Bytes | null = null;
+    if (code.hints.length > 0) {
+      hints = new Bytes(code.hints.length * 3);
+      for (let i = 0; i < code.hints.length; i += 2) {
+        hints.uleb(code.hints[i]! + declarations.length);
+        hints.u8(1);
+        hints.u8(code.hints[i + 1]!);
+      }
+    }
+    this.functions.push({ type, body, hints, hintCount: code.hints.length / 2 });
+    return this.imports.length + this.functions.length - 1;
+  }
+
+  /** Index that the next function will get, for bodies that call each other. */
+  nextFunction(): number {
+    return this.imports.length + this.functions.length;
+  }
+
+  export(name: string, functionIndex: number): void {
+    this.exports.push([name, functionIndex]);
+  }
+
+  /** Puts a function into the shared table when the module is instantiated. */
+  element(tableIndex: number, functionIndex: number): void {
+    this.elements.push([tableIndex, functionIndex]);
+  }
+
+  private section(out: Bytes, id: number, fill: (section: Bytes) => void): void {
+    const section = new Bytes(4096);
+    fill(section);
+    out.u8(id);
+    out.uleb(section.length);
+    out.append(section);
+  }
+
+  private writeImports(section: Bytes): void {
+    const types = this.imports.map((entry) => this.type(entry.params, entry.results));
+    section.uleb(this.imports.length + 2);
+    this.imports.forEach((entry, i) => {
+      section.text('v');
+      section.text(entry.name);
+      section.u8(0);
+      section.uleb(types[i]!);
+    });
+    section.text('v');
+    section.text('memory');
+    section.u8(2);
+    section.u8(this.shared ? 7 : 4); // 64-bit; 3 = shared with a maximum
+    section.uleb(this.memoryPages);
+    if (this.shared) section.uleb(this.maximumPages);
+    section.text('v');
+    section.text('table');
+    section.u8(1);
+    section.u8(0x70);
+    section.u8(0);
+    section.uleb(0);
+  }
+
+  finish(): Uint8Array<ArrayBuffer> {
+    const importSection = new Bytes(512);
+    this.writeImports(importSection);
+    const out = new Bytes(16384);
+    out.raw([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+    this.section(out, 1, (s) => {
+      s.uleb(this.types.length);
+      s.append(this.typeBytes);
+    });
+    out.u8(2);
+    out.uleb(importSection.length);
+    out.append(importSection);
+    this.section(out, 3, (s) => {
+      s.uleb(this.functions.length);
+      for (const entry of this.functions) s.uleb(entry.type);
+    });
+    this.section(out, 7, (s) => {
+      s.uleb(this.exports.length);
+      for (const [name, index] of this.exports) {
+        s.text(name);
+        s.u8(0);
+        s.uleb(index);
+      }
+    });
+    if (this.elements.length > 0) this.section(out, 9, (s) => this.writeElements(s));
+    this.writeHints(out);
+    this.section(out, 10, (s) => {
+      s.uleb(this.functions.length);
+      for (const entry of this.functions) s.append(entry.body);
+    });
+    return out.data.slice(0, out.length);
+  }
+
+  private writeElements(s: Bytes): void {
+    s.uleb(this.elements.length);
+    for (const [tableIndex, functionIndex] of this.elements) {
+      s.u8(0);
+      s.u8(I32_CONST);
+      s.sleb(tableIndex);
+      s.u8(END);
+      s.uleb(1);
+      s.uleb(functionIndex);
+    }
+  }
+
+  /** Branch-hinting proposal: custom section just before the code. */
+  private writeHints(out: Bytes): void {
+    const hinted = this.functions.filter((entry) => entry.hints !== null);
+    if (hinted.length === 0) return;
+    this.section(out, 0, (s) => {
+      s.text('metadata.code.branch_hint');
+      s.uleb(hinted.length);
+      this.functions.forEach((entry, i) => {
+        if (!entry.hints) return;
+        s.uleb(this.imports.length + i);
+        s.uleb(entry.hintCount);
+        s.append(entry.hints);
+      });
+    });
+  }
+}
+
+export const ALL_TYPES = [I32, I64, F32, F64, V128] as const;
