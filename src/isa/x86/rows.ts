@@ -1,0 +1,23 @@
+/** All instruction rows; groups live in files of their own. */
+import { ALU_ROWS } from './alu.ts';
+import { BCD_ROWS } from './bcd.ts';
+import { BIT_ROWS } from './bits.ts';
+import { CONTROL_ROWS } from './control.ts';
+import { MOVE_ROWS } from './move.ts';
+import { MULDIV_ROWS } from './muldiv.ts';
+import { SHIFT_ROWS } from './shift.ts';
+import { STRING_ROWS } from './string.ts';
+import { SYSTEM_ROWS } from './sysops.ts';
+import type { Row } from './tables.ts';
+
+export const X86_ROWS: readonly Row[] = [
+  ...ALU_ROWS,
+  ...MOVE_ROWS,
+  ...SHIFT_ROWS,
+  ...MULDIV_ROWS,
+  ...BIT_ROWS,
+  ...CONTROL_ROWS,
+  ...STRING_ROWS,
+  ...BCD_ROWS,
+  ...SYSTEM_ROWS,
+];

@@ -1,0 +1,253 @@
+/**
+ * System instructions: privilege checks that CPL alone decides are made here, at translation;
+ * the rest is the system code's, by leave reasons (leave.ts).
+ */
+import type { Value } from '../../ir/builder.ts';
+import { setZero } from './alu.ts';
+import { VECTOR_GP } from './decode.ts';
+import * as L from './leave.ts';
+import { selector } from './move.ts';
+import {
+  BF_SSE_OFF, BF_TS, BF_TSD, BF_UMIP, CR0, LDTR, MSR_TSC_AUX, MXCSR, OP0, OP1, TR,
+} from './state.ts';
+import { row } from './tables.ts';
+import type { Row, Translate } from './tables.ts';
+import type { X86Translator } from './translator.ts';
+
+const VECTOR_NM = 7;
+
+const leave =
+  (reason: number, extra = 0): Translate =>
+  (t) =>
+    t.leaveWith(reason, extra);
+
+/** #GP(0) unless CPL is 0. */
+function privileged(translate: Translate): Translate {
+  return (t) => (t.cpl === 0 ? translate(t) : t.raise(VECTOR_GP));
+}
+
+const system = (reason: number): Translate => privileged(leave(reason));
+
+// --- Ports. ---
+
+const portSize = (t: X86Translator): number => (t.opcode & 1 ? Math.min(t.opSize, 4) : 1);
+
+const portImmediate =
+  (reason: number): Translate =>
+  (t) => {
+    t.b.sts64(OP0, t.b.i64(t.immediate() & 0xff));
+    t.leaveWith(reason, 0, portSize(t));
+  };
+
+const portDx =
+  (reason: number): Translate =>
+  (t) => {
+    t.setOperand(OP0, t.readReg(2, 2));
+    t.leaveWith(reason, 0, portSize(t));
+  };
+
+// --- Control and debug registers. ---
+
+const controlRegister = (reason: number): Translate =>
+  privileged((t) => {
+    if (t.reg === 1 || t.reg > 8 || (t.reg > 4 && t.reg < 8)) return t.undefined();
+    t.leaveWith(reason, (t.reg << 8) | (((t.modrm & 7) | t.extB) << 12), t.code64 ? 8 : 4);
+  });
+
+const debugRegister = (reason: number): Translate =>
+  privileged((t) => {
+    if (t.reg > 7) return t.undefined();
+    t.leaveWith(reason, (t.reg << 8) | (((t.modrm & 7) | t.extB) << 12), t.code64 ? 8 : 4);
+  });
+
+const lmsw = privileged((t) => {
+  t.setOperand(OP0, t.readRm(2));
+  t.leaveWith(L.LEAVE_LMSW);
+});
+
+/** SLDT, STR, SMSW: 16 bits to memory, the operand size to a register. */
+function storeWord(value: (t: X86Translator) => Value): Translate {
+  return (t) => {
+    if (t.flags & BF_UMIP && t.cpl !== 0) return t.raise(VECTOR_GP);
+    const v = value(t);
+    if (!t.isRegister) return t.writeRm(2, v);
+    t.writeReg(t.rm, t.opSize, t.opSize === 8 ? t.b.extu(v) : v);
+  };
+}
+
+// --- Descriptor tables and selectors. ---
+
+const withAddress =
+  (reason: number): Translate =>
+  (t) => {
+    t.setOperand(OP0, t.effectiveAddress());
+    t.leaveWith(reason);
+  };
+
+const storeTable =
+  (reason: number): Translate =>
+  (t) => {
+    if (t.flags & BF_UMIP && t.cpl !== 0) return t.raise(VECTOR_GP);
+    withAddress(reason)(t);
+  };
+
+/** A selector from a register or 16-bit memory operand. */
+const withSelector =
+  (reason: number): Translate =>
+  (t) => {
+    t.setOperand(OP0, t.readRm(2));
+    t.leaveWith(reason, t.reg << 8);
+  };
+
+/** ARPL: raises the RPL of operand 0 to that of operand 1; ZF says whether it did. */
+const arpl: Translate = (t) => {
+  const { b } = t;
+  const source = b.and32(t.readReg(t.reg, 2), b.i32(3));
+  const x = t.zext(2, t.readForWrite(0));
+  const lower = b.ltu32(b.and32(x, b.i32(3)), source);
+  t.write(0, b.select32(lower, b.or32(b.and32(x, b.i32(0xfffc)), source), x));
+  setZero(t, lower);
+};
+
+const rdtsc =
+  (reason: number): Translate =>
+  (t) =>
+    t.flags & BF_TSD && t.cpl !== 0 ? t.raise(VECTOR_GP) : t.leaveWith(reason);
+
+const invpcid = privileged((t) => {
+  const { b } = t;
+  const size = t.code64 ? 8 : 4;
+  const type = t.readReg(t.reg, size);
+  t.setOperand(OP0, size === 8 ? type : b.extu(type));
+  t.setOperand(OP1, t.address(16, false));
+  t.leaveWith(L.LEAVE_INVPCID);
+});
+
+const monitor = privileged((t) => {
+  const offset = t.readReg(0, t.addrSize);
+  t.setOperand(OP0, t.linear(t.segment, offset, 1, false));
+  t.leaveWith(L.LEAVE_MONITOR);
+});
+
+/** STAC and CLAC: #UD outside supervisor mode. */
+const accessCheck =
+  (reason: number): Translate =>
+  (t) =>
+    t.cpl === 0 ? t.leaveWith(reason) : t.undefined();
+
+const fsgsbase =
+  (which: number): Translate =>
+  (t) =>
+    t.leaveWith(L.LEAVE_FSGSBASE, (which << 8) | (t.rm << 12));
+
+const xsave =
+  (which: number): Translate =>
+  (t) => {
+    t.setOperand(OP0, t.effectiveAddress());
+    t.leaveWith(L.LEAVE_XSAVE, which << 8);
+  };
+
+const random: Translate = (t) => t.leaveWith(L.LEAVE_RDRAND, t.rm << 8);
+
+const rdpid: Translate = (t) => {
+  const v = t.b.lds64(MSR_TSC_AUX);
+  t.writeReg(t.rm, t.code64 ? 8 : 4, t.code64 ? v : t.b.wrap(v));
+};
+
+function sseReady(t: X86Translator): boolean {
+  if (t.flags & BF_SSE_OFF) t.undefined();
+  else if (t.flags & BF_TS) t.raise(VECTOR_NM);
+  else return true;
+  return false;
+}
+
+const ldmxcsr: Translate = (t) => {
+  if (!sseReady(t)) return;
+  t.setOperand(OP0, t.readRm(4));
+  t.leaveWith(L.LEAVE_LDMXCSR);
+};
+
+const stmxcsr: Translate = (t) => {
+  if (sseReady(t)) t.writeRm(4, t.b.lds32(MXCSR));
+};
+
+const nop: Translate = () => {};
+
+const XSAVE = 2;
+
+export const SYSTEM_ROWS: readonly Row[] = [
+  row('E4', 'IN', 'AL,Ib', portImmediate(L.LEAVE_IN)),
+  row('E5', 'IN', 'rAX,Ib', portImmediate(L.LEAVE_IN)),
+  row('EC', 'IN', 'AL,DX', portDx(L.LEAVE_IN)),
+  row('ED', 'IN', 'rAX,DX', portDx(L.LEAVE_IN)),
+  row('E6', 'OUT', 'Ib,AL', portImmediate(L.LEAVE_OUT)),
+  row('E7', 'OUT', 'Ib,rAX', portImmediate(L.LEAVE_OUT)),
+  row('EE', 'OUT', 'DX,AL', portDx(L.LEAVE_OUT)),
+  row('EF', 'OUT', 'DX,rAX', portDx(L.LEAVE_OUT)),
+  row('F4', 'HLT', '', system(L.LEAVE_HLT)),
+  row('0F 00 /0', 'SLDT', 'E', storeWord((t) => selector(t, LDTR)), { protectedOnly: true }),
+  row('0F 00 /1', 'STR', 'E', storeWord((t) => selector(t, TR)), { protectedOnly: true }),
+  row('0F 00 /2', 'LLDT', 'Ew', privileged(withSelector(L.LEAVE_LLDT)), { protectedOnly: true }),
+  row('0F 00 /3', 'LTR', 'Ew', privileged(withSelector(L.LEAVE_LTR)), { protectedOnly: true }),
+  row('0F 00 /4', 'VERR', 'Ew', withSelector(L.LEAVE_VERR), { protectedOnly: true }),
+  row('0F 00 /5', 'VERW', 'Ew', withSelector(L.LEAVE_VERW), { protectedOnly: true }),
+  row('0F 01 /0 mem', 'SGDT', 'M', storeTable(L.LEAVE_SGDT)),
+  row('0F 01 /1 mem', 'SIDT', 'M', storeTable(L.LEAVE_SIDT)),
+  row('0F 01 /2 mem', 'LGDT', 'M', privileged(withAddress(L.LEAVE_LGDT))),
+  row('0F 01 /3 mem', 'LIDT', 'M', privileged(withAddress(L.LEAVE_LIDT))),
+  row('0F 01 /4', 'SMSW', 'E', storeWord((t) => t.b.lds32(CR0))),
+  row('0F 01 /6', 'LMSW', 'Ew', lmsw),
+  row('0F 01 /7 mem', 'INVLPG', 'M', privileged(withAddress(L.LEAVE_INVLPG))),
+  row('0F 01 =C8', 'MONITOR', '', monitor, { feature: 'monitor' }),
+  row('0F 01 =C9', 'MWAIT', '', system(L.LEAVE_MWAIT), { feature: 'monitor' }),
+  row('0F 01 =CA', 'CLAC', '', accessCheck(L.LEAVE_CLAC), { feature: 'smap' }),
+  row('0F 01 =CB', 'STAC', '', accessCheck(L.LEAVE_STAC), { feature: 'smap' }),
+  row('0F 01 =D0', 'XGETBV', '', leave(L.LEAVE_XGETBV), { feature: 'xsave' }),
+  row('0F 01 =D1', 'XSETBV', '', system(L.LEAVE_XSETBV), { feature: 'xsave' }),
+  row('0F 01 =F8', 'SWAPGS', '', system(L.LEAVE_SWAPGS), { only64: true }),
+  row('0F 01 =F9', 'RDTSCP', '', rdtsc(L.LEAVE_RDTSCP), { feature: 'rdtscp' }),
+  row('0F 02 /r', 'LAR', 'Gv,Ew', withSelector(L.LEAVE_LAR), { protectedOnly: true }),
+  row('0F 03 /r', 'LSL', 'Gv,Ew', withSelector(L.LEAVE_LSL), { protectedOnly: true }),
+  row('0F 05', 'SYSCALL', '', leave(L.LEAVE_SYSCALL), { feature: 'syscall' }),
+  row('0F 06', 'CLTS', '', system(L.LEAVE_CLTS)),
+  row('0F 07', 'SYSRET', '', system(L.LEAVE_SYSRET), { feature: 'syscall' }),
+  row('0F 08', 'INVD', '', system(L.LEAVE_WBINVD)),
+  row('0F 09', 'WBINVD', '', system(L.LEAVE_WBINVD)),
+  row('0F 20 /r', 'MOV', 'R,C', controlRegister(L.LEAVE_READ_CR), { registerOnly: true }),
+  row('0F 21 /r', 'MOV', 'R,D', debugRegister(L.LEAVE_READ_DR), { registerOnly: true }),
+  row('0F 22 /r', 'MOV', 'C,R', controlRegister(L.LEAVE_WRITE_CR), { registerOnly: true }),
+  row('0F 23 /r', 'MOV', 'D,R', debugRegister(L.LEAVE_WRITE_DR), { registerOnly: true }),
+  row('0F 30', 'WRMSR', '', system(L.LEAVE_WRMSR)),
+  row('0F 31', 'RDTSC', '', rdtsc(L.LEAVE_RDTSC)),
+  row('0F 32', 'RDMSR', '', system(L.LEAVE_RDMSR)),
+  row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC)),
+  row('0F 34', 'SYSENTER', '', leave(L.LEAVE_SYSENTER), { feature: 'sep', protectedOnly: true }),
+  row('0F 35', 'SYSEXIT', '', system(L.LEAVE_SYSEXIT), { feature: 'sep', protectedOnly: true }),
+  row('0F A2', 'CPUID', '', leave(L.LEAVE_CPUID)),
+  row('0F AA', 'RSM', '', leave(L.LEAVE_RSM)),
+  row('63 /r', 'ARPL', 'Ew,Gw', arpl, { no64: true, protectedOnly: true }),
+  row('66 0F38 82 /r mem', 'INVPCID', 'G,M', invpcid, { feature: 'invpcid' }),
+  row('NP 0F AE /0 mem', 'FXSAVE', 'M', xsave(0), { feature: 'fxsr' }),
+  row('NP 0F AE /1 mem', 'FXRSTOR', 'M', xsave(1), { feature: 'fxsr' }),
+  row('NP 0F AE /2 mem', 'LDMXCSR', 'Md', ldmxcsr, { feature: 'sse' }),
+  row('NP 0F AE /3 mem', 'STMXCSR', 'Md', stmxcsr, { feature: 'sse' }),
+  row('NP 0F AE /4 mem', 'XSAVE', 'M', xsave(XSAVE), { feature: 'xsave' }),
+  row('NP 0F AE /5 mem', 'XRSTOR', 'M', xsave(3), { feature: 'xsave' }),
+  row('NP 0F AE /6 mem', 'XSAVEOPT', 'M', xsave(4), { feature: 'xsaveopt' }),
+  row('NP 0F C7 /4 mem', 'XSAVEC', 'M', xsave(5), { feature: 'xsavec' }),
+  row('NP 0F C7 /5 mem', 'XSAVES', 'M', privileged(xsave(6)), { feature: 'xsaves' }),
+  row('NP 0F C7 /3 mem', 'XRSTORS', 'M', privileged(xsave(7)), { feature: 'xsaves' }),
+  row('NP 0F AE /7 mem', 'CLFLUSH', 'M', nop, { feature: 'clflush' }),
+  row('66 0F AE /7 mem', 'CLFLUSHOPT', 'M', nop, { feature: 'clflushopt' }),
+  row('66 0F AE /6 mem', 'CLWB', 'M', nop, { feature: 'clwb' }),
+  row('NP 0F AE /5 reg', 'LFENCE', '', nop, { feature: 'sse2' }),
+  row('NP 0F AE /6 reg', 'MFENCE', '', nop, { feature: 'sse2' }),
+  row('NP 0F AE /7 reg', 'SFENCE', '', nop, { feature: 'sse' }),
+  row('F3 0F AE /0 reg', 'RDFSBASE', 'R', fsgsbase(0), { feature: 'fsgsbase', only64: true }),
+  row('F3 0F AE /1 reg', 'RDGSBASE', 'R', fsgsbase(1), { feature: 'fsgsbase', only64: true }),
+  row('F3 0F AE /2 reg', 'WRFSBASE', 'R', fsgsbase(2), { feature: 'fsgsbase', only64: true }),
+  row('F3 0F AE /3 reg', 'WRGSBASE', 'R', fsgsbase(3), { feature: 'fsgsbase', only64: true }),
+  row('0F C7 /6 reg', 'RDRAND', 'R', random, { feature: 'rdrand' }),
+  row('0F C7 /7 reg', 'RDSEED', 'R', random, { feature: 'rdseed' }),
+  row('F3 0F C7 /7 reg', 'RDPID', 'R', rdpid, { feature: 'rdpid' }),
+];
