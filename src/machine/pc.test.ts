@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/test-kit.ts';
+import { NanosecondTsc } from './clock.ts';
+import type { PowerEvent } from './interfaces.ts';
+import { type PcConfig, PcMachine } from './pc.ts';
+
+const RAM = 32 * 2 ** 20;
+
+function machine(extra: Partial<PcConfig> = {}) {
+  const clock = new ManualClock();
+  const cpu = new RecordingCpu();
+  const serial = new RecordingBackend();
+  const events: [PowerEvent, number | undefined][] = [];
+  const pc = new PcMachine({
+    memory: { bytes: new Uint8Array(RAM + 0x40000), ramOffset: 0, ramSize: RAM },
+    cpuPort: cpu, clock, tsc: new NanosecondTsc(clock), serials: [serial, null], debugExit: {},
+    onPower: (event, code) => events.push([event, code]),
+    ...extra,
+  });
+  return { pc, clock, cpu, serial, events };
+}
+
+function kernel(): Uint8Array {
+  const file = new Uint8Array(0x2000);
+  const view = new DataView(file.buffer);
+  view.setUint16(0x1fe, 0xaa55, true);
+  file[0x201] = 0x6a;
+  view.setUint32(0x202, 0x53726448, true);
+  view.setUint16(0x206, 0x020f, true);
+  file[0x211] = 1;
+  view.setUint16(0x236, 1, true);
+  view.setUint32(0x238, 2047, true);
+  view.setUint32(0x258, 0x1000000, true);
+  return file;
+}
+
+test('starts a kernel with tables, and again after a reset', () => {
+  const { pc } = machine({ kernel: kernel(), append: 'quiet' });
+  const state = pc.reset();
+  assert.equal(state.mode, 'long64');
+  assert.equal(pc.mem.read(0xf0000, 4), 0x20445352, '"RSD "');
+  pc.mem.write(state.rip, 4, 0x12345678);
+  pc.mem.write(0xf0000, 4, 0);
+  assert.deepEqual(pc.reset(), state);
+  assert.equal(pc.mem.read(state.rip, 4), 0);
+  assert.equal(pc.mem.read(0xf0000, 4), 0x20445352);
+});
+
+test('without a kernel the CPU starts at the reset vector', () => {
+  assert.equal(machine().pc.reset().mode, 'real16');
+});
+
+test('the serial port interrupts through the 8259 and the I/O APIC', () => {
+  const { pc, cpu, serial } = machine({ kernel: kernel() });
+  pc.reset();
+  const out = (port: number, ...values: number[]) => {
+    for (const value of values) pc.io.out(port, 1, value);
+  };
+  out(0x20, 0x11);
+  out(0x21, 0x20, 4, 1, 0xef);
+  out(0x3f9, 1);
+  serial.type('x');
+  assert.equal(cpu.intr, true);
+  assert.equal(pc.lapic.acknowledge(), 0x24);
+  assert.equal(pc.io.in(0x3f8, 1), 0x78);
+  out(0x20, 0x20);
+  out(0x21, 0xff);
+  pc.mem.write(0xfee000f0, 4, 0x1ff);
+  pc.mem.write(0xfec00000, 4, 0x10 + 8);
+  pc.mem.write(0xfec00010, 4, 0x34);
+  serial.type('y');
+  assert.equal(pc.lapic.acknowledge(), 0x34);
+});
+
+test('the PIT reaches pin 2 of the I/O APIC, unless the HPET cuts it off', () => {
+  const { pc, cpu, clock } = machine();
+  pc.reset();
+  pc.mem.write(0xfee000f0, 4, 0x1ff);
+  pc.mem.write(0xfec00000, 4, 0x10 + 4);
+  pc.mem.write(0xfec00010, 4, 0x30);
+  for (const [port, value] of [[0x43, 0x34], [0x40, 0], [0x40, 0x10]]) {
+    pc.io.out(port!, 1, value!);
+  }
+  clock.run(5e6);
+  assert.equal(cpu.intr, true);
+  pc.lapic.acknowledge();
+  pc.mem.write(0xfee000b0, 4, 0);
+  pc.mem.write(0xfed00010, 4, 2);
+  clock.run(5e6);
+  assert.equal(cpu.intr, false);
+});
+
+test('ways to end: S5, resets, debug exit', () => {
+  const { pc, events } = machine({ kernel: kernel() });
+  pc.reset();
+  pc.io.out(0x604, 2, 0x2000);
+  pc.io.out(0xcf9, 1, 6);
+  pc.io.out(0x64, 1, 0xfe);
+  pc.io.out(0x501, 1, 3);
+  assert.deepEqual(events, [
+    ['poweroff', undefined], ['reset', undefined], ['reset', undefined], ['debug-exit', 7],
+  ]);
+});
+
+test('the local APIC moves with its base and leaves in x2APIC mode', () => {
+  const { pc } = machine();
+  pc.lapic.setApicBase(0xfe000900, 0);
+  assert.equal(pc.mem.read(0xfe000030, 4), 0x50014);
+  assert.equal(pc.mem.read(0xfee00030, 4), 0xffffffff);
+  pc.lapic.setApicBase(0xfee00d00, 0);
+  assert.equal(pc.mem.read(0xfee00030, 4), 0xffffffff);
+});
+
+test('firmware lies below 4 GiB and below 1 MiB, and PAM shadows it', () => {
+  const bytes = new Uint8Array(RAM + 0x40000);
+  bytes.fill(0xb1, RAM);
+  const { pc } = machine({
+    memory: { bytes, ramOffset: 0, ramSize: RAM }, bios: { offset: RAM, size: 0x40000 },
+  });
+  assert.equal(pc.reset().cs.base, 0xffff0000);
+  assert.equal(pc.mem.read(0xfffffff0, 1), 0xb1);
+  assert.equal(pc.mem.read(0xffff0, 1), 0xb1);
+  const pam = (value: number) => {
+    pc.io.out(0xcf8, 4, 0x80000058);
+    pc.io.out(0xcfd, 1, value);
+  };
+  pc.mem.write(0xffff0, 1, 5);
+  assert.equal(pc.mem.read(0xffff0, 1), 0xb1);
+  pam(0x30);
+  pc.mem.write(0xffff0, 1, 5);
+  pam(0x10);
+  pc.mem.write(0xffff0, 1, 6);
+  assert.equal(pc.mem.read(0xffff0, 1), 5);
+  pam(0);
+  assert.equal(pc.mem.read(0xffff0, 1), 0xb1);
+});
+
+test('device states go round; strangers and gaps are named', () => {
+  const { pc } = machine({ kernel: kernel() });
+  pc.reset();
+  const states = pc.saveDevices();
+  const copy = machine().pc;
+  copy.loadDevices(states);
+  assert.deepEqual(copy.saveDevices(), states);
+  assert.equal(copy.io.in(0x604, 2), 0);
+  assert.throws(() => copy.loadDevices({ ...states, odd: states.pic! }), /a device "odd"/);
+  const { rtc: _, ...without } = states;
+  assert.throws(() => copy.loadDevices(without), /lacks device "rtc"/);
+});
+
+test('no access throws or hangs', () => {
+  const { pc, clock } = machine({ kernel: kernel() });
+  pc.reset();
+  let seed = 12345;
+  const random = () => (seed = (Math.imul(seed, 1103515245) + 12345) >>> 0);
+  const regions = pc.mem.describe();
+  const ports = pc.io.describe();
+  for (let i = 0; i < 100_000; i++) {
+    const size = 1 << (random() >>> 8) % 3;
+    const port = ports[(random() >>> 8) % ports.length]!;
+    const at = port.base + ((random() >>> 8) % port.count);
+    if ((random() & 0x100) !== 0) pc.io.out(at, size, random());
+    const value = pc.io.in(at, size);
+    assert.ok(value >= 0 && value < 2 ** (8 * size), `port ${at.toString(16)}: ${value}`);
+    const region = regions[(random() >>> 8) % regions.length]!;
+    const address = region.base + ((random() >>> 8) % Math.min(region.size, 0x400));
+    if ((random() & 0x100) !== 0) pc.mem.write(address, size, random());
+    pc.mem.read(address, size);
+    if (i % 100 === 0) clock.run(random() % 1e6);
+    if (i % 500 === 0) {
+      pc.lapic.acknowledge();
+      pc.mem.write(0xfee000b0, 4, 0);
+    }
+  }
+  pc.loadDevices(pc.saveDevices());
+});
