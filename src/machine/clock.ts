@@ -156,7 +156,7 @@ export class HostClock extends BaseClock {
 /** Derives time from executed instructions (`-icount`), so that every run is the same. */
 export class InstructionClock extends BaseClock {
   private readonly instructions: () => number;
-  private readonly nsPerInstruction: number;
+  readonly nsPerInstruction: number;
   private warp = 0;
 
   /** @param shift each instruction lasts 2^shift nanoseconds */

@@ -1,0 +1,22 @@
+/** What a machine needs of whatever runs its vCPU. */
+import type { DeviceState, CpuPort } from './interfaces.ts';
+import type { InitialCpuState } from './loader/cpu-state.ts';
+
+export interface Accelerator {
+  readonly name: string;
+  /** Where the board's interrupt wires end. */
+  readonly cpuPort: CpuPort;
+  /** Runs about (when counting instructions: exactly) `count` instructions, fewer when the vCPU halts or `stop` answers true. */
+  run(count: number, stop: () => boolean): void;
+  /** Makes `run` return soon. */
+  kick(): void;
+  /** Instructions executed since power-on. */
+  instructions(): number;
+  /** The vCPU waits for an interrupt, and none is pending. */
+  readonly idle: boolean;
+  reset(state: InitialCpuState): void;
+  saveState(): DeviceState;
+  loadState(state: DeviceState): void;
+  /** What it has done so far, for `info jit` and tracing. */
+  statistics(): Record<string, number>;
+}

@@ -1,0 +1,243 @@
+/**
+ * A whole machine in the thread it was made in: the board, the accelerator and the
+ * loop that lets them run, sleep and take turns with the event loop.
+ */
+import type { Accelerator } from './accelerator.ts';
+import { HostClock, InstructionClock } from './clock.ts';
+import type { PcMachine } from './pc.ts';
+import type { PowerEvent } from './interfaces.ts';
+
+export type RunState = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'crashed';
+
+export interface MachineParts {
+  readonly board: PcMachine;
+  readonly accelerator: Accelerator;
+  readonly clock: HostClock | InstructionClock;
+}
+
+export interface MachinePolicy {
+  /** A reset ends the machine (-no-reboot). */
+  noReboot: boolean;
+  /** Power-off pauses instead of ending the machine (-no-shutdown). */
+  noShutdown: boolean;
+  /** Instruction-counted time also passes at host speed while idle (-icount sleep=on). */
+  icountSleep: boolean;
+}
+
+export interface MachineEvents {
+  /** The machine has come to its end. @param status exit status a command line should report */
+  onEnd(event: PowerEvent, status: number): void;
+  onReset?(): void;
+  onStateChange?(state: RunState): void;
+  /** Called before the event loop gets its turn: the place to pass on collected output. */
+  onYield?(): void;
+  trace?(category: string, line: string): void;
+}
+
+/** Host milliseconds between two turns of the event loop. */
+const TURN_MS = 4;
+/** Instructions between two looks at the clock; one look at the time costs as much as some hundred. */
+const MAX_SLICE = 250_000;
+const MIN_SLICE = 2_000;
+const MAX_COUNTED_SLICE = 1_000_000;
+/** Waits shorter than this are slept through in place: timers of the event loop are not that fine. */
+const SHORT_WAIT_MS = 1.2;
+/** An idle machine looks after its host at least this often. */
+const LONGEST_SLEEP_MS = 1000;
+
+export class LocalMachine {
+  readonly board: PcMachine;
+  readonly accelerator: Accelerator;
+  private readonly clock: HostClock | InstructionClock;
+  private readonly policy: MachinePolicy;
+  private readonly events: MachineEvents;
+  private current: RunState = 'prelaunch';
+  private pendingPower: { event: PowerEvent; code: number } | null = null;
+  private sleeping: ReturnType<typeof setTimeout> | null = null;
+  private scheduled = false;
+  private stopRequested = false;
+  /** Instructions per host nanosecond, a running estimate. */
+  private speed = 0.2;
+  private readonly sleeper = new Int32Array(new SharedArrayBuffer(4));
+  private readonly channel = new MessageChannel();
+
+  constructor(parts: MachineParts, policy: MachinePolicy, events: MachineEvents) {
+    this.board = parts.board;
+    this.accelerator = parts.accelerator;
+    this.clock = parts.clock;
+    this.policy = policy;
+    this.events = events;
+    this.channel.port1.onmessage = () => {
+      this.scheduled = false;
+      this.turn();
+    };
+    this.keepAlive(false);
+    this.accelerator.reset(this.board.reset());
+  }
+
+  get state(): RunState {
+    return this.current;
+  }
+
+  start(): void {
+    if (this.current === 'running' || this.current === 'shutdown') return;
+    this.setState('running');
+    this.stopRequested = false;
+    this.clock.resume();
+    this.schedule();
+  }
+
+  pause(): void {
+    if (this.current !== 'running') return;
+    this.stopRequested = true;
+    this.accelerator.kick();
+    this.clock.pause();
+    this.cancelSleep();
+    this.setState('paused');
+    this.keepAlive(false);
+  }
+
+  /** Called by the board: the guest (or its user) turns power off, resets, or has crashed. */
+  power(event: PowerEvent, code = 0): void {
+    this.pendingPower ??= { event, code };
+    this.accelerator.kick();
+  }
+
+  /** Something happened outside the vCPU that may end its sleep. */
+  wake(): void {
+    if (this.sleeping === null) return;
+    this.cancelSleep();
+    this.schedule();
+  }
+
+  /** Ends the machine at once. */
+  quit(): void {
+    this.end('poweroff', 0);
+  }
+
+  reset(): void {
+    this.events.onReset?.();
+    this.accelerator.reset(this.board.reset());
+  }
+
+  private setState(state: RunState): void {
+    this.current = state;
+    this.events.onStateChange?.(state);
+  }
+
+  private end(event: PowerEvent, status: number): void {
+    if (this.current === 'shutdown') return;
+    this.stopRequested = true;
+    this.clock.pause();
+    this.cancelSleep();
+    this.setState(event === 'panic' ? 'crashed' : 'shutdown');
+    this.events.onYield?.();
+    this.channel.port1.close();
+    this.events.onEnd(event, status);
+  }
+
+  /** A message channel is the fastest way to let the event loop have its turn, on every host. */
+  private schedule(): void {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    this.keepAlive(true);
+    this.channel.port2.postMessage(null);
+  }
+
+  /** On Node.js a listening port keeps the process alive: only while there is something to do. */
+  private keepAlive(alive: boolean): void {
+    const port = this.channel.port1 as MessagePort & { ref?(): void; unref?(): void };
+    if (alive) port.ref?.();
+    else port.unref?.();
+  }
+
+  private cancelSleep(): void {
+    if (this.sleeping !== null) clearTimeout(this.sleeping);
+    this.sleeping = null;
+  }
+
+  private readonly stop = (): boolean => this.stopRequested || this.pendingPower !== null;
+
+  private turn(): void {
+    if (this.current !== 'running') return;
+    const until = performance.now() + TURN_MS;
+    do {
+      this.clock.runTimers();
+      if (this.accelerator.idle) {
+        if (!this.passIdleTime()) return this.events.onYield?.();
+      } else this.slice();
+      if (this.pendingPower && this.handlePower()) return;
+    } while (performance.now() < until && this.current === 'running');
+    this.events.onYield?.();
+    if (this.current === 'running') this.schedule();
+  }
+
+  private slice(): void {
+    const { clock } = this;
+    const ahead = clock.nextDeadline() - clock.now();
+    if (clock instanceof InstructionClock) {
+      const count = Math.ceil(ahead / clock.nsPerInstruction);
+      this.accelerator.run(Math.min(Math.max(1, count), MAX_COUNTED_SLICE), this.stop);
+      return;
+    }
+    const count = Math.min(Math.max(MIN_SLICE, Math.floor(ahead * this.speed)), MAX_SLICE);
+    const instructions = this.accelerator.instructions();
+    const before = performance.now();
+    this.accelerator.run(count, this.stop);
+    const elapsed = (performance.now() - before) * 1e6;
+    if (elapsed > 20_000) {
+      const now = (this.accelerator.instructions() - instructions) / elapsed;
+      this.speed = Math.max(0.01, this.speed * 0.75 + now * 0.25);
+    }
+  }
+
+  /** @returns false when the machine went to sleep in the event loop */
+  private passIdleTime(): boolean {
+    const { clock } = this;
+    const deadline = clock.nextDeadline();
+    if (clock instanceof InstructionClock && !this.policy.icountSleep && deadline !== Infinity) {
+      clock.advanceTo(deadline);
+      return true;
+    }
+    const ms = (deadline - clock.now()) / 1e6;
+    if (ms <= 0) return true;
+    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock)) {
+      this.events.onYield?.();
+      Atomics.wait(this.sleeper, 0, 0, ms);
+      return true;
+    }
+    const sleep = Math.min(LONGEST_SLEEP_MS, ms);
+    this.sleeping = setTimeout(() => {
+      this.sleeping = null;
+      if (clock instanceof InstructionClock && deadline !== Infinity) clock.advanceTo(deadline);
+      this.turn();
+    }, Math.max(1, Math.floor(sleep)));
+    this.keepAlive(false);
+    return false;
+  }
+
+  /** @returns true when the machine has ended or paused */
+  private handlePower(): boolean {
+    const { event, code } = this.pendingPower!;
+    this.pendingPower = null;
+    this.events.trace?.('machine', `power event: ${event}`);
+    if (event === 'debug-exit') {
+      this.end(event, code);
+      return true;
+    }
+    if (event === 'reset' && !this.policy.noReboot) {
+      this.reset();
+      return false;
+    }
+    if (event === 'panic' && !this.policy.noReboot) {
+      this.reset();
+      return false;
+    }
+    if (this.policy.noShutdown) {
+      this.pause();
+      return true;
+    }
+    this.end(event, 0);
+    return true;
+  }
+}
