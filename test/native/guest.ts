@@ -1,0 +1,143 @@
+/** Runs the same cases in the translation engine: a bare vCPU in 64-bit user mode. */
+import { CTL_PC } from '../../src/ir/vcpu-block.ts';
+import type { Translation, Vcpu } from '../../src/isa/isa.ts';
+import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
+import { X86_ISA } from '../../src/isa/x86/isa.ts';
+import { LEAVE_EXCEPTION, LEAVE_INT3 } from '../../src/isa/x86/leave.ts';
+import {
+  BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, GPR, MXCSR, XMM,
+} from '../../src/isa/x86/state.ts';
+import { Engine } from '../../src/jit/engine.ts';
+import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
+import { AddressSpace } from '../../src/machine/address-space.ts';
+import {
+  CODE_BASE, CODE_START, DATA_BASE, DATA_SIZE, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, WINDOW, WINDOW_SIZE,
+} from './native.ts';
+import type { Case } from './native.ts';
+
+const FLAGS = BF_CODE64 | BF_CODE32 | BF_STACK32 | BF_LONG | BF_PROTECTED | (3 << 6);
+const RAM_SIZE = 0x100000;
+const PHYSICAL_CODE = 0x1000;
+const PHYSICAL_DATA = 0x10000;
+const SIGNAL_OF_VECTOR: Record<number, number> = { 0: SIGFPE, 3: SIGTRAP, 6: SIGILL, 13: SIGSEGV };
+
+/** Signal number of a case that left for system code that is not there. */
+export const UNSUPPORTED = -1;
+
+class BareVcpu implements Vcpu {
+  readonly halted = false;
+  readonly interruptShadow = false;
+  readonly interruptWaiting = false;
+  /** Signal that ended the case, 0 = still running. */
+  signal = 0;
+  reason = 0;
+  private readonly view: DataView;
+
+  constructor(view: DataView) {
+    this.view = view;
+  }
+  walk(low: number, high: number, _access: number, out: Translation): boolean {
+    const linear = low >>> 0;
+    out.permissions = 7;
+    out.global = false;
+    if (high === 0 && linear >= CODE_BASE && linear < CODE_BASE + 0x1000) {
+      out.page = PHYSICAL_CODE;
+      return true;
+    }
+    if (high === 0 && linear >= DATA_BASE && linear < DATA_BASE + DATA_SIZE) {
+      out.page = PHYSICAL_DATA + ((linear - DATA_BASE) & ~0xfff);
+      return true;
+    }
+    return false;
+  }
+  codeAddress(out: Int32Array): void {
+    out[0] = this.view.getInt32(VCPU_BASE + CTL_PC, true);
+    out[1] = this.view.getInt32(VCPU_BASE + CTL_PC + 4, true);
+  }
+  blockFlags(): number {
+    return FLAGS;
+  }
+  deliverFault(): void {
+    this.signal = SIGSEGV;
+  }
+  leave(reason: number, argument: number): void {
+    this.reason = reason;
+    if (reason === LEAVE_INT3) this.signal = SIGTRAP;
+    else if (reason === LEAVE_EXCEPTION) this.signal = SIGNAL_OF_VECTOR[argument >> 8] ?? UNSUPPORTED;
+    else this.signal = UNSUPPORTED;
+  }
+  pollInterrupts(): void {}
+  clearShadow(): void {}
+  fetchFromNowhere(): void {
+    this.signal = SIGSEGV;
+  }
+  reset(): void {}
+}
+
+/** A memory with 64-bit addresses; the type definitions do not know them yet. */
+function sharedMemory(pages: number): WebAssembly.Memory {
+  const descriptor = { initial: BigInt(pages), maximum: BigInt(pages), shared: true, address: 'i64' };
+  return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
+}
+
+export class Guest {
+  private readonly view: DataView;
+  private readonly bytes: Uint8Array;
+  private readonly engine: Engine;
+  private readonly vcpu: BareVcpu;
+  private readonly physical: AddressSpace;
+
+  constructor(compile: boolean) {
+    const memory = sharedMemory((GUEST_MEMORY + RAM_SIZE) >> 16);
+    this.view = new DataView(memory.buffer);
+    this.bytes = new Uint8Array(memory.buffer);
+    this.physical = new AddressSpace(this.bytes);
+    this.physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
+    this.engine = new Engine({ isa: X86_ISA, memory, physical: this.physical, compile, exactCount: false });
+    this.vcpu = new BareVcpu(this.view);
+    this.engine.attach(this.vcpu);
+    this.engine.selectContext(2, 0, FLAGS);
+  }
+
+  private load(one: Case): void {
+    const { view, bytes } = this;
+    const code = GUEST_MEMORY + PHYSICAL_CODE;
+    bytes.fill(0xcc, code, code + 0x1000);
+    bytes.set(one.code, code + CODE_START - CODE_BASE);
+    this.engine.blocks.invalidate(code, 0x1000);
+    bytes.fill(0, GUEST_MEMORY + PHYSICAL_DATA, GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE);
+    bytes.set(one.data, GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE);
+    this.loadRegisters(one);
+    view.setInt32(VCPU_BASE + MXCSR, 0x1f80, true);
+  }
+
+  private loadRegisters(one: Case): void {
+    const { view } = this;
+    one.gpr.forEach((value, i) => view.setBigUint64(VCPU_BASE + GPR + 8 * i, value, true));
+    view.setBigUint64(VCPU_BASE + CTL_PC, one.rip, true);
+    view.setInt32(VCPU_BASE + EFLAGS, (one.flags & ~0x8d5) | 2, true);
+    writeArithmeticFlags(view, VCPU_BASE, one.flags);
+    this.bytes.set(one.fx.subarray(160, 416), VCPU_BASE + XMM);
+  }
+
+  /** Runs one case to its end. @param times for the compiler to find it hot */
+  run(one: Case): Case {
+    this.load(one);
+    const { vcpu, view } = this;
+    vcpu.signal = 0;
+    this.engine.run(1000, () => vcpu.signal !== 0);
+    const data = GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE;
+    const fx = Uint8Array.from(one.fx);
+    fx.set(this.bytes.subarray(VCPU_BASE + XMM, VCPU_BASE + XMM + 256), 160);
+    return {
+      name: one.name,
+      code: one.code,
+      gpr: one.gpr.map((_, i) => view.getBigUint64(VCPU_BASE + GPR + 8 * i, true)),
+      rip: view.getBigUint64(VCPU_BASE + CTL_PC, true),
+      flags: view.getInt32(VCPU_BASE + EFLAGS, true) | readArithmeticFlags(view, VCPU_BASE),
+      signal: vcpu.signal,
+      fx,
+      data: Uint8Array.from(this.bytes.subarray(data, data + WINDOW_SIZE)),
+    };
+  }
+}
