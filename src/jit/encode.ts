@@ -54,6 +54,11 @@ export interface EncodedBlock {
 /** Supplies the entry cell of a block's constant target, 0 for "through the jump cache". */
 export type CellOf = (offset: number) => number;
 
+/** Operations whose i32 result may stand in a slot with anything in its upper half. */
+const OP_OF_DIRTY = new Uint8Array(OPS.length);
+OP_OF_DIRTY[Op.wrap] = 1;
+OP_OF_DIRTY[Op.getg32] = 1;
+
 export class Encoder {
   private readonly words: Int32Array;
   private readonly helpers: readonly Helper[];
@@ -302,7 +307,9 @@ export class Encoder {
     const { ir, slots } = this;
     const at = i * STRIDE;
     if (op === Op.const32 || op === Op.const64 || op === Op.constv) return;
-    if (op === Op.wrap || op === Op.extu) {
+    // What `wrap` names keeps its upper half, so extending it is a real operation.
+    const dirty = op === Op.extu && OP_OF_DIRTY[ir[ir[at + 1]! * STRIDE]!] === 1;
+    if ((op === Op.wrap || op === Op.extu) && !dirty) {
       const source = slots[ir[at + 1]!]!;
       slots[i] = source;
       const global = this.globalOfSlot(source);
