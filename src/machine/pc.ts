@@ -1,7 +1,7 @@
 /** The PC board (QEMU's `pc`): which devices there are and how they are wired. */
 import { AcpiPm, ResetControl } from '../devices/acpi/pm.ts';
 import { DebugConsole, DebugExit } from '../devices/debug/debug.ts';
-import { FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
+import { FW_CFG, FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
 import { I8042, Port92 } from '../devices/input/i8042.ts';
 import { ApicBus } from '../devices/intc/apic-bus.ts';
 import { LocalApic } from '../devices/intc/apic.ts';
@@ -16,7 +16,7 @@ import { I8254 } from '../devices/timer/i8254.ts';
 import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
 import { AddressSpace } from './address-space.ts';
 import { startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
-import { HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
+import { buildE820, e820File, HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
 import type {
   CharBackend, CpuPort, Device, DeviceState, IrqLine, MappedRegion, PowerEvent, Trace, TscSource,
   VirtualClock,
@@ -281,6 +281,10 @@ export class PcMachine {
 
   private addFwCfg(): FwCfg {
     const fwCfg = this.add(new FwCfg(this.mem));
+    fwCfg.setNumber(FW_CFG.ramSize, this.config.memory.ramSize, 8);
+    fwCfg.setNumber(FW_CFG.cpuCount, 1, 2);
+    fwCfg.setNumber(FW_CFG.maxCpus, 1, 2);
+    fwCfg.setFile('etc/e820', e820File(buildE820(this.config.memory.ramSize, null)));
     this.io.register(0x510, 2, fwCfg.ports, fwCfg.id);
     this.io.register(0x514, 8, fwCfg.dma, 'fw_cfg-dma');
     return fwCfg;

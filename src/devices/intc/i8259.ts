@@ -243,7 +243,10 @@ export class I8259Pair implements Device {
   }
 
   reset(): void {
+    // Inputs belong to the devices that drive them: their levels outlive a reset of the chips.
+    const lines = this.chips.map(({ s }) => s.lines);
     this.state.reset();
+    this.chips.forEach(({ s }, i) => (s.lines = lines[i]!));
     this.update();
   }
 

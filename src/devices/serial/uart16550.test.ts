@@ -141,5 +141,5 @@ test('state goes round; a bad count is refused', () => {
   assert.equal(copy.read(0), 0x61);
   const bad = u.device.saveState();
   bad.fields.receiveCount = 99;
-  assert.throws(() => copy.device.loadState(bad), /serial: field "receiveCount" is 99/);
+  assert.throws(() => copy.device.loadState(bad), /serial0: field "receiveCount" is 99/);
 });

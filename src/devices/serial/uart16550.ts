@@ -22,6 +22,26 @@ const LSR = { data: 1, overrun: 2, break: 0x10, thrEmpty: 0x20, idle: 0x40 } as 
 const MSR = { deltas: 0x0f, ringTrail: 4, cts: 0x10, dsr: 0x20, ring: 0x40, dcd: 0x80 } as const;
 const TRIGGER_LEVELS = [1, 4, 8, 14] as const;
 
+function powerOn() {
+  return {
+    ier: 0, fcr: 0, lcr: 0, mcr: 0, scratch: 0, divisor: 12,
+    /** Sticky error bits of the line status register. */
+    lineErrors: 0,
+    modemLines: MSR.cts | MSR.dsr | MSR.dcd as number, modemDeltas: 0,
+    receive: new Uint8Array(FIFO_SIZE), receiveHead: 0, receiveCount: 0,
+    transmit: new Uint8Array(FIFO_SIZE), transmitCount: 0,
+    /** "Transmitter holding register empty" is to be announced. */
+    transmitPending: false,
+    timeoutPending: false,
+  };
+}
+
+const LIMITS = {
+  ier: 15, fcr: 255, lcr: 255, mcr: 31, scratch: 255, divisor: 0xffff, lineErrors: 0xff,
+  modemLines: 0xf0, modemDeltas: 15, receiveHead: FIFO_SIZE - 1, receiveCount: FIFO_SIZE,
+  transmitCount: FIFO_SIZE,
+};
+
 export class Uart16550 implements Device {
   readonly type = 'isa-serial';
   readonly id: string;
@@ -32,21 +52,7 @@ export class Uart16550 implements Device {
   private readonly irq: IrqLine;
   private readonly backend: CharBackend | null;
   private readonly timeout: Timer;
-  private readonly state = new StateBlock('serial', 1, () => ({
-    ier: 0, fcr: 0, lcr: 0, mcr: 0, scratch: 0, divisor: 12,
-    /** Sticky error bits of the line status register. */
-    lineErrors: 0,
-    modemLines: MSR.cts | MSR.dsr | MSR.dcd as number, modemDeltas: 0,
-    receive: new Uint8Array(FIFO_SIZE), receiveHead: 0, receiveCount: 0,
-    transmit: new Uint8Array(FIFO_SIZE), transmitCount: 0,
-    /** "Transmitter holding register empty" is to be announced. */
-    transmitPending: false,
-    timeoutPending: false,
-  }), {
-    ier: 15, fcr: 255, lcr: 255, mcr: 31, scratch: 255, divisor: 0xffff, lineErrors: 0xff,
-    modemLines: 0xf0, modemDeltas: 15, receiveHead: FIFO_SIZE - 1, receiveCount: FIFO_SIZE,
-    transmitCount: FIFO_SIZE,
-  });
+  private readonly state: StateBlock<ReturnType<typeof powerOn>>;
   /** The backend was full at the last write. */
   private blocked = false;
 
@@ -54,6 +60,7 @@ export class Uart16550 implements Device {
     clock: VirtualClock, irq: IrqLine, backend: CharBackend | null, id = 'serial0',
   ) {
     this.id = id;
+    this.state = new StateBlock(id, 1, powerOn, LIMITS);
     this.clock = clock;
     this.irq = irq;
     this.backend = backend;

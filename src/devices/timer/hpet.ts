@@ -48,10 +48,12 @@ export class Hpet implements Device {
     config: 0,
     /** One bit per level-triggered comparator that asserts its line. */
     status: 0,
+    /** One bit per comparator that holds its line high. */
+    raised: 0,
     /** Counter while stopped; while running, counter minus virtual ticks. */
     offset: 0n,
     comparators: Array.from({ length: COMPARATORS }, comparatorPowerOn),
-  }), { config: 3, status: 7 });
+  }), { config: 3, status: 7, raised: 7 });
 
   /** @param lines the 24 interrupt lines by number of the I/O APIC's pin; 0 and 8 go to the 8259 */
   constructor(clock: VirtualClock, lines: readonly IrqLine[], id = 'hpet') {
@@ -80,13 +82,23 @@ export class Hpet implements Device {
   }
 
   loadState(state: DeviceState): void {
-    this.state.load(state);
+    const before = this.state.save();
+    for (let i = 0; i < COMPARATORS; i++) this.lower(i);
+    try {
+      this.state.load(state);
+    } catch (error) {
+      this.state.load(before);
+      throw error;
+    }
     const s = this.state.value;
     s.offset = BigInt.asUintN(64, s.offset);
     for (const c of s.comparators) {
       c.config = (c.config & TN_WRITABLE) | TN.canPeriodic | TN.is64;
       c.comparator = BigInt.asUintN(64, c.comparator);
       c.period = BigInt.asUintN(64, c.period);
+    }
+    for (let i = 0; i < COMPARATORS; i++) {
+      if ((s.raised & (1 << i)) !== 0) this.lineOf(i)?.set(true);
     }
     this.armAll();
   }
@@ -246,11 +258,14 @@ export class Hpet implements Device {
       // The edge comes from below; the line then rests high, so that a masked CPU cannot miss it.
       line?.set(false);
     }
+    s.raised |= 1 << index;
     line?.set(true);
   }
 
   private lower(index: number): void {
-    this.state.value.status &= ~(1 << index);
+    const s = this.state.value;
+    s.status &= ~(1 << index);
+    s.raised &= ~(1 << index);
     this.lineOf(index)?.set(false);
   }
 }

@@ -57,8 +57,6 @@ export class Mc146818 implements Device {
   private readonly irq: IrqLine;
   private readonly timer: Timer;
   private readonly baseSeconds: number;
-  /** HPET legacy replacement cut the interrupt off. */
-  private irqCut = false;
   private readonly state = new StateBlock('rtc', 1, () => ({
     index: 0,
     nmiMasked: false,
@@ -68,6 +66,8 @@ export class Mc146818 implements Device {
     epochNs: 0,
     /** Up to here, flags of register C have been derived from the passing of time. */
     flagsNs: 0,
+    /** HPET legacy replacement cut the interrupt off. */
+    irqCut: false,
   }), { index: 127 });
 
   constructor(clock: VirtualClock, irq: IrqLine, options: RtcOptions, id = 'rtc') {
@@ -96,8 +96,7 @@ export class Mc146818 implements Device {
   }
 
   setIrqCut(cut: boolean): void {
-    this.irqCut = cut;
-    if (cut) this.irq.set(false);
+    this.state.value.irqCut = cut;
     this.update();
   }
 
@@ -315,7 +314,7 @@ export class Mc146818 implements Device {
   private update(): void {
     this.collectFlags();
     const asserted = (this.flags() & C.irq) !== 0;
-    this.irq.set(asserted && !this.irqCut);
+    this.irq.set(asserted && !this.state.value.irqCut);
     const next = asserted ? Infinity : this.nextEvent();
     if (next === Infinity) this.timer.cancel();
     else this.timer.arm(this.clock.now() + Math.max(1, Math.ceil(next - this.now())));

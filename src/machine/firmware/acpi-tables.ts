@@ -103,7 +103,8 @@ function buildFadt(o: AcpiOptions, facs: number, dsdt: number): Uint8Array {
     // Boot flags: legacy devices and an 8042 are there.
     .u16(0x0003).u8(0).u32(flags);
   ports(out, 0xcf9, 8, 1);
-  out.u8(0x06).u16(0).u8(0).u64(facs).u64(dsdt);
+  // The FACS has its address in the 32-bit field, so the 64-bit one is zero.
+  out.u8(0x06).u16(0).u8(0).u64(0).u64(dsdt);
   ports(out, o.pmBase, 32, 2);
   ports(out, 0, 0, 0);
   ports(out, o.pmBase + 4, 16, 2);

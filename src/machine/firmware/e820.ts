@@ -1,5 +1,7 @@
 /** The physical memory map as firmware reports it: ACPI specification 6.4, section 15. */
 
+import { ByteWriter } from './bytes.ts';
+
 export const E820 = { ram: 1, reserved: 2, acpi: 3, nvs: 4 } as const;
 
 export type E820Entry = { base: number; size: number; type: number };
@@ -30,4 +32,11 @@ export function buildE820(
   map.push({ base: 0xfffc0000, size: 0x40000, type: E820.reserved });
   if (ramSize > low) map.push({ base: HIGH_RAM_BASE, size: ramSize - low, type: E820.ram });
   return map;
+}
+
+/** The map as fw_cfg's file `etc/e820` has it: packed entries of 20 bytes. */
+export function e820File(map: readonly E820Entry[]): Uint8Array {
+  const out = new ByteWriter();
+  for (const { base, size, type } of map) out.u64(base).u64(size).u32(type);
+  return out.finish();
 }
