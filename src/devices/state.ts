@@ -55,7 +55,9 @@ export class StateBlock<T extends StateFields> {
   }
 
   /** Everything is checked before anything is assigned: a bad state leaves the device as it was. */
-  private check(path: string, model: StateValue, value: StateValue | undefined, max?: number): void {
+  private check(
+    path: string, model: StateValue, value: StateValue | undefined, max?: number,
+  ): void {
     if (value === undefined) throw this.bad(path, 'is missing');
     const want = kindOf(model);
     if (kindOf(value) !== want) throw this.bad(path, `should be a ${want}, is a ${kindOf(value)}`);

@@ -1,5 +1,5 @@
 /**
- * Guest-physical memory: RAM and ROM pages backed by the shared buffer, and memory-mapped registers.
+ * Guest-physical memory: RAM and ROM pages in the shared buffer, and memory-mapped registers.
  *
  * RAM and ROM hide memory-mapped registers at the same address, as the memory controller's own
  * decoding does; among registers, the region that was added first wins.

@@ -44,8 +44,9 @@ test('many timers keep their order', () => {
   const clock = new HostClock(() => host);
   clock.resume();
   const fired: number[] = [];
-  const timers = Array.from({ length: 200 }, (_, i) => clock.timer(() => fired.push((i * 71) % 200)));
-  timers.forEach((timer, i) => timer.arm(((i * 71) % 200) + 1));
+  const place = (i: number) => (i * 71) % 200;
+  const timers = Array.from({ length: 200 }, (_, i) => clock.timer(() => fired.push(place(i))));
+  timers.forEach((timer, i) => timer.arm(place(i) + 1));
   timers.forEach((timer, i) => i % 3 === 0 && timer.cancel());
   for (host = 1; host <= 201; host += 10) clock.runTimers();
   assert.deepEqual(fired, [...fired].sort((a, b) => a - b));

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/test-kit.ts';
+import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/mocks.ts';
 import { NanosecondTsc } from './clock.ts';
 import type { PowerEvent } from './interfaces.ts';
 import { type PcConfig, PcMachine } from './pc.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PowerEvent } from '../../machine/interfaces.ts';
-import { ManualClock, RecordingLine } from '../test-kit.ts';
+import { ManualClock, RecordingLine } from '../mocks.ts';
 import { ACPI_DISABLE, ACPI_ENABLE, AcpiPm, ResetControl } from './pm.ts';
 
 function pm() {

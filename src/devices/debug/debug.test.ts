@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RecordingBackend } from '../test-kit.ts';
+import { RecordingBackend } from '../mocks.ts';
 import { DebugConsole, DebugExit } from './debug.ts';
 
 test('the debug console prints and answers E9h', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FlatMemory } from '../test-kit.ts';
+import { FlatMemory } from '../mocks.ts';
 import { FW_CFG, FwCfg } from './fw_cfg.ts';
 
 function read(device: FwCfg, key: number, count: number): number[] {
@@ -8,10 +8,12 @@ function read(device: FwCfg, key: number, count: number): number[] {
   return Array.from({ length: count }, () => device.ports.read(1, 1));
 }
 
-const be32 = (value: number) => [value >>> 24, (value >> 16) & 255, (value >> 8) & 255, value & 255];
+const be32 = (value: number) => [24, 16, 8, 0].map((shift) => (value >>> shift) & 255);
 
 /** Writes a descriptor at 0x100 and starts it. @returns the control word afterwards */
-function dma(device: FwCfg, memory: FlatMemory, control: number, length: number, at: number): number {
+function dma(
+  device: FwCfg, memory: FlatMemory, control: number, length: number, at: number,
+): number {
   memory.bytes.set([...be32(control), ...be32(length), 0, 0, 0, 0, ...be32(at)], 0x100);
   device.dma.write(0, 4, 0);
   device.dma.write(4, 4, 0x00010000);

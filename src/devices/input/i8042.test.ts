@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RecordingLine } from '../test-kit.ts';
+import { RecordingLine } from '../mocks.ts';
 import { I8042, Port92 } from './i8042.ts';
 
 function controller() {

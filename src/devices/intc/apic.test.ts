@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NanosecondTsc } from '../../machine/clock.ts';
-import { ManualClock, RecordingCpu } from '../test-kit.ts';
+import { ManualClock, RecordingCpu } from '../mocks.ts';
 import { ApicBus } from './apic-bus.ts';
 import { LocalApic } from './apic.ts';
 import { IoApic } from './ioapic.ts';

@@ -1,4 +1,4 @@
-/** I/O APIC with 24 pins: Intel 82093AA data sheet (order 290566), with an EOI register (version 20h). */
+/** I/O APIC with 24 pins: Intel 82093AA data sheet (290566), with version 20h's EOI register. */
 import type { Device, DeviceState, IoHandler, IrqLine } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 import { type ApicBus, DELIVERY } from './apic-bus.ts';

@@ -1,4 +1,4 @@
-/** Host bridge: Intel 82441FX (order 290549), with configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). */
+/** Host bridge: Intel 82441FX (290549), with configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). */
 import type { Device, DeviceState, IoHandler } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 import { type PciBus, PciDevice } from './pci.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { IoHandler } from '../../machine/interfaces.ts';
-import { RecordingLine } from '../test-kit.ts';
+import { RecordingLine } from '../mocks.ts';
 import { I440Fx, I440FxHost, type PamAccess } from './i440fx.ts';
 import { PciBus, PciDevice } from './pci.ts';
 import { Piix3, Piix4Pm } from './piix.ts';

@@ -75,7 +75,7 @@ export abstract class PciDevice implements Device {
     const view = new DataView(this.initial.buffer);
     view.setUint16(PCI.vendor, identity.vendor, true);
     view.setUint16(PCI.device, identity.device, true);
-    view.setUint32(PCI.revision, ((identity.classCode << 8) | (identity.revision ?? 0)) >>> 0, true);
+    view.setUint32(PCI.revision, (identity.classCode << 8) | (identity.revision ?? 0), true);
     view.setUint16(PCI.subsystemVendor, identity.subsystemVendor ?? 0, true);
     view.setUint16(PCI.subsystem, identity.subsystem ?? 0, true);
     this.initial[PCI.headerType] = identity.multifunction === true ? 0x80 : 0;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ManualClock, RecordingBackend, RecordingLine } from '../test-kit.ts';
+import { ManualClock, RecordingBackend, RecordingLine } from '../mocks.ts';
 import { Uart16550 } from './uart16550.ts';
 
 function uart() {

@@ -247,7 +247,7 @@ export class Uart16550 implements Device {
     if ((value & MCR.loop) === 0) this.backend?.resume();
   }
 
-  /** In loopback the outputs arrive at the inputs: RTS at CTS, DTR at DSR, OUT1 at RI, OUT2 at DCD. */
+  /** In loopback outputs arrive at inputs: RTS at CTS, DTR at DSR, OUT1 at RI, OUT2 at DCD. */
   private modemStatus(): number {
     const { mcr, modemLines } = this.state.value;
     if ((mcr & MCR.loop) === 0) return modemLines;

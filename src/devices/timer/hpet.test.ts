@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ManualClock, RecordingLine } from '../test-kit.ts';
+import { ManualClock, RecordingLine } from '../mocks.ts';
 import { Hpet } from './hpet.ts';
 
 function hpet() {

@@ -114,7 +114,9 @@ export function fixedMemory(base: number, size: number): Aml {
   return [0x86, 9, 0, 0x00, ...le32(base), ...le32(size)];
 }
 
-function wordSpace(type: number, flags: number, typeFlags: number, first: number, last: number): Aml {
+function wordSpace(
+  type: number, flags: number, typeFlags: number, first: number, last: number,
+): Aml {
   return [
     0x88, 13, 0, type, flags, typeFlags,
     ...le16(0), ...le16(first), ...le16(last), ...le16(0), ...le16(last - first + 1),

@@ -102,12 +102,12 @@ function elf(change: (view: DataView) => void = () => undefined): Uint8Array {
   view.setUint32(32, 64, true);
   view.setUint16(54, 56, true);
   view.setUint16(56, 2, true);
-  const header = (at: number, type: number, offset: number, paddr: number, f: number, m: number) => {
-    view.setUint32(at, type, true);
-    view.setUint32(at + 8, offset, true);
-    view.setUint32(at + 24, paddr, true);
-    view.setUint32(at + 32, f, true);
-    view.setUint32(at + 40, m, true);
+  const header = (at: number, ...[type, offset, paddr, f, m]: number[]) => {
+    view.setUint32(at, type!, true);
+    view.setUint32(at + 8, offset!, true);
+    view.setUint32(at + 24, paddr!, true);
+    view.setUint32(at + 32, f!, true);
+    view.setUint32(at + 40, m!, true);
   };
   header(64, 1, 0x800, 0x1000000, 0x100, 0x2000);
   header(120, 4, 0x200, 0, 40, 40);

@@ -47,7 +47,9 @@ function readSegments(image: BootImage): Segment[] {
   if ((file[4] !== 1 && !wide) || file[5] !== 1 || (wide && file.length < 64)) {
     throw new ImageError(image, 'not a Linux bzImage or PVH ELF (not a little-endian ELF file)');
   }
-  const word = (at: number) => (wide ? Number(view.getBigUint64(at, true)) : view.getUint32(at, true));
+  const word = (at: number) => (
+    wide ? Number(view.getBigUint64(at, true)) : view.getUint32(at, true)
+  );
   const table = word(wide ? 32 : 28);
   const entrySize = view.getUint16(wide ? 54 : 42, true);
   const count = view.getUint16(wide ? 56 : 44, true);
