@@ -1,5 +1,6 @@
 /** Runs the same cases in the translation engine: a bare vCPU in 64-bit user mode. */
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
+import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../../src/isa/isa.ts';
 import type { Translation, Vcpu } from '../../src/isa/isa.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
@@ -36,7 +37,7 @@ class BareVcpu implements Vcpu {
   constructor(view: DataView) {
     this.view = view;
   }
-  walk(low: number, high: number, _access: number, out: Translation): boolean {
+  walk(low: number, high: number, access: number, out: Translation): boolean {
     const linear = low >>> 0;
     out.permissions = 7;
     out.global = false;
@@ -46,7 +47,8 @@ class BareVcpu implements Vcpu {
     }
     if (high === 0 && linear >= DATA_BASE && linear < DATA_BASE + DATA_SIZE) {
       out.page = PHYSICAL_DATA + ((linear - DATA_BASE) & ~0xfff);
-      return true;
+      out.permissions = (1 << ACCESS_READ) | (1 << ACCESS_WRITE);
+      return access !== ACCESS_EXEC;
     }
     return false;
   }

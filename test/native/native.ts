@@ -21,6 +21,7 @@ const AT_DATA = 704;
 
 export const SIGILL = 4;
 export const SIGTRAP = 5;
+export const SIGBUS = 7;
 export const SIGFPE = 8;
 export const SIGSEGV = 11;
 

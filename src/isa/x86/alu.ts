@@ -144,10 +144,18 @@ const cmpxchg: Operation = (t) => {
   const source = t.read(1);
   const old = t.zext(size, t.readForWrite(0));
   const equal = size === 8 ? b.eq64(accumulator, old) : b.eq32(accumulator, old);
-  t.write(0, t.select(size, equal, source, old));
+  const result = t.select(size, equal, source, old);
+  if (size === 4 && t.isRegister) writeWhere(t, t.rm, equal, result);
+  else t.write(0, result);
   writeAccumulatorUnless(t, size, equal, old);
   t.cc.setSub(size, accumulator, old);
 };
+
+/** A 32-bit register write that leaves all 64 bits alone unless the condition holds. */
+function writeWhere(t: X86Translator, n: number, condition: Value, v: Value): void {
+  const { b } = t;
+  b.set(G[n]!, b.select64(condition, b.extu(v), b.get(G[n]!)));
+}
 
 /** rAX = old where not equal; equal leaves all 64 bits of RAX as they are. */
 function writeAccumulatorUnless(t: X86Translator, size: Size, equal: Value, old: Value): void {

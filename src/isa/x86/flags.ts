@@ -677,7 +677,7 @@ function evaluate(op: number, dst: bigint, src: bigint, src2: bigint): number {
       const first = (x - y - carry) & mask;
       return (
         common(x) | flag(first + y + carry > mask, CF) |
-        flag(((x ^ first) & (x ^ y) & top) !== 0n, OF) | (Number(x ^ y ^ first) & AF)
+        flag(((x ^ first) & (x ^ y) & top) !== 0n, OF) | (Number((x ^ y ^ first) & 0xffn) & AF)
       );
     }
     case KIND_SUB:
