@@ -55,7 +55,7 @@ function bitTest(how: number): Translate {
       address = t.linear(t.segment, place, size, how !== BT);
       x = how === BT ? t.load(size, address) : t.loadForWrite(size, address);
     }
-    const carry = b.and32(t.fromI64(size, t.shr(size, x, position)), b.i32(1));
+    const carry = b.and32(t.toI32(size, t.shr(size, x, position)), b.i32(1));
     if (how !== BT) {
       const result = changed(t, how, x, position);
       if (address >= 0) t.store(size, address, result);
@@ -135,7 +135,7 @@ function lowMask(t: X86Translator, n: Value): Value {
 /** An i32 byte of a control operand. */
 function controlByte(t: X86Translator, v: Value, shift: number): Value {
   const { b } = t;
-  const low = t.fromI64(t.size, v);
+  const low = t.toI32(t.size, v);
   return b.and32(shift === 0 ? low : b.shr32(low, b.i32(shift)), b.i32(0xff));
 }
 

@@ -63,7 +63,7 @@ function shift(how: number): Translate {
 function bit(t: X86Translator, size: Size, v: Value, position: number): Value {
   const { b } = t;
   const shifted = position === 0 ? v : t.shr(size, v, t.constant(size, position));
-  return b.and32(t.fromI64(size, shifted), b.i32(1));
+  return b.and32(t.toI32(size, shifted), b.i32(1));
 }
 
 /** CF and OF change, all of it only where the count is not zero (`count` -1: known not to be). */

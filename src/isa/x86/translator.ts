@@ -143,6 +143,11 @@ export class X86Translator extends Decoded {
     return size === 8 ? v : this.b.wrap(v);
   }
 
+  /** The low 32 bits of a value of the size. */
+  toI32(size: Size, v: Value): Value {
+    return size === 8 ? this.b.wrap(v) : v;
+  }
+
   // --- General registers. ---
 
   /** Low 32 bits of a register. */
