@@ -201,7 +201,8 @@ export class I8042 implements Device {
     switch (command) {
       case 0x60: s.config = value; break;
       case 0xd1: this.writeOutputPort(value); break;
-      case 0xd2: push(s.keyboard, value); break;
+      // Looped back by the controller itself, so it passes even while the keyboard is off.
+      case 0xd2: this.reply(value); break;
       case 0xd3: push(s.mouse, value); break;
       case 0xd4: this.mouseByte(value); break;
       default:
