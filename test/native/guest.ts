@@ -25,6 +25,9 @@ const SIGNAL_OF_VECTOR: Record<number, number> = { 0: SIGFPE, 3: SIGTRAP, 6: SIG
 /** Signal number of a case that left for system code that is not there. */
 export const UNSUPPORTED = -1;
 
+/** Runs after which a case has been compiled. */
+const HOT_ENOUGH = 600;
+
 class BareVcpu implements Vcpu {
   readonly halted = false;
   readonly interruptShadow = false;
@@ -89,7 +92,12 @@ export class Guest {
   private readonly vcpu: BareVcpu;
   private readonly physical: AddressSpace;
 
+  /** Cases that ran but never became hot. */
+  notCompiled = 0;
+  private readonly compile: boolean;
+
   constructor(compile: boolean) {
+    this.compile = compile;
     const memory = sharedMemory((GUEST_MEMORY + RAM_SIZE) >> 16);
     this.view = new DataView(memory.buffer);
     this.bytes = new Uint8Array(memory.buffer);
@@ -102,19 +110,19 @@ export class Guest {
   }
 
   private load(one: Case): void {
-    const { view, bytes } = this;
+    const { bytes } = this;
     const code = GUEST_MEMORY + PHYSICAL_CODE;
     bytes.fill(0xcc, code, code + 0x1000);
     bytes.set(one.code, code + CODE_START - CODE_BASE);
     this.engine.blocks.invalidate(code, 0x1000);
-    bytes.fill(0, GUEST_MEMORY + PHYSICAL_DATA, GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE);
-    bytes.set(one.data, GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE);
-    this.loadRegisters(one);
-    view.setInt32(VCPU_BASE + MXCSR, 0x1f80, true);
+    this.loadState(one);
   }
 
-  private loadRegisters(one: Case): void {
-    const { view } = this;
+  private loadState(one: Case): void {
+    const { view, bytes } = this;
+    bytes.fill(0, GUEST_MEMORY + PHYSICAL_DATA, GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE);
+    bytes.set(one.data, GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE);
+    view.setInt32(VCPU_BASE + MXCSR, 0x1f80, true);
     one.gpr.forEach((value, i) => view.setBigUint64(VCPU_BASE + GPR + 8 * i, value, true));
     view.setBigUint64(VCPU_BASE + CTL_PC, one.rip, true);
     view.setInt32(VCPU_BASE + EFLAGS, (one.flags & ~0x8d5) | 2, true);
@@ -122,12 +130,29 @@ export class Guest {
     this.bytes.set(one.fx.subarray(160, 416), VCPU_BASE + XMM);
   }
 
-  /** Runs one case to its end. @param times for the compiler to find it hot */
+  /** Runs one case to its end, until it is compiled where `compile` is on. */
   run(one: Case): Case {
     this.load(one);
-    const { vcpu, view } = this;
+    const { statistics } = this.engine;
+    const before = statistics.regions;
+    const times = this.compile ? HOT_ENOUGH : 1;
+    for (let i = 0; i < times; i++) {
+      if (i > 0) this.loadState(one);
+      this.runOnce();
+      if (statistics.regions > before && i < times - 1) i = times - 2;
+    }
+    if (this.compile && statistics.regions === before) this.notCompiled++;
+    return this.result(one);
+  }
+
+  private runOnce(): void {
+    const { vcpu } = this;
     vcpu.signal = 0;
     this.engine.run(1000, () => vcpu.signal !== 0);
+  }
+
+  private result(one: Case): Case {
+    const { view, vcpu } = this;
     const data = GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE;
     const fx = Uint8Array.from(one.fx);
     fx.set(this.bytes.subarray(VCPU_BASE + XMM, VCPU_BASE + XMM + 256), 160);
