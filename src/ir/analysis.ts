@@ -2,7 +2,7 @@
  * One backward pass over a block: which records are dead, which values are used
  * once (and may be computed at their use), and until where each value lives.
  */
-import { CALL, EXIT, MEMORY, OPS, OP_KIND, OP_OPERANDS, PURE, SIDE_EXIT } from './ops.ts';
+import { CALL, EXIT, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, PURE, SIDE_EXIT } from './ops.ts';
 import { STRIDE } from './builder.ts';
 import type { Helper } from './helpers.ts';
 
@@ -21,6 +21,11 @@ export const IS_GET: Readonly<Uint8Array> = isGet;
 
 /** Operand values of calls stand in words 2 to 5. */
 export const CALL_OPERANDS = 4;
+
+/** Helpers made of IR only compute a value: x86 flags that nobody reads, mostly. */
+function isPureCall(helper: Helper): boolean {
+  return helper.body.kind === 'ir' && !helper.touchesGlobals && !helper.mayFault && helper.result !== NONE;
+}
 
 export class BlockAnalysis {
   /** Uses of each value by live records. */
@@ -82,6 +87,10 @@ export class BlockAnalysis {
         liveGlobals[words[at + 1]!] = 1;
       } else if (kind === MEMORY || kind === EXIT || kind === SIDE_EXIT) {
         liveGlobals.fill(1);
+      }
+      if (kind === CALL && uses[i] === 0 && isPureCall(helpers[words[at + 1]!]!)) {
+        dead[i] = 1;
+        continue;
       }
       const pos = inline && kind === PURE && uses[i] === 1 ? last[i]! : i;
       position[i] = pos;
