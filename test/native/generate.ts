@@ -37,37 +37,38 @@ export class Random {
 /** Where memory operands lie. */
 const MIDDLE = BigInt(WINDOW + 256);
 
-function immediateBytes(row: Row, w: boolean, op: boolean): number {
+function immediateBytes(row: Row, w: boolean, op: boolean, mode32: boolean): number {
   let sum = 0;
-  const v = row.options.f64 ? 8 : w ? 8 : op ? 2 : 4;
+  const v = row.options.f64 && !mode32 ? 8 : w ? 8 : op ? 2 : 4;
   for (const spec of row.immediates) {
-    if (spec.size === SIZE_V) sum += v;
+    if (spec.place === 'O') sum += mode32 ? 4 : 8;
+    else if (spec.size === SIZE_V) sum += v;
     else if (spec.size === SIZE_Z || spec.size === SIZE_P) sum += Math.min(4, v);
     else if (spec.size === SIZE_R) sum += 4;
-    else sum += spec.place === 'O' ? 8 : spec.size;
+    else sum += spec.size;
   }
   return sum;
 }
 
 /** ModRM byte, SIB byte and displacement; memory operands lie around the window's middle. */
-function modrm(row: Row, random: Random, pinned: Map<number, bigint>): { bytes: number[]; rex: number } {
+function modrm(row: Row, random: Random, pinned: Map<number, bigint>, registers: number): { bytes: number[]; rex: number } {
   if (row.modrm >= 0) return { bytes: [row.modrm], rex: 0 };
-  const reg = row.digit >= 0 ? row.digit : random.below(16);
+  const reg = row.digit >= 0 ? row.digit : random.below(registers);
   let rex = reg > 7 ? 4 : 0;
   const memory = row.form === 1 || (row.form === 0 && random.chance(40));
   if (!memory) {
-    const rm = random.below(16);
+    const rm = random.below(registers);
     if (rm > 7) rex |= 1;
     return { bytes: [0xc0 | ((reg & 7) << 3) | (rm & 7)], rex };
   }
-  const base = [0, 1, 2, 3, 6, 7, 8, 9, 10, 12, 13, 15, 4, 5][random.below(14)]!;
+  const base = random.below(registers);
   const disp = random.below(64) - 32;
   if (base > 7) rex |= 1;
   pinned.set(base, MIDDLE);
   if ((base & 7) !== 4 && random.chance(60)) {
     return { bytes: [0x40 | ((reg & 7) << 3) | (base & 7), disp & 0xff], rex };
   }
-  const index = [0, 1, 2, 3, 5, 6, 7, 9, 11, 14, 4][random.below(11)]!;
+  const index = random.below(registers);
   if (index > 7) rex |= 2;
   if (index !== 4 && !pinned.has(index)) pinned.set(index, BigInt.asUintN(64, BigInt(random.below(9) - 4)));
   const scale = pinned.get(index) === MIDDLE ? -1 : random.below(4);
@@ -79,55 +80,56 @@ function modrm(row: Row, random: Random, pinned: Map<number, bigint>): { bytes: 
 const PREFIX_BYTES: Record<number, number> = { [PREFIX_66]: 0x66, [PREFIX_F3]: 0xf3, [PREFIX_F2]: 0xf2 };
 const MAP_BYTES: readonly (readonly number[])[] = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]];
 
-function legacy(row: Row, random: Random, pinned: Map<number, bigint>): number[] {
+function legacy(row: Row, random: Random, pinned: Map<number, bigint>, mode32: boolean): number[] {
   const bytes: number[] = [];
   // With 66, near branches of 64-bit code differ between makers of processors.
   const op = row.prefix < 0 && !row.options.f64 && random.chance(20);
-  let rex = random.chance(40) && row.w !== 0 ? 8 : 0;
+  const registers = mode32 ? 8 : 16;
+  let rex = random.chance(40) && row.w !== 0 && !mode32 ? 8 : 0;
   if (row.w === 1) rex = 8;
   if (op) bytes.push(0x66);
   if (row.prefix > 0) bytes.push(PREFIX_BYTES[row.prefix]!);
   const opcode = row.opcode + random.below(row.opcodes);
   const tail: number[] = [];
   if (row.hasModrm) {
-    const made = modrm(row, random, pinned);
+    const made = modrm(row, random, pinned, registers);
     tail.push(...made.bytes);
     rex |= made.rex;
-  } else if (row.operands.some((spec) => spec.place === 'Z') && random.chance(50)) rex |= 1;
-  if (rex !== 0 || random.chance(20)) bytes.push(0x40 | rex);
+  } else if (row.operands.some((spec) => spec.place === 'Z') && !mode32 && random.chance(50)) rex |= 1;
+  if (rex !== 0 || (!mode32 && random.chance(20))) bytes.push(0x40 | rex);
   bytes.push(...MAP_BYTES[row.map]!, opcode, ...tail);
-  return appendImmediates(row, random, bytes, (rex & 8) !== 0, op);
+  return appendImmediates(row, random, bytes, (rex & 8) !== 0, op, mode32);
 }
 
-function vex(row: Row, random: Random, pinned: Map<number, bigint>): number[] {
-  const made = row.hasModrm ? modrm(row, random, pinned) : { bytes: [], rex: 0 };
+function vex(row: Row, random: Random, pinned: Map<number, bigint>, mode32: boolean): number[] {
+  const made = row.hasModrm ? modrm(row, random, pinned, mode32 ? 8 : 16) : { bytes: [], rex: 0 };
   const w = row.w >= 0 ? row.w : random.below(2);
   const l = row.l >= 0 ? row.l : 0;
   const uses = row.operands.some((spec) => spec.place === 'B' || spec.place === 'H');
-  const v = uses ? random.below(16) : 0;
+  const v = uses ? random.below(mode32 ? 8 : 16) : 0;
   const inverted = ~((made.rex & 4 ? 0x80 : 0) | (made.rex & 2 ? 0x40 : 0) | (made.rex & 1 ? 0x20 : 0)) & 0xe0;
   const bytes = [0xc4, inverted | row.map, (w << 7) | ((~v & 15) << 3) | (l << 2) | row.prefix, row.opcode];
   bytes.push(...made.bytes);
-  return appendImmediates(row, random, bytes, w === 1, false);
+  return appendImmediates(row, random, bytes, w === 1 && !mode32, false, mode32);
 }
 
-function appendImmediates(row: Row, random: Random, bytes: number[], w: boolean, op: boolean): number[] {
-  const count = immediateBytes(row, w, op);
+function appendImmediates(row: Row, random: Random, bytes: number[], w: boolean, op: boolean, mode32: boolean): number[] {
+  const count = immediateBytes(row, w, op, mode32);
   const places = row.immediates.map((spec) => spec.place).join('');
   if (places === 'J') {
     // A target among the INT3 around.
     bytes.push(random.below(100), ...new Array<number>(count - 1).fill(0));
   } else if (places === 'O') {
     let at = BigInt(WINDOW + random.below(400));
-    for (let i = 0; i < 8; i++, at >>= 8n) bytes.push(Number(at & 255n));
+    for (let i = 0; i < count; i++, at >>= 8n) bytes.push(Number(at & 255n));
   } else for (let i = 0; i < count; i++) bytes.push(random.chance(20) ? 0xff : random.below(256));
   return bytes;
 }
 
-/** One random case of a row, in 64-bit mode. */
-export function makeCase(row: Row, random: Random): Case {
+/** One random case of a row. */
+export function makeCase(row: Row, random: Random, mode32 = false): Case {
   const pinned = new Map<number, bigint>();
-  const code = (row.space === SPACE_VEX ? vex : legacy)(row, random, pinned);
+  const code = (row.space === SPACE_VEX ? vex : legacy)(row, random, pinned, mode32);
   const gpr = Array.from({ length: 16 }, () => random.wide());
   // Counts are of interest around the operand size.
   if (random.chance(50)) gpr[1] = (gpr[1]! & ~0xffn) | BigInt(random.below(70));
@@ -146,7 +148,8 @@ export function makeCase(row: Row, random: Random): Case {
   return {
     name: `${row.name} ${row.operands.map((spec) => spec.text).join(',')} [${row.encoding}]`,
     code: Uint8Array.from(code),
-    gpr,
+    mode32,
+    gpr: mode32 ? gpr.map((value, n) => (n < 8 ? value & 0xffffffffn : 0n)) : gpr,
     rip: BigInt(CODE_START),
     flags: 0x202 | (random.next() & 0x8d5) | (/MOVS|CMPS|STOS|LODS|SCAS/.test(row.name) ? random.next() & 0x400 : 0),
     signal: 0,

@@ -1,4 +1,4 @@
-/** Runs the same cases in the translation engine: a bare vCPU in 64-bit user mode. */
+/** Runs the same cases in the translation engine: a bare vCPU in user mode. */
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../../src/isa/isa.ts';
 import type { Translation, Vcpu } from '../../src/isa/isa.ts';
@@ -16,7 +16,8 @@ import {
 } from './native.ts';
 import type { Case } from './native.ts';
 
-const FLAGS = BF_CODE64 | BF_CODE32 | BF_STACK32 | BF_LONG | BF_PROTECTED | (3 << 6);
+const FLAGS32 = BF_CODE32 | BF_STACK32 | BF_LONG | BF_PROTECTED | (3 << 6);
+const FLAGS64 = FLAGS32 | BF_CODE64;
 const RAM_SIZE = 0x100000;
 const PHYSICAL_CODE = 0x1000;
 const PHYSICAL_DATA = 0x10000;
@@ -37,8 +38,11 @@ class BareVcpu implements Vcpu {
   reason = 0;
   private readonly view: DataView;
 
-  constructor(view: DataView) {
+  private readonly flags: number;
+
+  constructor(view: DataView, flags: number) {
     this.view = view;
+    this.flags = flags;
   }
   walk(low: number, high: number, access: number, out: Translation): boolean {
     const linear = low >>> 0;
@@ -60,7 +64,7 @@ class BareVcpu implements Vcpu {
     out[1] = this.view.getInt32(VCPU_BASE + CTL_PC + 4, true);
   }
   blockFlags(): number {
-    return FLAGS;
+    return this.flags;
   }
   deliverFault(): void {
     this.signal = SIGSEGV;
@@ -96,7 +100,8 @@ export class Guest {
   notCompiled = 0;
   private readonly compile: boolean;
 
-  constructor(compile: boolean) {
+  constructor(compile: boolean, mode32 = false) {
+    const flags = mode32 ? FLAGS32 : FLAGS64;
     this.compile = compile;
     const memory = sharedMemory((GUEST_MEMORY + RAM_SIZE) >> 16);
     this.view = new DataView(memory.buffer);
@@ -104,9 +109,9 @@ export class Guest {
     this.physical = new AddressSpace(this.bytes);
     this.physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
     this.engine = new Engine({ isa: X86_ISA, memory, physical: this.physical, compile, exactCount: false });
-    this.vcpu = new BareVcpu(this.view);
+    this.vcpu = new BareVcpu(this.view, flags);
     this.engine.attach(this.vcpu);
-    this.engine.selectContext(2, 0, FLAGS);
+    this.engine.selectContext(2, 0, flags);
   }
 
   private load(one: Case): void {
@@ -159,6 +164,7 @@ export class Guest {
     return {
       name: one.name,
       code: one.code,
+      mode32: one.mode32,
       gpr: one.gpr.map((_, i) => view.getBigUint64(VCPU_BASE + GPR + 8 * i, true)),
       rip: view.getBigUint64(VCPU_BASE + CTL_PC, true),
       flags: view.getInt32(VCPU_BASE + EFLAGS, true) | readArithmeticFlags(view, VCPU_BASE),

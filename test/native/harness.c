@@ -7,7 +7,7 @@
  *
  * Record, in and out (all little endian, sizes in bytes):
  *     0  code[32]          32  gpr[16] u64 in encoding order     160  rip u64   168  rflags u64
- *   176  signal u32, pad   184  pad[8]   192  fxsave image[512]   704  data[512]
+ *   176  signal u32, mode u32 (1 = 32-bit code) 184  pad[8]   192  fxsave image[512]   704  data[512]
  * in: rip is where to start, the code is put at CODE + 256.
  */
 #define _GNU_SOURCE
@@ -28,7 +28,7 @@ struct record {
   uint8_t code[32];
   uint64_t gpr[16];
   uint64_t rip, rflags;
-  uint32_t signal, pad;
+  uint32_t signal, mode;
   uint64_t pad2;
   uint8_t fx[512];
   uint8_t data[512];
@@ -50,6 +50,8 @@ static void enter(ucontext_t *uc) {
   for (int i = 0; i < 16; i++) g[order[i]] = (greg_t)current.gpr[i];
   g[REG_RIP] = (greg_t)current.rip;
   g[REG_EFL] = (greg_t)current.rflags;
+  /* The code segment of 32-bit programs: the kernel restores CS from here, too. */
+  if (current.mode == 1) g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | 0x23;
   memcpy(fx, current.fx, 416);
   running = 1;
 }
@@ -92,6 +94,8 @@ int main(void) {
   map(CODE, 0x1000, PROT_READ | PROT_WRITE | PROT_EXEC);
   map(DATA, DATA_SIZE, PROT_READ | PROT_WRITE);
   memset((void *)CODE, 0xcc, 0x1000);
+  /* 32-bit code needs data segments; 64-bit programs start with null ones. */
+  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(0x2b));
   while (fread(&current, sizeof current, 1, stdin) == 1) {
     memcpy((void *)(CODE + 256), current.code, sizeof current.code);
     memset((void *)DATA, 0, DATA_SIZE);

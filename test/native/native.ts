@@ -16,6 +16,7 @@ const AT_GPR = 32;
 const AT_RIP = 160;
 const AT_FLAGS = 168;
 const AT_SIGNAL = 176;
+const AT_MODE = 180;
 const AT_FX = 192;
 const AT_DATA = 704;
 
@@ -29,6 +30,8 @@ export const SIGSEGV = 11;
 export interface Case {
   readonly name: string;
   readonly code: Uint8Array;
+  /** 32-bit code instead of 64-bit code. */
+  readonly mode32: boolean;
   readonly gpr: bigint[];
   rip: bigint;
   flags: number;
@@ -50,6 +53,7 @@ function encodeCase(one: Case, into: Buffer, at: number): void {
   one.gpr.forEach((value, i) => into.writeBigUInt64LE(value, at + AT_GPR + 8 * i));
   into.writeBigUInt64LE(one.rip, at + AT_RIP);
   into.writeBigUInt64LE(BigInt(one.flags), at + AT_FLAGS);
+  into.writeUInt32LE(one.mode32 ? 1 : 0, at + AT_MODE);
   into.set(one.fx, at + AT_FX);
   into.set(one.data, at + AT_DATA);
 }
@@ -58,6 +62,7 @@ function decodeCase(one: Case, from: Buffer, at: number): Case {
   return {
     name: one.name,
     code: one.code,
+    mode32: one.mode32,
     gpr: Array.from({ length: 16 }, (_, i) => from.readBigUInt64LE(at + AT_GPR + 8 * i)),
     rip: from.readBigUInt64LE(at + AT_RIP),
     flags: from.readUInt32LE(at + AT_FLAGS),

@@ -93,6 +93,8 @@ export class Decoder {
   private readonly table: OpcodeTable;
   private readonly d: Decoded;
   private code!: CodeReader;
+  /** A byte that has been read ahead, -1 = none: readers do not go back. */
+  private peeked = -1;
 
   constructor(table: OpcodeTable, decoded: Decoded) {
     this.table = table;
@@ -121,6 +123,7 @@ export class Decoder {
 
   private begin(flags: number): void {
     const { d } = this;
+    this.peeked = -1;
     d.flags = flags;
     d.code64 = (flags & BF_CODE64) !== 0;
     d.start = this.code.offset;
@@ -138,6 +141,11 @@ export class Decoder {
   }
 
   private u8(): number {
+    if (this.peeked >= 0) {
+      const byte = this.peeked;
+      this.peeked = -1;
+      return byte;
+    }
     if (this.code.offset - this.d.start >= MAX_LENGTH) throw new TooLong();
     return this.code.u8();
   }
@@ -270,10 +278,8 @@ export class Decoder {
     const { d } = this;
     if (byte !== 0xc4 && byte !== 0xc5 && byte !== 0x62) return false;
     if (d.code64) return true;
-    const { offset } = this.code;
-    const next = this.u8();
-    this.code.offset = offset;
-    return next >= 0xc0;
+    this.peeked = this.u8();
+    return this.peeked >= 0xc0;
   }
 
   private vexPrefix(byte: number): number {

@@ -122,6 +122,8 @@ const enter = (t: X86Translator): void => {
   }
   const pointer = t.storeBelow(size, t.readRegRaw(RBP, size));
   const bottom = t.stackOffset(-size - frame);
+  // ENTER faults where a write at the new top of the stack would (SDM vol. 2, ENTER).
+  t.loadForWrite(size, t.linear(SS, bottom, size, true));
   t.writeReg(RBP, size, frameValue(t, pointer, size));
   t.setStackPointer(bottom);
 };
