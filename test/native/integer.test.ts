@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { X86_ROWS } from '../../src/isa/x86/rows.ts';
 import type { Row } from '../../src/isa/x86/tables.ts';
+import { differences, hex } from './compare.ts';
 import { Random, makeCase } from './generate.ts';
 import { Guest, UNSUPPORTED } from './guest.ts';
-import { SIGBUS, SIGSEGV, SIGTRAP, runNative, unavailable } from './native.ts';
+import { SIGTRAP, runNative, unavailable } from './native.ts';
 import type { Case } from './native.ts';
 
 const CASES_PER_ROW = Number(process.env.VIRELAY_FUZZ_CASES ?? 60);
@@ -17,6 +18,7 @@ const ZF = 0x40;
 const AF = 0x10;
 const PF = 0x04;
 const CF = 0x01;
+const DF = 0x400;
 const ALL = OF | SF | ZF | AF | PF | CF;
 
 /** Flags that the manual leaves undefined (SDM vol. 2, each instruction's page). */
@@ -71,34 +73,6 @@ function maskOf(row: Row, one: Case): number {
   return ALL & ~mask;
 }
 
-/** Stack faults come as SIGBUS. */
-const signalOf = (number: number): number => (number === SIGBUS ? SIGSEGV : number);
-
-function hex(value: bigint): string {
-  return value.toString(16);
-}
-
-const REGISTERS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'];
-
-function differences(row: Row, before: Case, native: Case, ours: Case): string[] {
-  const list: string[] = [];
-  if (signalOf(native.signal) !== ours.signal) return [`signal ${native.signal} / ${ours.signal}`];
-  // An indirect branch to where no code is faults at the branch, or at its target.
-  if (native.signal === SIGSEGV && row.options.f64) return [];
-  native.gpr.forEach((value, i) => {
-    if (value !== ours.gpr[i]) list.push(`${REGISTERS[i]} ${hex(value)} / ${hex(ours.gpr[i]!)}`);
-  });
-  const mask = maskOf(row, before) | 0x400;
-  if ((native.flags & mask) !== (ours.flags & mask)) {
-    list.push(`flags ${(native.flags & mask).toString(16)} / ${(ours.flags & mask).toString(16)}`);
-  }
-  if (native.rip !== ours.rip) list.push(`rip ${hex(native.rip)} / ${hex(ours.rip)}`);
-  native.data.forEach((value, i) => {
-    if (value !== ours.data[i]) list.push(`data[${i}] ${value} / ${ours.data[i]}`);
-  });
-  return list;
-}
-
 const reason = unavailable();
 
 /** The manual leaves 16-bit double shifts by more than 16 undefined. */
@@ -128,7 +102,7 @@ function compareWithHost(compile: boolean, mode32: boolean, perRow: number): voi
     const ours = guest.run(before);
     if (ours.signal === UNSUPPORTED) return void skipped++;
     if (native.signal !== SIGTRAP) faults++;
-    const list = differences(rows[i]!, before, native, ours);
+    const list = differences(maskOf(rows[i]!, before) | DF, rows[i]!.options.f64 ?? false, native, ours);
     if (list.length === 0) return;
     const bytes = Buffer.from(before.code).toString('hex');
     const key = before.name;
