@@ -45,10 +45,11 @@ type Row = readonly [signature: string, wasm: number | readonly number[] | null,
 const SIMD = 0xfd;
 const simd = (opcode: number): readonly number[] =>
   opcode < 128 ? [SIMD, opcode] : [SIMD, (opcode & 127) | 128, opcode >> 7];
-const vv = (opcode: number): Row => ['vv>v', simd(opcode)];
-const v1 = (opcode: number): Row => ['v>v', simd(opcode)];
-const vshift = (opcode: number): Row => ['vi>v', simd(opcode)];
-const vtest = (opcode: number): Row => ['v>i', simd(opcode)];
+/** The signatures stay literal types: the builder's methods are derived from them. */
+const vv = (opcode: number) => ['vv>v', simd(opcode)] as const;
+const v1 = (opcode: number) => ['v>v', simd(opcode)] as const;
+const vshift = (opcode: number) => ['vi>v', simd(opcode)] as const;
+const vtest = (opcode: number) => ['v>i', simd(opcode)] as const;
 
 const pure = {
   // Constants: immediates are the value's 32-bit words, low word first.

@@ -31,7 +31,7 @@ import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
   BLOCK, BR, Code, ELSE, I32_LOAD, I32_LT_S, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
-  I64_SHR_U, I64_STORE, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
+  I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
 } from './wasm.ts';
 
 /** A page beyond the entry's own that the region has code in. */
@@ -391,9 +391,32 @@ export class RegionCompiler implements Surroundings {
     } else if (op === Op.jump) {
       this.emitter.pushValue(words[at + 1]!);
       this.code.set(this.exitPc);
+      this.emitSeenTargets(node, ctx);
       this.storeContext(ctx);
       this.leaveThrough(this.region.dispatchCell);
     } else this.emitLeave(words, at, ctx);
+  }
+
+  /** A computed jump that goes where it went before stays in the region. */
+  private emitSeenTargets(node: RegionNode, ctx: number): void {
+    const c = this.code;
+    if (!node.successors.some((target) => target)) return;
+    const offset = c.local(I64);
+    c.get(this.exitPc);
+    c.get(this.base);
+    c.op(I64_SUB);
+    c.set(offset);
+    node.successors.forEach((target, slot) => {
+      if (!target) return;
+      c.get(offset);
+      c.i64(target.offset);
+      c.op(I64_EQ);
+      c.if();
+      this.conditionals++;
+      this.emitEdge(node, slot, target.offset, ctx);
+      this.conditionals--;
+      c.end();
+    });
   }
 
   private leaveThrough(cell: number): void {

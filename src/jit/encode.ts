@@ -4,7 +4,8 @@
  *
  * An encoded block in memory: its constants, 16 bytes each; a header unit
  * (auxiliary = instructions, d = countdown to compilation, a = address of the
- * instruction table, b = the block's number); the units; the instruction table:
+ * instruction table, b = the block's number); the units, after a computed jump the
+ * targets seen; the instruction table:
  * { u32 unit offset from the header, i32 pc offset, i32 context, 0 } an instruction,
  * ended by an offset of all ones.
  */
@@ -15,7 +16,7 @@ import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts'
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_BASE, CTL_CTX, TEMPS, VCPU_BLOCK_SIZE } from '../ir/vcpu-block.ts';
 import { ACCESS } from './access.ts';
-import { UNIT, X_CALL, X_HEADER, X_MOVE, X_MOVE_V, isLong } from './interpreter.ts';
+import { JUMP_TARGETS, NO_TARGET, UNIT, X_CALL, X_HEADER, X_MOVE, X_MOVE_V, isLong } from './interpreter.ts';
 import { CONSTANTS, CONSTANT_MAX, CONSTANT_MIN, VCPU_BASE } from './layout.ts';
 
 const WORDS = UNIT / 4;
@@ -401,7 +402,11 @@ export class Encoder {
       const ctx = ir[at + 4]!;
       this.unit(op, known(ctx), cellOf(ir[at + 2]!), slots[ir[at + 1]!]!, cellOf(ir[at + 3]!));
       this.extend(ir[at + 2]!, ir[at + 3]!, ctx, 0);
-    } else if (op === Op.jump) this.unit(op, known(ir[at + 2]!), 0, slots[ir[at + 1]!]!, ir[at + 2]!);
+    } else if (op === Op.jump) {
+      this.unit(op, known(ir[at + 2]!), 0, slots[ir[at + 1]!]!, ir[at + 2]!);
+      this.words.fill(NO_TARGET, this.at, this.at + JUMP_TARGETS);
+      this.at += JUMP_TARGETS;
+    }
     else {
       this.unit(op, known(ir[at + 4]!), ir[at + 1]!, ir[at + 3]!, ir[at + 4]!);
       this.extend(ir[at + 2]!, 0, 0, 0);

@@ -14,7 +14,8 @@ import { KIND_MODIFY, KIND_SIGNED, KIND_WRITE } from './access.ts';
 import { BlockTable, PAGE_HAS_CODE } from './blocks.ts';
 import type { Block } from './blocks.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
-import { CODE, CODE_END, FN_DISPATCH, VCPU_BASE } from './layout.ts';
+import { JUMP_TARGETS, NO_TARGET } from './interpreter.ts';
+import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, NULL_CELL, VCPU_BASE } from './layout.ts';
 import { RegionQueue } from './queue.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
@@ -54,8 +55,8 @@ const PAGE = 4096;
 /** Reads code through the execute mapping, page by page, ahead from a block's first byte. */
 class PageReader implements CodeReader {
   offset = 0;
-  /** Page that the reader has gone on to, or -1. */
-  secondPage = -1;
+  pageEnd = 0;
+  private nextHostPage = -1;
   private address = 0;
   private limit = 0;
   private low = 0;
@@ -71,11 +72,17 @@ class PageReader implements CodeReader {
   /** @param host address of the first byte  @param low linear address of it */
   begin(host: number, low: number, high: number, offset: number): void {
     this.offset = offset;
-    this.secondPage = -1;
+    this.nextHostPage = -1;
     this.address = host;
     this.limit = (Math.floor(host / PAGE) + 1) * PAGE;
+    this.pageEnd = offset + this.limit - host;
     this.low = low;
     this.high = high;
+  }
+
+  /** Page that what was read runs into, or -1. */
+  get secondPage(): number {
+    return this.offset > this.pageEnd ? this.nextHostPage : -1;
   }
 
   u8(): number {
@@ -90,7 +97,7 @@ class PageReader implements CodeReader {
     if (sum > 0xffffffff) this.high = (this.high + 1) | 0;
     const host = this.engine.codeHost(this.low, this.high);
     if (host < 0) throw FETCH_FAULT;
-    this.secondPage = Math.floor(host / PAGE);
+    this.nextHostPage = Math.floor(host / PAGE);
     this.address = host;
     this.limit = host + PAGE;
   }
@@ -156,6 +163,7 @@ export class Engine implements EngineServices {
   }
 
   private reserveCells(): void {
+    this.blocks.setCell(NULL_CELL, FN_LOOKUP, 0);
     this.dispatchCell = this.blocks.newCell(FN_DISPATCH, 0);
   }
 
@@ -488,6 +496,11 @@ export class Engine implements EngineServices {
   /** Executions of a block so far, as far as its countdown tells. */
   executions(block: Block): number {
     return HOT - this.words[(block.ip + 4) >> 2]!;
+  }
+
+  jumpTargets(block: Block): number[] {
+    const end = this.words[(block.ip + 8) >> 2]! >> 2;
+    return [...this.words.subarray(end - JUMP_TARGETS, end)].filter((target) => target !== NO_TARGET);
   }
 
   /** Translates for a region: IR of the block at a place, with what is known of its context. */

@@ -21,8 +21,8 @@ import {
   CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, JUMP_LOW_BITS, JUMP_PAGE_BITS, VCPU_BASE,
 } from './layout.ts';
 import {
-  BLOCK, BR, BR_IF, BR_TABLE, CALL as WASM_CALL, Code, I32_EQZ, I32_LOAD, I32_LOAD16_U, I32_LT_S, I32_STORE, I32_SUB,
-  I64_ADD, I64_AND, I64_EXTEND_U, I64_LOAD, I64_LOAD32_U, I64_NE, I64_OR, I64_SHL, I64_SHR_U, I64_STORE, I64_XOR, LOAD_OP, LOOP,
+  BLOCK, BR, BR_IF, BR_TABLE, CALL as WASM_CALL, Code, I32_EQZ, I32_LOAD, I32_AND, I32_LOAD16_U, I32_LT_S, I32_SHL, I32_SHR_U, I32_STORE, I32_SUB, I32_WRAP, I32_XOR,
+  I64_ADD, I64_AND, I64_EXTEND_U, I64_LOAD, I64_LOAD32_U, I64_NE, I64_OR, I64_SHL, I64_SHR_U, I64_STORE, I64_SUB, I64_XOR, LOAD_OP, LOOP,
   RETURN, RETURN_CALL_INDIRECT, STORE_OP,
 } from './wasm.ts';
 import type { ModuleWriter } from './wasm.ts';
@@ -44,6 +44,13 @@ export const AT_C = 16;
 export const AT_E = 20;
 
 const I64_LOAD32_S = 0x34;
+
+/**
+ * A computed jump is followed by JUMP_TARGETS words: the targets it has been seen to take, as offsets
+ * from the block's base pc, each in the place that its bits choose. The region compiler reads them.
+ */
+export const JUMP_TARGETS = 16;
+export const NO_TARGET = 0x80000000 | 0;
 
 /** Does the operation take a second unit? */
 export function isLong(op: number): boolean {
@@ -417,7 +424,32 @@ export class InterpreterWriter {
   private writeJump(): void {
     this.writeContext(AT_B);
     this.set(CTL_PC, () => this.operand(AT_A, I64), I64_STORE);
+    this.recordTarget();
     this.c.br(BR, this.toLookup);
+  }
+
+  private recordTarget(): void {
+    const c = this.c;
+    const target = this.scratch.local(I32, 6);
+    this.operand(AT_A, I64);
+    this.load(CTL_BASE, I64_LOAD);
+    c.op(I64_SUB);
+    c.op(I32_WRAP);
+    c.set(target);
+    c.get(this.ip);
+    c.get(target);
+    c.get(target);
+    c.i32(4);
+    c.op(I32_SHR_U);
+    c.op(I32_XOR);
+    c.i32(JUMP_TARGETS - 1);
+    c.op(I32_AND);
+    c.i32(2);
+    c.op(I32_SHL);
+    c.op(I64_EXTEND_U);
+    c.op(I64_ADD);
+    c.get(target);
+    c.memory(I32_STORE, UNIT);
   }
 
   private writeLeave(): void {

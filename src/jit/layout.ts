@@ -1,22 +1,24 @@
 /**
  * Where things lie in a machine's one WebAssembly memory (byte addresses).
  *
- *   0           unused: address 0 is never valid
+ *   0           the entry cell that leads to a look-up: what empty jump-cache entries name
  *   64 KiB      the vCPU's block: engine state, ISA state, interpreter temporaries
  *   128 KiB     small constants shared by all interpreter code
  *   256 KiB     entry cells, 8 bytes each: { function: i32, argument: i32 }
  *   8 MiB       contexts: TLB, victim entries and jump cache of each, CONTEXT_SIZE apart
- *   16 MiB      interpreter code
- *   80 MiB      guest RAM and ROM
+ *   24 MiB      interpreter code
+ *   88 MiB      guest RAM and ROM
  */
+/** The entry cell at address 0. */
+export const NULL_CELL = 0;
 export const VCPU_BASE = 0x10000;
 export const CONSTANTS = 0x20000;
 export const CELLS = 0x40000;
 export const CELLS_END = 0x800000;
 export const CONTEXTS = 0x800000;
-export const CODE = 0x1000000;
-export const CODE_END = 0x5000000;
-export const GUEST_MEMORY = 0x5000000;
+export const CODE = 0x1800000;
+export const CODE_END = 0x5800000;
+export const GUEST_MEMORY = 0x5800000;
 
 /** Entry cell: which function to call with which argument. */
 export const CELL_FUNCTION = 0;
@@ -29,7 +31,7 @@ export const CELL_SIZE = 8;
  *
  *   0 read tag i64 | 8 write tag i64 | 16 execute tag i64 | 24 addend i64
  */
-export const TLB_BITS = 10;
+export const TLB_BITS = 12;
 export const TLB_ENTRIES = 1 << TLB_BITS;
 export const TLB_ENTRY_SHIFT = 5;
 export const TLB_READ = 0;
@@ -44,15 +46,16 @@ export const VICTIM_ENTRIES = 8;
 /**
  * Jump cache entry, 16 bytes: 0 pc i64, 8 address of the entry cell i32. A page's entries
  * are neighbours, so that one page can be dropped alone: index = page bits, then
- * JUMP_LOW_BITS of the offset, folded.
+ * JUMP_LOW_BITS of the offset, folded. An empty entry is all zero: pc 0 "found" there
+ * leads to a look-up, too.
  */
-export const JUMP_CACHE = 0x10000;
+export const JUMP_CACHE = 0x40000;
 export const JUMP_PAGE_BITS = 8;
 export const JUMP_LOW_BITS = 6;
 export const JUMP_ENTRIES = 1 << (JUMP_PAGE_BITS + JUMP_LOW_BITS);
 export const JUMP_SIZE = JUMP_ENTRIES * 16;
 
-export const CONTEXT_SIZE = 0x80000;
+export const CONTEXT_SIZE = 0x100000;
 /** Contexts 0 and 1 are the supervisor's; user address spaces share the rest. */
 export const SUPERVISOR_CONTEXTS = 2;
 export const USER_CONTEXTS = 8;

@@ -9,7 +9,8 @@ import type { Block, BlockTable, Region } from './blocks.ts';
 import { RegionCompiler } from './compile.ts';
 import type { CompilerOptions, PageGuard } from './compile.ts';
 import { FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
-import { buildRegion } from './region.ts';
+import { Op } from '../ir/ops.ts';
+import { buildRegion, constantTargets } from './region.ts';
 import type { RegionBlock, RegionSource } from './region.ts';
 import type { ModuleWriter } from './wasm.ts';
 
@@ -20,6 +21,8 @@ const PATIENCE = 16;
 /** A target belongs into the region when it has run at least this often. */
 const WARM = 8;
 const MAX_PAGES = 4;
+/** Targets of one computed jump that a region compares the pc with. */
+const MAX_JUMP_TARGETS = 12;
 
 /** What the queue needs of the engine. */
 export interface RegionHost {
@@ -29,6 +32,8 @@ export interface RegionHost {
   newModule(): ModuleWriter;
   codeHost(low: number, high: number): number;
   executions(block: Block): number;
+  /** Targets that the block's computed jump has been seen to take, as offsets from its pc. */
+  jumpTargets(block: Block): number[];
   translateFor(host: number, low: number, high: number, offset: number, ctx: number): Builder | null;
   readonly readerOffset: number;
   readonly readerSecondPage: number;
@@ -213,9 +218,18 @@ class Source implements RegionSource {
     if (!b) return null;
     if (this.host.readerSecondPage >= 0 && this.hostPage(page + 1) !== this.host.readerSecondPage) return null;
     this.lengths.set(offset, this.host.readerOffset - offset);
-    return {
-      words: b.words.slice(0, b.count * STRIDE), count: b.count, insns: b.insns, usesContext: b.usesContext,
-    };
+    const words = b.words.slice(0, b.count * STRIDE);
+    const targets =
+      words[(b.count - 1) * STRIDE] === Op.jump ? this.seenTargets(offset, host, at) : constantTargets(words, b.count);
+    return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets };
+  }
+
+  /** Where the computed jump that ends the block has gone, as far as the region may follow it. */
+  private seenTargets(offset: number, page: number, at: number): number[] {
+    const block = this.host.blocks.find(page, at, this.block.flags);
+    if (!block || block.ip === 0) return [];
+    const seen = this.host.jumpTargets(block).map((target) => offset + target);
+    return seen.filter((target) => this.worthwhile(target)).slice(0, MAX_JUMP_TARGETS);
   }
 
   /** Pages other than the entry's, to be checked at each entry. */

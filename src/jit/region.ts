@@ -12,6 +12,8 @@ export interface RegionBlock {
   count: number;
   insns: number;
   usesContext: boolean;
+  /** Offsets from the region's base pc where it may go on: by exit slot, or the seen targets of a computed jump. */
+  targets: number[];
 }
 
 export interface RegionNode {
@@ -47,11 +49,11 @@ const MAX_INSNS = 600;
 const MAX_VARIANTS = 2;
 
 /** Byte offsets of a block's constant targets, by exit slot. */
-export function exitTargets(block: RegionBlock): number[] {
-  const at = (block.count - 1) * STRIDE;
-  const op = block.words[at]!;
-  if (op === Op.goto) return [block.words[at + 1]!];
-  if (op === Op.condgoto) return [block.words[at + 2]!, block.words[at + 3]!];
+export function constantTargets(words: Int32Array, count: number): number[] {
+  const at = (count - 1) * STRIDE;
+  const op = words[at]!;
+  if (op === Op.goto) return [words[at + 1]!];
+  if (op === Op.condgoto) return [words[at + 2]!, words[at + 3]!];
   return [];
 }
 
@@ -117,7 +119,7 @@ class RegionBuilder {
     for (let node = queue.shift(); node; node = queue.shift()) {
       const out = exitContext(node.block);
       const ctx = out === CTX_UNKNOWN ? node.ctx : out;
-      for (const target of exitTargets(node.block)) {
+      for (const target of node.block.targets) {
         const known = target === 0 || this.generic.has(target) || this.source.worthwhile(target);
         node.successors.push(known ? this.node(target, ctx, queue) : null);
       }

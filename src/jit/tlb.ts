@@ -13,7 +13,7 @@ import {
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 
 /** Entry numbers filled since the last emptying; past the limit the whole table is cleared. */
-const JOURNAL_SIZE = 512;
+const JOURNAL_SIZE = 1024;
 
 class Journal {
   readonly entries = new Int32Array(JOURNAL_SIZE);
@@ -32,8 +32,9 @@ class Journal {
 class Context {
   readonly tlb: number;
   readonly jumps: number;
-  /** Non-global TLB entries, and jump-cache entries, to find them again when they must go. */
+  /** TLB and jump-cache entries in use, to find them again when they must go. */
   readonly privateEntries = new Journal();
+  readonly globalEntries = new Journal();
   readonly jumpEntries = new Journal();
   /** A private page with code has been entered since the private entries were last dropped. */
   privateCode = false;
@@ -55,6 +56,7 @@ export class Tlb {
   private readonly contexts: Context[] = [];
   private current: Context;
   private clock = 0;
+  private nextVictim = 0;
   private asid = 0;
 
   constructor(buffer: ArrayBufferLike) {
@@ -62,7 +64,8 @@ export class Tlb {
     this.bytes = new Uint8Array(buffer);
     for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i));
     this.current = this.contexts[0]!;
-    this.flushAll();
+    for (const context of this.contexts) this.clearTlb(context);
+    this.clearAllJumps();
   }
 
   get tlbAddress(): number {
@@ -76,15 +79,39 @@ export class Tlb {
   private clearTlb(context: Context): void {
     this.bytes.fill(0xff, context.tlb, context.tlb + TLB_SIZE + VICTIM_ENTRIES * 32);
     context.privateEntries.count = 0;
+    context.globalEntries.count = 0;
+  }
+
+  /** Drops all entries of a context. */
+  private clearAll(context: Context): void {
+    const { privateEntries, globalEntries } = context;
+    if (privateEntries.overflown || globalEntries.overflown) this.clearTlb(context);
+    else {
+      this.dropListed(context, privateEntries);
+      this.dropListed(context, globalEntries);
+      this.clearVictims(context);
+    }
+    context.privateCode = false;
+    this.clearJumps(context);
+  }
+
+  private dropListed(context: Context, journal: Journal): void {
+    for (let i = 0; i < journal.count; i++) this.dropEntry(context, journal.entries[i]!);
+    journal.count = 0;
+  }
+
+  private clearVictims(context: Context): void {
+    const victims = (context.tlb + VICTIM) >> 2;
+    this.words.fill(-1, victims, victims + VICTIM_ENTRIES * 8);
   }
 
   private clearJumps(context: Context): void {
     const { jumpEntries, jumps } = context;
-    if (jumpEntries.overflown) this.bytes.fill(0xff, jumps, jumps + JUMP_SIZE);
+    if (jumpEntries.overflown) this.bytes.fill(0, jumps, jumps + JUMP_SIZE);
     else {
       for (let i = 0; i < jumpEntries.count; i++) {
         const at = (jumps >> 2) + jumpEntries.entries[i]! * 4;
-        this.words[at] = this.words[at + 1] = -1;
+        this.words.fill(0, at, at + 3);
       }
     }
     jumpEntries.count = 0;
@@ -101,10 +128,8 @@ export class Tlb {
     if (privateEntries.count === 0) return;
     if (privateEntries.overflown) this.clearTlb(context);
     else {
-      for (let i = 0; i < privateEntries.count; i++) this.dropEntry(context, privateEntries.entries[i]!);
-      const victims = (context.tlb + VICTIM) >> 2;
-      this.words.fill(-1, victims, victims + VICTIM_ENTRIES * 8);
-      privateEntries.count = 0;
+      this.dropListed(context, privateEntries);
+      this.clearVictims(context);
     }
     // Code of private pages may have been entered by their virtual address.
     if (context.privateCode) this.clearJumps(context);
@@ -112,11 +137,7 @@ export class Tlb {
   }
 
   flushAll(): void {
-    for (const context of this.contexts) {
-      this.clearTlb(context);
-      context.jumpEntries.count = JOURNAL_SIZE + 1;
-      this.clearJumps(context);
-    }
+    for (const context of this.contexts) this.clearAll(context);
   }
 
   /** @param asid of the address space to empty, all of them when negative */
@@ -124,14 +145,8 @@ export class Tlb {
     for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.clearPrivate(this.contexts[i]!);
     for (let i = SUPERVISOR_CONTEXTS; i < CONTEXT_COUNT; i++) {
       const context = this.contexts[i]!;
-      if (asid < 0 || context.asid === asid) this.clearUser(context);
+      if (asid < 0 || context.asid === asid) this.clearAll(context);
     }
-  }
-
-  private clearUser(context: Context): void {
-    if (context.privateEntries.overflown) this.clearTlb(context);
-    else this.clearPrivate(context);
-    this.clearJumps(context);
   }
 
   flushPage(low: number, high: number): void {
@@ -153,7 +168,7 @@ export class Tlb {
     }
     const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
     const jumps = context.jumps + ((group << JUMP_LOW_BITS) << 4);
-    this.bytes.fill(0xff, jumps, jumps + (16 << JUMP_LOW_BITS));
+    this.bytes.fill(0, jumps, jumps + (16 << JUMP_LOW_BITS));
   }
 
   private entryHolds(at: number, page: number, high: number): boolean {
@@ -184,7 +199,7 @@ export class Tlb {
       if (context.asid === asid) return context;
       if (context.used < oldest.used) oldest = context;
     }
-    this.clearUser(oldest);
+    this.clearAll(oldest);
     oldest.asid = asid;
     return oldest;
   }
@@ -215,6 +230,7 @@ export class Tlb {
     const page = low & ~0xfff;
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
     const at = (this.current.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
+    this.pushOut(at);
     this.setTag(at + (TLB_READ >> 2), page, high, permissions & (1 << ACCESS_READ));
     this.setTag(at + (TLB_WRITE >> 2), page, high, permissions & (1 << ACCESS_WRITE));
     this.setTag(at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
@@ -225,7 +241,16 @@ export class Tlb {
     if (!global || this.current.asid >= 0) {
       this.current.privateEntries.add(index);
       if (permissions & (1 << ACCESS_EXEC)) this.current.privateCode = true;
-    }
+    } else this.current.globalEntries.add(index);
+  }
+
+  /** An entry that makes room for another page becomes a victim, in the place of the oldest. */
+  private pushOut(at: number): void {
+    const w = this.words;
+    if (w[at] === -1 && w[at + 2] === -1 && w[at + 4] === -1) return;
+    const place = ((this.current.tlb + VICTIM) >> 2) + this.nextVictim * 8;
+    this.nextVictim = (this.nextVictim + 1) % VICTIM_ENTRIES;
+    w.copyWithin(place, at, at + 8);
   }
 
   private setTag(at: number, page: number, high: number, permitted: number): void {

@@ -1,0 +1,293 @@
+/* Work for a CPU: integer, SSE2 doubles, x87 and memory. No library is needed. */
+#include "kernels.h"
+
+#define MIX(h, v) ((h) = ((h) ^ (uint64_t)(v)) * 0x9e3779b97f4a7c15ull, (h) ^= (h) >> 29)
+
+static uint32_t random_state;
+static uint32_t next_random(void) {
+  random_state ^= random_state << 13;
+  random_state ^= random_state >> 17;
+  random_state ^= random_state << 5;
+  return random_state;
+}
+
+static uint8_t buffer[8 << 20];
+
+/* ---- integer ---- */
+
+static uint64_t sieve(void) {
+  enum { N = 2000000 };
+  uint64_t count = 0;
+  for (int round = 0; round < 6; round++) {
+    for (int i = 0; i < N; i++) buffer[i] = 1;
+    for (int i = 2; i * i < N; i++)
+      if (buffer[i])
+        for (int j = i * i; j < N; j += i) buffer[j] = 0;
+    for (int i = 2; i < N; i++) count += buffer[i];
+  }
+  return count;
+}
+
+static uint64_t crc(void) {
+  static uint32_t table[256];
+  for (uint32_t i = 0; i < 256; i++) {
+    uint32_t c = i;
+    for (int k = 0; k < 8; k++) c = c & 1 ? 0xedb88320u ^ (c >> 1) : c >> 1;
+    table[i] = c;
+  }
+  for (int i = 0; i < 1 << 20; i++) buffer[i] = (uint8_t)(i * 7 + (i >> 8));
+  uint32_t c = ~0u;
+  for (int round = 0; round < 40; round++)
+    for (int i = 0; i < 1 << 20; i++) c = table[(c ^ buffer[i]) & 255] ^ (c >> 8);
+  return ~c;
+}
+
+static uint64_t matrix(void) {
+  enum { N = 160 };
+  static int a[N][N], b[N][N], c[N][N];
+  uint64_t h = 0;
+  for (int i = 0; i < N; i++)
+    for (int j = 0; j < N; j++) a[i][j] = i * 3 + j, b[i][j] = i - j * 5;
+  for (int round = 0; round < 8; round++) {
+    for (int i = 0; i < N; i++)
+      for (int j = 0; j < N; j++) {
+        int sum = 0;
+        for (int k = 0; k < N; k++) sum += a[i][k] * b[k][j];
+        c[i][j] = sum;
+      }
+    for (int i = 0; i < N; i++) MIX(h, c[i][round]), a[i][round] ^= c[round][i];
+  }
+  return h;
+}
+
+static void sort_range(int *v, int low, int high) {
+  while (low < high) {
+    int pivot = v[(low + high) >> 1], i = low, j = high;
+    while (i <= j) {
+      while (v[i] < pivot) i++;
+      while (v[j] > pivot) j--;
+      if (i <= j) {
+        int t = v[i];
+        v[i++] = v[j];
+        v[j--] = t;
+      }
+    }
+    if (j - low < high - i) {
+      sort_range(v, low, j);
+      low = i;
+    } else {
+      sort_range(v, i, high);
+      high = j;
+    }
+  }
+}
+
+static uint64_t quicksort(void) {
+  enum { N = 400000 };
+  int *v = (int *)buffer;
+  uint64_t h = 0;
+  random_state = 2463534242u;
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < N; i++) v[i] = (int)next_random();
+    sort_range(v, 0, N - 1);
+    for (int i = 0; i < N; i += 997) MIX(h, v[i]);
+  }
+  return h;
+}
+
+static __attribute__((noinline)) uint64_t fibonacci(unsigned n) {
+  return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);
+}
+
+static uint64_t recursion(void) { return fibonacci(36); }
+
+static uint64_t hashmap(void) {
+  enum { SLOTS = 1 << 16 };
+  uint64_t *keys = (uint64_t *)buffer, *values = keys + SLOTS, h = 0;
+  random_state = 88172645u;
+  for (int round = 0; round < 12; round++) {
+    for (int i = 0; i < SLOTS; i++) keys[i] = 0;
+    for (int i = 0; i < SLOTS * 3 / 4; i++) {
+      uint64_t key = (next_random() % 200000) + 1;
+      unsigned slot = (unsigned)((key * 0x9e3779b97f4a7c15ull) >> 48) & (SLOTS - 1);
+      while (keys[slot] && keys[slot] != key) slot = (slot + 1) & (SLOTS - 1);
+      if (!keys[slot]) keys[slot] = key, values[slot] = 0;
+      values[slot] += i;
+    }
+    for (int i = 0; i < SLOTS; i++)
+      if (keys[i]) h += keys[i] * values[i];
+  }
+  return h;
+}
+
+/* A machine of a few instructions, run by a switch in a loop as byte-code interpreters are. */
+static uint64_t bytecode(void) {
+  enum { PUSH, ADD, MUL, DUP, LOAD, STORE, LESS, JUMPZ, JUMP, HALT };
+  static const int program[] = {
+      PUSH, 0, STORE, 0, PUSH, 1, STORE, 1,
+      LOAD, 0, PUSH, 3000000, LESS, JUMPZ, 32,
+      LOAD, 1, PUSH, 31, MUL, LOAD, 0, ADD, STORE, 1,
+      LOAD, 0, PUSH, 1, ADD, JUMP, 33, HALT, STORE, 0, JUMP, 8};
+  uint32_t stack[16], variables[2];
+  int sp = 0, pc = 0;
+  for (;;) switch (program[pc++]) {
+      case PUSH: stack[sp++] = (uint32_t)program[pc++]; break;
+      case ADD: sp--; stack[sp - 1] += stack[sp]; break;
+      case MUL: sp--; stack[sp - 1] *= stack[sp]; break;
+      case DUP: stack[sp] = stack[sp - 1]; sp++; break;
+      case LOAD: stack[sp++] = variables[program[pc++]]; break;
+      case STORE: variables[program[pc++]] = stack[--sp]; break;
+      case LESS: sp--; stack[sp - 1] = stack[sp - 1] < stack[sp]; break;
+      case JUMPZ: pc = stack[--sp] ? pc + 1 : program[pc]; break;
+      case JUMP: pc = program[pc]; break;
+      default: return variables[1];
+    }
+}
+
+/* ---- SSE2 doubles ---- */
+
+struct body {
+  double x, y, z, vx, vy, vz, mass;
+};
+
+static double inverse_root(double x) {
+  double r;
+  __asm__("sqrtsd %1, %0" : "=x"(r) : "x"(x));
+  return 1.0 / r;
+}
+
+static uint64_t bits_of(double value) {
+  union { double d; uint64_t u; } pun = {value};
+  return pun.u;
+}
+
+static uint64_t nbody(void) {
+  struct body b[5] = {
+      {0, 0, 0, 0, 0, 0, 39.47}, {4.84, -1.16, -0.10, 0.60, 2.81, -0.02, 0.037}, {8.34, 4.12, -0.4, -1.01, 1.82, 0.008, 0.011},
+      {12.89, -15.11, -0.22, 1.08, 0.86, -0.01, 0.0017}, {15.37, -25.9, 0.17, 0.97, 0.59, -0.03, 0.002}};
+  for (int step = 0; step < 400000; step++) {
+    for (int i = 0; i < 5; i++)
+      for (int j = i + 1; j < 5; j++) {
+        double dx = b[i].x - b[j].x, dy = b[i].y - b[j].y, dz = b[i].z - b[j].z;
+        double d2 = dx * dx + dy * dy + dz * dz;
+        double mag = 0.001 / d2 * inverse_root(d2);
+        b[i].vx -= dx * b[j].mass * mag, b[i].vy -= dy * b[j].mass * mag, b[i].vz -= dz * b[j].mass * mag;
+        b[j].vx += dx * b[i].mass * mag, b[j].vy += dy * b[i].mass * mag, b[j].vz += dz * b[i].mass * mag;
+      }
+    for (int i = 0; i < 5; i++) b[i].x += 0.001 * b[i].vx, b[i].y += 0.001 * b[i].vy, b[i].z += 0.001 * b[i].vz;
+  }
+  return bits_of(b[0].x + b[1].y + b[2].z);
+}
+
+static uint64_t mandelbrot(void) {
+  uint64_t total = 0;
+  for (int py = 0; py < 200; py++)
+    for (int px = 0; px < 300; px++) {
+      double cx = px / 100.0 - 2.0, cy = py / 100.0 - 1.0, x = 0, y = 0;
+      int i = 0;
+      for (; i < 500 && x * x + y * y < 4.0; i++) {
+        double t = x * x - y * y + cx;
+        y = 2 * x * y + cy;
+        x = t;
+      }
+      total += (uint64_t)i * (px ^ py);
+    }
+  return total;
+}
+
+static uint64_t double_matrix(void) {
+  enum { N = 160 };
+  static double a[N][N], b[N][N], c[N][N];
+  for (int i = 0; i < N; i++)
+    for (int j = 0; j < N; j++) a[i][j] = i * 0.5 + j, b[i][j] = (i - j) * 0.25;
+  for (int round = 0; round < 6; round++) {
+    for (int i = 0; i < N; i++)
+      for (int j = 0; j < N; j++) {
+        double sum = 0;
+        for (int k = 0; k < N; k++) sum += a[i][k] * b[k][j];
+        c[i][j] = sum;
+      }
+    for (int i = 0; i < N; i++) a[i][round] = c[round][i] * 0.001;
+  }
+  return bits_of(c[7][11] + c[N - 1][3]);
+}
+
+/* ---- x87 ---- */
+
+static uint64_t x87_mandelbrot(void) {
+  uint64_t total = 0;
+  for (int py = 0; py < 60; py++)
+    for (int px = 0; px < 90; px++) {
+      long double cx = px / 30.0L - 2.0L, cy = py / 30.0L - 1.0L, x = 0, y = 0;
+      int i = 0;
+      for (; i < 300 && x * x + y * y < 4.0L; i++) {
+        long double t = x * x - y * y + cx;
+        y = 2 * x * y + cy;
+        x = t;
+      }
+      total += (uint64_t)i * (px ^ py);
+    }
+  return total;
+}
+
+static uint64_t x87_series(void) {
+  long double sum = 0, root;
+  for (int i = 1; i < 200000; i++) {
+    long double x = i;
+    __asm__("fsqrt" : "=t"(root) : "0"(x));
+    sum += (i & 1 ? 1.0L : -1.0L) / (x * root + 0.5L);
+  }
+  return (uint64_t)(sum * 1e15L);
+}
+
+/* ---- memory ---- */
+
+static uint64_t copy_memory(void) {
+  uint64_t *from = (uint64_t *)buffer, *to = from + (4 << 17), h = 0;
+  for (int i = 0; i < 4 << 17; i++) from[i] = (uint64_t)i * 0x9e3779b97f4a7c15ull;
+  for (int round = 0; round < 40; round++) {
+    void *d = to, *s = from;
+    uint64_t n = 4 << 20;
+    __asm__ volatile("rep movsb" : "+D"(d), "+S"(s), "+c"(n) : : "memory");
+    MIX(h, to[round * 1001]);
+  }
+  return h;
+}
+
+static uint64_t stream(void) {
+  enum { N = 1 << 18 };
+  uint64_t *a = (uint64_t *)buffer, *b = a + N, *c = b + N, h = 0;
+  for (int i = 0; i < N; i++) a[i] = (uint64_t)i, b[i] = (uint64_t)i * 3;
+  for (int round = 0; round < 40; round++) {
+    for (int i = 0; i < N; i++) c[i] = a[i] + 3 * b[i];
+    for (int i = 0; i < N; i++) a[i] = c[i] ^ (uint64_t)round;
+    MIX(h, a[round * 1009]);
+  }
+  return h;
+}
+
+static uint64_t pointer_chase(void) {
+  enum { N = 1 << 19 };
+  uint32_t *next = (uint32_t *)buffer;
+  for (uint32_t i = 0; i < N; i++) next[i] = i;
+  random_state = 362436069u;
+  for (uint32_t i = N - 1; i > 0; i--) {
+    uint32_t j = next_random() % i, t = next[i];
+    next[i] = next[j];
+    next[j] = t;
+  }
+  uint32_t at = 0;
+  for (int i = 0; i < 12000000; i++) at = next[at];
+  return at;
+}
+
+const struct kernel kernels[] = {
+    {"integer", "sieve", sieve},       {"integer", "crc", crc},
+    {"integer", "matrix", matrix},     {"integer", "quicksort", quicksort},
+    {"integer", "recursion", recursion}, {"integer", "hashmap", hashmap},
+    {"integer", "bytecode", bytecode}, {"sse2", "n-body", nbody},
+    {"sse2", "mandelbrot", mandelbrot}, {"sse2", "matrix", double_matrix},
+    {"x87", "mandelbrot", x87_mandelbrot}, {"x87", "series", x87_series},
+    {"memory", "copy", copy_memory},   {"memory", "stream", stream},
+    {"memory", "chase", pointer_chase}};
+const int kernel_count = sizeof kernels / sizeof kernels[0];
