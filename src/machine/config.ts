@@ -1,0 +1,159 @@
+/** What a machine is made of: a plain object that can be sent to the machine's own thread. */
+
+export type SerialConfig = 'connected' | 'none';
+
+export interface NamedFile {
+  /** For error messages. */
+  readonly name: string;
+  readonly data: Uint8Array;
+}
+
+export interface RtcConfig {
+  /** Time at power-on: the host's, in UTC or local time, or seconds since 1970-01-01 00:00. */
+  readonly base: 'utc' | 'localtime' | number;
+  /** `vm` follows the machine's virtual clock, `host` the host's. */
+  readonly clock: 'host' | 'vm';
+}
+
+export interface IcountConfig {
+  /** An instruction lasts 2^shift nanoseconds; `auto` lets the machine choose. */
+  readonly shift: number | 'auto';
+  /** An idle machine waits in host time; otherwise its clock jumps to the next event. */
+  readonly sleep: boolean;
+}
+
+export interface MachineConfig {
+  readonly machine: 'pc';
+  /** As after QEMU's `-cpu`: `model,+feature,-feature,property=value`. */
+  readonly cpu: string;
+  /** Bytes of RAM, a whole number of MiB. */
+  readonly memory: number;
+  readonly accel: 'jit' | 'interp';
+  /** Time derived from counted instructions, or null for host time. */
+  readonly icount: IcountConfig | null;
+  readonly rtc: RtcConfig;
+  readonly kernel: NamedFile | null;
+  readonly initrd: NamedFile | null;
+  /** Kernel command line. */
+  readonly append: string;
+  /** Firmware image, whose size is a multiple of 64 KiB. */
+  readonly bios: NamedFile | null;
+  /** One per serial port, COM1 first, at most four; `none` leaves the port out. */
+  readonly serials: readonly SerialConfig[];
+  /** Port that prints what is written to it. */
+  readonly debugcon: { readonly iobase: number } | null;
+  /** Port that ends the machine with a status. */
+  readonly debugExit: { readonly iobase: number; readonly iosize: number } | null;
+  /** 16 bytes in text order, for SMBIOS. */
+  readonly uuid: Uint8Array | null;
+  readonly hpet: boolean;
+  /** A reset ends the machine. */
+  readonly noReboot: boolean;
+  /** Power-off pauses the machine instead of ending it. */
+  readonly noShutdown: boolean;
+  readonly startPaused: boolean;
+  /** Categories of `-d` that are passed on. */
+  readonly trace: readonly string[];
+}
+
+export const MIB = 2 ** 20;
+export const MAX_SERIALS = 4;
+export const DEFAULT_MEMORY = 128 * MIB;
+
+const DEFAULTS: MachineConfig = {
+  machine: 'pc', cpu: 'max', memory: DEFAULT_MEMORY, accel: 'jit', icount: null,
+  rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
+  serials: ['connected'], debugcon: null, debugExit: null, uuid: null, hpet: true,
+  noReboot: false, noShutdown: false, startPaused: false, trace: [],
+};
+
+/** A value that cannot be used; `field` names the member of the configuration. */
+export class ConfigError extends Error {
+  readonly field: keyof MachineConfig;
+
+  constructor(field: keyof MachineConfig, why: string) {
+    super(`${field}: ${why}`);
+    this.field = field;
+  }
+}
+
+/** Fills in what was left out and checks what was given. @throws ConfigError */
+export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
+  for (const name of Object.keys(given)) {
+    if (!Object.hasOwn(DEFAULTS, name)) {
+      throw new ConfigError(name as keyof MachineConfig, 'no such setting');
+    }
+  }
+  const set = Object.entries(given).filter(([, value]) => value !== undefined);
+  const config: MachineConfig = { ...DEFAULTS, ...Object.fromEntries(set) };
+  checkChoices(config);
+  checkMemory(config.memory);
+  checkIcount(config.icount);
+  checkRtc(config.rtc);
+  checkPorts(config);
+  checkFiles(config);
+  return config;
+}
+
+function checkChoices({ machine, cpu, accel, serials, uuid }: MachineConfig): void {
+  if (machine !== 'pc') throw new ConfigError('machine', `"${String(machine)}" is not known`);
+  if (accel !== 'jit' && accel !== 'interp') {
+    throw new ConfigError('accel', `"${String(accel)}" is not one of jit, interp`);
+  }
+  if (typeof cpu !== 'string') throw new ConfigError('cpu', 'not a text');
+  if (!Array.isArray(serials) || serials.length > MAX_SERIALS) {
+    throw new ConfigError('serials', `at most ${MAX_SERIALS} serial ports`);
+  }
+  for (const serial of serials) {
+    if (serial !== 'connected' && serial !== 'none') {
+      throw new ConfigError('serials', `"${String(serial)}" is not one of connected, none`);
+    }
+  }
+  if (uuid !== null && uuid.length !== 16) throw new ConfigError('uuid', 'not 16 bytes');
+}
+
+function checkMemory(memory: number): void {
+  if (!Number.isSafeInteger(memory) || memory < MIB || memory % MIB !== 0) {
+    throw new ConfigError('memory', `${memory} bytes is not a whole number of MiB from 1 up`);
+  }
+}
+
+function checkIcount(icount: IcountConfig | null): void {
+  if (icount === null || icount.shift === 'auto') return;
+  const { shift } = icount;
+  if (!Number.isInteger(shift) || shift < 0 || shift > 10) {
+    throw new ConfigError('icount', `shift ${shift} is not a number from 0 to 10, nor auto`);
+  }
+}
+
+function checkRtc({ base, clock }: RtcConfig): void {
+  if (clock !== 'host' && clock !== 'vm') {
+    throw new ConfigError('rtc', `clock "${String(clock)}" is not one of host, vm`);
+  }
+  if (base !== 'utc' && base !== 'localtime' && !Number.isFinite(base)) {
+    throw new ConfigError('rtc', `base "${base}" is not a time`);
+  }
+}
+
+function checkPorts({ debugcon, debugExit }: MachineConfig): void {
+  const check = (field: 'debugcon' | 'debugExit', base: number, size: number): void => {
+    if (!Number.isInteger(base) || base < 0 || base + size > 0x10000) {
+      throw new ConfigError(field, `iobase ${base} is not a port number`);
+    }
+  };
+  if (debugcon !== null) check('debugcon', debugcon.iobase, 1);
+  if (debugExit === null) return;
+  const { iobase, iosize } = debugExit;
+  if (![1, 2, 4].includes(iosize)) {
+    throw new ConfigError('debugExit', `iosize ${iosize} is not one of 1, 2, 4`);
+  }
+  check('debugExit', iobase, iosize);
+}
+
+function checkFiles({ kernel, initrd, bios, append }: MachineConfig): void {
+  if (kernel === null && initrd !== null) throw new ConfigError('initrd', 'needs a kernel');
+  if (kernel === null && append !== '') throw new ConfigError('append', 'needs a kernel');
+  if (bios !== null && (bios.data.length === 0 || bios.data.length % 0x10000 !== 0)) {
+    throw new ConfigError('bios', `${bios.name}: size is not a multiple of 64 KiB`);
+  }
+}
