@@ -1,4 +1,12 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
+import type { CharBackend } from './interfaces.ts';
+
+/** Host ends of the machine's byte streams, as `createMachine` needs them beside the configuration. */
+export interface MachineIo {
+  /** One per serial port of the configuration; null where it says `none`. */
+  readonly serials: readonly (CharBackend | null)[];
+  readonly debugcon: CharBackend | null;
+}
 
 export type SerialConfig = 'connected' | 'none';
 
