@@ -19,6 +19,8 @@ export interface Isa {
   readonly name: string;
   readonly globals: readonly Global[];
   readonly helpers: readonly Helper[];
+  /** The register that points to the stack: accesses through it stay on one page for long. */
+  readonly stackPointer?: Global;
   /**
    * Translates one block: instructions from `code.offset` on, until one that ends it,
    * `maxInsns`, or the end of the page. Ends with exactly one exit. When the first

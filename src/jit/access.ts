@@ -5,7 +5,7 @@
 import { F32, F64, I32, I64, NONE, OPS, V128 } from '../ir/ops.ts';
 import { CTL_FAULT } from '../ir/vcpu-block.ts';
 import {
-  CALL, ELSE, END, I32_LOAD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_SHR_U, IF, typeByte, VOID,
+  CALL, ELSE, END, I32_LOAD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LT_U, I64_SHR_U, I64_SUB, IF, typeByte, VOID,
 } from './wasm.ts';
 import type { Code } from './wasm.ts';
 import {
@@ -64,9 +64,20 @@ export interface AccessContext {
   readonly tlb: number;
   /** Function index of the slow path of that name. */
   slow(name: string): number;
-  /** Emits what happens when the access has faulted (never falls through). */
-  fault(): void;
+  /** Emits what happens when the access has faulted, inside `depth` conditionals (never falls through). */
+  fault(depth: number): void;
+  /** Locals that remember the page this access went to last, when it is likely to stay there. */
+  readonly page?: PageLocals | undefined;
 }
+
+/** i64 locals: a page's virtual address, and what makes an address in this memory of one in it. */
+export interface PageLocals {
+  readonly tag: number;
+  readonly addend: number;
+}
+
+/** Tag that no access of a guest matches: the middle of the non-canonical addresses. */
+export const NO_PAGE_HIGH = 0x80000000 | 0;
 
 /** [integer type, reinterpretation of a loaded integer, of a value to store] for float accesses. */
 const FLOAT_BITS: Record<number, readonly [number, number, number]> = {
@@ -96,58 +107,96 @@ function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): voi
   c.op(I64_EQ);
 }
 
-function emitHostAddress(c: Code, ctx: AccessContext): void {
-  c.get(ctx.entry);
-  c.memory(I64_LOAD, TLB_ADDEND);
-  c.get(ctx.address);
-  c.op(I64_ADD);
-}
-
-function emitFaultCheck(c: Code, ctx: AccessContext): void {
+function emitFaultCheck(c: Code, ctx: AccessContext, depth: number): void {
   c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
   c.if(false);
-  ctx.fault();
+  ctx.fault(depth);
   c.end();
+}
+
+/**
+ * The access by the remembered page, else by the TLB, which is then remembered, else the slow path.
+ * `direct` emits the access itself, the host address being on the stack.
+ */
+function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, slow: () => void): void {
+  const c = ctx.code;
+  const { page } = ctx;
+  const begin = (): void => {
+    c.hint(true);
+    c.op(IF);
+    c.op(info.store ? VOID : typeByte(info.type));
+  };
+  if (page) {
+    c.get(ctx.address);
+    c.get(page.tag);
+    c.op(I64_SUB);
+    c.i64(4096 - info.bytes + 1);
+    c.op(I64_LT_U);
+    begin();
+    c.get(page.addend);
+    c.get(ctx.address);
+    c.op(I64_ADD);
+    direct();
+    c.op(ELSE);
+  }
+  emitProbe(c, ctx, info.tag, info.bytes);
+  begin();
+  c.get(ctx.entry);
+  c.memory(I64_LOAD, TLB_ADDEND);
+  if (page) {
+    c.tee(page.addend);
+    c.get(ctx.address);
+    c.i64(-4096);
+    c.op(I64_AND);
+    c.set(page.tag);
+  }
+  c.get(ctx.address);
+  c.op(I64_ADD);
+  direct();
+  c.op(ELSE);
+  slow();
+  // Inside the probe's conditional, the page's if there is one, and the check's own.
+  emitFaultCheck(c, ctx, page ? 3 : 2);
+  c.op(END);
+  if (page) c.op(END);
 }
 
 /** Load from the address in `ctx.address`; leaves the value on the stack. */
 export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
   const c = ctx.code;
-  emitProbe(c, ctx, info.tag, info.bytes);
-  c.hint(true);
-  c.op(IF);
-  c.op(typeByte(info.type));
-  emitHostAddress(c, ctx);
-  c.memory(info.wasm, 0);
-  c.op(ELSE);
-  c.get(ctx.address);
-  c.i32(info.kind);
   const float = FLOAT_BITS[info.type];
   const type = float ? float[0] : info.type;
-  c.call(CALL, ctx.slow(type === I32 ? 'load32' : type === I64 ? 'load64' : 'loadv'));
-  if (float) c.op(float[1]);
-  emitFaultCheck(c, ctx);
-  c.op(END);
+  emitAccess(
+    ctx,
+    info,
+    () => c.memory(info.wasm, 0),
+    () => {
+      c.get(ctx.address);
+      c.i32(info.kind);
+      c.call(CALL, ctx.slow(type === I32 ? 'load32' : type === I64 ? 'load64' : 'loadv'));
+      if (float) c.op(float[1]);
+    },
+  );
 }
 
-/** Store to the address in `ctx.address`; `value` leaves the value on the stack and may run twice. */
+/** Store to the address in `ctx.address`; `value` leaves the value on the stack and is emitted twice or more. */
 export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => void): void {
   const c = ctx.code;
-  emitProbe(c, ctx, info.tag, info.bytes);
-  c.hint(true);
-  c.op(IF);
-  c.op(VOID);
-  emitHostAddress(c, ctx);
-  value();
-  c.memory(info.wasm, 0);
-  c.op(ELSE);
-  c.get(ctx.address);
-  value();
   const float = FLOAT_BITS[info.type];
-  if (float) c.op(float[2]);
   const type = float ? float[0] : info.type;
-  c.i32(info.kind);
-  c.call(CALL, ctx.slow(type === I32 ? 'store32' : type === I64 ? 'store64' : 'storev'));
-  emitFaultCheck(c, ctx);
-  c.op(END);
+  emitAccess(
+    ctx,
+    info,
+    () => {
+      value();
+      c.memory(info.wasm, 0);
+    },
+    () => {
+      c.get(ctx.address);
+      value();
+      if (float) c.op(float[2]);
+      c.i32(info.kind);
+      c.call(CALL, ctx.slow(type === I32 ? 'store32' : type === I64 ? 'store64' : 'storev'));
+    },
+  );
 }

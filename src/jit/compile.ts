@@ -21,7 +21,8 @@ import {
   CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
-import { SLOW_IMPORTS } from './access.ts';
+import { NO_PAGE_HIGH, SLOW_IMPORTS } from './access.ts';
+import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import {
@@ -62,6 +63,8 @@ export interface CompilerOptions {
   readonly helpers: readonly Helper[];
   /** Count every block exactly (instruction-counted clock) instead of loops only. */
   readonly exactCount: boolean;
+  /** Number of the global that points to the stack, -1 = none. */
+  readonly stackPointer: number;
 }
 
 /** Control constructs around the place being emitted, innermost last. */
@@ -86,6 +89,9 @@ export class RegionCompiler implements Surroundings {
   private faultNumber = 0;
   private conditionals = 0;
   tlb = 0;
+  readonly stackPointer: number;
+  /** Of reads and of writes; made when first needed. */
+  private stackPages: (PageLocals | null)[] = [null, null];
 
   constructor(options: CompilerOptions, module: ModuleWriter) {
     this.options = options;
@@ -93,6 +99,7 @@ export class RegionCompiler implements Surroundings {
     this.globalLocals = new Int32Array(options.globals.length);
     this.used = new Uint8Array(options.globals.length);
     this.written = new Uint8Array(options.globals.length);
+    this.stackPointer = options.stackPointer;
     this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers);
   }
 
@@ -109,6 +116,19 @@ export class RegionCompiler implements Surroundings {
 
   helper(helper: Helper): number {
     return this.module.import(`h${helper.index}`, helper.params, helper.result);
+  }
+
+  stackPage(store: boolean): PageLocals {
+    return this.stackPages[store ? 1 : 0]!;
+  }
+
+  /** Locals that remember the stack's page, naming none at first. */
+  private newPage(): PageLocals {
+    const c = this.code;
+    const page = { tag: c.local(I64), addend: c.local(I64) };
+    c.i64(0, NO_PAGE_HIGH);
+    c.set(page.tag);
+    return page;
   }
 
   globalLocal(global: number): number {
@@ -209,6 +229,7 @@ export class RegionCompiler implements Surroundings {
     this.reload();
     this.labels = [];
     this.conditionals = 0;
+    this.stackPages = [this.newPage(), this.newPage()];
     c.block(BLOCK);
     this.emitTree(region.nodes[0]!);
     c.end();

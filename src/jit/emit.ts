@@ -11,7 +11,7 @@ import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts'
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
 import { ACCESS, emitLoad, emitStore } from './access.ts';
-import type { AccessContext } from './access.ts';
+import type { AccessContext, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
 import { CALL, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from './wasm.ts';
@@ -35,6 +35,10 @@ export interface Surroundings {
   spill(): void;
   reload(): void;
   readonly tlb: number;
+  /** Global that points to the stack, or -1. */
+  readonly stackPointer: number;
+  /** Locals for the stack's page. */
+  stackPage(store: boolean): PageLocals;
 }
 
 /** Pools of locals that blocks of one function share. */
@@ -266,7 +270,24 @@ export class BlockEmitter {
     }
   }
 
-  private accessContext(): AccessContext {
+  /** The stack is where accesses stay on one page: they remember it. */
+  private pageFor(address: number, store: boolean): PageLocals | undefined {
+    const pointer = this.around.stackPointer;
+    if (pointer < 0 || !this.isNear(address, pointer, 3)) return undefined;
+    return this.around.stackPage(store);
+  }
+
+  /** Is the value the global plus or minus constants? */
+  private isNear(value: number, global: number, depth: number): boolean {
+    const w = this.words;
+    const at = value * STRIDE;
+    const op = w[at]!;
+    if (op === Op.getg64) return w[at + 1] === global;
+    if (depth === 0 || (op !== Op.add64 && op !== Op.sub64)) return false;
+    return w[w[at + 2]! * STRIDE] === Op.const64 && this.isNear(w[at + 1]!, global, depth - 1);
+  }
+
+  private accessContext(value: number, store: boolean): AccessContext {
     if (this.address === NO_LOCAL) {
       this.address = this.code.local(I64);
       this.entry = this.code.local(I64);
@@ -278,14 +299,15 @@ export class BlockEmitter {
       entry: this.entry,
       tlb: around.tlb,
       slow: (name) => around.slow(name),
-      fault: () => around.fault(2), // within the access's own `if` and that of the check
+      fault: (depth) => around.fault(depth),
+      page: this.pageFor(value, store),
     };
   }
 
   private emitMemory(i: number): void {
     const at = i * STRIDE;
     const info = ACCESS[this.words[at]!]!;
-    const ctx = this.accessContext();
+    const ctx = this.accessContext(this.words[at + 1]!, info.store);
     if (!info.store) {
       this.pushValue(this.words[at + 1]!);
       this.code.set(ctx.address);

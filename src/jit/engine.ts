@@ -153,7 +153,7 @@ export class Engine implements EngineServices {
       () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow() }, isaRuntime,
     );
     this.queue = options.compile
-      ? new RegionQueue(this, { globals, helpers, exactCount: options.exactCount }, this.runtime.imports)
+      ? new RegionQueue(this, { globals, helpers, exactCount: options.exactCount, stackPointer: options.isa.stackPointer?.index ?? -1 }, this.runtime.imports)
       : null;
     this.reserveCells();
     options.physical.onCodeWrite = (host, length) => {

@@ -87,7 +87,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   return {
     globalLocal: (global) => global + 1,
     basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never,
-    tlb: 0,
+    tlb: 0, stackPointer: -1, stackPage: never,
   };
 }
 

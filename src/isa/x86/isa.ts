@@ -6,7 +6,7 @@ import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { LEAVE_SINGLE_STEP } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
-import { X86_GLOBALS } from './state.ts';
+import { G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 
@@ -71,5 +71,6 @@ export const X86_ISA: Isa = {
   name: 'x86',
   globals: X86_GLOBALS,
   helpers: X86_HELPERS,
+  stackPointer: G[4]!,
   translate,
 };
