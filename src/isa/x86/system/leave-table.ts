@@ -1,0 +1,194 @@
+/** What to do for each reason for which translated code leaves, by its number. */
+import { EXIT_ISA } from '../../../ir/vcpu-block.ts';
+import * as L from '../leave.ts';
+import { CR0, OP0, OP1 } from '../state.ts';
+import type { Control } from './control.ts';
+import {
+  BP, CR0_NE, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT,
+} from './core.ts';
+import type { Cpuid } from './cpuid.ts';
+import { SOURCE_ICEBP, SOURCE_SOFTWARE } from './exceptions.ts';
+import { swapgs, syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
+import { farTransfer } from './far.ts';
+import { farReturn, iret } from './iret.ts';
+import * as misc from './misc.ts';
+import { AS_CURRENT } from './mmu.ts';
+import type { Msrs } from './msr.ts';
+import type { Parts } from './parts.ts';
+import type { Ports } from './ports.ts';
+import type { Strings } from './strings.ts';
+import type { XSave } from './xsave.ts';
+
+/** All parts of the system code. */
+export interface AllParts extends Parts {
+  readonly control: Control;
+  readonly msrs: Msrs;
+  readonly cpuid: Cpuid;
+  readonly ports: Ports;
+  readonly strings: Strings;
+  readonly xsave: XSave;
+  /** x87 error with CR0.NE clear: the board's IRQ 13. */
+  fpuError(): void;
+}
+
+/** @param arg the exit's argument  @param size operand size in bytes */
+export type Handler = (p: AllParts, arg: number, size: number) => void;
+
+/** The exit's pc is the instruction's own, not the next one's. */
+export const AT_INSTRUCTION = 1;
+/** No single-step trap follows: the handler has delivered an event, or the rules say so. */
+export const NO_TRAP = 2;
+
+export interface Entry {
+  readonly handle: Handler;
+  readonly flags: number;
+}
+
+export const TABLE: Entry[] = [];
+
+function on(reason: number, handle: Handler, flags = 0): void {
+  TABLE[reason - EXIT_ISA] = { handle, flags };
+}
+
+/** Has this exception an error code (always 0 when it does not come from system code)? */
+const HAS_ERROR_CODE = (1 << 8) | (0x1f << 10) | (1 << 17);
+
+const field = (arg: number, shift: number, mask: number): number => (arg >> shift) & mask;
+
+// Exceptions and software interrupts.
+on(L.LEAVE_EXCEPTION, ({ core }, arg) => {
+  const vector = arg >> 8;
+  core.fault(vector, (HAS_ERROR_CODE >> vector) & 1 ? 0 : NO_ERROR_CODE);
+}, AT_INSTRUCTION);
+on(L.LEAVE_SEGMENT_FAULT, ({ core }, arg) => {
+  core.fault(field(arg, 8, 7) === 2 ? SS_FAULT : GP, 0);
+}, AT_INSTRUCTION);
+on(L.LEAVE_FPU_ERROR, (p) => {
+  if (p.core.get(CR0) & CR0_NE) p.core.fault(MF, NO_ERROR_CODE);
+  p.fpuError();
+}, AT_INSTRUCTION);
+on(L.LEAVE_INT, ({ events }, arg) => events.software((arg >> 8) & 0xff), NO_TRAP);
+on(L.LEAVE_INT3, ({ events }) => events.deliver(BP, NO_ERROR_CODE, SOURCE_SOFTWARE), NO_TRAP);
+on(L.LEAVE_INTO, ({ core, events }, arg) => {
+  core.movePc(arg & 15);
+  events.deliver(OF_TRAP, NO_ERROR_CODE, SOURCE_SOFTWARE);
+}, AT_INSTRUCTION | NO_TRAP);
+on(L.LEAVE_INT1, ({ events }) => events.deliver(DB, NO_ERROR_CODE, SOURCE_ICEBP), NO_TRAP);
+on(L.LEAVE_SINGLE_STEP, ({ core, events }, arg) => {
+  if (arg & (1 << 8)) core.setPc(core.get(OP0), core.get(OP0 + 4));
+  events.singleStep();
+}, NO_TRAP);
+
+// Waiting.
+on(L.LEAVE_HLT, ({ core }) => misc.halt(core));
+on(L.LEAVE_MWAIT, ({ core }) => misc.halt(core));
+on(L.LEAVE_MONITOR, ({ core, mmu }) => {
+  core.requireSupervisor();
+  mmu.probeRead(core.get(OP0), core.get(OP0 + 4), 1, AS_CURRENT);
+});
+
+// Identification, model-specific registers, time.
+on(L.LEAVE_CPUID, ({ cpuid }) => cpuid.execute());
+on(L.LEAVE_RDMSR, ({ core, msrs }) => {
+  core.requireSupervisor();
+  if (!msrs.read(core.regLow(1))) core.gp();
+  const { low, high } = core;
+  core.setReg(0, low, 0);
+  core.setReg(2, high, 0);
+});
+on(L.LEAVE_WRMSR, ({ core, msrs }) => {
+  core.requireSupervisor();
+  if (!msrs.write(core.regLow(1), core.regLow(0), core.regLow(2))) core.gp();
+});
+on(L.LEAVE_RDTSC, ({ core }) => misc.readTsc(core, false));
+on(L.LEAVE_RDTSCP, ({ core }) => misc.readTsc(core, true));
+on(L.LEAVE_RDPMC, ({ core }) => core.gp());
+on(L.LEAVE_RDRAND, ({ core }, arg, size) => misc.random(core, field(arg, 8, 15), size));
+
+// Ports and strings.
+on(L.LEAVE_IN, ({ core, ports }, _, size) => ports.input(core.get(OP0) & 0xffff, size));
+on(L.LEAVE_OUT, ({ core, ports }, _, size) => ports.output(core.get(OP0) & 0xffff, size));
+on(L.LEAVE_INS, ({ core, strings }, arg, size) => {
+  if (!strings.portInput((arg & 0x100) !== 0, size, field(arg, 9, 3))) core.movePc(-core.insnLength);
+});
+on(L.LEAVE_OUTS, ({ core, strings }, arg, size) => {
+  if (!strings.portOutput((arg & 0x100) !== 0, size, field(arg, 9, 3))) core.movePc(-core.insnLength);
+});
+on(L.LEAVE_REP, ({ core, strings }, arg, size) => {
+  const complete = strings.repeat(field(arg, 8, 7), (arg & (1 << 11)) !== 0, size, field(arg, 12, 3));
+  if (!complete) core.movePc(-core.insnLength);
+});
+
+// Control and debug registers, translations.
+on(L.LEAVE_READ_CR, ({ control }, arg) => control.read(field(arg, 8, 15), field(arg, 12, 15)));
+on(L.LEAVE_WRITE_CR, ({ control }, arg) => control.write(field(arg, 8, 15), field(arg, 12, 15)));
+on(L.LEAVE_READ_DR, ({ control }, arg) => control.readDebug(field(arg, 8, 15), field(arg, 12, 15)));
+on(L.LEAVE_WRITE_DR, ({ control }, arg) => control.writeDebug(field(arg, 8, 15), field(arg, 12, 15)));
+on(L.LEAVE_CLTS, ({ control }) => control.clts());
+on(L.LEAVE_LMSW, ({ core, control }) => control.lmsw(core.get(OP0)));
+on(L.LEAVE_INVLPG, ({ core, control }) => control.invlpg(core.get(OP0), core.get(OP0 + 4)));
+on(L.LEAVE_INVPCID, ({ core, control }) => {
+  control.invpcid(core.get(OP0), core.get(OP0 + 4), core.get(OP1), core.get(OP1 + 4));
+});
+on(L.LEAVE_WBINVD, ({ core }) => core.requireSupervisor());
+on(L.LEAVE_XGETBV, ({ control }) => control.xgetbv());
+on(L.LEAVE_XSETBV, ({ control }) => control.xsetbv());
+on(L.LEAVE_XSAVE, ({ core, xsave }, arg, size) => {
+  xsave.execute(field(arg, 8, 15), core.get(OP0), core.get(OP0 + 4), size === 8);
+});
+on(L.LEAVE_LDMXCSR, ({ core }) => misc.loadMxcsr(core));
+
+// Descriptor tables and segments.
+on(L.LEAVE_LGDT, ({ core, mmu }, _, size) => misc.loadTable(core, mmu, ...misc.GDT, size));
+on(L.LEAVE_LIDT, ({ core, mmu }, _, size) => misc.loadTable(core, mmu, ...misc.IDT, size));
+on(L.LEAVE_SGDT, ({ core, mmu }) => misc.storeTable(core, mmu, ...misc.GDT));
+on(L.LEAVE_SIDT, ({ core, mmu }) => misc.storeTable(core, mmu, ...misc.IDT));
+on(L.LEAVE_LLDT, ({ core, segs }) => {
+  core.requireSupervisor();
+  segs.loadLdt(core.get(OP0) & 0xffff);
+});
+on(L.LEAVE_LTR, ({ core, segs }) => {
+  core.requireSupervisor();
+  segs.loadTask(core.get(OP0) & 0xffff);
+});
+on(L.LEAVE_LAR, ({ core, segs }, arg, size) => segs.lar(core.get(OP0) & 0xffff, field(arg, 8, 15), size));
+on(L.LEAVE_LSL, ({ core, segs }, arg, size) => segs.lsl(core.get(OP0) & 0xffff, field(arg, 8, 15), size));
+on(L.LEAVE_VERR, ({ core, segs }) => segs.verify(core.get(OP0) & 0xffff, false));
+on(L.LEAVE_VERW, ({ core, segs }) => segs.verify(core.get(OP0) & 0xffff, true));
+on(L.LEAVE_LOAD_SEG, (p, arg, size) => {
+  misc.loadSegment(p, field(arg, 8, 7), p.core.get(OP0), arg & (1 << 11) ? size : 0);
+});
+on(L.LEAVE_LOAD_FAR, (p, arg, size) => misc.loadFar(p, field(arg, 8, 7), field(arg, 12, 15), size));
+on(L.LEAVE_FSGSBASE, ({ core }, arg, size) => misc.fsGsBase(core, field(arg, 8, 3), field(arg, 12, 15), size));
+on(L.LEAVE_SWAPGS, swapgs);
+
+// Transfers.
+on(L.LEAVE_FAR_JUMP, (p, _, size) => {
+  farTransfer(p, false, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
+});
+on(L.LEAVE_FAR_CALL, (p, _, size) => {
+  farTransfer(p, true, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
+});
+on(L.LEAVE_FAR_RET, (p, _, size) => farReturn(p, size, p.core.get(OP0) & 0xffff));
+on(L.LEAVE_IRET, (p, _, size) => iret(p, size));
+on(L.LEAVE_SYSCALL, syscall, NO_TRAP);
+on(L.LEAVE_SYSRET, (p, _, size) => sysret(p, size === 8));
+on(L.LEAVE_SYSENTER, sysenter, NO_TRAP);
+on(L.LEAVE_SYSEXIT, (p, _, size) => sysexit(p, size === 8));
+on(L.LEAVE_RSM, ({ core }) => core.ud());
+
+// Flags.
+on(L.LEAVE_CLI, ({ core }) => misc.cli(core));
+on(L.LEAVE_STI, ({ core }) => misc.sti(core));
+on(L.LEAVE_POPF, ({ core }, _, size) => misc.popf(core, size));
+on(L.LEAVE_PUSHF_V86, ({ core }) => core.gp());
+on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
+on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
+
+// Arithmetic and frames.
+on(L.LEAVE_DIV, ({ core }, arg) => {
+  misc.divide(core, (arg & 0x100) !== 0);
+  core.movePc(arg & 15);
+}, AT_INSTRUCTION);
+on(L.LEAVE_BOUND, ({ core, mmu }, _, size) => misc.bound(core, mmu, size));
+on(L.LEAVE_ENTER, (p, _, size) => misc.enter(p, size));

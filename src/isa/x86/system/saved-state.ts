@@ -1,0 +1,144 @@
+/**
+ * A vCPU's state in the form that outlives the way it is run: named fields, 64-bit registers
+ * as bigints, condition codes as plain EFLAGS. A new field needs a default when it is missing.
+ */
+import { CTL_PC } from '../../../ir/vcpu-block.ts';
+import type { DeviceState, StateValue } from '../../../machine/interfaces.ts';
+import {
+  CPL, CR0, CR2, CR3, CR4, DR, DR6, DR7, EFER, FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP,
+  GDTR_BASE, GDTR_LIMIT, GPR, GPR_NAMES, HALTED, IDTR_BASE, IDTR_LIMIT, INTERRUPT_SHADOW, MSR_CSTAR,
+  MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_MISC_ENABLE, MSR_PAT, MSR_SFMASK, MSR_STAR, MSR_SYSENTER_CS,
+  MSR_SYSENTER_EIP, MSR_SYSENTER_ESP, MSR_TSC_AUX, MSR_XSS, MXCSR, NMI_BLOCKED, SEG_ATTR, SEG_BASE,
+  SEG_LIMIT, SEG_SELECTOR, XCR0, XMM, YMM_HIGH,
+} from '../state.ts';
+import type { Core } from './core.ts';
+import type { Mmu } from './mmu.ts';
+import type { Msrs } from './msr.ts';
+
+export const STATE_VERSION = 1;
+
+const BIG: Record<string, number> = {
+  rip: CTL_PC,
+  ...Object.fromEntries(GPR_NAMES.map((name, i) => [name, GPR + 8 * i])),
+  cr0: CR0, cr2: CR2, cr3: CR3, cr4: CR4, efer: EFER, xcr0: XCR0, xss: MSR_XSS,
+  dr0: DR, dr1: DR + 8, dr2: DR + 16, dr3: DR + 24, dr6: DR6, dr7: DR7,
+  gdtBase: GDTR_BASE, idtBase: IDTR_BASE, star: MSR_STAR, lstar: MSR_LSTAR, cstar: MSR_CSTAR,
+  sfmask: MSR_SFMASK, kernelGsBase: MSR_KERNEL_GS_BASE, sysenterCs: MSR_SYSENTER_CS,
+  sysenterEsp: MSR_SYSENTER_ESP, sysenterEip: MSR_SYSENTER_EIP, tscAux: MSR_TSC_AUX, pat: MSR_PAT,
+  miscEnable: MSR_MISC_ENABLE, fip: FIP, fdp: FDP,
+};
+
+const WORD: Record<string, number> = {
+  gdtLimit: GDTR_LIMIT, idtLimit: IDTR_LIMIT, interruptShadow: INTERRUPT_SHADOW, halted: HALTED,
+  nmiBlocked: NMI_BLOCKED, cpl: CPL, fcw: FCW, fsw: FSW, ftop: FTOP, fop: FOP, mxcsr: MXCSR,
+};
+
+const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
+
+const BYTES: Record<string, readonly [offset: number, length: number]> = {
+  x87: [FPREG, 128], x87Empty: [FTAG, 8], xmm: [XMM, 256], ymmHigh: [YMM_HIGH, 256],
+};
+
+/** State of the vCPU object that has no place in the state block. */
+export interface Pending {
+  nmi: boolean;
+  intr: boolean;
+  waitForSipi: boolean;
+  shutdown: boolean;
+}
+
+export function saveState(core: Core, mmu: Mmu, msrs: Msrs, pending: Pending): DeviceState {
+  const fields: { [name: string]: StateValue } = {};
+  for (const [name, offset] of Object.entries(BIG)) fields[name] = core.getBigUnsigned(offset);
+  for (const [name, offset] of Object.entries(WORD)) fields[name] = core.get(offset) >>> 0;
+  for (const [name, [offset, length]] of Object.entries(BYTES)) {
+    fields[name] = core.u8.slice(core.base + offset, core.base + offset + length);
+  }
+  fields.rflags = BigInt(core.readFlags() >>> 0);
+  fields.fcs = core.view.getUint16(core.base + FCS, true);
+  fields.fds = core.view.getUint16(core.base + FDS, true);
+  SEGMENTS.forEach((name, segment) => {
+    const at = core.segAt(segment);
+    fields[name] = {
+      base: core.getBigUnsigned(at + SEG_BASE), limit: core.get(at + SEG_LIMIT) >>> 0,
+      attributes: core.get(at + SEG_ATTR), selector: core.get(at + SEG_SELECTOR),
+    };
+  });
+  fields.pdptes = Array.from(mmu.pdpte);
+  fields.a20 = mmu.a20;
+  fields.msrs = msrs.save();
+  fields.pending = { ...pending };
+  return { version: STATE_VERSION, fields };
+}
+
+class Reader {
+  private readonly fields: { [name: string]: StateValue };
+  private readonly where: string;
+
+  constructor(fields: { [name: string]: StateValue }, where = '') {
+    this.fields = fields;
+    this.where = where;
+  }
+
+  private take<T>(name: string, kind: string, fits: (value: StateValue | undefined) => boolean): T {
+    const value = this.fields[name];
+    if (!fits(value)) throw new Error(`saved CPU state: field "${this.where}${name}" is not ${kind}`);
+    return value as T;
+  }
+  big(name: string): bigint {
+    return this.take(name, 'a bigint', (v) => typeof v === 'bigint');
+  }
+  number(name: string): number {
+    return this.take(name, 'a number', (v) => typeof v === 'number');
+  }
+  flag(name: string): boolean {
+    return this.take(name, 'true or false', (v) => typeof v === 'boolean');
+  }
+  bytes(name: string, length: number): Uint8Array {
+    return this.take(name, `${length} bytes`, (v) => v instanceof Uint8Array && v.length === length);
+  }
+  list(name: string, length: number): number[] {
+    return this.take(name, `a list of ${length}`, (v) => Array.isArray(v) && v.length === length);
+  }
+  group(name: string): Reader {
+    const fields = this.take<{ [name: string]: StateValue }>(
+      name, 'a group of fields', (v) => typeof v === 'object' && v !== null && !Array.isArray(v),
+    );
+    return new Reader(fields, `${this.where}${name}.`);
+  }
+  bigs(name: string): { [name: string]: bigint } {
+    const group = this.group(name);
+    for (const key of Object.keys(group.fields)) group.big(key);
+    return group.fields as { [name: string]: bigint };
+  }
+}
+
+/** @throws Error naming the field that does not fit */
+export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState): Pending {
+  if (state.version !== STATE_VERSION) throw new Error(`saved CPU state: unknown version ${state.version}`);
+  const from = new Reader(state.fields);
+  for (const [name, offset] of Object.entries(BIG)) core.setBig(offset, from.big(name));
+  for (const [name, offset] of Object.entries(WORD)) core.set(offset, from.number(name) | 0);
+  for (const [name, [offset, length]] of Object.entries(BYTES)) {
+    core.u8.set(from.bytes(name, length), core.base + offset);
+  }
+  core.writeFlags(Number(from.big('rflags') & 0xffffffffn) | 0);
+  core.view.setUint16(core.base + FCS, from.number('fcs'), true);
+  core.view.setUint16(core.base + FDS, from.number('fds'), true);
+  SEGMENTS.forEach((name, segment) => {
+    const group = from.group(name);
+    const at = core.segAt(segment);
+    core.setBig(at + SEG_BASE, group.big('base'));
+    core.set(at + SEG_LIMIT, group.number('limit') | 0);
+    core.set(at + SEG_ATTR, group.number('attributes'));
+    core.set(at + SEG_SELECTOR, group.number('selector'));
+  });
+  mmu.pdpte.set(from.list('pdptes', 8));
+  mmu.setA20(from.flag('a20'));
+  msrs.load(from.bigs('msrs'));
+  const pending = from.group('pending');
+  return {
+    nmi: pending.flag('nmi'), intr: pending.flag('intr'), waitForSipi: pending.flag('waitForSipi'),
+    shutdown: pending.flag('shutdown'),
+  };
+}
