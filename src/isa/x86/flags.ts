@@ -18,6 +18,7 @@
  *   MUL IMUL operands, zero- or sign-extended to 64 bits
  *   RESCF    result     CF                     -         OF = AF = 0 (BLSI, BZHI, TZCNT, ...)
  *   POPCNT   source     -                      -         ZF only, all others 0
+ *   UCOMIS   operands, bits of doubles         -         ZF, PF, CF; size 8 only
  *
  * Bits above the operand's width may hold anything, but for MUL and IMUL.
  */
@@ -47,7 +48,8 @@ export const KIND_MUL = 10;
 export const KIND_IMUL = 11;
 export const KIND_RESCF = 12;
 export const KIND_POPCNT = 13;
-const KINDS = 14;
+export const KIND_UCOMIS = 14;
+const KINDS = 15;
 
 /** Number of condition-code operations. */
 export const CC_OPS = KINDS * 4;
@@ -99,6 +101,15 @@ const and = (b: Builder, size: Size, x: Value, y: Value): Value =>
   wide(size) ? b.and64(x, y) : b.and32(x, y);
 const xor = (b: Builder, size: Size, x: Value, y: Value): Value =>
   wide(size) ? b.xor64(x, y) : b.xor32(x, y);
+
+/** Do operands of this kind have all 64 bits whatever the size? */
+const fullWidth = (kind: number, size: Size): boolean =>
+  size === 8 || kind === KIND_MUL || kind === KIND_IMUL || kind === KIND_UCOMIS;
+
+/** The double with these bits. */
+function asDouble(b: Builder, bits: Value): Value {
+  return b.opOf(bits) === Op.bitsf64 ? b.words[bits * STRIDE + 1]! : b.f64bits(bits);
+}
 
 /** An i32 carry as an operand of the size. */
 const carryOperand = (b: Builder, size: Size, carry: Value): Value =>
@@ -201,23 +212,37 @@ function carryOf(b: Builder, o: Operands): Value {
     case KIND_MUL:
     case KIND_IMUL:
       return multiplyOverflow(b, o);
+    case KIND_UCOMIS:
+      return b.eqz32(compareDoubles(b, 'gef64', o));
     default:
       return b.i32(0);
   }
 }
 
+function compareDoubles(b: Builder, how: 'gtf64' | 'gef64' | 'ltf64', o: Operands): Value {
+  return b[how](asDouble(b, o.x()), asDouble(b, o.y()));
+}
+
 function zeroOf(b: Builder, o: Operands): Value {
+  if (o.kind === KIND_UCOMIS) {
+    return b.eqz32(b.or32(compareDoubles(b, 'ltf64', o), compareDoubles(b, 'gtf64', o)));
+  }
   if (o.kind === KIND_SUB) return compare(b, 'eq', o.size, o.x(), o.y());
   return isZero(b, o.size, o.result());
 }
 
 function signOf(b: Builder, o: Operands): Value {
-  if (o.kind === KIND_POPCNT) return b.i32(0);
+  if (o.kind === KIND_POPCNT || o.kind === KIND_UCOMIS) return b.i32(0);
   return topBit(b, o.size, o.result());
 }
 
 function parityOf(b: Builder, o: Operands): Value {
   if (o.kind === KIND_POPCNT) return b.i32(0);
+  if (o.kind === KIND_UCOMIS) {
+    const x = asDouble(b, o.x());
+    const y = asDouble(b, o.y());
+    return b.or32(b.nef64(x, x), b.nef64(y, y));
+  }
   const result = o.result();
   const low = b.and32(wide(o.size) ? b.wrap(result) : result, b.i32(0xff));
   return b.and32(b.xor32(b.popcnt32(low), b.i32(1)), b.i32(1));
@@ -311,7 +336,7 @@ class ArmOperands implements Operands {
   }
 
   x(): Value {
-    const keep = wide(this.size) || this.kind === KIND_MUL || this.kind === KIND_IMUL;
+    const keep = fullWidth(this.kind, this.size);
     return keep ? this.params[0]! : this.b.wrap(this.params[0]!);
   }
   y(): Value {
@@ -319,7 +344,7 @@ class ArmOperands implements Operands {
     if (kind === KIND_INC || kind === KIND_DEC || kind === KIND_RESCF) {
       return this.b.wrap(this.params[1]!);
     }
-    const keep = wide(this.size) || kind === KIND_MUL || kind === KIND_IMUL;
+    const keep = fullWidth(kind, this.size);
     return keep ? this.params[1]! : this.b.wrap(this.params[1]!);
   }
   z(): Value {
@@ -405,7 +430,7 @@ export class Flags implements Operands {
   }
 
   private get keepsWide(): boolean {
-    return wide(this.size) || this.kind === KIND_MUL || this.kind === KIND_IMUL;
+    return fullWidth(this.kind, this.size);
   }
 
   x(): Value {
@@ -531,6 +556,9 @@ export class Flags implements Operands {
       const how = CONDITION_OF_LOGIC[code];
       if (how) return compare(b, how, this.size, this.x(), constant(b, this.size, 0));
       if (code < 4) return b.i32(code & 1);
+    } else if (this.kind === KIND_UCOMIS && (code & ~1) === 6) {
+      const above = compareDoubles(b, 'gtf64', this);
+      return code & 1 ? above : b.eqz32(above);
     }
     const value = this.positive(code & ~1);
     return code & 1 ? b.eqz32(value) : value;
@@ -599,6 +627,17 @@ export class Flags implements Operands {
     this.dst = this.res = source;
   }
 
+  /** COMISS, UCOMISS and the like: two doubles. */
+  setUcomis(first: Value, second: Value): void {
+    const { b } = this;
+    const dst = b.bitsf64(first);
+    const src = b.bitsf64(second);
+    this.store(8, dst, src);
+    this.define(KIND_UCOMIS, 8);
+    this.dst = dst;
+    this.src = src;
+  }
+
   /** INC, DEC, RESCF: result and CF (an i32 of 0 or 1). */
   setWithCarry(kind: number, size: Size, result: Value, carry: Value): void {
     this.store(size, result, -1);
@@ -658,6 +697,14 @@ function parityBit(low: number): number {
   return (0x6996 >> (low & 15)) & 1 ? 0 : PF;
 }
 
+/** ZF, PF, CF of a comparison of the doubles with these bits. */
+function evaluateUcomis(first: bigint, second: bigint): number {
+  const [x, y] = new Float64Array(BigUint64Array.of(first, second).buffer) as unknown as [number, number];
+  if (x < y) return CF;
+  if (x > y) return 0;
+  return x === y ? ZF : ZF | PF | CF;
+}
+
 /** One evaluation on BigInts: rare (interrupts, exceptions, POPF), so brevity wins. */
 function evaluate(op: number, dst: bigint, src: bigint, src2: bigint): number {
   const kind = op >> 2;
@@ -712,6 +759,8 @@ function evaluate(op: number, dst: bigint, src: bigint, src2: bigint): number {
       return common(x) | Number(src & 1n);
     case KIND_POPCNT:
       return flag(x === 0n, ZF);
+    case KIND_UCOMIS:
+      return evaluateUcomis(dst, src);
     default:
       return Number(dst & BigInt(CC_FLAGS));
   }

@@ -6,6 +6,10 @@ import { CONTROL_ROWS } from './control.ts';
 import { MOVE_ROWS } from './move.ts';
 import { MULDIV_ROWS } from './muldiv.ts';
 import { SHIFT_ROWS } from './shift.ts';
+import { SSE_FLOAT_ROWS } from './sse-float.ts';
+import { SSE_INTEGER_ROWS } from './sse-integer.ts';
+import { SSE_MOVE_ROWS } from './sse-move.ts';
+import { SSE_SHUFFLE_ROWS } from './sse-shuffle.ts';
 import { STRING_ROWS } from './string.ts';
 import { SYSTEM_ROWS } from './sysops.ts';
 import type { Row } from './tables.ts';
@@ -20,4 +24,8 @@ export const X86_ROWS: readonly Row[] = [
   ...STRING_ROWS,
   ...BCD_ROWS,
   ...SYSTEM_ROWS,
+  ...SSE_MOVE_ROWS,
+  ...SSE_INTEGER_ROWS,
+  ...SSE_FLOAT_ROWS,
+  ...SSE_SHUFFLE_ROWS,
 ];

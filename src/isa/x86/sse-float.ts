@@ -1,0 +1,349 @@
+/**
+ * SSE floating point: arithmetic, comparisons, conversions, rounding.
+ *
+ * These are the host's operations in round-to-nearest with all exceptions masked: the MXCSR
+ * exception flags are not set. When MXCSR says otherwise (BF_MXCSR_EXACT), conversions to
+ * integers and ROUNDxx follow its rounding control; approximate then are the rounding of
+ * arithmetic and of conversions between formats, DAZ and FTZ (denormals are never flushed), and
+ * unmasked exceptions (never raised).
+ *
+ * NaN results: x86 gives the first operand's NaN made quiet, else the second's, and a negative
+ * quiet NaN for invalid operations. Wasm leaves the bits open; V8 on x86 hosts emits the same
+ * instructions with the same operand order, so they agree there. Other hosts may differ in
+ * the NaN's sign and payload.
+ */
+import type { Builder, Value } from '../../ir/builder.ts';
+import {
+  SSE, SSE2, SSE3, SSE41, all32, all64, binary, binaryRow, imm8, immediateRow, narrowRow, pick,
+  readAligned, readF32, readF64, setLowF32, setLowF64, lowF32, lowF64, unaryRow, vector,
+} from './sse-common.ts';
+import type { Binary, BinaryName } from './sse-common.ts';
+import { BF_MXCSR_EXACT, MXCSR } from './state.ts';
+import { row } from './tables.ts';
+import type { Row, Translate } from './tables.ts';
+import type { X86Translator } from './translator.ts';
+
+type F32Name = 'addf32' | 'subf32' | 'mulf32' | 'divf32';
+type F64Name = 'addf64' | 'subf64' | 'mulf64' | 'divf64';
+
+/** reg.low = op(reg.low, rm.low). */
+const scalar32 = (op: (b: Builder, x: Value, y: Value) => Value): Translate =>
+  vector((t) => {
+    const y = readF32(t);
+    const x = t.readXmm(t.reg);
+    t.writeXmm(t.reg, setLowF32(t.b, x, op(t.b, lowF32(t.b, x), y)));
+  });
+
+const scalar64 = (op: (b: Builder, x: Value, y: Value) => Value): Translate =>
+  vector((t) => {
+    const y = readF64(t);
+    const x = t.readXmm(t.reg);
+    t.writeXmm(t.reg, setLowF64(t.b, x, op(t.b, lowF64(t.b, x), y)));
+  });
+
+function arithmetic(opcode: string, name: string, op: 'add' | 'sub' | 'mul' | 'div'): Row[] {
+  const narrow: F32Name = `${op}f32`;
+  const wide: F64Name = `${op}f64`;
+  return [
+    binaryRow(`NP 0F ${opcode} /r`, `${name}PS`, `${op}f32x4`, SSE),
+    binaryRow(`66 0F ${opcode} /r`, `${name}PD`, `${op}f64x2`, SSE2),
+    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd', scalar32((b, x, y) => b[narrow](x, y)), SSE),
+    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq', scalar64((b, x, y) => b[wide](x, y)), SSE2),
+  ];
+}
+
+/** MIN and MAX give y when either is a NaN or both are zeros: x < y ? x : y. */
+function extremes(opcode: string, name: string, op: 'min' | 'max'): Row[] {
+  const less = op === 'min';
+  return [
+    binaryRow(`NP 0F ${opcode} /r`, `${name}PS`, (b, x, y) => b[`p${op}f32x4`](y, x), SSE),
+    binaryRow(`66 0F ${opcode} /r`, `${name}PD`, (b, x, y) => b[`p${op}f64x2`](y, x), SSE2),
+    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd',
+      scalar32((b, x, y) => b.selectf32(less ? b.ltf32(x, y) : b.gtf32(x, y), x, y)), SSE),
+    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq',
+      scalar64((b, x, y) => b.selectf64(less ? b.ltf64(x, y) : b.gtf64(x, y), x, y)), SSE2),
+  ];
+}
+
+const f32 = (b: Builder, bits: number): Value => b.f32bits(b.i32(bits));
+const one32 = (b: Builder): Value => f32(b, 0x3f800000);
+const ONE_BITS = 0x3f800000;
+
+// RCP and RSQRT have a relative error below 1.5 * 2^-12: the exact quotient is within it.
+const reciprocals: readonly Row[] = [
+  unaryRow('NP 0F 53 /r', 'RCPPS', (b, x) => b.divf32x4(all32(b, ONE_BITS), x), SSE),
+  row('F3 0F 53 /r', 'RCPSS', 'Vo,Wd', scalar32((b, _x, y) => b.divf32(one32(b), y)), SSE),
+  unaryRow('NP 0F 52 /r', 'RSQRTPS', (b, x) => b.divf32x4(all32(b, ONE_BITS), b.sqrtf32x4(x)), SSE),
+  row('F3 0F 52 /r', 'RSQRTSS', 'Vo,Wd', scalar32((b, _x, y) => b.divf32(one32(b), b.sqrtf32(y))), SSE),
+];
+
+function logic(opcode: string, name: string, op: Binary | BinaryName): Row[] {
+  return [
+    binaryRow(`NP 0F ${opcode} /r`, `${name}PS`, op, SSE),
+    binaryRow(`66 0F ${opcode} /r`, `${name}PD`, op, SSE2),
+  ];
+}
+
+// --- Comparisons. ---
+
+/** EQ LT LE UNORD; the second four predicates are their opposites. */
+export function compareVectors(b: Builder, format: 'f32x4' | 'f64x2', predicate: number, x: Value, y: Value): Value {
+  const value = comparePositive(b, format, predicate & 3, x, y);
+  return predicate & 4 ? b.notv(value) : value;
+}
+
+function comparePositive(b: Builder, format: 'f32x4' | 'f64x2', predicate: number, x: Value, y: Value): Value {
+  if (predicate === 0) return b[`eq${format}`](x, y);
+  if (predicate === 1) return b[`lt${format}`](x, y);
+  if (predicate === 2) return b[`le${format}`](x, y);
+  return b.orv(b[`ne${format}`](x, x), b[`ne${format}`](y, y));
+}
+
+const cmpss = vector((t) => {
+  const { b } = t;
+  const y = b.splatf32(readF32(t));
+  const x = t.readXmm(t.reg);
+  const mask = compareVectors(b, 'f32x4', imm8(t) & 7, x, y);
+  t.writeXmm(t.reg, setLowF32(b, x, b.lanef32(mask, 0)));
+});
+
+const cmpsd = vector((t) => {
+  const { b } = t;
+  const y = b.splatf64(readF64(t));
+  const x = t.readXmm(t.reg);
+  const mask = compareVectors(b, 'f64x2', imm8(t) & 7, x, y);
+  t.writeXmm(t.reg, setLowF64(b, x, b.lanef64(mask, 0)));
+});
+
+const comiss = vector((t) => {
+  const { b } = t;
+  const y = b.f32tof64(readF32(t));
+  t.cc.setUcomis(b.f32tof64(lowF32(b, t.readXmm(t.reg))), y);
+});
+
+const comisd = vector((t) => {
+  const y = readF64(t);
+  t.cc.setUcomis(lowF64(t.b, t.readXmm(t.reg)), y);
+});
+
+const comparisons: readonly Row[] = [
+  immediateRow('NP 0F C2 /r', 'CMPPS', (b, x, y, i) => compareVectors(b, 'f32x4', i & 7, x, y), SSE),
+  immediateRow('66 0F C2 /r', 'CMPPD', (b, x, y, i) => compareVectors(b, 'f64x2', i & 7, x, y), SSE2),
+  row('F3 0F C2 /r', 'CMPSS', 'Vo,Wd,Ib', cmpss, SSE),
+  row('F2 0F C2 /r', 'CMPSD', 'Vo,Wq,Ib', cmpsd, SSE2),
+  row('NP 0F 2E /r', 'UCOMISS', 'Vd,Wd', comiss, SSE),
+  row('66 0F 2E /r', 'UCOMISD', 'Vq,Wq', comisd, SSE2),
+  row('NP 0F 2F /r', 'COMISS', 'Vd,Wd', comiss, SSE),
+  row('66 0F 2F /r', 'COMISD', 'Vq,Wq', comisd, SSE2),
+];
+
+// --- Rounding to integral values. ---
+
+const NEAREST = 0;
+const TRUNCATE = 3;
+/** MXCSR's rounding control, known only at run time. */
+const BY_MXCSR = 4;
+
+type Format = 'f32' | 'f64' | 'f32x4' | 'f64x2';
+const ROUNDINGS = ['nearest', 'floor', 'ceil', 'trunc'] as const;
+
+export function roundTo(b: Builder, format: Format, x: Value, how: number): Value {
+  if (how < BY_MXCSR) return b[`${ROUNDINGS[how]!}${format}`](x);
+  const mode = b.and32(b.shr32(b.lds32(MXCSR), b.i32(13)), b.i32(3));
+  const choose = format === 'f32' ? 'selectf32' : format === 'f64' ? 'selectf64' : 'selectv';
+  let result = b[`nearest${format}`](x);
+  for (let i = 1; i < 4; i++) {
+    result = b[choose](b.eq32(mode, b.i32(i)), b[`${ROUNDINGS[i]!}${format}`](x), result);
+  }
+  return result;
+}
+
+/** How a conversion rounds that is not a truncating one. */
+export const currentRounding = (t: X86Translator): number =>
+  t.flags & BF_MXCSR_EXACT ? BY_MXCSR : NEAREST;
+
+/** Rounding from the immediate of ROUNDxx: bit 2 = MXCSR decides. */
+function roundingOf(t: X86Translator): number {
+  const immediate = imm8(t);
+  return immediate & 4 ? currentRounding(t) : immediate & 3;
+}
+
+const roundScalar = (format: 'f32' | 'f64'): Translate =>
+  vector((t) => {
+    const { b } = t;
+    const y = format === 'f32' ? readF32(t) : readF64(t);
+    const rounded = roundTo(b, format, y, roundingOf(t));
+    const x = t.readXmm(t.reg);
+    t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, rounded) : setLowF64(b, x, rounded));
+  });
+
+const roundPacked = (format: 'f32x4' | 'f64x2'): Translate =>
+  vector((t) => t.writeXmm(t.reg, roundTo(t.b, format, readAligned(t), roundingOf(t))));
+
+const roundings: readonly Row[] = [
+  row('66 0F3A 08 /r', 'ROUNDPS', 'Vo,Wo,Ib', roundPacked('f32x4'), SSE41),
+  row('66 0F3A 09 /r', 'ROUNDPD', 'Vo,Wo,Ib', roundPacked('f64x2'), SSE41),
+  row('66 0F3A 0A /r', 'ROUNDSS', 'Vo,Wd,Ib', roundScalar('f32'), SSE41),
+  row('66 0F3A 0B /r', 'ROUNDSD', 'Vo,Wq,Ib', roundScalar('f64'), SSE41),
+];
+
+// --- Conversions. NaNs and what is out of range become the "integer indefinite", 80...0. ---
+
+const TWO_31_F32 = 0x4f000000;
+const TWO_63_F32 = 0x5f000000;
+const TWO_31_F64 = 0x41e00000;
+const TWO_63_F64 = 0x43e00000;
+
+/** The saturating operation already gives the indefinite when x is too small. */
+function floatToInteger(b: Builder, format: 'f32' | 'f64', size: number, x: Value): Value {
+  const wide = size === 8;
+  const limit = format === 'f32'
+    ? f32(b, wide ? TWO_63_F32 : TWO_31_F32)
+    : b.f64bits(b.i64(0, wide ? TWO_63_F64 : TWO_31_F64));
+  const fits = b[`lt${format}`](x, limit);
+  if (wide) return b.select64(fits, b[`${format}tos64`](x), b.i64(0, 0x80000000 | 0));
+  return b.select32(fits, b[`${format}tos32`](x), b.i32(0x80000000 | 0));
+}
+
+const toInteger = (format: 'f32' | 'f64', truncating: boolean): Translate =>
+  vector((t) => {
+    const { b } = t;
+    const x = format === 'f32' ? readF32(t) : readF64(t);
+    const rounded = truncating ? x : roundTo(b, format, x, currentRounding(t));
+    const size = t.bytes(0);
+    t.writeReg(t.reg, size, floatToInteger(b, format, size, rounded));
+  });
+
+const fromInteger = (format: 'f32' | 'f64'): Translate =>
+  vector((t) => {
+    const { b } = t;
+    const size = t.bytes(1);
+    const v = t.readRm(size);
+    const converted = size === 8 ? b[`s64to${format}`](v) : b[`s32to${format}`](v);
+    const x = t.readXmm(t.reg);
+    t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, converted) : setLowF64(b, x, converted));
+  });
+
+export function f32x4ToIntegers(b: Builder, x: Value, rounding: number): Value {
+  const rounded = rounding === TRUNCATE ? x : roundTo(b, 'f32x4', x, rounding);
+  const fits = b.ltf32x4(rounded, all32(b, TWO_31_F32));
+  return b.bitselect(b.f32x4tos32x4(rounded), all32(b, 0x80000000 | 0), fits);
+}
+
+/** Two results and zeros above. */
+export function f64x2ToIntegers(b: Builder, x: Value, rounding: number): Value {
+  const rounded = rounding === TRUNCATE ? x : roundTo(b, 'f64x2', x, rounding);
+  const fits = b.ltf64x2(rounded, all64(b, 0, TWO_31_F64));
+  const indefinite = b.v128(0x80000000 | 0, 0x80000000 | 0, 0, 0);
+  return b.bitselect(b.f64x2tos32x4(rounded), indefinite, pick(b, fits, all32(b, -1), 4, [0, 2, 4, 5]));
+}
+
+const packedToIntegers = (
+  convert: (b: Builder, x: Value, rounding: number) => Value, truncating: boolean,
+): Translate =>
+  vector((t) => {
+    const x = readAligned(t);
+    t.writeXmm(t.reg, convert(t.b, x, truncating ? TRUNCATE : currentRounding(t)));
+  });
+
+const cvtsd2ss = vector((t) => {
+  const low = t.b.f64tof32(readF64(t));
+  t.writeXmm(t.reg, setLowF32(t.b, t.readXmm(t.reg), low));
+});
+
+const cvtss2sd = vector((t) => {
+  const low = t.b.f32tof64(readF32(t));
+  t.writeXmm(t.reg, setLowF64(t.b, t.readXmm(t.reg), low));
+});
+
+const conversions: readonly Row[] = [
+  row('F2 0F 5A /r', 'CVTSD2SS', 'Vo,Wq', cvtsd2ss, SSE2),
+  row('F3 0F 5A /r', 'CVTSS2SD', 'Vo,Wd', cvtss2sd, SSE2),
+  narrowRow('NP 0F 5A /r', 'CVTPS2PD', 8, 'f32x4tof64x2', SSE2),
+  unaryRow('66 0F 5A /r', 'CVTPD2PS', 'f64x2tof32x4', SSE2),
+  unaryRow('NP 0F 5B /r', 'CVTDQ2PS', 's32x4tof32x4', SSE2),
+  narrowRow('F3 0F E6 /r', 'CVTDQ2PD', 8, 's32x4tof64x2', SSE2),
+  row('66 0F 5B /r', 'CVTPS2DQ', 'Vo,Wo', packedToIntegers(f32x4ToIntegers, false), SSE2),
+  row('F3 0F 5B /r', 'CVTTPS2DQ', 'Vo,Wo', packedToIntegers(f32x4ToIntegers, true), SSE2),
+  row('F2 0F E6 /r', 'CVTPD2DQ', 'Vo,Wo', packedToIntegers(f64x2ToIntegers, false), SSE2),
+  row('66 0F E6 /r', 'CVTTPD2DQ', 'Vo,Wo', packedToIntegers(f64x2ToIntegers, true), SSE2),
+  row('F3 0F 2A /r', 'CVTSI2SS', 'Vo,Er', fromInteger('f32'), SSE),
+  row('F2 0F 2A /r', 'CVTSI2SD', 'Vo,Er', fromInteger('f64'), SSE2),
+  row('F3 0F 2C /r', 'CVTTSS2SI', 'Gr,Wd', toInteger('f32', true), SSE),
+  row('F2 0F 2C /r', 'CVTTSD2SI', 'Gr,Wq', toInteger('f64', true), SSE2),
+  row('F3 0F 2D /r', 'CVTSS2SI', 'Gr,Wd', toInteger('f32', false), SSE),
+  row('F2 0F 2D /r', 'CVTSD2SI', 'Gr,Wq', toInteger('f64', false), SSE2),
+];
+
+// --- SSE3 and SSE4.1: across lanes. ---
+
+/** Subtracts in the even lanes, adds in the odd ones. */
+const addSubtract =
+  (format: 'f32x4' | 'f64x2'): Binary =>
+  (b, x, y) => {
+    const lanes = format === 'f32x4' ? [0, 5, 2, 7] : [0, 3];
+    const bytes = format === 'f32x4' ? 4 : 8;
+    return pick(b, b[`sub${format}`](x, y), b[`add${format}`](x, y), bytes, lanes);
+  };
+
+const horizontal =
+  (op: BinaryName, bytes: 4 | 8): Binary =>
+  (b, x, y) => {
+    const even = Array.from({ length: 16 / bytes }, (_, i) => 2 * i);
+    return binary(op)(b, pick(b, x, y, bytes, even), pick(b, x, y, bytes, even.map((i) => i + 1)));
+  };
+
+/** A mask of whole lanes from the bits of a number. */
+export function laneMask(b: Builder, bits: number, lanes: 2 | 4): Value {
+  const word = (i: number): number => ((bits >> Math.floor((i * lanes) / 4)) & 1 ? -1 : 0);
+  return b.v128(word(0), word(1), word(2), word(3));
+}
+
+/** Immediate: high half = products that count, low half = lanes that get the sum. */
+function dotProduct32(b: Builder, x: Value, y: Value, immediate: number): Value {
+  const products = b.andv(b.mulf32x4(x, y), laneMask(b, immediate >> 4, 4));
+  const pairs = b.addf32x4(products, pick(b, products, products, 4, [1, 0, 3, 2]));
+  const low = pick(b, pairs, pairs, 4, [0, 0, 0, 0]);
+  const sum = b.addf32x4(low, pick(b, pairs, pairs, 4, [2, 2, 2, 2]));
+  return b.andv(sum, laneMask(b, immediate, 4));
+}
+
+function dotProduct64(b: Builder, x: Value, y: Value, immediate: number): Value {
+  const products = b.andv(b.mulf64x2(x, y), laneMask(b, immediate >> 4, 2));
+  const low = pick(b, products, products, 8, [0, 0]);
+  const sum = b.addf64x2(low, pick(b, products, products, 8, [1, 1]));
+  return b.andv(sum, laneMask(b, immediate, 2));
+}
+
+const acrossLanes: readonly Row[] = [
+  binaryRow('F2 0F D0 /r', 'ADDSUBPS', addSubtract('f32x4'), SSE3),
+  binaryRow('66 0F D0 /r', 'ADDSUBPD', addSubtract('f64x2'), SSE3),
+  binaryRow('F2 0F 7C /r', 'HADDPS', horizontal('addf32x4', 4), SSE3),
+  binaryRow('66 0F 7C /r', 'HADDPD', horizontal('addf64x2', 8), SSE3),
+  binaryRow('F2 0F 7D /r', 'HSUBPS', horizontal('subf32x4', 4), SSE3),
+  binaryRow('66 0F 7D /r', 'HSUBPD', horizontal('subf64x2', 8), SSE3),
+  immediateRow('66 0F3A 40 /r', 'DPPS', dotProduct32, SSE41),
+  immediateRow('66 0F3A 41 /r', 'DPPD', dotProduct64, SSE41),
+];
+
+export const SSE_FLOAT_ROWS: readonly Row[] = [
+  ...arithmetic('58', 'ADD', 'add'),
+  ...arithmetic('59', 'MUL', 'mul'),
+  ...arithmetic('5C', 'SUB', 'sub'),
+  ...arithmetic('5E', 'DIV', 'div'),
+  ...extremes('5D', 'MIN', 'min'),
+  ...extremes('5F', 'MAX', 'max'),
+  unaryRow('NP 0F 51 /r', 'SQRTPS', 'sqrtf32x4', SSE),
+  unaryRow('66 0F 51 /r', 'SQRTPD', 'sqrtf64x2', SSE2),
+  row('F3 0F 51 /r', 'SQRTSS', 'Vo,Wd', scalar32((b, _x, y) => b.sqrtf32(y)), SSE),
+  row('F2 0F 51 /r', 'SQRTSD', 'Vo,Wq', scalar64((b, _x, y) => b.sqrtf64(y)), SSE2),
+  ...reciprocals,
+  ...logic('54', 'AND', 'andv'),
+  ...logic('55', 'ANDN', (b, x, y) => b.andnotv(y, x)),
+  ...logic('56', 'OR', 'orv'),
+  ...logic('57', 'XOR', 'xorv'),
+  ...comparisons,
+  ...roundings,
+  ...conversions,
+  ...acrossLanes,
+];
