@@ -1,0 +1,2 @@
+/** The host as a web page offers it. */
+export { startThread, threadParent } from './threads.ts';

@@ -1,0 +1,2 @@
+/** The host as Node.js offers it. */
+export { startThread, threadParent } from './threads.ts';

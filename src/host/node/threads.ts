@@ -1,0 +1,32 @@
+/** Threads of Node.js. */
+import { parentPort, type Transferable, Worker } from 'node:worker_threads';
+import type { MessageEnd, Thread } from '../host.ts';
+
+export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
+  // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
+  const worker = new Worker(entry, { execArgv: ['--no-warnings'] });
+  return {
+    post: (message, transfer) => worker.postMessage(message, transfer as Transferable[]),
+    onMessage: (listener) => {
+      worker.on('message', listener);
+    },
+    onError: (listener) => {
+      worker.on('error', (error) => listener(error as Error));
+    },
+    terminate: () => {
+      void worker.terminate();
+    },
+  };
+}
+
+/** Within a thread: the end that leads to whoever started it. */
+export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
+  const port = parentPort;
+  if (port === null) throw new Error('this module is the entry of a thread');
+  return {
+    post: (message, transfer) => port.postMessage(message, transfer as Transferable[]),
+    onMessage: (listener) => {
+      port.on('message', listener);
+    },
+  };
+}

@@ -1,0 +1,179 @@
+/** The machine as a program sees it: a handle to the thread that the machine lives in. */
+import { startThread } from '#host';
+import type { Thread } from '../host/host.ts';
+import { completeConfig, ConfigError, type MachineConfig } from './config.ts';
+import type { PowerEvent } from './interfaces.ts';
+import type { RunState } from './machine.ts';
+import {
+  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type ToMachine,
+} from './messages.ts';
+import { SerialPort } from './serial-port.ts';
+
+export interface MachineEnd {
+  readonly event: PowerEvent;
+  /** Exit status that a command line should report. */
+  readonly status: number;
+}
+
+/** What `on` can be asked for, and what its listeners are given. */
+export interface MachineEventMap {
+  state: RunState;
+  reset: null;
+  /** Lines of the categories in `config.trace`. */
+  trace: readonly string[];
+}
+
+type Listener<K extends keyof MachineEventMap> = (value: MachineEventMap[K]) => void;
+type Pending = { resolve: () => void; reject: (error: Error) => void };
+
+export class Machine {
+  readonly config: MachineConfig;
+  /** COM1 first. A port that the configuration leaves out stays silent. */
+  readonly serial: readonly SerialPort[];
+  /** What the guest writes to the debug console. */
+  readonly debugcon: SerialPort | null;
+  /** Settles when the machine has come to its end; rejects when the emulator itself failed. */
+  readonly ended: Promise<MachineEnd>;
+
+  private readonly thread: Thread<ToMachine, FromMachine>;
+  private readonly listeners = new Map<string, Set<(value: never) => void>>();
+  private readonly pending = new Map<number, Pending>();
+  private readonly created = Promise.withResolvers<void>();
+  private readonly ending = Promise.withResolvers<MachineEnd>();
+  private current: RunState = 'prelaunch';
+  private nextId = 1;
+
+  private constructor(config: MachineConfig, thread: Thread<ToMachine, FromMachine>) {
+    this.config = config;
+    this.thread = thread;
+    this.ended = this.ending.promise;
+    // Whoever does not ask how the machine ended need not be told by an unhandled rejection.
+    this.ended.catch(() => undefined);
+    const post = (message: ToMachine): void => thread.post(message);
+    this.serial = config.serials.map((_, i) => new SerialPort(i, post));
+    this.debugcon = config.debugcon === null ? null : new SerialPort(DEBUGCON_CHANNEL, post);
+    thread.onMessage((message) => this.receive(message));
+    thread.onError((error) => this.fail(error));
+    post({ type: 'create', config });
+  }
+
+  /**
+   * Makes a machine and, unless `startPaused` is set, starts it.
+   * @throws ConfigError or Error, one line, when the configuration cannot be had
+   */
+  static async create(given: Partial<MachineConfig>): Promise<Machine> {
+    const config = completeConfig(given);
+    const machine = new Machine(config, startThread(new URL('./worker.ts', import.meta.url)));
+    await machine.created.promise;
+    return machine;
+  }
+
+  get state(): RunState {
+    return this.current;
+  }
+
+  start(): Promise<void> {
+    return this.command('start');
+  }
+
+  pause(): Promise<void> {
+    return this.command('pause');
+  }
+
+  reset(): Promise<void> {
+    return this.command('reset');
+  }
+
+  /** Presses the power button: the guest may shut down. */
+  powerdown(): Promise<void> {
+    return this.command('powerdown');
+  }
+
+  nmi(): Promise<void> {
+    return this.command('nmi');
+  }
+
+  /** Ends the machine at once. */
+  async quit(): Promise<void> {
+    await this.command('quit');
+    await this.ended;
+  }
+
+  /** @returns a function that takes the listener away again */
+  on<K extends keyof MachineEventMap>(event: K, listener: Listener<K>): () => void {
+    const set = this.listeners.get(event) ?? new Set();
+    this.listeners.set(event, set);
+    set.add(listener);
+    return () => {
+      set.delete(listener);
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.quit();
+  }
+
+  private emit<K extends keyof MachineEventMap>(event: K, value: MachineEventMap[K]): void {
+    for (const listener of this.listeners.get(event) ?? []) (listener as Listener<K>)(value);
+  }
+
+  private command(command: MachineCommand): Promise<void> {
+    if (this.current === 'shutdown' || this.current === 'crashed') return Promise.resolve();
+    const id = this.nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.pending.set(id, { resolve, reject });
+    this.thread.post({ type: 'command', id, command });
+    return promise;
+  }
+
+  private channel(index: number): SerialPort | null {
+    return index === DEBUGCON_CHANNEL ? this.debugcon : this.serial[index] ?? null;
+  }
+
+  private receive(message: FromMachine): void {
+    switch (message.type) {
+      case 'created': return this.created.resolve();
+      case 'failed': return this.fail(failure(message.message, message.field));
+      case 'done': return this.done(message.id, message.error);
+      case 'output': return this.channel(message.channel)?.deliver(message.data);
+      case 'taken': return this.channel(message.channel)?.taken(message.bytes);
+      case 'state':
+        this.current = message.state;
+        return this.emit('state', message.state);
+      case 'reset': return this.emit('reset', null);
+      case 'trace': return this.emit('trace', message.lines);
+      case 'end':
+        this.close();
+        return this.ending.resolve({ event: message.event, status: message.status });
+    }
+  }
+
+  private done(id: number, error: string | null): void {
+    const pending = this.pending.get(id);
+    this.pending.delete(id);
+    if (error === null) pending?.resolve();
+    else pending?.reject(new Error(error));
+  }
+
+  private fail(error: Error): void {
+    this.current = 'crashed';
+    this.close();
+    this.created.reject(error);
+    this.ending.reject(error);
+  }
+
+  private close(): void {
+    for (const port of this.serial) port.end();
+    this.debugcon?.end();
+    for (const { resolve } of this.pending.values()) resolve();
+    this.pending.clear();
+    this.thread.terminate();
+  }
+}
+
+function failure(message: string, field: string | null): Error {
+  if (field === null) return new Error(message);
+  const prefix = `${field}: `;
+  const why = message.startsWith(prefix) ? message.slice(prefix.length) : message;
+  return new ConfigError(field as keyof MachineConfig, why);
+}

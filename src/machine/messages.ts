@@ -1,0 +1,35 @@
+/** Everything that passes between a machine's thread and the handle to it. */
+import type { MachineConfig } from './config.ts';
+import type { PowerEvent } from './interfaces.ts';
+import type { RunState } from './machine.ts';
+
+/** Requests without arguments; each is answered by `done`. */
+export type MachineCommand = 'start' | 'pause' | 'reset' | 'quit' | 'powerdown' | 'nmi';
+
+/** Serial ports are channels 0 to 3. */
+export const DEBUGCON_CHANNEL = 4;
+
+/** Bytes of guest output that may be on their way before the guest has to wait. */
+export const OUTPUT_WINDOW = 1 << 18;
+/** Bytes of input that may be on their way to a port. */
+export const INPUT_WINDOW = 1 << 12;
+
+export type ToMachine =
+  | { readonly type: 'create'; readonly config: MachineConfig }
+  | { readonly type: 'command'; readonly id: number; readonly command: MachineCommand }
+  | { readonly type: 'input'; readonly channel: number; readonly data: Uint8Array }
+  | { readonly type: 'break'; readonly channel: number }
+  /** So many bytes of output have been passed on. */
+  | { readonly type: 'consumed'; readonly channel: number; readonly bytes: number };
+
+export type FromMachine =
+  | { readonly type: 'created' }
+  | { readonly type: 'failed'; readonly message: string; readonly field: string | null }
+  | { readonly type: 'done'; readonly id: number; readonly error: string | null }
+  | { readonly type: 'output'; readonly channel: number; readonly data: Uint8Array }
+  /** So many bytes of input have been taken by the guest's port. */
+  | { readonly type: 'taken'; readonly channel: number; readonly bytes: number }
+  | { readonly type: 'state'; readonly state: RunState }
+  | { readonly type: 'reset' }
+  | { readonly type: 'trace'; readonly lines: readonly string[] }
+  | { readonly type: 'end'; readonly event: PowerEvent; readonly status: number };
