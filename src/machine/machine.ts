@@ -32,6 +32,8 @@ export interface MachineEvents {
   /** Called before the event loop gets its turn: the place to pass on collected output. */
   onYield?(): void;
   trace?(category: string, line: string): void;
+  /** Something the user should know, e.g. a CPU feature that is not there. */
+  warn?(line: string): void;
 }
 
 /** Host milliseconds between two turns of the event loop. */

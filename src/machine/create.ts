@@ -1,0 +1,207 @@
+/** Puts a machine together from its configuration, in the current thread. */
+import { X86_ISA } from '../isa/x86/isa.ts';
+import { X86Cpu } from '../isa/x86/system/cpu.ts';
+import { parseCpu } from '../isa/x86/system/models.ts';
+import { Engine } from '../jit/engine.ts';
+import { GUEST_MEMORY } from '../jit/layout.ts';
+import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
+import type { RtcOptions } from '../devices/timer/mc146818.ts';
+import type { Accelerator } from './accelerator.ts';
+import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
+import { ConfigError } from './config.ts';
+import type { MachineConfig, MachineIo } from './config.ts';
+import type { CpuPort, DeviceState, PowerEvent } from './interfaces.ts';
+import type { InitialCpuState } from './loader/cpu-state.ts';
+import { LocalMachine } from './machine.ts';
+import type { MachineEvents } from './machine.ts';
+import { PcMachine } from './pc.ts';
+
+const WASM_PAGE = 65536;
+/** What a WebAssembly.Memory with 64-bit addresses may have at most. */
+const MAX_PAGES = 262144;
+
+function allocate(guestBytes: number): WebAssembly.Memory {
+  const pages = Math.ceil((GUEST_MEMORY + guestBytes) / WASM_PAGE);
+  if (pages > MAX_PAGES) {
+    const most = Math.floor((MAX_PAGES * WASM_PAGE - GUEST_MEMORY) / 2 ** 20);
+    throw new ConfigError('memory', `${guestBytes / 2 ** 20} MiB is more than the ${most} MiB that a machine can have`);
+  }
+  const size = BigInt(pages);
+  try {
+    // The type of a 64-bit memory's descriptor is not in the standard library yet.
+    const descriptor = { initial: size, maximum: size, shared: true, address: 'i64' };
+    return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
+  } catch (error) {
+    throw new ConfigError('memory', `the host has no ${guestBytes / 2 ** 20} MiB to give (${(error as Error).message})`);
+  }
+}
+
+/** The translator as an accelerator: engine and x86 vCPU. */
+class TranslatingAccelerator implements Accelerator {
+  readonly name: string;
+  readonly engine: Engine;
+  readonly cpu: X86Cpu;
+
+  constructor(name: string, engine: Engine, cpu: X86Cpu) {
+    this.name = name;
+    this.engine = engine;
+    this.cpu = cpu;
+  }
+
+  get cpuPort(): CpuPort {
+    return this.cpu;
+  }
+
+  run(count: number, stop: () => boolean): void {
+    this.engine.run(count, stop);
+  }
+
+  kick(): void {
+    this.engine.kick();
+  }
+
+  instructions(): number {
+    return this.engine.instructions();
+  }
+
+  get idle(): boolean {
+    this.cpu.pollInterrupts();
+    return this.cpu.halted;
+  }
+
+  reset(state: InitialCpuState): void {
+    this.cpu.reset();
+    if (state.mode !== 'real16') this.cpu.setInitialState(state);
+    this.engine.flushAll();
+  }
+
+  saveState(): DeviceState {
+    return this.cpu.saveState();
+  }
+
+  loadState(state: DeviceState): void {
+    this.cpu.loadState(state);
+  }
+
+  statistics(): Record<string, number> {
+    return { ...this.engine.statistics, instructions: this.engine.instructions() };
+  }
+}
+
+function rtcOptions(config: MachineConfig, clock: HostClock | InstructionClock): RtcOptions {
+  const { base } = config.rtc;
+  const baseSeconds = typeof base === 'number' ? base : rtcBaseSeconds(base);
+  if (config.rtc.clock === 'vm' || clock instanceof InstructionClock) return { baseSeconds };
+  return { baseSeconds, hostNow: () => performance.now() * 1e6 };
+}
+
+/** Instruction durations of 2^3 ns are what `shift=auto` starts (and here stays) with. */
+const DEFAULT_SHIFT = 3;
+
+/**
+ * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
+ */
+export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo): LocalMachine {
+  const { model, warnings } = parseCpu(config.cpu);
+  for (const warning of warnings) events.warn?.(warning);
+  const biosSize = config.bios?.data.length ?? 0;
+  const memory = allocate(config.memory + biosSize);
+  const bytes = new Uint8Array(memory.buffer);
+  if (config.bios) bytes.set(config.bios.data, GUEST_MEMORY + config.memory);
+  const tracing = new Set(config.trace);
+  const trace = (category: string, line: string): void => {
+    if (tracing.has(category)) events.trace?.(category, line);
+  };
+
+  // The board needs the vCPU's pins and the vCPU the board: the parts meet through these.
+  let machine: LocalMachine | null = null;
+  let engine: Engine | null = null;
+  let cpu: X86Cpu | null = null;
+  const clock = config.icount
+    ? new InstructionClock(
+        () => engine?.instructions() ?? 0,
+        config.icount.shift === 'auto' ? DEFAULT_SHIFT : config.icount.shift,
+      )
+    : new HostClock();
+  const tsc = new NanosecondTsc(clock);
+  const early: { event: PowerEvent; code: number }[] = [];
+  const onPower = (event: PowerEvent, code = 0): void => {
+    if (machine) machine.power(event, code);
+    else early.push({ event, code });
+  };
+  const board = new PcMachine({
+    memory: { bytes, ramOffset: GUEST_MEMORY, ramSize: config.memory },
+    cpuPort: cpuPins(() => cpu, () => machine),
+    clock,
+    tsc,
+    serials: ports.serials,
+    ...(config.debugcon && ports.debugcon
+      ? { debugcon: { backend: ports.debugcon, iobase: config.debugcon.iobase } }
+      : {}),
+    ...(config.debugExit ? { debugExit: config.debugExit } : {}),
+    rtc: rtcOptions(config, clock),
+    hpet: config.hpet,
+    ...(config.uuid ? { uuid: config.uuid } : {}),
+    ...(config.kernel ? { kernel: config.kernel.data, kernelName: config.kernel.name, append: config.append } : {}),
+    ...(config.initrd ? { initrd: config.initrd.data } : {}),
+    ...(config.bios ? { bios: { offset: GUEST_MEMORY + config.memory, size: biosSize } } : {}),
+    onPower,
+    trace,
+  });
+  engine = new Engine({
+    isa: X86_ISA, memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null, trace,
+  });
+  const running = engine;
+  board.mem.onMapChange = () => running.flushAll();
+  cpu = new X86Cpu(engine, {
+    mem: board.mem,
+    io: board.io,
+    intc: board.lapic,
+    tsc,
+    model,
+    onShutdown: (reason) => {
+      trace('cpu_reset', `the guest shut its CPU down: ${reason}`);
+      onPower('reset');
+    },
+    trace: tracing.size > 0 ? trace : undefined,
+  });
+  engine.attach(cpu);
+  machine = new LocalMachine(
+    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock },
+    { noReboot: config.noReboot, noShutdown: config.noShutdown, icountSleep: config.icount?.sleep ?? true },
+    events,
+  );
+  for (const { event, code } of early) machine.power(event, code);
+  return machine;
+}
+
+/** The vCPU's interrupt pins, which also wake a sleeping machine. */
+function cpuPins(cpu: () => X86Cpu | null, machine: () => LocalMachine | null): CpuPort {
+  const wake = (): void => machine()?.wake();
+  return {
+    setIntr(pending) {
+      cpu()?.setIntr(pending);
+      if (pending) wake();
+    },
+    nmi() {
+      cpu()?.nmi();
+      wake();
+    },
+    smi() {
+      cpu()?.smi();
+      wake();
+    },
+    init() {
+      cpu()?.init();
+      wake();
+    },
+    sipi(vector) {
+      cpu()?.sipi(vector);
+      wake();
+    },
+    setA20(enabled) {
+      cpu()?.setA20(enabled);
+    },
+  };
+}
+
