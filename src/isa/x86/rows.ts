@@ -10,8 +10,10 @@ import { SSE_FLOAT_ROWS } from './sse-float.ts';
 import { SSE_INTEGER_ROWS } from './sse-integer.ts';
 import { SSE_MOVE_ROWS } from './sse-move.ts';
 import { SSE_SHUFFLE_ROWS } from './sse-shuffle.ts';
+import { SSE_STRING_ROWS } from './sse-string.ts';
 import { STRING_ROWS } from './string.ts';
 import { SYSTEM_ROWS } from './sysops.ts';
+import { X87_CONTROL_ROWS } from './x87-control.ts';
 import type { Row } from './tables.ts';
 
 export const X86_ROWS: readonly Row[] = [
@@ -28,4 +30,6 @@ export const X86_ROWS: readonly Row[] = [
   ...SSE_INTEGER_ROWS,
   ...SSE_FLOAT_ROWS,
   ...SSE_SHUFFLE_ROWS,
+  ...SSE_STRING_ROWS,
+  ...X87_CONTROL_ROWS,
 ];

@@ -15,7 +15,7 @@
 import type { Builder, Value } from '../../ir/builder.ts';
 import {
   SSE, SSE2, SSE3, SSE41, all32, all64, binary, binaryRow, imm8, immediateRow, narrowRow, pick,
-  readAligned, readF32, readF64, setLowF32, setLowF64, lowF32, lowF64, unaryRow, vector,
+  readAligned, readF32, readF64, setLowF32, setLowF64, lowF32, lowF64, unaryRow, vector, zero,
 } from './sse-common.ts';
 import type { Binary, BinaryName } from './sse-common.ts';
 import { BF_MXCSR_EXACT, MXCSR } from './state.ts';
@@ -65,16 +65,33 @@ function extremes(opcode: string, name: string, op: 'min' | 'max'): Row[] {
   ];
 }
 
-const f32 = (b: Builder, bits: number): Value => b.f32bits(b.i32(bits));
-const one32 = (b: Builder): Value => f32(b, 0x3f800000);
 const ONE_BITS = 0x3f800000;
 
-// RCP and RSQRT have a relative error below 1.5 * 2^-12: the exact quotient is within it.
+/** Denormals become zeros of their sign. */
+function flushDenormals(b: Builder, x: Value): Value {
+  const tiny = b.eq32x4(b.andv(x, all32(b, 0x7f800000)), zero(b));
+  return b.andnotv(x, b.andv(tiny, all32(b, 0x7fffffff)));
+}
+
+// RCP and RSQRT have a relative error of at most 1.5 * 2^-12, so that the exact quotient
+// will do. Denormal operands and results are zeros whatever MXCSR says.
+
+const reciprocal = (b: Builder, x: Value): Value =>
+  flushDenormals(b, b.divf32x4(all32(b, ONE_BITS), flushDenormals(b, x)));
+
+const reciprocalRoot = (b: Builder, x: Value): Value =>
+  b.divf32x4(all32(b, ONE_BITS), b.sqrtf32x4(flushDenormals(b, x)));
+
+const lowOf =
+  (op: (b: Builder, x: Value) => Value) =>
+  (b: Builder, _x: Value, y: Value): Value =>
+    b.lanef32(op(b, b.splatf32(y)), 0);
+
 const reciprocals: readonly Row[] = [
-  unaryRow('NP 0F 53 /r', 'RCPPS', (b, x) => b.divf32x4(all32(b, ONE_BITS), x), SSE),
-  row('F3 0F 53 /r', 'RCPSS', 'Vo,Wd', scalar32((b, _x, y) => b.divf32(one32(b), y)), SSE),
-  unaryRow('NP 0F 52 /r', 'RSQRTPS', (b, x) => b.divf32x4(all32(b, ONE_BITS), b.sqrtf32x4(x)), SSE),
-  row('F3 0F 52 /r', 'RSQRTSS', 'Vo,Wd', scalar32((b, _x, y) => b.divf32(one32(b), b.sqrtf32(y))), SSE),
+  unaryRow('NP 0F 53 /r', 'RCPPS', reciprocal, SSE),
+  row('F3 0F 53 /r', 'RCPSS', 'Vo,Wd', scalar32(lowOf(reciprocal)), SSE),
+  unaryRow('NP 0F 52 /r', 'RSQRTPS', reciprocalRoot, SSE),
+  row('F3 0F 52 /r', 'RSQRTSS', 'Vo,Wd', scalar32(lowOf(reciprocalRoot)), SSE),
 ];
 
 function logic(opcode: string, name: string, op: Binary | BinaryName): Row[] {
@@ -198,7 +215,7 @@ const TWO_63_F64 = 0x43e00000;
 function floatToInteger(b: Builder, format: 'f32' | 'f64', size: number, x: Value): Value {
   const wide = size === 8;
   const limit = format === 'f32'
-    ? f32(b, wide ? TWO_63_F32 : TWO_31_F32)
+    ? b.f32bits(b.i32(wide ? TWO_63_F32 : TWO_31_F32))
     : b.f64bits(b.i64(0, wide ? TWO_63_F64 : TWO_31_F64));
   const fits = b[`lt${format}`](x, limit);
   if (wide) return b.select64(fits, b[`${format}tos64`](x), b.i64(0, 0x80000000 | 0));

@@ -1,0 +1,144 @@
+/** The host's CPU judges the SSE instructions: xmm registers, general registers, flags, memory. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { X86_ROWS } from '../../src/isa/x86/rows.ts';
+import { CC_FLAGS } from '../../src/isa/x86/state.ts';
+import type { Row } from '../../src/isa/x86/tables.ts';
+import { differences } from './compare.ts';
+import { Random, makeCase } from './generate.ts';
+import { Guest, UNSUPPORTED } from './guest.ts';
+import { SIGTRAP, WINDOW, runNative, unavailable } from './native.ts';
+import type { Case } from './native.ts';
+
+const CASES_PER_ROW = Number(process.env.VIRELAY_FUZZ_CASES ?? 120);
+const SEED = Number(process.env.VIRELAY_FUZZ_SEED ?? 20260102);
+const ONLY = process.env.VIRELAY_FUZZ_ONLY;
+
+const AT_XMM = 160;
+const XMM_BYTES = 256;
+
+/** Displacements are multiples of 16 more often than chance has it: most operands must be aligned. */
+class AlignedRandom extends Random {
+  override below(n: number): number {
+    if (n === 64 && super.below(100) < 60) return super.below(4) * 16;
+    return super.below(n);
+  }
+}
+
+const SINGLES = [0, -0, 1, -1, 1.5, 2.5, -2.5, 0.5, -0.5, 1e10, -1e10, 2147483648, 2147483520, -2147483648,
+  9.3e18, -9.3e18, 1e-40, 3.4e38, -3.4e38, Infinity, -Infinity, NaN, 0.1, 3, 1e-30, 8388609];
+const DOUBLES = [...SINGLES, 2147483647.5, 2147483646.5, -2147483648.5, -2147483649, 9223372036854774784,
+  9223372036854775807, -9223372036854775808, 1e300, 1e-300, 5e-324, 4503599627370497.5, 3.5e38, 1e-46];
+
+/** Fills bytes with numbers of one kind, so that operations meet interesting values. */
+function fill(bytes: Uint8Array, random: Random): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const kind = random.below(5);
+  for (let i = 0; i < bytes.length; i += 8) {
+    if (kind === 0) view.setBigUint64(i, random.wide(), true);
+    else if (kind === 1) {
+      for (let k = 0; k < 8; k++) bytes[i + k] = [0, 1, 0x7f, 0x80, 0xff, random.below(256)][random.below(6)]!;
+    } else if (kind === 2) {
+      for (const k of [0, 4]) view.setFloat32(i + k, single(random), true);
+    } else if (kind === 3) view.setFloat64(i, double(random), true);
+    else view.setBigUint64(i, (BigInt(random.next()) << 32n) | BigInt(random.next()), true);
+    // A signalling NaN and one with a payload; setFloat would make them quiet.
+    if (kind === 2 && random.chance(6)) view.setUint32(i, random.chance(50) ? 0x7fa00001 : 0xffc12345, true);
+    if (kind === 3 && random.chance(6)) view.setUint32(i + 4, random.chance(50) ? 0x7ff40001 : 0xfff81234, true);
+  }
+}
+
+const single = (random: Random): number =>
+  random.chance(60) ? SINGLES[random.below(SINGLES.length)]! : (random.next() - 2 ** 31) / 2 ** random.below(40);
+const double = (random: Random): number =>
+  random.chance(60) ? DOUBLES[random.below(DOUBLES.length)]! : (random.next() - 2 ** 31) / 2 ** random.below(60);
+
+function sseCase(row: Row, random: Random, mode32: boolean): Case {
+  const one = makeCase(row, random, mode32);
+  fill(one.fx.subarray(AT_XMM, AT_XMM + XMM_BYTES), random);
+  fill(one.data, random);
+  if (row.name.startsWith('MASKMOV')) one.gpr[7] = BigInt(WINDOW + 16 * random.below(8) + random.below(2));
+  if (row.name.startsWith('PCMPE') && random.chance(80)) {
+    one.gpr[0] = BigInt.asUintN(mode32 ? 32 : 64, BigInt(random.below(40) - 20));
+    one.gpr[2] = BigInt.asUintN(mode32 ? 32 : 64, BigInt(random.below(40) - 20));
+  }
+  return one;
+}
+
+const VECTOR_PLACES = /[VWU]/;
+
+function testable(row: Row, mode32: boolean): boolean {
+  if (row.space !== 0 || (mode32 ? row.options.only64 : row.options.no64)) return false;
+  if (ONLY !== undefined && !new RegExp(`^(${ONLY})$`).test(row.name)) return false;
+  return row.operands.some((spec) => VECTOR_PLACES.test(spec.place));
+}
+
+/** RCP and RSQRT: the manual gives an error bound, and processors differ. */
+const APPROXIMATE = /^(RCP|RSQRT)/;
+
+function closeEnough(x: number, y: number): boolean {
+  if (Object.is(x, y) || (Number.isNaN(x) && Number.isNaN(y))) return true;
+  const scale = Math.max(Math.abs(x), Math.abs(y));
+  // The border to denormal results, which become zeros.
+  if (scale < 2 ** -125) return true;
+  return Math.abs(x - y) <= scale * 1.5 * 2 ** -12;
+}
+
+function vectorDifferences(row: Row, native: Case, ours: Case): string[] {
+  const list: string[] = [];
+  const x = new DataView(native.fx.buffer, native.fx.byteOffset + AT_XMM, XMM_BYTES);
+  const y = new DataView(ours.fx.buffer, ours.fx.byteOffset + AT_XMM, XMM_BYTES);
+  const hex = (view: DataView, n: number): string =>
+    [12, 8, 4, 0].map((at) => view.getUint32(n * 16 + at, true).toString(16).padStart(8, '0')).join('_');
+  for (let n = 0; n < 16; n++) {
+    if (hex(x, n) === hex(y, n)) continue;
+    const close = [0, 4, 8, 12].every((at) =>
+      closeEnough(x.getFloat32(n * 16 + at, true), y.getFloat32(n * 16 + at, true)));
+    if (!APPROXIMATE.test(row.name) || !close) list.push(`xmm${n} ${hex(x, n)} / ${hex(y, n)}`);
+  }
+  return list;
+}
+
+function describe(before: Case): string {
+  const bytes = Buffer.from(before.code).toString('hex');
+  const xmm = [...Array(8).keys()].map((n) =>
+    Buffer.from(before.fx.subarray(AT_XMM + n * 16, AT_XMM + n * 16 + 16)).reverse().toString('hex'));
+  return `${before.name} ${bytes} (xmm before: ${xmm.join(' ')})`;
+}
+
+function compareWithHost(compile: boolean, mode32: boolean, perRow: number): void {
+  const random = new AlignedRandom(SEED);
+  const rows: Row[] = [];
+  const cases: Case[] = [];
+  for (const row of X86_ROWS.filter((row) => testable(row, mode32))) {
+    for (let i = 0; i < perRow; i++) {
+      rows.push(row);
+      cases.push(sseCase(row, random, mode32));
+    }
+  }
+  const guest = new Guest(compile, mode32);
+  const failures = new Map<string, string>();
+  let faults = 0;
+  runNative(cases).forEach((native, i) => {
+    const before = cases[i]!;
+    const ours = guest.run(before);
+    assert.notEqual(ours.signal, UNSUPPORTED, before.name);
+    if (native.signal !== SIGTRAP) faults++;
+    const list = differences(CC_FLAGS, false, native, ours);
+    if (native.signal === SIGTRAP) list.push(...vectorDifferences(rows[i]!, native, ours));
+    if (list.length > 0 && !failures.has(before.name)) {
+      failures.set(before.name, `${list.slice(0, 4).join('; ')}: ${describe(before)}`);
+    }
+  });
+  const summary = `${cases.length} cases, ${faults} faulted, ${guest.notCompiled} not compiled`;
+  if (process.env.VIRELAY_FUZZ_VERBOSE) console.log(summary);
+  assert.equal(failures.size, 0, `native / translated differ; ${summary}\n${[...failures.values()].join('\n')}`);
+}
+
+const options = { skip: unavailable() ?? false };
+
+for (const mode32 of [false, true]) {
+  const name = `SSE instructions of ${mode32 ? 32 : 64}-bit code do what the host CPU does`;
+  test(`interpreted ${name}`, options, () => compareWithHost(false, mode32, CASES_PER_ROW));
+  test(`compiled ${name}`, options, () => compareWithHost(true, mode32, Math.ceil(CASES_PER_ROW / 20)));
+}
