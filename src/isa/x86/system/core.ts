@@ -446,3 +446,12 @@ export class Core {
     return flags;
   }
 }
+
+export function hex64(high: number, low: number): string {
+  return (high >>> 0).toString(16).padStart(8, '0') + (low >>> 0).toString(16).padStart(8, '0');
+}
+
+/** Code segment and pc, for traces. */
+export function describePlace(core: Core): string {
+  return `${core.segSelector(CS).toString(16)}:${hex64(core.pcHigh, core.pcLow)}`;
+}

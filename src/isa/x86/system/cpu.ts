@@ -7,13 +7,12 @@ import {
   INTERRUPT_SHADOW, LDTR, MXCSR, NMI_BLOCKED, SS, TF, TR, X86_STATE_END, XCR0, GPR, SEG_NULL,
 } from '../state.ts';
 import { Control } from './control.ts';
-import { Core, FAULT, NMI, NO_ERROR_CODE, UD } from './core.ts';
+import { Core, FAULT, NMI, NO_ERROR_CODE, UD, describePlace } from './core.ts';
 import type { Platform } from './core.ts';
 import { Cpuid } from './cpuid.ts';
 import { Events, SOURCE_INTERRUPT } from './exceptions.ts';
 import { AT_INSTRUCTION, NO_TRAP, TABLE } from './leave-table.ts';
 import type { AllParts } from './leave-table.ts';
-import { describePlace } from './misc.ts';
 import { Mmu } from './mmu.ts';
 import { Msrs } from './msr.ts';
 import { Ports } from './ports.ts';

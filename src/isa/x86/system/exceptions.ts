@@ -9,6 +9,7 @@ import {
   FAULT, GP, NMI, NO_ERROR_CODE, NP, OF_TRAP, PF_FAULT, SS_FAULT, TS, attrDpl,
 } from './core.ts';
 import type { Core } from './core.ts';
+import { describePlace, hex64 } from './core.ts';
 import { AS_SYSTEM, AS_USER } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
 import type { Segments } from './segments.ts';
@@ -19,6 +20,7 @@ export const SOURCE_EXCEPTION = 0;
 export const SOURCE_INTERRUPT = 1; // external, NMI
 export const SOURCE_SOFTWARE = 2; // INT n, INT3, INTO: the gate's DPL counts
 export const SOURCE_ICEBP = 3; // INT1: the gate's DPL does not
+const SOURCE_NAMES = ['exception', 'interrupt', 'software interrupt', 'debug trap'];
 
 const RSP = 4;
 const HIGH = 0x1_0000_0000;
@@ -70,6 +72,7 @@ export class Events {
 
   /** Delivers an event; faults on the way follow SDM vol. 3, table 7-5. */
   deliver(vector: number, code: number, source: number): void {
+    this.traceEvent(vector, code, source);
     const { core } = this;
     core.set(INTERRUPT_SHADOW, 0);
     core.set(HALTED, 0);
@@ -101,6 +104,15 @@ export class Events {
   singleStep(): void {
     this.core.set(DR6, this.core.get(DR6) | DR6_BS);
     this.deliver(DB, NO_ERROR_CODE, SOURCE_EXCEPTION);
+  }
+
+  private traceEvent(vector: number, code: number, source: number): void {
+    const { trace } = this.core.platform;
+    if (!trace) return;
+    const what = SOURCE_NAMES[source] ?? 'exception';
+    const error = code === NO_ERROR_CODE ? '' : ` error ${code.toString(16)}`;
+    const address = vector === PF_FAULT ? ` address ${hex64(this.core.get(CR2 + 4), this.core.get(CR2))}` : '';
+    trace('int', `${what} ${vector}${error}${address} at ${describePlace(this.core)}`);
   }
 
   private attempt(vector: number, code: number, source: number): void {

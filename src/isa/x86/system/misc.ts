@@ -1,6 +1,6 @@
 /** Instructions that are too long or too rare to be translated inline. */
 import {
-  AC, CC_FLAGS, CF, CS, EFLAGS, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF,
+  AC, CC_FLAGS, CF, EFLAGS, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF,
   INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SS,
 } from '../state.ts';
 import {
@@ -219,11 +219,4 @@ export function loadMxcsr(core: Core): void {
   if (value & ~MXCSR_MASK) core.gp();
   core.set(MXCSR, value);
   core.changed = true;
-}
-
-/** Selector of the code segment, for traces. */
-export function describePlace(core: Core): string {
-  const high = (core.pcHigh >>> 0).toString(16).padStart(8, '0');
-  const low = (core.pcLow >>> 0).toString(16).padStart(8, '0');
-  return `${core.segSelector(CS).toString(16)}:${high}${low}`;
 }

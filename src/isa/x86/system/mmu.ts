@@ -439,7 +439,7 @@ export class Mmu {
   probeWrite(low: number, high: number, size: number, how: number): void {
     this.slot(low, high, how, ACCESS_WRITE);
     if ((low & 0xfff) + size <= 4096) return;
-    const next = (low >>> 0) + size - 1;
+    const next = ((low & ~0xfff) >>> 0) + 4096;
     this.slot(next | 0, next >= HIGH ? (high + 1) | 0 : high, how, ACCESS_WRITE);
   }
 
@@ -447,7 +447,7 @@ export class Mmu {
   probeRead(low: number, high: number, size: number, how: number): void {
     this.slot(low, high, how, ACCESS_READ);
     if ((low & 0xfff) + size <= 4096) return;
-    const next = (low >>> 0) + size - 1;
+    const next = ((low & ~0xfff) >>> 0) + 4096;
     this.slot(next | 0, next >= HIGH ? (high + 1) | 0 : high, how, ACCESS_READ);
   }
 

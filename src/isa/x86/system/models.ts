@@ -96,13 +96,12 @@ for (const word of Object.keys(WORDS) as WordName[]) {
 
 const ALIASES: Record<string, string> = {
   'sse3': 'pni', 'sse4-1': 'sse4.1', 'sse4-2': 'sse4.2', 'pclmuldq': 'pclmulqdq', 'xd': 'nx',
-  'ffxsr': 'fxsr-opt', 'i64': 'lm', 'lzcnt': 'abm', 'cmov': 'cmov', 'sse4a': 'sse4a',
-  'tsc-deadline-timer': 'tsc-deadline', 'ds-cpl': 'ds-cpl', 'lahf': 'lahf-lm',
+  'ffxsr': 'fxsr-opt', 'i64': 'lm', 'lzcnt': 'abm',
+  'tsc-deadline-timer': 'tsc-deadline', 'lahf': 'lahf-lm',
 };
 
 /** What the translator and this system code implement. */
-const BASE = 'fpu';
-const I586 = `${BASE} de pse tsc msr mce cx8 mmx`;
+const I586 = 'fpu de pse tsc msr mce cx8 mmx';
 const PPRO = 'fpu de pse tsc msr pae mce cx8 apic sep pge cmov pat mmx fxsr sse sse2';
 const V1 = `${PPRO} mtrr clflush mca pse36 lm syscall nx`;
 const V2 = `${V1} pni ssse3 sse4.1 sse4.2 popcnt cx16 lahf-lm`;
@@ -157,7 +156,7 @@ const MODELS: Record<string, Row> = {
     features: `${I586} pae apic sep mtrr pge mca cmov pat pse36 fxsr sse hypervisor`,
   },
   'pentium': { vendor: INTEL, family: 5, model: 4, stepping: 3, level: 1, modelId: '', features: I586 },
-  '486': { vendor: INTEL, family: 4, model: 8, stepping: 0, level: 1, modelId: '', features: `${BASE} pse` },
+  '486': { vendor: INTEL, family: 4, model: 8, stepping: 0, level: 1, modelId: '', features: 'fpu pse' },
 };
 
 export const DEFAULT_MODEL = 'max';
@@ -249,9 +248,8 @@ class Parser {
     if (text.startsWith('+')) return this.feature(text.slice(1), true);
     if (text.startsWith('-')) return this.feature(text.slice(1), false);
     const at = text.indexOf('=');
-    if (at < 0) return this.feature(text, true);
-    const key = canonical(text.slice(0, at));
-    const value = text.slice(at + 1);
+    const key = canonical(at < 0 ? text : text.slice(0, at));
+    const value = at < 0 ? 'on' : text.slice(at + 1);
     if (key in PROPERTIES) return this.property(key, value);
     // Hyper-V and KVM interfaces are the accelerator's to offer; there are none here.
     if (key.startsWith('hv-') || key.startsWith('kvm-')) {
