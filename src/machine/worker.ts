@@ -2,6 +2,7 @@
 import { threadParent } from '#host';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
 import { createMachine } from './create.ts';
+import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
 import {
   DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type ToMachine,
@@ -65,9 +66,12 @@ function create(config: MachineConfig): void {
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    const field = error instanceof ConfigError ? error.field : null;
-    post({ type: 'failed', message: message.split('\n')[0]!, field });
+    const message = (error instanceof Error ? error.message : String(error)).split('\n')[0]!;
+    if (error instanceof ImageError) {
+      const why = message.replace(`kernel ${config.kernel?.name ?? ''}: `, '');
+      return post({ type: 'failed', message: why, field: 'kernel' });
+    }
+    post({ type: 'failed', message, field: error instanceof ConfigError ? error.field : null });
   }
 }
 

@@ -1,0 +1,15 @@
+# Sets $node to a Node.js that can run this project: 26 or newer. Sourced by the launchers.
+root=$(dirname "$(dirname "$(readlink -f "$0")")")
+node=
+case $(node --version 2>/dev/null) in
+  v2[6-9].* | v[3-9][0-9].* | v[1-9][0-9][0-9].*) node=node ;;
+  *)
+    for one in "$root"/node_modules/node-*/bin/node; do
+      [ -x "$one" ] && node=$one
+    done
+    ;;
+esac
+if [ -z "$node" ]; then
+  echo "$(basename "$0"): Node.js 26 or newer is needed ('npm ci' in $root brings one along)" >&2
+  exit 1
+fi

@@ -1,0 +1,358 @@
+/** What a command line of `virelay-system-x86_64` asks for; QEMU's names and behaviour. */
+import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
+import { parseCpu } from '../isa/x86/system/models.ts';
+import { type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
+import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
+import { parseTrace } from './trace.ts';
+import {
+  onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError,
+} from './values.ts';
+
+export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'device' | 'trace';
+
+export interface CommandLine {
+  help: HelpTopic | null;
+  cpu: string;
+  memory: number;
+  accel: 'jit' | 'interp';
+  icount: IcountConfig | null;
+  rtc: RtcConfig;
+  kernel: string | null;
+  initrd: string | null;
+  append: string;
+  bios: string | null;
+  /** As given; null stands for the default of the machine. */
+  serials: { text: string; spec: CharacterSpec }[];
+  debugcon: { text: string; spec: CharacterSpec; iobase: number } | null;
+  debugExit: { iobase: number; iosize: number } | null;
+  uuid: Uint8Array | null;
+  hpet: boolean;
+  nographic: boolean;
+  noReboot: boolean;
+  noShutdown: boolean;
+  startPaused: boolean;
+  trace: string[];
+  traceFile: string | null;
+  pidFile: string | null;
+  warnings: string[];
+}
+
+/** What is wrong with which option. */
+export class OptionError extends Error {
+  constructor(option: string, value: string | null, why: string) {
+    super(`${option}${value === null ? '' : ` ${value}`}: ${why}`);
+  }
+}
+
+type Option = {
+  /** Whether a value follows. */
+  readonly value: boolean;
+  readonly set: (line: CommandLine, value: string) => void;
+};
+
+const DEBUGCON_PORT = 0xe9;
+
+function initial(): CommandLine {
+  return {
+    help: null, cpu: 'max', memory: 128 * MIB, accel: 'jit', icount: null,
+    rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
+    serials: [], debugcon: null, debugExit: null, uuid: null, hpet: true, nographic: false,
+    noReboot: false, noShutdown: false, startPaused: false, trace: [], traceFile: null,
+    pidFile: null, warnings: [],
+  };
+}
+
+const flag = (set: (line: CommandLine) => void): Option => ({ value: false, set });
+const valued = (set: Option['set']): Option => ({ value: true, set });
+const ignored = (): Option => flag(() => undefined);
+
+/** An option of which only some values can be had so far. */
+function only(...allowed: string[]): Option {
+  return valued((_line, value) => {
+    if (!allowed.includes(value)) {
+      throw new ValueError(`not available (only ${allowed.join(', ')} so far)`);
+    }
+  });
+}
+
+const OPTIONS: Record<string, Option> = {
+  help: flag((line) => {
+    line.help = 'options';
+  }),
+  version: flag((line) => {
+    line.help = 'version';
+  }),
+  M: valued(setMachine),
+  machine: valued(setMachine),
+  cpu: valued(setCpu),
+  m: valued(setMemory),
+  smp: valued(setSmp),
+  accel: valued(setAccel),
+  'enable-kvm': flag(() => noKvm()),
+  icount: valued(setIcount),
+  rtc: valued(setRtc),
+  kernel: valued((line, value) => {
+    line.kernel = value;
+  }),
+  initrd: valued((line, value) => {
+    line.initrd = value;
+  }),
+  append: valued((line, value) => {
+    line.append = value;
+  }),
+  bios: valued((line, value) => {
+    line.bios = value;
+  }),
+  serial: valued(setSerial),
+  parallel: only('none', 'null'),
+  debugcon: valued((line, value) => {
+    const iobase = line.debugcon?.iobase ?? DEBUGCON_PORT;
+    line.debugcon = { text: value, spec: character(value), iobase };
+  }),
+  device: valued(setDevice),
+  global: valued(setGlobal),
+  uuid: valued((line, value) => {
+    line.uuid = parseUuid(value);
+  }),
+  name: ignoredValue(),
+  nographic: flag((line) => {
+    line.nographic = true;
+  }),
+  display: only('none'),
+  vga: only('none'),
+  monitor: only('none', 'null'),
+  net: only('none'),
+  nic: only('none'),
+  'no-reboot': flag((line) => {
+    line.noReboot = true;
+  }),
+  'no-shutdown': flag((line) => {
+    line.noShutdown = true;
+  }),
+  'no-hpet': flag((line) => {
+    line.hpet = false;
+  }),
+  action: valued(setAction),
+  S: flag((line) => {
+    line.startPaused = true;
+  }),
+  d: valued(setTrace),
+  D: valued((line, value) => {
+    line.traceFile = value;
+  }),
+  pidfile: valued((line, value) => {
+    line.pidFile = value;
+  }),
+  nodefaults: ignored(),
+  'no-user-config': ignored(),
+};
+const ALIASES: Record<string, string> = { h: 'help', '?': 'help' };
+
+export const OPTION_NAMES: readonly string[] = Object.keys(OPTIONS);
+
+function ignoredValue(): Option {
+  return valued(() => undefined);
+}
+
+/** @throws OptionError */
+export function parseCommandLine(args: readonly string[]): CommandLine {
+  const line = initial();
+  for (let i = 0; i < args.length; i++) {
+    const text = args[i]!;
+    const given = text.replace(/^--?/, '');
+    if (given === text || given === '') throw new OptionError(text, null, 'not an option');
+    const name = Object.hasOwn(ALIASES, given) ? ALIASES[given]! : given;
+    if (!Object.hasOwn(OPTIONS, name)) throw new OptionError(text, null, 'unknown option');
+    const option = OPTIONS[name]!;
+    const value = option.value ? args[++i] : undefined;
+    if (option.value && value === undefined) throw new OptionError(text, null, 'needs a value');
+    try {
+      option.set(line, value ?? '');
+    } catch (error) {
+      throw new OptionError(text, value ?? null, (error as Error).message);
+    }
+    if (line.help !== null) return line;
+  }
+  return finish(line);
+}
+
+function finish(line: CommandLine): CommandLine {
+  if (line.serials.length === 0) {
+    const text = line.nographic ? 'mon:stdio' : 'vc';
+    line.serials.push({ text, spec: parseCharacter(text) });
+  }
+  const specs = [...line.serials, ...(line.debugcon ? [line.debugcon] : [])];
+  const users = specs.filter(({ spec }) => spec.kind === 'stdio');
+  if (users.length > 1) {
+    throw new OptionError('-serial', users[1]!.text, 'standard input and output are in use already');
+  }
+  if (line.kernel === null) {
+    if (line.initrd !== null) throw new OptionError('-initrd', line.initrd, 'needs -kernel');
+    if (line.append !== '') throw new OptionError('-append', line.append, 'needs -kernel');
+    if (line.bios === null) {
+      throw new OptionError('-kernel', null, 'missing: there is nothing to boot without it or -bios');
+    }
+  }
+  return line;
+}
+
+function character(text: string): CharacterSpec {
+  return parseCharacter(text);
+}
+
+function setSerial(line: CommandLine, text: string): void {
+  if (line.serials.length === MAX_SERIALS) throw new ValueError(`at most ${MAX_SERIALS} serial ports`);
+  line.serials.push({ text, spec: character(text) });
+}
+
+function setMachine(line: CommandLine, text: string): void {
+  if (isHelp(text)) return help(line, 'machine');
+  const values = parseList(text, 'type');
+  for (const [key, value] of values) {
+    switch (key) {
+      case 'type':
+        // The versioned names are one board here: this project keeps states by name, not by place.
+        if (value !== 'pc' && !/^pc-i440fx-\d+\.\d+$/.test(value)) {
+          throw new ValueError(`machine type "${value}" is not known (known: pc)`);
+        }
+        break;
+      case 'accel': setAccelNames(line, value.split(':')); break;
+      case 'hpet': line.hpet = parseSwitch(key, value); break;
+      case 'usb': case 'vmport': case 'graphics': case 'dump-guest-core': case 'mem-merge':
+      case 'acpi': case 'smm': case 'kernel-irqchip':
+        break;
+      case 'kernel': line.kernel = value; break;
+      case 'initrd': line.initrd = value; break;
+      case 'append': line.append = value; break;
+      default: throw new ValueError(`machine property "${key}" is not known`);
+    }
+  }
+}
+
+function setCpu(line: CommandLine, text: string): void {
+  if (isHelp(text)) return help(line, 'cpu');
+  try {
+    line.warnings.push(...parseCpu(text).warnings.map((warning) => `-cpu ${text}: ${warning}`));
+  } catch (error) {
+    throw new ValueError((error as Error).message.replace(/^-cpu[^:]*: /, ''));
+  }
+  line.cpu = text;
+}
+
+function setMemory(line: CommandLine, text: string): void {
+  const values = parseList(text, 'size');
+  onlyKeys(values, ['size', 'slots', 'maxmem']);
+  const size = values.get('size');
+  if (size === undefined) return;
+  const bytes = Math.ceil(parseSize(size, 'm') / MIB) * MIB;
+  if (bytes === 0) throw new ValueError('a machine without memory');
+  line.memory = bytes;
+}
+
+function setSmp(_line: CommandLine, text: string): void {
+  const values = parseList(text, 'cpus');
+  onlyKeys(values, ['cpus', 'sockets', 'dies', 'clusters', 'cores', 'threads', 'maxcpus']);
+  for (const [key, value] of values) {
+    const count = parseNumber(value, 1, 1024);
+    if (count !== 1) throw new ValueError(`${key}=${count}: one CPU is what a machine has so far`);
+  }
+}
+
+function setAccel(line: CommandLine, text: string): void {
+  if (isHelp(text)) return help(line, 'accel');
+  const values = parseList(text, 'accel');
+  onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb']);
+  setAccelNames(line, [values.get('accel') ?? '']);
+}
+
+/** The first one that can be had is taken. */
+function setAccelNames(line: CommandLine, names: readonly string[]): void {
+  for (const name of names) {
+    if (name === 'jit' || name === 'tcg') line.accel = 'jit';
+    else if (name === 'interp') line.accel = 'interp';
+    else if (name === 'kvm') {
+      if (names.length === 1) noKvm();
+      continue;
+    } else throw new ValueError(`accelerator "${name}" is not known (known: jit, interp, tcg)`);
+    return;
+  }
+  throw new ValueError('none of these accelerators is available');
+}
+
+function noKvm(): never {
+  throw new ValueError('KVM is not available yet (use -accel jit)');
+}
+
+function setIcount(line: CommandLine, text: string): void {
+  const values = parseList(text, 'shift');
+  onlyKeys(values, ['shift', 'sleep', 'align']);
+  const shift = values.get('shift') ?? 'auto';
+  if (parseSwitch('align', values.get('align') ?? 'off')) {
+    throw new ValueError('align=on is not available');
+  }
+  line.icount = {
+    shift: shift === 'auto' ? 'auto' : parseNumber(shift, 0, 10),
+    sleep: parseSwitch('sleep', values.get('sleep') ?? 'on'),
+  };
+}
+
+function setRtc(line: CommandLine, text: string): void {
+  const values = parseList(text, null);
+  onlyKeys(values, ['base', 'clock', 'driftfix']);
+  const base = values.get('base') ?? 'utc';
+  const clock = values.get('clock') ?? 'host';
+  if (clock !== 'host' && clock !== 'vm' && clock !== 'rt') {
+    throw new ValueError(`clock "${clock}" is not one of host, rt, vm`);
+  }
+  const named = base === 'utc' || base === 'localtime';
+  line.rtc = { base: named ? base : rtcBaseSeconds(base), clock: clock === 'vm' ? 'vm' : 'host' };
+}
+
+function setDevice(line: CommandLine, text: string): void {
+  if (isHelp(text)) return help(line, 'device');
+  const values = parseList(text, 'driver');
+  const driver = values.get('driver') ?? '';
+  if (driver !== 'isa-debug-exit') {
+    throw new ValueError(`device "${driver}" is not known (known: isa-debug-exit)`);
+  }
+  onlyKeys(values, ['driver', 'id', 'iobase', 'iosize']);
+  const port = (key: string, otherwise: number): number =>
+    values.has(key) ? parseNumber(values.get(key)!, 0, 0xffff) : otherwise;
+  const iosize = port('iosize', 2);
+  if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
+  line.debugExit = { iobase: port('iobase', 0x501), iosize };
+}
+
+function setGlobal(line: CommandLine, text: string): void {
+  const match = /^isa-debugcon\.iobase=(.*)$/.exec(text);
+  if (match === null) throw new ValueError('not a known property (known: isa-debugcon.iobase)');
+  const iobase = parseNumber(match[1]!, 0, 0xffff);
+  const before = line.debugcon ?? { text: 'null', spec: character('null') };
+  line.debugcon = { ...before, iobase };
+}
+
+function setAction(line: CommandLine, text: string): void {
+  const values = parseList(text, null);
+  onlyKeys(values, ['reboot', 'shutdown']);
+  const choose = (key: string, no: string, yes: string): boolean | undefined => {
+    const value = values.get(key);
+    if (value === undefined) return undefined;
+    if (value !== no && value !== yes) {
+      throw new ValueError(`${key} takes ${no} or ${yes}, not "${value}"`);
+    }
+    return value === yes;
+  };
+  line.noReboot = choose('reboot', 'reset', 'shutdown') ?? line.noReboot;
+  line.noShutdown = choose('shutdown', 'poweroff', 'pause') ?? line.noShutdown;
+}
+
+function setTrace(line: CommandLine, text: string): void {
+  if (isHelp(text)) return help(line, 'trace');
+  line.trace = [...new Set([...line.trace, ...parseTrace(splitCommas(text))])];
+}
+
+const isHelp = (text: string): boolean => text === 'help' || text === '?';
+
+function help(line: CommandLine, topic: HelpTopic): void {
+  line.help = topic;
+}

@@ -1,0 +1,62 @@
+/** The texts of `-help`, `-version` and the lists that options give for "help". */
+import { CHARACTER_KINDS } from '../character/spec.ts';
+import { featureNames, isSupported, modelNames } from '../isa/x86/system/models.ts';
+import type { HelpTopic } from './command-line.ts';
+import { TRACE_CATEGORIES } from './trace.ts';
+
+export const PROGRAM = 'virelay-system-x86_64';
+
+const ROWS: readonly (readonly [string, string])[] = [
+  ['-M TYPE[,accel=A][,hpet=on|off]', 'machine type (-M help lists them)'],
+  ['-cpu MODEL[,+F][,-F][,F=on|off]', 'CPU model and features (-cpu help lists them)'],
+  ['-m SIZE', 'memory: MiB, or with a suffix K, M, G, T (default 128)'],
+  ['-smp 1', 'number of CPUs'],
+  ['-accel jit|interp', 'how guest code is run; tcg is another name of jit'],
+  ['-icount shift=N|auto[,sleep=on|off]', 'time from counted instructions, 2^N ns each'],
+  ['-rtc base=utc|localtime|DATE,clock=host|vm', 'what the real-time clock shows'],
+  ['-uuid UUID', 'the machine\'s identity'],
+  ['-kernel FILE', 'boot a Linux bzImage or a PVH ELF image'],
+  ['-initrd FILE', 'initial RAM disk'],
+  ['-append TEXT', 'kernel command line'],
+  ['-bios FILE', 'firmware'],
+  ['-serial DEV', 'next serial port (up to four): see below'],
+  ['-debugcon DEV', 'debug console at port 0xe9 (-global isa-debugcon.iobase=PORT)'],
+  ['-device isa-debug-exit[,iobase=P,iosize=N]', 'port that ends the machine with a status'],
+  ['-nographic', 'the serial port is on the terminal; Ctrl-A H helps there'],
+  ['-S', 'do not start the CPU'],
+  ['-no-reboot', 'end instead of rebooting'],
+  ['-no-shutdown', 'stay, paused, when the guest powers off'],
+  ['-action reboot=reset|shutdown,shutdown=poweroff|pause', 'the same, the newer way'],
+  ['-d CATEGORY,...', 'trace to standard error (-d help lists the categories)'],
+  ['-D FILE', 'trace to this file'],
+  ['-pidfile FILE', 'write the process\'s id there'],
+  ['-name, -nodefaults, -no-user-config', 'accepted, without effect'],
+  ['-display none, -vga none, -monitor none', 'accepted: there are none so far'],
+  ['-version, -help', ''],
+];
+
+function optionsText(): string {
+  const rows = ROWS.map(([option, text]) => `${option.padEnd(44)} ${text}`.trimEnd());
+  return [`usage: ${PROGRAM} [options]`, '', ...rows, '', `DEV: ${CHARACTER_KINDS}`].join('\n');
+}
+
+function cpuText(): string {
+  const features = featureNames().filter(isSupported).join(' ');
+  return ['Available CPUs:', ...modelNames().map((name) => `  ${name}`), '', 'Features:', features]
+    .join('\n');
+}
+
+export function helpText(topic: HelpTopic, version: string): string {
+  switch (topic) {
+    case 'options': return optionsText();
+    case 'version': return `${PROGRAM} (Virelay) version ${version}`;
+    case 'machine': return 'Supported machines are:\npc    PC with an i440FX host bridge (default)';
+    case 'cpu': return cpuText();
+    case 'accel': return 'Accelerators supported:\njit (also known as tcg)\ninterp';
+    case 'device': return 'name "isa-debug-exit", bus ISA';
+    case 'trace':
+      return Object.entries(TRACE_CATEGORIES)
+        .map(([name, { text }]) => `${name.padEnd(16)} ${text}`)
+        .concat('all              all of these').join('\n');
+  }
+}

@@ -1,0 +1,190 @@
+/** `virelay-system-x86_64`: one machine in the foreground, driven by QEMU's options. */
+import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
+import { openCharacter } from '../character/open.ts';
+import type { CharacterSpec } from '../character/spec.ts';
+import { describeError } from '../host/node/errors.ts';
+import type { Channel } from '../host/host.ts';
+import { restoreTerminal } from '../host/node/stdio.ts';
+import { ConfigError, Machine, type MachineConfig, type NamedFile } from '../index.ts';
+import { type CommandLine, OptionError, parseCommandLine } from './command-line.ts';
+import { helpText, PROGRAM } from './help.ts';
+import { connect, drop } from './terminal.ts';
+
+/** Options by the setting of the machine that they fill. */
+const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
+  machine: '-M', cpu: '-cpu', memory: '-m', accel: '-accel', icount: '-icount', rtc: '-rtc',
+  kernel: '-kernel', initrd: '-initrd', append: '-append', bios: '-bios', serials: '-serial',
+  debugcon: '-debugcon', debugExit: '-device isa-debug-exit', uuid: '-uuid',
+};
+/** A machine that does not answer for so long is ended without its consent. */
+const QUIT_PATIENCE_MS = 2000;
+
+function say(text: string): void {
+  writeSync(2, `${PROGRAM}: ${text}\n`);
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+function readInput(option: string, path: string | null): NamedFile | null {
+  if (path === null) return null;
+  try {
+    return { name: path, data: new Uint8Array(readFileSync(path)) };
+  } catch (error) {
+    throw new OptionError(option, path, describeError(error));
+  }
+}
+
+function configure(line: CommandLine): Partial<MachineConfig> {
+  return {
+    cpu: line.cpu, memory: line.memory, accel: line.accel, icount: line.icount, rtc: line.rtc,
+    kernel: readInput('-kernel', line.kernel), initrd: readInput('-initrd', line.initrd),
+    append: line.append, bios: readInput('-bios', line.bios),
+    serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
+    debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
+    debugExit: line.debugExit, uuid: line.uuid, hpet: line.hpet, noReboot: line.noReboot,
+    noShutdown: line.noShutdown,
+    // Nothing runs before everything that could still fail has succeeded.
+    startPaused: true,
+    trace: line.trace,
+  };
+}
+
+function optionError(error: ConfigError, line: CommandLine): OptionError {
+  const why = error.message.replace(`${error.field}: `, '');
+  const option = OPTION_OF[error.field] ?? `-${error.field}`;
+  const values: Partial<Record<keyof MachineConfig, string | null>> = {
+    kernel: line.kernel, initrd: line.initrd, bios: line.bios, cpu: line.cpu,
+    memory: `${line.memory / 2 ** 20}M`,
+  };
+  const value = values[error.field] ?? null;
+  const named = value === null ? why : why.replace(`${value}: `, '');
+  return new OptionError(option, value, named);
+}
+
+async function create(line: CommandLine): Promise<Machine> {
+  const config = configure(line);
+  try {
+    return await Machine.create(config);
+  } catch (error) {
+    throw error instanceof ConfigError ? optionError(error, line) : error;
+  }
+}
+
+async function open(option: string, text: string, spec: CharacterSpec): Promise<Channel> {
+  try {
+    const { channel, note } = await openCharacter(spec, (address) =>
+      say(`-${option} ${text}: waiting for a connection on ${address}`));
+    if (note !== null) say(`-${option} ${text}: ${note}`);
+    return channel;
+  } catch (error) {
+    throw new OptionError(`-${option}`, text, (error as Error).message);
+  }
+}
+
+/** @returns what is to be closed, and what is over when all output has been passed on */
+async function connectPorts(machine: Machine, line: CommandLine, exit: () => void) {
+  const ports = line.serials.map((serial, i) => ({
+    ...serial, option: 'serial', port: machine.serial[i]!,
+  }));
+  if (line.debugcon !== null && machine.debugcon !== null) {
+    ports.push({ ...line.debugcon, option: 'debugcon', port: machine.debugcon });
+  }
+  // The terminal comes last: its mode must not change if another port cannot be opened.
+  ports.sort((a, b) => Number(a.spec.kind === 'stdio') - Number(b.spec.kind === 'stdio'));
+  const channels: Channel[] = [];
+  const outputs: Promise<void>[] = [];
+  for (const { option, text, spec, port } of ports) {
+    if (spec.kind === 'none' || spec.kind === 'null') {
+      drop(port);
+      continue;
+    }
+    const channel = await open(option, text, spec);
+    channels.push(channel);
+    const mux = spec.kind === 'stdio' && spec.mux;
+    outputs.push(connect(port, channel, mux ? { exit, say } : null));
+  }
+  return { channels, outputs };
+}
+
+function traceTo(machine: Machine, path: string | null): void {
+  let fd = 2;
+  try {
+    if (path !== null) fd = openSync(path, 'w');
+  } catch (error) {
+    throw new OptionError('-D', path, describeError(error));
+  }
+  machine.on('trace', (lines) => writeSync(fd, `${lines.join('\n')}\n`));
+  if (fd !== 2) process.once('exit', () => closeSync(fd));
+}
+
+function writePidFile(path: string | null): void {
+  if (path === null) return;
+  try {
+    writeFileSync(path, `${process.pid}\n`);
+  } catch (error) {
+    throw new OptionError('-pidfile', path, describeError(error));
+  }
+  process.once('exit', () => unlinkSync(path));
+}
+
+function leave(status: number): never {
+  restoreTerminal();
+  process.exit(status);
+}
+
+function quitter(machine: Machine): () => void {
+  let asked = false;
+  return () => {
+    if (asked) leave(0);
+    asked = true;
+    setTimeout(() => leave(0), QUIT_PATIENCE_MS).unref();
+    machine.quit().catch(() => leave(1));
+  };
+}
+
+function handleSignals(quit: () => void): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
+    process.on(signal, () => {
+      if (signal !== 'SIGHUP') say(`terminating on ${signal}`);
+      quit();
+    });
+  }
+}
+
+async function run(line: CommandLine): Promise<number> {
+  for (const warning of line.warnings) say(`warning: ${warning}`);
+  const machine = await create(line);
+  const quit = quitter(machine);
+  traceTo(machine, line.traceFile);
+  writePidFile(line.pidFile);
+  handleSignals(quit);
+  const { channels, outputs } = await connectPorts(machine, line, quit);
+  if (!line.startPaused) await machine.start();
+  const { status } = await machine.ended;
+  // A peer that does not read must not keep the emulator from ending.
+  const patience = new Promise((resolve) => setTimeout(resolve, QUIT_PATIENCE_MS).unref());
+  await Promise.race([Promise.allSettled(outputs), patience]);
+  await Promise.all(channels.map((channel) => channel.close()));
+  return status;
+}
+
+export async function main(args: readonly string[]): Promise<void> {
+  process.on('uncaughtException', (error) => {
+    restoreTerminal();
+    say(`internal error: ${error.stack ?? error.message}`);
+    process.exit(1);
+  });
+  try {
+    const line = parseCommandLine(args);
+    if (line.help === null) leave(await run(line));
+    writeSync(1, `${helpText(line.help, version())}\n`);
+    leave(0);
+  } catch (error) {
+    restoreTerminal();
+    say((error as Error).message.split('\n')[0]!);
+    leave(1);
+  }
+}
