@@ -5,7 +5,7 @@
 import type { EngineServices } from '../../isa.ts';
 import { CTL_PC } from '../../../ir/vcpu-block.ts';
 import type { InterruptController, TscSource } from '../../../machine/interfaces.ts';
-import { readArithmeticFlags, writeArithmeticFlags } from '../flags.ts';
+import { writeArithmeticFlags } from '../flags.ts';
 import {
   AC, BF_AC_CHECK, BF_AVX, BF_CODE32, BF_CODE64, BF_CPL_SHIFT, BF_CS_BASE, BF_FPU_OFF,
   BF_IO_FREE, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_SEG_CHECK, BF_SMAP, BF_SMAP_OVERRIDE,
@@ -13,6 +13,7 @@ import {
   DS, EFER, EFLAGS, ES, GPR, MXCSR, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
   SEG_SIZE, SS, TF, VM, XCR0,
 } from '../state.ts';
+import { arithmeticFlags } from './condition-codes.ts';
 import type { CpuModel } from './models.ts';
 
 /** Guest-physical memory as the vCPU reaches it (machine/address-space.ts). */
@@ -236,7 +237,7 @@ export class Core {
   // --- EFLAGS. ---
 
   readFlags(): number {
-    return (this.get(EFLAGS) & ~CC_FLAGS) | readArithmeticFlags(this.view, this.base) | 2;
+    return (this.get(EFLAGS) & ~CC_FLAGS) | arithmeticFlags(this.i32, this.view, this.base) | 2;
   }
   /** Replaces all of EFLAGS. */
   writeFlags(value: number): void {
@@ -246,7 +247,7 @@ export class Core {
   }
   /** Replaces the arithmetic flags in the mask. */
   setArithmetic(value: number, mask: number): void {
-    const old = mask === CC_FLAGS ? 0 : readArithmeticFlags(this.view, this.base);
+    const old = mask === CC_FLAGS ? 0 : arithmeticFlags(this.i32, this.view, this.base);
     writeArithmeticFlags(this.view, this.base, (old & ~mask) | (value & mask));
   }
   /** EFLAGS without the arithmetic flags. */
