@@ -44,8 +44,8 @@ export interface EngineOptions {
 }
 
 /** Executions after which a block is compiled, and after which its batch is when it is still waiting. */
-const HOT = 96;
-const VERY_HOT = 400;
+const HOT = 1500;
+const VERY_HOT = 4000;
 const COLD = 0x7fffffff;
 /** Where single instructions are put to be run alone. */
 const SCRATCH_CODE = CODE;

@@ -509,7 +509,7 @@ export class InterpreterWriter {
  */
 export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
   const pc = (): void => c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
-  // index = page bits << JUMP_LOW_BITS | (pc ^ pc >> 6) & low mask; times 16
+  // index = page bits << JUMP_LOW_BITS | (pc ^ pc >> JUMP_LOW_BITS) & low mask; times 16
   pc();
   c.i64(12);
   c.op(I64_SHR_U);

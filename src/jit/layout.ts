@@ -6,8 +6,8 @@
  *   128 KiB     small constants shared by all interpreter code
  *   256 KiB     entry cells, 8 bytes each: { function: i32, argument: i32 }
  *   8 MiB       contexts: TLB, victim entries and jump cache of each, CONTEXT_SIZE apart
- *   24 MiB      interpreter code
- *   88 MiB      guest RAM and ROM
+ *   32 MiB      interpreter code
+ *   96 MiB      guest RAM and ROM
  */
 /** The entry cell at address 0. */
 export const NULL_CELL = 0;
@@ -16,9 +16,9 @@ export const CONSTANTS = 0x20000;
 export const CELLS = 0x40000;
 export const CELLS_END = 0x800000;
 export const CONTEXTS = 0x800000;
-export const CODE = 0x1800000;
-export const CODE_END = 0x5800000;
-export const GUEST_MEMORY = 0x5800000;
+export const CODE = 0x2000000;
+export const CODE_END = 0x6000000;
+export const GUEST_MEMORY = 0x6000000;
 
 /** Entry cell: which function to call with which argument. */
 export const CELL_FUNCTION = 0;
@@ -51,11 +51,11 @@ export const VICTIM_ENTRIES = 8;
  */
 export const JUMP_CACHE = 0x40000;
 export const JUMP_PAGE_BITS = 8;
-export const JUMP_LOW_BITS = 6;
+export const JUMP_LOW_BITS = 8;
 export const JUMP_ENTRIES = 1 << (JUMP_PAGE_BITS + JUMP_LOW_BITS);
 export const JUMP_SIZE = JUMP_ENTRIES * 16;
 
-export const CONTEXT_SIZE = 0x100000;
+export const CONTEXT_SIZE = 0x200000;
 /** Contexts 0 and 1 are the supervisor's; user address spaces share the rest. */
 export const SUPERVISOR_CONTEXTS = 2;
 export const USER_CONTEXTS = 8;

@@ -64,6 +64,8 @@ export class I8042 implements Device {
     full: false, fromMouse: false, data: 0,
     /** The controller's own replies, which go before the devices' bytes. */
     controller: queuePowerOn(),
+    /** Bytes that came back by command D3h, as if from the mouse. */
+    looped: queuePowerOn(),
     keyboard: queuePowerOn(), keyboardCommand: 0, scanning: true, scancodeSet: 2, leds: 0,
     mouse: queuePowerOn(), mouseCommand: 0, reporting: false, wheel: false,
     sampleRate: 100, resolution: 2, scaling: false, buttons: 0,
@@ -134,7 +136,7 @@ export class I8042 implements Device {
   loadState(state: DeviceState): void {
     this.state.load(state);
     const s = this.state.value;
-    for (const queue of [s.controller, s.keyboard, s.mouse]) {
+    for (const queue of [s.controller, s.looped, s.keyboard, s.mouse]) {
       queue.head &= QUEUE_SIZE - 1;
       queue.count = Math.max(0, Math.min(QUEUE_SIZE, Math.floor(queue.count)));
     }
@@ -201,9 +203,9 @@ export class I8042 implements Device {
     switch (command) {
       case 0x60: s.config = value; break;
       case 0xd1: this.writeOutputPort(value); break;
-      // Looped back by the controller itself, so it passes even while the keyboard is off.
+      // Looped back by the controller itself, so they pass even while a port is off.
       case 0xd2: this.reply(value); break;
-      case 0xd3: push(s.mouse, value); break;
+      case 0xd3: push(s.looped, value); break;
       case 0xd4: this.mouseByte(value); break;
       default:
         // A command to the keyboard switches its clock line on.
@@ -231,6 +233,9 @@ export class I8042 implements Device {
     if (s.controller.count !== 0) {
       s.data = shift(s.controller);
       s.fromMouse = false;
+    } else if (s.looped.count !== 0) {
+      s.data = shift(s.looped);
+      s.fromMouse = true;
     } else if (s.keyboard.count !== 0 && (s.config & CONFIG.keyboardOff) === 0) {
       s.data = shift(s.keyboard);
       s.fromMouse = false;
