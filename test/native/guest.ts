@@ -6,7 +6,8 @@ import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/fla
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
 import { LEAVE_EXCEPTION, LEAVE_INT3 } from '../../src/isa/x86/leave.ts';
 import {
-  BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, GPR, MXCSR, XMM,
+  BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FPREG, FSW, FTAG, FTOP, GPR,
+  MXCSR, XMM,
 } from '../../src/isa/x86/state.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
@@ -133,6 +134,38 @@ export class Guest {
     view.setInt32(VCPU_BASE + EFLAGS, (one.flags & ~0x8d5) | 2, true);
     writeArithmeticFlags(view, VCPU_BASE, one.flags);
     this.bytes.set(one.fx.subarray(160, 416), VCPU_BASE + XMM);
+    this.loadFpu(one.fx);
+  }
+
+  /** The x87 part of an FXSAVE image: its registers are numbered from the top of the stack. */
+  private loadFpu(fx: Uint8Array): void {
+    const { view, bytes } = this;
+    const image = new DataView(fx.buffer, fx.byteOffset, fx.byteLength);
+    const status = image.getUint16(2, true);
+    const top = (status >> 11) & 7;
+    view.setInt32(VCPU_BASE + FCW, image.getUint16(0, true), true);
+    view.setInt32(VCPU_BASE + FSW, status & ~0x3800, true);
+    view.setInt32(VCPU_BASE + FTOP, top, true);
+    for (let i = 0; i < 8; i++) {
+      bytes[VCPU_BASE + FTAG + i] = (fx[4]! >> i) & 1 ? 0 : 1;
+      const at = VCPU_BASE + FPREG + 16 * ((top + i) & 7);
+      bytes.fill(0, at, at + 16);
+      bytes.set(fx.subarray(32 + 16 * i, 42 + 16 * i), at);
+    }
+  }
+
+  private storeFpu(fx: Uint8Array): void {
+    const { view, bytes } = this;
+    const image = new DataView(fx.buffer, fx.byteOffset, fx.byteLength);
+    const top = view.getInt32(VCPU_BASE + FTOP, true);
+    image.setUint16(0, view.getInt32(VCPU_BASE + FCW, true), true);
+    image.setUint16(2, view.getInt32(VCPU_BASE + FSW, true) | (top << 11), true);
+    fx[4] = 0;
+    for (let i = 0; i < 8; i++) {
+      if (bytes[VCPU_BASE + FTAG + i] === 0) fx[4]! |= 1 << i;
+      const at = VCPU_BASE + FPREG + 16 * ((top + i) & 7);
+      fx.set(bytes.subarray(at, at + 10), 32 + 16 * i);
+    }
   }
 
   /** Runs one case to its end, until it is compiled where `compile` is on. */
@@ -161,6 +194,7 @@ export class Guest {
     const data = GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE;
     const fx = Uint8Array.from(one.fx);
     fx.set(this.bytes.subarray(VCPU_BASE + XMM, VCPU_BASE + XMM + 256), 160);
+    this.storeFpu(fx);
     return {
       name: one.name,
       code: one.code,

@@ -1,4 +1,4 @@
-/** The host's CPU judges the SSE instructions: xmm registers, general registers, flags, memory. */
+/** The host's CPU judges the SSE and MMX instructions: xmm, mmx and x87, general registers, flags, memory. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { X86_ROWS } from '../../src/isa/x86/rows.ts';
@@ -53,10 +53,22 @@ const single = (random: Random): number =>
 const double = (random: Random): number =>
   random.chance(60) ? DOUBLES[random.below(DOUBLES.length)]! : (random.next() - 2 ** 31) / 2 ** random.below(60);
 
+/** The mmx registers, and the stack they are found in. */
+function fillFpu(fx: Uint8Array, random: Random): void {
+  fx[3] = random.below(8) << 3;
+  fx[4] = random.below(256);
+  for (let i = 0; i < 8; i++) {
+    fill(fx.subarray(32 + 16 * i, 40 + 16 * i), random);
+    fx[40 + 16 * i] = random.below(256);
+    fx[41 + 16 * i] = random.below(256);
+  }
+}
+
 function sseCase(row: Row, random: Random, mode32: boolean): Case {
   const one = makeCase(row, random, mode32);
   fill(one.fx.subarray(AT_XMM, AT_XMM + XMM_BYTES), random);
   fill(one.data, random);
+  fillFpu(one.fx, random);
   if (row.name.startsWith('MASKMOV')) one.gpr[7] = BigInt(WINDOW + 16 * random.below(8) + random.below(2));
   if (row.name.startsWith('PCMPE') && random.chance(80)) {
     one.gpr[0] = BigInt.asUintN(mode32 ? 32 : 64, BigInt(random.below(40) - 20));
@@ -65,12 +77,12 @@ function sseCase(row: Row, random: Random, mode32: boolean): Case {
   return one;
 }
 
-const VECTOR_PLACES = /[VWU]/;
+const VECTOR_PLACES = /[VWUPQN]/;
 
 function testable(row: Row, mode32: boolean): boolean {
   if (row.space !== 0 || (mode32 ? row.options.only64 : row.options.no64)) return false;
   if (ONLY !== undefined && !new RegExp(`^(${ONLY})$`).test(row.name)) return false;
-  return row.operands.some((spec) => VECTOR_PLACES.test(spec.place));
+  return row.name === 'EMMS' || row.operands.some((spec) => VECTOR_PLACES.test(spec.place));
 }
 
 /** RCP and RSQRT: the manual gives an error bound, and processors differ. */
@@ -99,6 +111,15 @@ function vectorDifferences(row: Row, native: Case, ours: Case): string[] {
   return list;
 }
 
+/** Status word's TOP, tags and registers of the x87 unit. */
+function fpuDifferences(native: Case, ours: Case): string[] {
+  const text = (fx: Uint8Array): string => {
+    const registers = Array.from({ length: 8 }, (_, i) => Buffer.from(fx.subarray(32 + 16 * i, 42 + 16 * i)).toString('hex'));
+    return `top ${(fx[3]! >> 3) & 7} tags ${fx[4]!.toString(16)} ${registers.join(' ')}`;
+  };
+  return text(native.fx) === text(ours.fx) ? [] : [`${text(native.fx)} / ${text(ours.fx)}`];
+}
+
 function describe(before: Case): string {
   const bytes = Buffer.from(before.code).toString('hex');
   const xmm = [...Array(8).keys()].map((n) =>
@@ -125,7 +146,9 @@ function compareWithHost(compile: boolean, mode32: boolean, perRow: number): voi
     assert.notEqual(ours.signal, UNSUPPORTED, before.name);
     if (native.signal !== SIGTRAP) faults++;
     const list = differences(CC_FLAGS, false, native, ours);
-    if (native.signal === SIGTRAP) list.push(...vectorDifferences(rows[i]!, native, ours));
+    if (native.signal === SIGTRAP) {
+      list.push(...vectorDifferences(rows[i]!, native, ours), ...fpuDifferences(native, ours));
+    }
     if (list.length > 0 && !failures.has(before.name)) {
       failures.set(before.name, `${list.slice(0, 4).join('; ')}: ${describe(before)}`);
     }
@@ -138,7 +161,7 @@ function compareWithHost(compile: boolean, mode32: boolean, perRow: number): voi
 const options = { skip: unavailable() ?? false };
 
 for (const mode32 of [false, true]) {
-  const name = `SSE instructions of ${mode32 ? 32 : 64}-bit code do what the host CPU does`;
+  const name = `SSE and MMX instructions of ${mode32 ? 32 : 64}-bit code do what the host CPU does`;
   test(`interpreted ${name}`, options, () => compareWithHost(false, mode32, CASES_PER_ROW));
   test(`compiled ${name}`, options, () => compareWithHost(true, mode32, Math.ceil(CASES_PER_ROW / 20)));
 }

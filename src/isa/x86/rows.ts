@@ -3,6 +3,7 @@ import { ALU_ROWS } from './alu.ts';
 import { BCD_ROWS } from './bcd.ts';
 import { BIT_ROWS } from './bits.ts';
 import { CONTROL_ROWS } from './control.ts';
+import { MMX_ROWS } from './mmx.ts';
 import { MOVE_ROWS } from './move.ts';
 import { MULDIV_ROWS } from './muldiv.ts';
 import { SHIFT_ROWS } from './shift.ts';
@@ -31,5 +32,6 @@ export const X86_ROWS: readonly Row[] = [
   ...SSE_FLOAT_ROWS,
   ...SSE_SHUFFLE_ROWS,
   ...SSE_STRING_ROWS,
+  ...MMX_ROWS,
   ...X87_CONTROL_ROWS,
 ];

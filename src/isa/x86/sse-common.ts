@@ -15,7 +15,6 @@ import type { Row, RowOptions, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
 
 const VECTOR_NM = 7;
-const VECTOR_GP = 13;
 
 export type Unary = (b: Builder, x: Value) => Value;
 export type Binary = (b: Builder, x: Value, y: Value) => Value;
@@ -35,7 +34,7 @@ export const unary = (op: Unary | UnaryName): Unary =>
   typeof op === 'string' ? (b, x) => b[op](x) : op;
 
 /** CR0 and CR4 let SSE instructions run; else the block ends with #UD or #NM. */
-function vectorReady(t: X86Translator): boolean {
+export function vectorReady(t: X86Translator): boolean {
   if (t.flags & BF_SSE_OFF) t.undefined();
   else if (t.flags & BF_TS) t.raise(VECTOR_NM);
   else return true;
@@ -116,6 +115,9 @@ export const setLowF64 = (b: Builder, v: Value, low: Value): Value =>
 export const setLowF32 = (b: Builder, v: Value, low: Value): Value =>
   b.setlanef32(beneath(b, v, Op.setlanef32), low, 0);
 
+export const setLow64 = (b: Builder, v: Value, low: Value): Value =>
+  b.setlane64(beneath(b, v, Op.setlane64), low, 0);
+
 /** An i64, or i32, in the low lane and zeros above. */
 export const fromLow64 = (b: Builder, low: Value): Value => b.setlane64(zero(b), low, 0);
 export const fromLow32 = (b: Builder, low: Value): Value => b.setlane32(zero(b), low, 0);
@@ -195,10 +197,4 @@ export function immediateRow(
     const y = readAligned(t);
     t.writeXmm(t.reg, op(t.b, t.readXmm(t.reg), y, imm8(t)));
   }), options);
-}
-
-/** #GP(0) when the address (i64) is not a multiple of 16. */
-export function faultUnlessAligned(t: X86Translator, address: Value): void {
-  const { b } = t;
-  t.faultIf(b.ne32(b.and32(b.wrap(address), b.i32(15)), b.i32(0)), VECTOR_GP);
 }

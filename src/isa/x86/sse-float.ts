@@ -157,7 +157,7 @@ const comparisons: readonly Row[] = [
 // --- Rounding to integral values. ---
 
 const NEAREST = 0;
-const TRUNCATE = 3;
+export const TRUNCATE = 3;
 /** MXCSR's rounding control, known only at run time. */
 const BY_MXCSR = 4;
 
