@@ -4,9 +4,9 @@ import { openCharacter } from '../character/open.ts';
 import type { CharacterSpec } from '../character/spec.ts';
 import { describeError } from '../host/node/errors.ts';
 import type { Channel } from '../host/host.ts';
-import { restoreTerminal } from '../host/node/stdio.ts';
 import { ConfigError, Machine, type MachineConfig, type NamedFile } from '../index.ts';
 import { type CommandLine, OptionError, parseCommandLine } from './command-line.ts';
+import { finish, guardTerminal, handleSignals, leave, quitter, report } from './foreground.ts';
 import { helpText, PROGRAM } from './help.ts';
 import { connect, drop } from './terminal.ts';
 
@@ -16,12 +16,8 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   kernel: '-kernel', initrd: '-initrd', append: '-append', bios: '-bios', serials: '-serial',
   debugcon: '-debugcon', debugExit: '-device isa-debug-exit', uuid: '-uuid',
 };
-/** A machine that does not answer for so long is ended without its consent. */
-const QUIT_PATIENCE_MS = 2000;
 
-function say(text: string): void {
-  writeSync(2, `${PROGRAM}: ${text}\n`);
-}
+const say = (text: string): void => report(PROGRAM, text);
 
 function version(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -130,60 +126,26 @@ function writePidFile(path: string | null): void {
   process.once('exit', () => unlinkSync(path));
 }
 
-function leave(status: number): never {
-  restoreTerminal();
-  process.exit(status);
-}
-
-function quitter(machine: Machine): () => void {
-  let asked = false;
-  return () => {
-    if (asked) leave(0);
-    asked = true;
-    setTimeout(() => leave(0), QUIT_PATIENCE_MS).unref();
-    machine.quit().catch(() => leave(1));
-  };
-}
-
-function handleSignals(quit: () => void): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
-    process.on(signal, () => {
-      if (signal !== 'SIGHUP') say(`terminating on ${signal}`);
-      quit();
-    });
-  }
-}
-
 async function run(line: CommandLine): Promise<number> {
   for (const warning of line.warnings) say(`warning: ${warning}`);
   const machine = await create(line);
   const quit = quitter(machine);
   traceTo(machine, line.traceFile);
   writePidFile(line.pidFile);
-  handleSignals(quit);
+  handleSignals(PROGRAM, quit);
   const { channels, outputs } = await connectPorts(machine, line, quit);
   if (!line.startPaused) await machine.start();
-  const { status } = await machine.ended;
-  // A peer that does not read must not keep the emulator from ending.
-  const patience = new Promise((resolve) => setTimeout(resolve, QUIT_PATIENCE_MS).unref());
-  await Promise.race([Promise.allSettled(outputs), patience]);
-  await Promise.all(channels.map((channel) => channel.close()));
-  return status;
+  return finish(machine, channels, outputs);
 }
 
 export async function main(args: readonly string[]): Promise<void> {
-  process.on('uncaughtException', (error) => {
-    restoreTerminal();
-    say(`internal error: ${error.stack ?? error.message}`);
-    process.exit(1);
-  });
+  guardTerminal(PROGRAM);
   try {
     const line = parseCommandLine(args);
     if (line.help === null) leave(await run(line));
     writeSync(1, `${helpText(line.help, version())}\n`);
     leave(0);
   } catch (error) {
-    restoreTerminal();
     say((error as Error).message.split('\n')[0]!);
     leave(1);
   }

@@ -9,6 +9,14 @@ export interface MuxActions {
   readonly say: (text: string) => void;
 }
 
+/** Keeps input back. */
+export interface Hold {
+  /** Is shown all output. */
+  see(data: Uint8Array): void;
+  /** Input flows from then on. */
+  readonly ready: Promise<void>;
+}
+
 /** Lets the guest's output go nowhere, without the guest noticing. */
 export function drop(port: SerialPort): void {
   void port.readable.cancel();
@@ -44,13 +52,36 @@ function muxed(port: SerialPort, channel: Channel, actions: MuxActions) {
   };
 }
 
+function held(readable: ReadableStream<Uint8Array>, hold: Hold): ReadableStream<Uint8Array> {
+  return readable.pipeThrough(new TransformStream<Uint8Array, Uint8Array>({
+    transform: async (data, controller) => {
+      await hold.ready;
+      controller.enqueue(data);
+    },
+  // Room for what is typed ahead: the escapes before it must still be seen.
+  }, { highWaterMark: 1 << 16 }));
+}
+
+function seen(readable: ReadableStream<Uint8Array>, hold: Hold): ReadableStream<Uint8Array> {
+  return readable.pipeThrough(new TransformStream<Uint8Array, Uint8Array>({
+    transform: (data, controller) => {
+      hold.see(data);
+      controller.enqueue(data);
+    },
+  }));
+}
+
 /** @returns when the last output has been passed on */
 export function connect(
-  port: SerialPort, channel: Channel, mux: MuxActions | null,
+  port: SerialPort, channel: Channel, mux: MuxActions | null, hold: Hold | null = null,
 ): Promise<void> {
-  const { readable, output } = mux === null
+  let { readable, output } = mux === null
     ? { readable: channel.readable, output: port.readable }
     : muxed(port, channel, mux);
+  if (hold !== null) {
+    readable = held(readable, hold);
+    output = seen(output, hold);
+  }
   // The end of the input is not the end of the machine.
   readable.pipeTo(port.writable, { preventClose: true }).catch(() => undefined);
   return output.pipeTo(channel.writable, { preventClose: true });
