@@ -137,6 +137,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     register(RSI, state.rsi);
     register(RBX, state.rbx);
     register(RSP, state.rsp);
+    if (state.mode !== 'real16') this.msrs.asAfterFirmware();
     this.mmu.configure();
     this.modeReplaced();
   }

@@ -113,7 +113,7 @@ const NOT_VULNERABLE =
 const MAX =
   `${V2} movbe bmi1 bmi2 abm adx fsgsbase smep smap pcid invpcid pdpe1gb rdtscp xsave xsaveopt ` +
   'xsavec xgetbv1 xsaves x2apic tsc-deadline tsc-adjust arat rdrand rdseed umip clflushopt erms fsrm ' +
-  'mmxext 3dnowprefetch cr8legacy invtsc null-sel-clr-base no-nested-data-bp hypervisor ' +
+  'mmxext 3dnowprefetch cr8legacy invtsc null-sel-clr-base xsaveerptr no-nested-data-bp hypervisor ' +
   NOT_VULNERABLE;
 /** Possible, but not wanted unless asked for: 5-level walks cost time. */
 const OPTIONAL = 'la57 fxsr-opt ss ht cmp-legacy mp';

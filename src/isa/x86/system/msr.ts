@@ -44,14 +44,20 @@ export class Msrs {
 
   reset(): void {
     for (const value of this.stored.values()) value[0] = value[1] = 0;
-    this.store(0x2ff, 0, 0);
     this.tscAdjust = 0n;
     const { core } = this;
     core.set2(MSR_PAT, 0x00070406, 0x00070406);
     // Fast strings; no branch trace storage, no PEBS.
     core.set2(MSR_MISC_ENABLE, 0x1801, 0);
+    if (core.model.vendor !== 'AuthenticAMD') return;
+    // The TSC counts at one rate, and LFENCE serialises.
     this.store(0xc0010015, 1 << 24, 0);
     this.store(0xc0011029, 2, 0);
+  }
+
+  /** Memory types as firmware leaves them: all write-back; kernels use PAT only when MTRRs are on. */
+  asAfterFirmware(): void {
+    if (this.stored.has(0x2ff)) this.store(0x2ff, 0x806, 0);
   }
 
   /** RDMSR: result in core.low and core.high. @returns false for #GP(0) */
