@@ -28,7 +28,7 @@ const SIGNAL_OF_VECTOR: Record<number, number> = { 0: SIGFPE, 3: SIGTRAP, 6: SIG
 export const UNSUPPORTED = -1;
 
 /** Runs after which a case has been compiled. */
-const HOT_ENOUGH = 600;
+const HOT_ENOUGH = 1700;
 
 class BareVcpu implements Vcpu {
   readonly halted = false;

@@ -155,6 +155,7 @@ function compareWithHost(compile: boolean, mode32: boolean, perRow: number): voi
   });
   const summary = `${cases.length} cases, ${faults} faulted, ${guest.notCompiled} not compiled`;
   if (process.env.VIRELAY_FUZZ_VERBOSE) console.log(summary);
+  assert.ok(guest.notCompiled < cases.length / 20, summary);
   assert.equal(failures.size, 0, `native / translated differ; ${summary}\n${[...failures.values()].join('\n')}`);
 }
 
