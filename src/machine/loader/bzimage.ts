@@ -2,7 +2,7 @@
 import { bootGdt, flatState, type InitialCpuState } from './cpu-state.ts';
 import {
   type BootImage, type BootPlace, ImageError, LAYOUT, placeCommandLine, placeInitrd,
-} from './loader.ts';
+} from './place.ts';
 
 /** Offsets in the setup header, which are those in the zero page, too. */
 const H = {

@@ -5,7 +5,7 @@
 import { bootGdt, flatState, type InitialCpuState } from './cpu-state.ts';
 import {
   type BootImage, type BootPlace, ImageError, LAYOUT, placeCommandLine, placeInitrd,
-} from './loader.ts';
+} from './place.ts';
 
 const PT_LOAD = 1;
 const PT_NOTE = 4;
