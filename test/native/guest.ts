@@ -101,8 +101,9 @@ export class Guest {
   notCompiled = 0;
   private readonly compile: boolean;
 
-  constructor(compile: boolean, mode32 = false) {
-    const flags = mode32 ? FLAGS32 : FLAGS64;
+  /** @param extraFlags block flags beyond those of user code */
+  constructor(compile: boolean, mode32 = false, extraFlags = 0) {
+    const flags = (mode32 ? FLAGS32 : FLAGS64) | extraFlags;
     this.compile = compile;
     const memory = sharedMemory((GUEST_MEMORY + RAM_SIZE) >> 16);
     this.view = new DataView(memory.buffer);
@@ -128,7 +129,6 @@ export class Guest {
     const { view, bytes } = this;
     bytes.fill(0, GUEST_MEMORY + PHYSICAL_DATA, GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE);
     bytes.set(one.data, GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE);
-    view.setInt32(VCPU_BASE + MXCSR, 0x1f80, true);
     one.gpr.forEach((value, i) => view.setBigUint64(VCPU_BASE + GPR + 8 * i, value, true));
     view.setBigUint64(VCPU_BASE + CTL_PC, one.rip, true);
     view.setInt32(VCPU_BASE + EFLAGS, (one.flags & ~0x8d5) | 2, true);
@@ -143,6 +143,7 @@ export class Guest {
     const image = new DataView(fx.buffer, fx.byteOffset, fx.byteLength);
     const status = image.getUint16(2, true);
     const top = (status >> 11) & 7;
+    view.setInt32(VCPU_BASE + MXCSR, image.getInt32(24, true), true);
     view.setInt32(VCPU_BASE + FCW, image.getUint16(0, true), true);
     view.setInt32(VCPU_BASE + FSW, status & ~0x3800, true);
     view.setInt32(VCPU_BASE + FTOP, top, true);

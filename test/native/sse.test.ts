@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { X86_ROWS } from '../../src/isa/x86/rows.ts';
-import { CC_FLAGS } from '../../src/isa/x86/state.ts';
+import { BF_MXCSR_EXACT, CC_FLAGS } from '../../src/isa/x86/state.ts';
 import type { Row } from '../../src/isa/x86/tables.ts';
 import { differences } from './compare.ts';
 import { Random, makeCase } from './generate.ts';
@@ -127,17 +127,28 @@ function describe(before: Case): string {
   return `${before.name} ${bytes} (xmm before: ${xmm.join(' ')})`;
 }
 
-function compareWithHost(compile: boolean, mode32: boolean, perRow: number): void {
+interface Plan {
+  readonly compile: boolean;
+  readonly mode32: boolean;
+  readonly perRow: number;
+  /** Rounding control of MXCSR. */
+  readonly rounding: number;
+  readonly names: RegExp;
+}
+
+function compareWithHost({ compile, mode32, perRow, rounding, names }: Plan): void {
   const random = new AlignedRandom(SEED);
   const rows: Row[] = [];
   const cases: Case[] = [];
-  for (const row of X86_ROWS.filter((row) => testable(row, mode32))) {
+  for (const row of X86_ROWS.filter((row) => testable(row, mode32) && names.test(row.name))) {
     for (let i = 0; i < perRow; i++) {
+      const one = sseCase(row, random, mode32);
+      one.fx[25]! |= rounding << 5;
       rows.push(row);
-      cases.push(sseCase(row, random, mode32));
+      cases.push(one);
     }
   }
-  const guest = new Guest(compile, mode32);
+  const guest = new Guest(compile, mode32, rounding === 0 ? 0 : BF_MXCSR_EXACT);
   const failures = new Map<string, string>();
   let faults = 0;
   runNative(cases).forEach((native, i) => {
@@ -163,6 +174,20 @@ const options = { skip: unavailable() ?? false };
 
 for (const mode32 of [false, true]) {
   const name = `SSE and MMX instructions of ${mode32 ? 32 : 64}-bit code do what the host CPU does`;
-  test(`interpreted ${name}`, options, () => compareWithHost(false, mode32, CASES_PER_ROW));
-  test(`compiled ${name}`, options, () => compareWithHost(true, mode32, Math.ceil(CASES_PER_ROW / 20)));
+  const plan = { mode32, rounding: 0, names: /./ };
+  test(`interpreted ${name}`, options, () =>
+    compareWithHost({ ...plan, compile: false, perRow: CASES_PER_ROW }));
+  test(`compiled ${name}`, options, () =>
+    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 20) }));
+}
+
+/** What follows the rounding control exactly. */
+const ROUNDED = /^(ROUND|CVT(SS|SD|PS|PD)2(SI|DQ|PI)|CVTT)/;
+
+for (const rounding of [1, 2, 3]) {
+  const plan = { mode32: false, rounding, names: ROUNDED };
+  test(`rounding control ${rounding} rules conversions, interpreted`, options, () =>
+    compareWithHost({ ...plan, compile: false, perRow: CASES_PER_ROW }));
+  test(`rounding control ${rounding} rules conversions, compiled`, options, () =>
+    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 20) }));
 }
