@@ -14,7 +14,8 @@ const FOLDERS = ['bin', 'dev', 'etc', 'proc', 'root', 'sys', 'tmp'];
 /** The shell's prompt, by which a program can tell that the guest listens. */
 export const PROMPT = '/ # ';
 
-const MOUNTS = `#!/bin/busybox sh
+const INTERPRETER = '#!/bin/busybox sh';
+const MOUNTS = `
 [ -e /bin/mount ] || /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root
 mount -t proc proc /proc
@@ -32,16 +33,21 @@ setsid cttyhack sh
 poweroff -f
 `;
 
-/** @returns a root file system with /init; directories of `extra` come before their files */
+/**
+ * @param init the rest of /init, after the usual mounts
+ * @param extra directories come before their files
+ * @param first commands of the shell's own that come before everything else
+ * @returns a root file system with /init
+ */
 export function initramfs(
-  { busybox, applets }: Busybox, init: string, extra: readonly ArchiveEntry[] = [],
+  { busybox, applets }: Busybox, init: string, extra: readonly ArchiveEntry[] = [], first = '',
 ): Uint8Array {
   return writeArchive([
     ...FOLDERS.map(directory),
     characterDevice('dev/console', 5, 1),
     file('bin/busybox', busybox),
     ...applets.filter((name) => name !== 'busybox').map((name) => symlink(`bin/${name}`, 'busybox')),
-    file('init', `${MOUNTS}${init}`),
+    file('init', `${INTERPRETER}\n${first}\n${MOUNTS}${init}`),
     ...extra,
   ]);
 }

@@ -1,0 +1,21 @@
+# Runs the suite and the busybox jobs; prints RESULT lines. BIN: folder of the programs and of
+# busybox, TMP: a folder to write in, ONLY: a group, or nothing for all.
+wanted() { [ -z "$ONLY" ] || [ "$ONLY" = "$1" ]; }
+
+$BIN/suite $ONLY
+
+if wanted busybox; then
+  $BIN/generate 60000 >$TMP/lines
+  export BIN TMP
+  measure="$BIN/measure busybox"
+  $measure sh-loop $BIN/busybox sh -c \
+    'i=0; s=0; while [ $i -lt 150000 ]; do s=$((s+i*3)); i=$((i+1)); done; echo $s'
+  $measure sha256sum $BIN/busybox sh -c \
+    'for i in 1 2 3 4; do $BIN/busybox sha256sum <$TMP/lines; done'
+  $measure gzip $BIN/busybox sh -c '$BIN/busybox gzip -c <$TMP/lines'
+  $measure sort $BIN/busybox sh -c '$BIN/busybox sort <$TMP/lines'
+fi
+
+if wanted process; then
+  $BIN/measure process fork-exec-100 $BIN/spawn 100 $BIN/busybox true
+fi
