@@ -9,8 +9,9 @@ const MAX_LINES = 800;
 /** Rooms of `src` and what each may import besides itself. A missing room may import nothing. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   ir: [],
-  isa: ['ir', 'machine'],
-  jit: ['ir', 'isa', 'machine'],
+  wasm: ['ir'],
+  isa: ['ir', 'machine', 'wasm'],
+  jit: ['ir', 'isa', 'machine', 'wasm'],
   guest: [],
   host: [],
   character: ['host', 'machine'],

@@ -1,6 +1,7 @@
 /** What the engine needs to know of a guest instruction set, and what it offers to one. */
 import type { Builder, Global } from '../ir/builder.ts';
 import type { Helper } from '../ir/helpers.ts';
+import type { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Reads guest code bytes, ahead from the pc being translated. */
 export interface CodeReader {
@@ -30,8 +31,15 @@ export interface Isa {
    * @param flags the vCPU's mode as `Vcpu.blockFlags` gave it
    */
   translate(b: Builder, code: CodeReader, flags: number, maxInsns: number): void;
-  /** Makes the ISA's own runtime module (helpers of kind 'wasm'). @returns its exports */
-  instantiate?(memory: WebAssembly.Memory): Record<string, WebAssembly.ImportValue>;
+  /**
+   * Makes the ISA's own runtime module (helpers of kind 'wasm').
+   * @param vcpuBase address of the vCPU's block in the memory
+   * @param module an empty module that imports the memory
+   * @returns its exports
+   */
+  instantiate?(
+    memory: WebAssembly.Memory, vcpuBase: number, module: ModuleWriter,
+  ): Record<string, WebAssembly.ImportValue>;
 }
 
 /** Access kinds of the software TLB. */

@@ -6,8 +6,8 @@ import { F32, F64, I32, I64, NONE, OPS, V128 } from '../ir/ops.ts';
 import { CTL_FAULT } from '../ir/vcpu-block.ts';
 import {
   CALL, ELSE, END, I32_LOAD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LT_U, I64_SHR_U, I64_SUB, IF, typeByte, VOID,
-} from './wasm.ts';
-import type { Code } from './wasm.ts';
+} from '../wasm/wasm.ts';
+import type { Code } from '../wasm/wasm.ts';
 import {
   TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, VCPU_BASE,
 } from './layout.ts';

@@ -33,7 +33,7 @@ import { exitContext } from './region.ts';
 import {
   BLOCK, BR, Code, ELSE, I32_LOAD, I32_LT_S, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
   I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
-} from './wasm.ts';
+} from '../wasm/wasm.ts';
 
 /** A page beyond the entry's own that the region has code in. */
 export interface PageGuard {

@@ -14,8 +14,8 @@ import { ACCESS, emitLoad, emitStore } from './access.ts';
 import type { AccessContext, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
-import { CALL, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from './wasm.ts';
-import type { Code } from './wasm.ts';
+import { CALL, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from '../wasm/wasm.ts';
+import type { Code } from '../wasm/wasm.ts';
 
 /** What surrounds a block. */
 export interface Surroundings {

@@ -20,7 +20,7 @@ import { RegionQueue } from './queue.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
-import { ModuleWriter } from './wasm.ts';
+import { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Physical memory as the engine sees it (machine/address-space.ts). */
 export interface EngineMemory {
@@ -148,7 +148,7 @@ export class Engine implements EngineServices {
     this.builder = new Builder(globals);
     this.encoder = new Encoder(this.words, globals, helpers);
     this.reader = new PageReader(this.bytes, this);
-    const isaRuntime = options.isa.instantiate?.(options.memory) ?? {};
+    const isaRuntime = options.isa.instantiate?.(options.memory, VCPU_BASE, this.newModule()) ?? {};
     this.runtime = buildRuntime(
       () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow() }, isaRuntime,
     );

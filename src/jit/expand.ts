@@ -6,8 +6,8 @@ import { I32, I64, OPS, Op } from '../ir/ops.ts';
 import {
   ELSE, END, I32_SUB, I64_ADD, I64_AND, I64_MUL, I64_OR, I64_SHL, I64_SHR_S, I64_SHR_U,
   I64_SUB, IF, SELECT, typeByte,
-} from './wasm.ts';
-import type { Code } from './wasm.ts';
+} from '../wasm/wasm.ts';
+import type { Code } from '../wasm/wasm.ts';
 
 /** Scratch locals of a function, made when first needed. */
 export class Scratch {

@@ -24,8 +24,8 @@ import {
   BLOCK, BR, BR_IF, BR_TABLE, CALL as WASM_CALL, Code, I32_EQZ, I32_LOAD, I32_AND, I32_LOAD16_U, I32_LT_S, I32_SHL, I32_SHR_U, I32_STORE, I32_SUB, I32_WRAP, I32_XOR,
   I64_ADD, I64_AND, I64_EXTEND_U, I64_LOAD, I64_LOAD32_U, I64_NE, I64_OR, I64_SHL, I64_SHR_U, I64_STORE, I64_SUB, I64_XOR, LOAD_OP, LOOP,
   RETURN, RETURN_CALL_INDIRECT, STORE_OP,
-} from './wasm.ts';
-import type { ModuleWriter } from './wasm.ts';
+} from '../wasm/wasm.ts';
+import type { ModuleWriter } from '../wasm/wasm.ts';
 
 // Opcodes beyond the operation table's.
 export const X_HEADER = OPS.length;

@@ -12,7 +12,7 @@ import { FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
 import { Op } from '../ir/ops.ts';
 import { buildRegion, constantTargets } from './region.ts';
 import type { RegionBlock, RegionSource } from './region.ts';
-import type { ModuleWriter } from './wasm.ts';
+import type { ModuleWriter } from '../wasm/wasm.ts';
 
 const PAGE = 4096;
 const BATCH = 24;

@@ -18,7 +18,7 @@ import {
 import {
   BLOCK, BR_TABLE, CALL, Code, I32_LOAD, I32_STORE, I64_STORE, LOAD_OP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT,
   STORE_OP,
-} from './wasm.ts';
+} from '../wasm/wasm.ts';
 
 export interface RuntimeImports {
   /** Does the access described in the state block; the fault field tells how it went. */
