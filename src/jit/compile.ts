@@ -7,7 +7,10 @@
  *
  *     guards of further pages; load globals
  *     block $exit
- *       ...nodes...                  every way out sets $pc and $cell, then br $exit
+ *       block $fault
+ *         ...nodes...                every way out sets $pc and $cell, then br $exit
+ *       end
+ *       an access has faulted: $faultId says where
  *     end
  *     store changed globals; pc
  *     $cell != 0 ? tail-call through the entry cell : return
@@ -83,6 +86,7 @@ export class RegionCompiler implements Surroundings {
   private base = 0;
   private exitPc = 0;
   private exitCell = 0;
+  private faultId = 0;
   private node!: RegionNode;
   private insnOffset = 0;
   private insnCtx = CTX_UNKNOWN;
@@ -150,20 +154,20 @@ export class RegionCompiler implements Surroundings {
     return this.faultNumber;
   }
 
+  /** Leaves the pc to the host, which finds it by the fault number. Short: there is one for each access. */
   fault(depth: number): void {
-    this.sideExit(EXIT_FAULT, 0, depth);
+    this.code.i32(this.currentFault());
+    this.code.set(this.faultId);
+    this.code.br(BR, this.labels.length + this.conditionals + depth);
   }
 
-  /** Side exits leave the pc to the host, which finds it by the fault number. */
   sideExit(reason: number, argument: number, depth: number): void {
     this.storeAt(CTL_FAULT_IP, () => this.code.i32(this.currentFault()));
     this.storeAt(CTL_EXIT_REASON, () => this.code.i32(reason));
-    if (reason !== EXIT_FAULT) this.storeAt(CTL_EXIT_ARG, () => this.code.i32(argument));
+    this.storeAt(CTL_EXIT_ARG, () => this.code.i32(argument));
     this.code.i32(0);
     this.code.set(this.exitCell);
-    this.conditionals += depth;
-    this.brExit();
-    this.conditionals -= depth;
+    this.brExit(depth);
   }
 
   private storeAt(field: number, value: () => void, opcode = I32_STORE): void {
@@ -189,8 +193,9 @@ export class RegionCompiler implements Surroundings {
     });
   }
 
-  private brExit(): void {
-    this.code.br(BR, this.labels.length + this.conditionals);
+  /** Beyond all labels and conditionals lie $fault, then $exit. */
+  private brExit(depth = 0): void {
+    this.code.br(BR, this.labels.length + this.conditionals + depth + 1);
   }
 
   /** Which globals the region reads or writes at all. */
@@ -216,6 +221,7 @@ export class RegionCompiler implements Surroundings {
     this.base = c.local(I64);
     this.exitPc = c.local(I64);
     this.exitCell = c.local(I32);
+    this.faultId = c.local(I32);
     this.tlb = c.local(I64);
     this.options.globals.forEach((global, i) => {
       if (this.used[i]) this.globalLocals[i] = c.local(global.type);
@@ -231,7 +237,13 @@ export class RegionCompiler implements Surroundings {
     this.conditionals = 0;
     this.stackPages = [this.newPage(), this.newPage()];
     c.block(BLOCK);
+    c.block(BLOCK);
     this.emitTree(region.nodes[0]!);
+    c.end();
+    this.storeAt(CTL_FAULT_IP, () => c.get(this.faultId));
+    this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_FAULT));
+    c.i32(0);
+    c.set(this.exitCell);
     c.end();
     this.emitEpilogue();
     this.module.element(region.slot, this.module.function([I32], NONE, c));

@@ -45,7 +45,7 @@ export interface EngineOptions {
 
 /** Executions after which a block is compiled, and after which its batch is when it is still waiting. */
 const HOT = 1500;
-const VERY_HOT = 4000;
+const VERY_HOT = 4500;
 const COLD = 0x7fffffff;
 /** Where single instructions are put to be run alone. */
 const SCRATCH_CODE = CODE;

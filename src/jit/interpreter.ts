@@ -18,7 +18,7 @@ import {
 import { ACCESS, emitLoad, emitStore } from './access.ts';
 import { EXPANSIONS, Scratch } from './expand.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, JUMP_LOW_BITS, JUMP_PAGE_BITS, VCPU_BASE,
+  CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, VCPU_BASE,
 } from './layout.ts';
 import {
   BLOCK, BR, BR_IF, BR_TABLE, CALL as WASM_CALL, Code, I32_EQZ, I32_LOAD, I32_AND, I32_LOAD16_U, I32_LT_S, I32_SHL, I32_SHR_U, I32_STORE, I32_SUB, I32_WRAP, I32_XOR,
@@ -509,7 +509,7 @@ export class InterpreterWriter {
  */
 export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
   const pc = (): void => c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
-  // index = page bits << JUMP_LOW_BITS | (pc ^ pc >> JUMP_LOW_BITS) & low mask; times 16
+  // index = page bits << JUMP_LOW_BITS | (pc ^ pc >> 8 ^ pc >> 20) & low mask; times 16
   pc();
   c.i64(12);
   c.op(I64_SHR_U);
@@ -519,7 +519,11 @@ export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): 
   c.op(I64_SHL);
   pc();
   pc();
-  c.i64(JUMP_LOW_BITS);
+  c.i64(JUMP_FOLD_LOW);
+  c.op(I64_SHR_U);
+  c.op(I64_XOR);
+  pc();
+  c.i64(JUMP_FOLD_HIGH);
   c.op(I64_SHR_U);
   c.op(I64_XOR);
   c.i64((1 << JUMP_LOW_BITS) - 1);

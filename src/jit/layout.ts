@@ -52,6 +52,9 @@ export const VICTIM_ENTRIES = 8;
 export const JUMP_CACHE = 0x40000;
 export const JUMP_PAGE_BITS = 8;
 export const JUMP_LOW_BITS = 8;
+/** The pc's bits from these on are folded into the low part: within the page, and of the page's number. */
+export const JUMP_FOLD_LOW = 8;
+export const JUMP_FOLD_HIGH = 20;
 export const JUMP_ENTRIES = 1 << (JUMP_PAGE_BITS + JUMP_LOW_BITS);
 export const JUMP_SIZE = JUMP_ENTRIES * 16;
 

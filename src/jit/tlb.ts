@@ -6,7 +6,7 @@
  * each user address space has a context of its own, recycled least recently used.
  */
 import {
-  CONTEXTS, CONTEXT_COUNT, CONTEXT_SIZE, JUMP_CACHE, JUMP_LOW_BITS, JUMP_PAGE_BITS, JUMP_SIZE,
+  CONTEXTS, CONTEXT_COUNT, CONTEXT_SIZE, JUMP_CACHE, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, JUMP_SIZE,
   SUPERVISOR_CONTEXTS, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_SIZE, TLB_WRITE, VICTIM,
   VICTIM_ENTRIES,
 } from './layout.ts';
@@ -59,7 +59,11 @@ export class Tlb {
   private nextVictim = 0;
   private asid = 0;
 
+  /** By page of the memory: 1 where some entry permits writing, so that most pages need no search. */
+  private readonly writable: Uint8Array;
+
   constructor(buffer: ArrayBufferLike) {
+    this.writable = new Uint8Array(Math.ceil(buffer.byteLength / 4096));
     this.words = new Int32Array(buffer);
     this.bytes = new Uint8Array(buffer);
     for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i));
@@ -234,6 +238,7 @@ export class Tlb {
     this.setTag(at + (TLB_READ >> 2), page, high, permissions & (1 << ACCESS_READ));
     this.setTag(at + (TLB_WRITE >> 2), page, high, permissions & (1 << ACCESS_WRITE));
     this.setTag(at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
+    if (permissions & (1 << ACCESS_WRITE)) this.writable[Math.floor(host / 4096)] = 1;
     const hostLow = host % 0x100000000;
     const difference = hostLow - (page >>> 0);
     w[at + (TLB_ADDEND >> 2)] = difference;
@@ -261,6 +266,9 @@ export class Tlb {
   /** Makes writes to a page take the slow path in every context. @param host address of the page */
   protect(host: number): void {
     const w = this.words;
+    const page = Math.floor(host / 4096);
+    if (!this.writable[page]) return;
+    this.writable[page] = 0;
     for (const context of this.contexts) {
       const start = context.tlb >> 2;
       const end = start + ((TLB_SIZE + VICTIM_ENTRIES * 32) >> 2);
@@ -276,7 +284,7 @@ export class Tlb {
   /** Enters a code address into the current jump cache. */
   setJump(low: number, high: number, cell: number): void {
     const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
-    const fold = (low ^ (low >>> JUMP_LOW_BITS)) & ((1 << JUMP_LOW_BITS) - 1);
+    const fold = (low ^ (low >>> JUMP_FOLD_LOW) ^ (low >>> JUMP_FOLD_HIGH)) & ((1 << JUMP_LOW_BITS) - 1);
     const index = (group << JUMP_LOW_BITS) | fold;
     const at = (this.current.jumps >> 2) + index * 4;
     this.words[at] = low;

@@ -15,6 +15,7 @@ import type { InitialCpuState } from './loader/cpu-state.ts';
 import { LocalMachine } from './machine.ts';
 import type { MachineEvents } from './machine.ts';
 import { PcMachine } from './pc.ts';
+import { hostRandom, repeatableRandom } from './random.ts';
 
 const WASM_PAGE = 65536;
 /** What a WebAssembly.Memory with 64-bit addresses may have at most. */
@@ -151,14 +152,14 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   engine = new Engine({
     isa: X86_ISA, memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null, trace,
   });
-  const running = engine;
-  board.mem.onMapChange = () => running.flushAll();
   cpu = new X86Cpu(engine, {
     mem: board.mem,
     io: board.io,
     intc: board.lapic,
     tsc,
     model,
+    bootTime: typeof config.rtc.base === 'number' ? config.rtc.base : Date.now() / 1000,
+    random32: config.icount ? repeatableRandom() : hostRandom(),
     onShutdown: (reason) => {
       trace('cpu_reset', `the guest shut its CPU down: ${reason}`);
       onPower('reset');
@@ -166,6 +167,8 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     trace: tracing.size > 0 ? trace : undefined,
   });
   engine.attach(cpu);
+  const vcpu = cpu;
+  board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
     { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock },
     { noReboot: config.noReboot, noShutdown: config.noShutdown, icountSleep: config.icount?.sleep ?? true },

@@ -40,6 +40,10 @@ export interface Platform {
   readonly intc: InterruptController;
   readonly tsc: TscSource;
   readonly model: CpuModel;
+  /** What RDRAND and RDSEED draw from: any 32 bits. */
+  random32(): number;
+  /** Unix time, in seconds, when the virtual clock stood at 0. */
+  readonly bootTime: number;
   onShutdown(reason: ShutdownReason): void;
   /** An x87 error is to be reported by IRQ 13 (CR0.NE clear). */
   fpuError?: () => void;

@@ -24,7 +24,9 @@ test('vendor, brand and hypervisor strings', () => {
   assert.equal(text(b!, d!, c!), 'AuthenticAMD');
   const brand = [2, 3, 4].flatMap((i) => cpuid(kit, 0x80000000 + i));
   assert.equal(text(...brand), 'Virelay Virtual CPU');
-  assert.equal(text(...cpuid(kit, 0x40000000).slice(1)), 'VirelayVirel');
+  assert.equal(text(...cpuid(kit, 0x40000000).slice(1)), 'KVMKVMKVM\0\0\0'.replaceAll('\0', ''));
+  const bare = new Kit('max,kvm=off');
+  assert.equal(text(...cpuid(bare, 0x40000000).slice(1)), 'VirelayVirel');
 });
 
 test('features: OSXSAVE follows CR4, AMD repeats leaf 1', () => {

@@ -7,6 +7,7 @@ import { XSAVE_AREA } from './xsave.ts';
 
 /** Twelve characters that software may look for at leaf 0x40000000. */
 export const HYPERVISOR_SIGNATURE = 'VirelayVirel';
+export const KVM_SIGNATURE = 'KVMKVMKVM\0\0\0';
 const HIGHEST_EXTENDED = 0x80000021;
 const OSXSAVE = 1 << 27;
 const APIC = 1 << 9;
@@ -143,6 +144,12 @@ export class Cpuid {
   }
 
   private hypervisor(leaf: number): Answer {
+    const { kvm } = this.model.words;
+    // Guests look for the paravirtual clock behind this signature only.
+    if (kvm !== 0 && leaf === 0x40000000) {
+      return [0x40000001, word(KVM_SIGNATURE, 0), word(KVM_SIGNATURE, 4), word(KVM_SIGNATURE, 8)];
+    }
+    if (kvm !== 0 && leaf === 0x40000001) return [kvm, 0, 0, 0];
     const name = HYPERVISOR_SIGNATURE;
     if (leaf === 0x40000000) return [0x40000010, word(name, 0), word(name, 4), word(name, 8)];
     // The time-stamp counter's and the APIC timer's frequency in kHz, as other hypervisors tell them.

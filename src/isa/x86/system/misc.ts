@@ -139,18 +139,8 @@ export function readTsc(core: Core, withAux: boolean): void {
   if (withAux) core.setReg(RCX, core.get(MSR_TSC_AUX), 0);
 }
 
-const pool = new Uint32Array(256);
-let poolLeft = 0;
-
-function random32(): number {
-  if (poolLeft === 0) {
-    crypto.getRandomValues(pool);
-    poolLeft = pool.length;
-  }
-  return pool[--poolLeft]! | 0;
-}
-
 export function random(core: Core, register: number, size: number): void {
+  const { random32 } = core.platform;
   const low = random32();
   core.writeReg(register, size, low, size === 8 ? random32() : 0);
   core.setArithmetic(CF, CC_FLAGS);

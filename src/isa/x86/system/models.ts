@@ -55,6 +55,10 @@ const WORDS = {
     leaf: '0x80000021.eax',
     names: 'no-nested-data-bp . lfence-always-serializing . . . null-sel-clr-base . auto-ibrs',
   },
+  kvm: {
+    leaf: '0x40000001.eax',
+    names: '. kvm-nopiodelay . kvmclock . . . . . . . . . . . . . . . . . . . . kvmclock-stable-bit',
+  },
   caps: {
     leaf: 'IA32_ARCH_CAPABILITIES',
     names: 'rdctl-no ibrs-all rsba skip-l1dfl-vmentry ssb-no mds-no pschange-mc-no tsx-ctrl taa-no . . . ' +
@@ -114,6 +118,7 @@ const MAX =
   `${V2} movbe bmi1 bmi2 abm adx fsgsbase smep smap pcid invpcid pdpe1gb rdtscp xsave xsaveopt ` +
   'xsavec xgetbv1 xsaves x2apic tsc-deadline tsc-adjust arat rdrand rdseed umip clflushopt erms fsrm ' +
   'mmxext 3dnowprefetch cr8legacy invtsc null-sel-clr-base xsaveerptr no-nested-data-bp hypervisor ' +
+  'kvm-nopiodelay kvmclock kvmclock-stable-bit ' +
   NOT_VULNERABLE;
 /** Possible, but not wanted unless asked for: 5-level walks cost time. */
 const OPTIONAL = 'la57 fxsr-opt ss ht cmp-legacy mp';
@@ -219,7 +224,7 @@ const PROPERTIES: Record<string, keyof Overrides | null> = {
   'model-id': 'modelId', 'level': 'level', 'phys-bits': 'physicalBits',
   'min-level': null, 'xlevel': null, 'min-xlevel': null, 'check': null, 'enforce': null,
   'migratable': null, 'pmu': null, 'l3-cache': null, 'host-phys-bits': null,
-  'host-phys-bits-limit': null, 'host-cache-info': null, 'legacy-cache': null, 'kvm': null,
+  'host-phys-bits-limit': null, 'host-cache-info': null, 'legacy-cache': null,
   'cpuid-0xb': null, 'full-cpuid-auto-level': null, 'fill-mtrr-mask': null, 'lmce': null,
   'tcg-cpuid': null, 'tsc-frequency': null, 'apic-id': null, 'vmware-cpuid-freq': null,
 };
@@ -250,9 +255,14 @@ class Parser {
     const at = text.indexOf('=');
     const key = canonical(at < 0 ? text : text.slice(0, at));
     const value = at < 0 ? 'on' : text.slice(at + 1);
+    if (key === 'kvm') {
+      // Hides all of KVM's interfaces from the guest.
+      if (isOff(value)) this.words.kvm = 0;
+      return;
+    }
     if (key in PROPERTIES) return this.property(key, value);
-    // Hyper-V and KVM interfaces are the accelerator's to offer; there are none here.
-    if (key.startsWith('hv-') || key.startsWith('kvm-')) {
+    // Other interfaces of hypervisors are not there.
+    if ((key.startsWith('hv-') || key.startsWith('kvm-')) && !PLACES.has(key)) {
       if (isOn(value)) this.warnings.push(`CPU feature ${key} is not available`);
       return;
     }

@@ -7,6 +7,7 @@ import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE } from './core.ts';
 import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
 import type { Mmu } from './mmu.ts';
+import { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK_NEW, ParavirtualClock } from './paravirt.ts';
 
 /** A read leaves the value in core.low and core.high. Both return false for #GP(0). */
 type Read = () => boolean;
@@ -29,22 +30,26 @@ export class Msrs {
   /** Values of registers that only keep what was written, by number. */
   private readonly stored = new Map<number, [low: number, high: number]>();
   private tscAdjust = 0n;
+  private readonly clock: ParavirtualClock;
 
   constructor(core: Core, mmu: Mmu, cpuid: Cpuid) {
     this.core = core;
     this.mmu = mmu;
     this.cpuid = cpuid;
+    this.clock = new ParavirtualClock(core);
     this.defineSystemCalls();
     this.defineTime();
     this.defineMemoryTypes();
     this.defineSpeculation();
     this.defineOthers();
     this.defineApic();
+    if (core.model.has('kvmclock')) this.defineClock();
   }
 
   reset(): void {
     for (const value of this.stored.values()) value[0] = value[1] = 0;
     this.tscAdjust = 0n;
+    this.clock.reset();
     const { core } = this;
     core.set2(MSR_PAT, 0x00070406, 0x00070406);
     // Fast strings; no branch trace storage, no PEBS.
@@ -195,6 +200,7 @@ export class Msrs {
       const value = join(low, high);
       this.tscAdjust += value - tsc.read();
       tsc.write(value);
+      this.clock.publish();
       return true;
     });
     if (core.model.has('tsc-adjust')) {
@@ -202,6 +208,7 @@ export class Msrs {
         const value = BigInt.asIntN(64, join(low, high));
         tsc.write(BigInt.asUintN(64, tsc.read() + value - this.tscAdjust));
         this.tscAdjust = value;
+        this.clock.publish();
         return true;
       });
     }
@@ -294,6 +301,16 @@ export class Msrs {
     this.readOnly(0xc0010141, 0);
   }
 
+  private defineClock(): void {
+    const { clock } = this;
+    this.row(
+      MSR_KVM_SYSTEM_TIME_NEW,
+      () => this.give(clock.systemTime[0], clock.systemTime[1]),
+      (low, high) => clock.setSystemTime(low, high),
+    );
+    this.row(MSR_KVM_WALL_CLOCK_NEW, () => this.give(0, 0), (low, high) => clock.writeWallClock(low, high));
+  }
+
   private defineApic(): void {
     const { core } = this;
     const { intc } = core.platform;
@@ -327,18 +344,23 @@ export class Msrs {
 
   save(): { [number: string]: bigint } {
     const fields: { [number: string]: bigint } = { '3b': BigInt.asUintN(64, this.tscAdjust) };
-    for (const [number, [low, high]] of this.stored) {
+    const put = (number: number, [low, high]: readonly [number, number]): void => {
       fields[number.toString(16)] = (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
-    }
+    };
+    for (const [number, value] of this.stored) put(number, value);
+    if (this.rows.has(MSR_KVM_SYSTEM_TIME_NEW)) put(MSR_KVM_SYSTEM_TIME_NEW, this.clock.systemTime);
     return fields;
   }
 
   load(fields: { [number: string]: bigint }): void {
     for (const [name, value] of Object.entries(fields)) {
       const number = parseInt(name, 16);
+      const low = Number(value & 0xffffffffn) | 0;
+      const high = Number(value >> 32n) | 0;
       if (number === 0x3b) this.tscAdjust = BigInt.asIntN(64, value);
+      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.setSystemTime(low, high);
       else if (!this.stored.has(number)) throw new Error(`saved CPU state has MSR ${name}, which this CPU model lacks`);
-      else this.store(number, Number(value & 0xffffffffn) | 0, Number(value >> 32n) | 0);
+      else this.store(number, low, high);
     }
   }
 }

@@ -78,6 +78,8 @@ export class Kit {
         toNanoseconds: Number,
       },
       model: parseCpu(model).model,
+      random32: () => 0x12345678,
+      bootTime: 1_000_000_000.5,
       onShutdown: () => void this.shutdowns++,
     };
   }
