@@ -18,7 +18,7 @@ for (const [name, args] of chosen.length > 0 ? [] : CHECKS) {
   process.stderr.write(`check: ${name}\n`);
   if (run(node, args) !== 0) failed.push(name);
 }
-const all = ['src', 'test', 'scripts'].map((folder) => `${folder}/**/*.test.ts`);
+const all = ['src', 'test', 'scripts', 'bench'].map((folder) => `${folder}/**/*.test.ts`);
 const status = run(node, [
   '--no-warnings', '--test', '--test-concurrency=2', '--test-reporter=spec',
   ...(chosen.length > 0 ? chosen : all),

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type CommandLine, parseCommandLine } from './command-line.ts';
+
+const parse = (text: string): CommandLine => parseCommandLine(text.split(' '));
+const withKernel = (text: string): CommandLine => parse(`-kernel k ${text}`);
+
+test('the usual command line of a direct kernel boot', () => {
+  const line = parseCommandLine([
+    '-m', '512', '-kernel', 'vmlinuz', '-initrd', 'initrd.gz', '-append', 'console=ttyS0 quiet',
+    '-nographic', '-no-reboot',
+  ]);
+  assert.equal(line.memory, 512 * 2 ** 20);
+  assert.equal(line.kernel, 'vmlinuz');
+  assert.equal(line.initrd, 'initrd.gz');
+  assert.equal(line.append, 'console=ttyS0 quiet');
+  assert.equal(line.noReboot, true);
+  assert.deepEqual(line.serials, [{ text: 'mon:stdio', spec: { kind: 'stdio', mux: true } }]);
+});
+
+test('options with two dashes, and options that change nothing', () => {
+  const line = parse(
+    '--kernel k -nodefaults -no-user-config -display none -vga none -monitor none -name x -smp 1',
+  );
+  assert.equal(line.kernel, 'k');
+  assert.deepEqual(line.serials[0]!.spec, { kind: 'null' });
+});
+
+test('accelerators: names, aliases, the first of a list that can be had', () => {
+  assert.equal(withKernel('-accel tcg,thread=single').accel, 'jit');
+  assert.equal(withKernel('-accel interp').accel, 'interp');
+  assert.equal(withKernel('-M pc,accel=kvm:interp').accel, 'interp');
+  assert.throws(() => withKernel('-accel kvm'), /^Error: -accel kvm: KVM is not available yet/);
+  assert.throws(() => withKernel('-enable-kvm'), /-enable-kvm: KVM is not available/);
+  assert.throws(() => withKernel('-accel xen'), /-accel xen: accelerator "xen" is not known/);
+});
+
+test('time: icount and the real-time clock', () => {
+  const line = withKernel('-icount shift=3,sleep=off -rtc base=2020-01-01T00:00:00,clock=vm');
+  assert.deepEqual(line.icount, { shift: 3, sleep: false });
+  assert.deepEqual(line.rtc, { base: Date.UTC(2020, 0, 1) / 1000, clock: 'vm' });
+  assert.deepEqual(withKernel('-icount auto').icount, { shift: 'auto', sleep: true });
+  assert.throws(() => withKernel('-icount shift=11'), /not a number from 0 to 10/);
+  assert.throws(() => withKernel('-rtc base=yesterday'), /-rtc base=yesterday: /);
+});
+
+test('debugging devices', () => {
+  const line = withKernel('-device isa-debug-exit,iobase=0xf4,iosize=4 -debugcon file:log');
+  assert.deepEqual(line.debugExit, { iobase: 0xf4, iosize: 4 });
+  assert.equal(line.debugcon!.iobase, 0xe9);
+  const moved = withKernel('-global isa-debugcon.iobase=0x402 -debugcon stdio');
+  assert.equal(moved.debugcon!.iobase, 0x402);
+  assert.throws(() => withKernel('-device e1000'), /-device e1000: device "e1000" is not known/);
+});
+
+test('tracing: QEMU\'s categories stand for the machine\'s own', () => {
+  assert.deepEqual(withKernel('-d int,guest_errors').trace,
+    ['int', 'smi', 'unknown-msr', 'rom-write', 'fetch']);
+  assert.throws(() => withKernel('-d nonsense'), /-d nonsense: "nonsense" is not a category/);
+});
+
+test('several serial ports, one terminal', () => {
+  const line = withKernel('-serial stdio -serial null -serial file:log -serial none');
+  assert.deepEqual(line.serials.map(({ spec }) => spec.kind), ['stdio', 'null', 'file', 'none']);
+  assert.throws(() => withKernel('-serial stdio -serial mon:stdio'), /in use already/);
+  assert.throws(
+    () => withKernel('-serial null -serial null -serial null -serial null -serial null'), /at most 4/,
+  );
+});
+
+test('help wins over what is missing', () => {
+  assert.equal(parse('-M help').help, 'machine');
+  assert.equal(parse('-cpu help').help, 'cpu');
+  assert.equal(parse('-version').help, 'version');
+  assert.equal(parse('-h').help, 'options');
+});
+
+test('one line says which option and why', () => {
+  const cases: [string, RegExp][] = [
+    ['-foo', /^Error: -foo: unknown option$/],
+    ['image.iso', /^Error: image.iso: not an option$/],
+    ['-kernel', /^Error: -kernel: needs a value$/],
+    ['-m 0', /^Error: -m 0: a machine without memory$/],
+    ['-m 1Q', /^Error: -m 1Q: "1Q" is not a size/],
+    ['-m size=1G,foo=1', /"foo" is not known here/],
+    ['-smp 4', /^Error: -smp 4: cpus=4: one CPU/],
+    ['-M q35', /machine type "q35" is not known/],
+    ['-cpu 8086', /^Error: -cpu 8086: unknown model "8086"/],
+    ['-cpu max,+flux', /^Error: -cpu max,\+flux: unknown feature/],
+    ['-vga std', /^Error: -vga std: not available/],
+    ['-initrd x', /^Error: -initrd x: needs -kernel$/],
+    ['-S', /^Error: -kernel: missing/],
+    ['-constructor', /unknown option/],
+  ];
+  for (const [text, expected] of cases) assert.throws(() => parse(text), expected, text);
+});
