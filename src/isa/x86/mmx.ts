@@ -10,7 +10,8 @@ import {
   SSE, SSE2, SSSE3, binary, fromLow64, imm8, low64, pick, readAligned, setLow64,
   vectorReady, zero,
 } from './sse-common.ts';
-import { currentRounding, f32x4ToIntegers, f64x2ToIntegers, TRUNCATE } from './sse-float.ts';
+import { operand } from './sse-exact.ts';
+import { currentRounding, f32x4ToIntegers, f64x2ToIntegers, integersToF32, TRUNCATE } from './sse-float.ts';
 import { INTEGER_OPS, SHIFT_OPS, alignBytes, shiftByConstant, shiftByValue } from './sse-integer.ts';
 import type { IntegerOp, ShiftOp } from './sse-integer.ts';
 import { destinationOfMask } from './sse-move.ts';
@@ -187,7 +188,7 @@ function fromIntegers(convert: (t: X86Translator, integers: Value) => void): Tra
 
 const cvtpi2ps = fromIntegers((t, integers) => {
   const { b } = t;
-  const singles = low64(b, b.s32x4tof32x4(integers));
+  const singles = low64(b, integersToF32(t, integers, 2));
   t.writeXmm(t.reg, setLow64(b, t.readXmm(t.reg), singles));
 });
 
@@ -196,13 +197,13 @@ const cvtpi2pd = fromIntegers((t, integers) => t.writeXmm(t.reg, t.b.s32x4tof64x
 const toIntegers32 = (truncating: boolean): Translate =>
   both((t) => {
     const rounding = truncating ? TRUNCATE : currentRounding(t);
-    writeVector(t, t.reg, f32x4ToIntegers(t.b, t.readXmmRm(8), rounding));
+    writeVector(t, t.reg, f32x4ToIntegers(t.b, operand(t, 'f32x4', t.readXmmRm(8)), rounding));
   });
 
 const toIntegers64 = (truncating: boolean): Translate =>
   both((t) => {
     const rounding = truncating ? TRUNCATE : currentRounding(t);
-    writeVector(t, t.reg, f64x2ToIntegers(t.b, readAligned(t), rounding));
+    writeVector(t, t.reg, f64x2ToIntegers(t.b, operand(t, 'f64x2', readAligned(t)), rounding));
   });
 
 export const MMX_ROWS: readonly Row[] = [

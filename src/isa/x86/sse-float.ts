@@ -2,10 +2,8 @@
  * SSE floating point: arithmetic, comparisons, conversions, rounding.
  *
  * These are the host's operations in round-to-nearest with all exceptions masked: the MXCSR
- * exception flags are not set. When MXCSR says otherwise (BF_MXCSR_EXACT), conversions to
- * integers and ROUNDxx follow its rounding control; approximate then are the rounding of
- * arithmetic and of conversions between formats, DAZ and FTZ (denormals are never flushed), and
- * unmasked exceptions (never raised).
+ * exception flags are not set. When MXCSR says otherwise, sse-exact.ts does arithmetic and
+ * conversions; DPPS and DPPD remain approximate then.
  *
  * NaN results: x86 gives the first operand's NaN made quiet, else the second's, and a negative
  * quiet NaN for invalid operations. Wasm leaves the bits open; V8 on x86 hosts emits the same
@@ -14,54 +12,72 @@
  */
 import type { Builder, Value } from '../../ir/builder.ts';
 import {
-  SSE, SSE2, SSE3, SSE41, all32, all64, binary, binaryRow, imm8, immediateRow, narrowRow, pick,
+  SSE, SSE2, SSE3, SSE41, all32, all64, binaryRow, imm8, immediateRow, narrowRow, pick,
   readAligned, readF32, readF64, setLowF32, setLowF64, lowF32, lowF64, unaryRow, vector, zero,
 } from './sse-common.ts';
 import type { Binary, BinaryName } from './sse-common.ts';
-import { BF_MXCSR_EXACT, MXCSR } from './state.ts';
+import {
+  fromInteger, isExact, narrow, operand, packed, scalar, scalarOperand,
+} from './sse-exact.ts';
+import type { Arithmetic, PackedFormat } from './sse-exact.ts';
+import { MXCSR } from './state.ts';
 import { row } from './tables.ts';
-import type { Row, Translate } from './tables.ts';
+import type { Row, RowOptions, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
 
-type F32Name = 'addf32' | 'subf32' | 'mulf32' | 'divf32';
-type F64Name = 'addf64' | 'subf64' | 'mulf64' | 'divf64';
+/** reg = op(reg, rm) where MXCSR matters. */
+function packedRow(
+  encoding: string, name: string, op: (t: X86Translator, x: Value, y: Value) => Value, options: RowOptions,
+): Row {
+  return row(encoding, name, 'Vo,Wo', vector((t) => {
+    const y = readAligned(t);
+    t.writeXmm(t.reg, op(t, t.readXmm(t.reg), y));
+  }), options);
+}
 
 /** reg.low = op(reg.low, rm.low). */
-const scalar32 = (op: (b: Builder, x: Value, y: Value) => Value): Translate =>
+const scalar32 = (op: (t: X86Translator, x: Value, y: Value) => Value): Translate =>
   vector((t) => {
     const y = readF32(t);
     const x = t.readXmm(t.reg);
-    t.writeXmm(t.reg, setLowF32(t.b, x, op(t.b, lowF32(t.b, x), y)));
+    t.writeXmm(t.reg, setLowF32(t.b, x, op(t, lowF32(t.b, x), y)));
   });
 
-const scalar64 = (op: (b: Builder, x: Value, y: Value) => Value): Translate =>
+const scalar64 = (op: (t: X86Translator, x: Value, y: Value) => Value): Translate =>
   vector((t) => {
     const y = readF64(t);
     const x = t.readXmm(t.reg);
-    t.writeXmm(t.reg, setLowF64(t.b, x, op(t.b, lowF64(t.b, x), y)));
+    t.writeXmm(t.reg, setLowF64(t.b, x, op(t, lowF64(t.b, x), y)));
   });
 
-function arithmetic(opcode: string, name: string, op: 'add' | 'sub' | 'mul' | 'div'): Row[] {
-  const narrow: F32Name = `${op}f32`;
-  const wide: F64Name = `${op}f64`;
+function arithmetic(opcode: string, name: string, op: Arithmetic): Row[] {
+  // The square root has one operand, rm.
+  const first = (x: Value, y: Value): Value => (op === 'sqrt' ? y : x);
   return [
-    binaryRow(`NP 0F ${opcode} /r`, `${name}PS`, `${op}f32x4`, SSE),
-    binaryRow(`66 0F ${opcode} /r`, `${name}PD`, `${op}f64x2`, SSE2),
-    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd', scalar32((b, x, y) => b[narrow](x, y)), SSE),
-    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq', scalar64((b, x, y) => b[wide](x, y)), SSE2),
+    packedRow(`NP 0F ${opcode} /r`, `${name}PS`, (t, x, y) => packed(t, op, 'f32x4', first(x, y), y), SSE),
+    packedRow(`66 0F ${opcode} /r`, `${name}PD`, (t, x, y) => packed(t, op, 'f64x2', first(x, y), y), SSE2),
+    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd',
+      scalar32((t, x, y) => scalar(t, op, 'f32', first(x, y), y)), SSE),
+    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq',
+      scalar64((t, x, y) => scalar(t, op, 'f64', first(x, y), y)), SSE2),
   ];
 }
 
 /** MIN and MAX give y when either is a NaN or both are zeros: x < y ? x : y. */
 function extremes(opcode: string, name: string, op: 'min' | 'max'): Row[] {
-  const less = op === 'min';
+  const how = op === 'min' ? 'lt' : 'gt';
+  const whole = (format: PackedFormat) => (t: X86Translator, x: Value, y: Value): Value =>
+    t.b[`p${op}${format}`](operand(t, format, y), operand(t, format, x));
+  const low = (format: 'f32' | 'f64') => (t: X86Translator, x: Value, y: Value): Value => {
+    const first = scalarOperand(t, format, x);
+    const second = scalarOperand(t, format, y);
+    return t.b[`select${format}`](t.b[`${how}${format}`](first, second), first, second);
+  };
   return [
-    binaryRow(`NP 0F ${opcode} /r`, `${name}PS`, (b, x, y) => b[`p${op}f32x4`](y, x), SSE),
-    binaryRow(`66 0F ${opcode} /r`, `${name}PD`, (b, x, y) => b[`p${op}f64x2`](y, x), SSE2),
-    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd',
-      scalar32((b, x, y) => b.selectf32(less ? b.ltf32(x, y) : b.gtf32(x, y), x, y)), SSE),
-    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq',
-      scalar64((b, x, y) => b.selectf64(less ? b.ltf64(x, y) : b.gtf64(x, y), x, y)), SSE2),
+    packedRow(`NP 0F ${opcode} /r`, `${name}PS`, whole('f32x4'), SSE),
+    packedRow(`66 0F ${opcode} /r`, `${name}PD`, whole('f64x2'), SSE2),
+    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd', scalar32(low('f32')), SSE),
+    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq', scalar64(low('f64')), SSE2),
   ];
 }
 
@@ -84,8 +100,8 @@ const reciprocalRoot = (b: Builder, x: Value): Value =>
 
 const lowOf =
   (op: (b: Builder, x: Value) => Value) =>
-  (b: Builder, _x: Value, y: Value): Value =>
-    b.lanef32(op(b, b.splatf32(y)), 0);
+  (t: X86Translator, _x: Value, y: Value): Value =>
+    t.b.lanef32(op(t.b, t.b.splatf32(y)), 0);
 
 const reciprocals: readonly Row[] = [
   unaryRow('NP 0F 53 /r', 'RCPPS', reciprocal, SSE),
@@ -116,36 +132,44 @@ function comparePositive(b: Builder, format: 'f32x4' | 'f64x2', predicate: numbe
   return b.orv(b[`ne${format}`](x, x), b[`ne${format}`](y, y));
 }
 
+const comparePacked = (format: PackedFormat): Translate =>
+  vector((t) => {
+    const y = operand(t, format, readAligned(t));
+    const x = operand(t, format, t.readXmm(t.reg));
+    t.writeXmm(t.reg, compareVectors(t.b, format, imm8(t) & 7, x, y));
+  });
+
 const cmpss = vector((t) => {
   const { b } = t;
-  const y = b.splatf32(readF32(t));
+  const y = operand(t, 'f32x4', b.splatf32(readF32(t)));
   const x = t.readXmm(t.reg);
-  const mask = compareVectors(b, 'f32x4', imm8(t) & 7, x, y);
+  const mask = compareVectors(b, 'f32x4', imm8(t) & 7, operand(t, 'f32x4', x), y);
   t.writeXmm(t.reg, setLowF32(b, x, b.lanef32(mask, 0)));
 });
 
 const cmpsd = vector((t) => {
   const { b } = t;
-  const y = b.splatf64(readF64(t));
+  const y = operand(t, 'f64x2', b.splatf64(readF64(t)));
   const x = t.readXmm(t.reg);
-  const mask = compareVectors(b, 'f64x2', imm8(t) & 7, x, y);
+  const mask = compareVectors(b, 'f64x2', imm8(t) & 7, operand(t, 'f64x2', x), y);
   t.writeXmm(t.reg, setLowF64(b, x, b.lanef64(mask, 0)));
 });
 
 const comiss = vector((t) => {
   const { b } = t;
-  const y = b.f32tof64(readF32(t));
-  t.cc.setUcomis(b.f32tof64(lowF32(b, t.readXmm(t.reg))), y);
+  const y = scalarOperand(t, 'f32', readF32(t));
+  const x = scalarOperand(t, 'f32', lowF32(b, t.readXmm(t.reg)));
+  t.cc.setUcomis(b.f32tof64(x), b.f32tof64(y));
 });
 
 const comisd = vector((t) => {
-  const y = readF64(t);
-  t.cc.setUcomis(lowF64(t.b, t.readXmm(t.reg)), y);
+  const y = scalarOperand(t, 'f64', readF64(t));
+  t.cc.setUcomis(scalarOperand(t, 'f64', lowF64(t.b, t.readXmm(t.reg))), y);
 });
 
 const comparisons: readonly Row[] = [
-  immediateRow('NP 0F C2 /r', 'CMPPS', (b, x, y, i) => compareVectors(b, 'f32x4', i & 7, x, y), SSE),
-  immediateRow('66 0F C2 /r', 'CMPPD', (b, x, y, i) => compareVectors(b, 'f64x2', i & 7, x, y), SSE2),
+  row('NP 0F C2 /r', 'CMPPS', 'Vo,Wo,Ib', comparePacked('f32x4'), SSE),
+  row('66 0F C2 /r', 'CMPPD', 'Vo,Wo,Ib', comparePacked('f64x2'), SSE2),
   row('F3 0F C2 /r', 'CMPSS', 'Vo,Wd,Ib', cmpss, SSE),
   row('F2 0F C2 /r', 'CMPSD', 'Vo,Wq,Ib', cmpsd, SSE2),
   row('NP 0F 2E /r', 'UCOMISS', 'Vd,Wd', comiss, SSE),
@@ -177,7 +201,7 @@ export function roundTo(b: Builder, format: Format, x: Value, how: number): Valu
 
 /** How a conversion rounds that is not a truncating one. */
 export const currentRounding = (t: X86Translator): number =>
-  t.flags & BF_MXCSR_EXACT ? BY_MXCSR : NEAREST;
+  isExact(t) ? BY_MXCSR : NEAREST;
 
 /** Rounding from the immediate of ROUNDxx: bit 2 = MXCSR decides. */
 function roundingOf(t: X86Translator): number {
@@ -188,14 +212,14 @@ function roundingOf(t: X86Translator): number {
 const roundScalar = (format: 'f32' | 'f64'): Translate =>
   vector((t) => {
     const { b } = t;
-    const y = format === 'f32' ? readF32(t) : readF64(t);
+    const y = scalarOperand(t, format, format === 'f32' ? readF32(t) : readF64(t));
     const rounded = roundTo(b, format, y, roundingOf(t));
     const x = t.readXmm(t.reg);
     t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, rounded) : setLowF64(b, x, rounded));
   });
 
 const roundPacked = (format: 'f32x4' | 'f64x2'): Translate =>
-  vector((t) => t.writeXmm(t.reg, roundTo(t.b, format, readAligned(t), roundingOf(t))));
+  vector((t) => t.writeXmm(t.reg, roundTo(t.b, format, operand(t, format, readAligned(t)), roundingOf(t))));
 
 const roundings: readonly Row[] = [
   row('66 0F3A 08 /r', 'ROUNDPS', 'Vo,Wo,Ib', roundPacked('f32x4'), SSE41),
@@ -225,18 +249,17 @@ function floatToInteger(b: Builder, format: 'f32' | 'f64', size: number, x: Valu
 const toInteger = (format: 'f32' | 'f64', truncating: boolean): Translate =>
   vector((t) => {
     const { b } = t;
-    const x = format === 'f32' ? readF32(t) : readF64(t);
+    const x = scalarOperand(t, format, format === 'f32' ? readF32(t) : readF64(t));
     const rounded = truncating ? x : roundTo(b, format, x, currentRounding(t));
     const size = t.bytes(0);
     t.writeReg(t.reg, size, floatToInteger(b, format, size, rounded));
   });
 
-const fromInteger = (format: 'f32' | 'f64'): Translate =>
+const fromIntegerRow = (format: 'f32' | 'f64'): Translate =>
   vector((t) => {
     const { b } = t;
     const size = t.bytes(1);
-    const v = t.readRm(size);
-    const converted = size === 8 ? b[`s64to${format}`](v) : b[`s32to${format}`](v);
+    const converted = fromInteger(t, format, size, t.readRm(size));
     const x = t.readXmm(t.reg);
     t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, converted) : setLowF64(b, x, converted));
   });
@@ -255,37 +278,61 @@ export function f64x2ToIntegers(b: Builder, x: Value, rounding: number): Value {
   return b.bitselect(b.f64x2tos32x4(rounded), indefinite, pick(b, fits, all32(b, -1), 4, [0, 2, 4, 5]));
 }
 
-const packedToIntegers = (
-  convert: (b: Builder, x: Value, rounding: number) => Value, truncating: boolean,
-): Translate =>
+const packedToIntegers = (format: PackedFormat, truncating: boolean): Translate =>
   vector((t) => {
-    const x = readAligned(t);
+    const x = operand(t, format, readAligned(t));
+    const convert = format === 'f32x4' ? f32x4ToIntegers : f64x2ToIntegers;
     t.writeXmm(t.reg, convert(t.b, x, truncating ? TRUNCATE : currentRounding(t)));
   });
 
 const cvtsd2ss = vector((t) => {
-  const low = t.b.f64tof32(readF64(t));
+  const low = narrow(t, readF64(t));
   t.writeXmm(t.reg, setLowF32(t.b, t.readXmm(t.reg), low));
 });
 
 const cvtss2sd = vector((t) => {
-  const low = t.b.f32tof64(readF32(t));
+  const low = t.b.f32tof64(scalarOperand(t, 'f32', readF32(t)));
   t.writeXmm(t.reg, setLowF64(t.b, t.readXmm(t.reg), low));
 });
+
+const cvtps2pd = vector((t) => {
+  t.writeXmm(t.reg, t.b.f32x4tof64x2(operand(t, 'f32x4', t.readXmmRm(8))));
+});
+
+const cvtpd2ps = vector((t) => {
+  const { b } = t;
+  const x = readAligned(t);
+  let result = b.f64x2tof32x4(x);
+  if (isExact(t)) for (const i of [0, 1]) result = b.setlanef32(result, narrow(t, b.lanef64(x, i)), i);
+  t.writeXmm(t.reg, result);
+});
+
+/** Of four integers, in an i32x4, as many as the format has room for. */
+export function integersToF32(t: X86Translator, x: Value, count: number): Value {
+  const { b } = t;
+  let result = b.s32x4tof32x4(x);
+  if (!isExact(t)) return result;
+  for (let i = 0; i < count; i++) {
+    result = b.setlanef32(result, fromInteger(t, 'f32', 4, b.lane32(x, i)), i);
+  }
+  return result;
+}
+
+const cvtdq2ps = vector((t) => t.writeXmm(t.reg, integersToF32(t, readAligned(t), 4)));
 
 const conversions: readonly Row[] = [
   row('F2 0F 5A /r', 'CVTSD2SS', 'Vo,Wq', cvtsd2ss, SSE2),
   row('F3 0F 5A /r', 'CVTSS2SD', 'Vo,Wd', cvtss2sd, SSE2),
-  narrowRow('NP 0F 5A /r', 'CVTPS2PD', 8, 'f32x4tof64x2', SSE2),
-  unaryRow('66 0F 5A /r', 'CVTPD2PS', 'f64x2tof32x4', SSE2),
-  unaryRow('NP 0F 5B /r', 'CVTDQ2PS', 's32x4tof32x4', SSE2),
+  row('NP 0F 5A /r', 'CVTPS2PD', 'Vo,Wq', cvtps2pd, SSE2),
+  row('66 0F 5A /r', 'CVTPD2PS', 'Vo,Wo', cvtpd2ps, SSE2),
+  row('NP 0F 5B /r', 'CVTDQ2PS', 'Vo,Wo', cvtdq2ps, SSE2),
   narrowRow('F3 0F E6 /r', 'CVTDQ2PD', 8, 's32x4tof64x2', SSE2),
-  row('66 0F 5B /r', 'CVTPS2DQ', 'Vo,Wo', packedToIntegers(f32x4ToIntegers, false), SSE2),
-  row('F3 0F 5B /r', 'CVTTPS2DQ', 'Vo,Wo', packedToIntegers(f32x4ToIntegers, true), SSE2),
-  row('F2 0F E6 /r', 'CVTPD2DQ', 'Vo,Wo', packedToIntegers(f64x2ToIntegers, false), SSE2),
-  row('66 0F E6 /r', 'CVTTPD2DQ', 'Vo,Wo', packedToIntegers(f64x2ToIntegers, true), SSE2),
-  row('F3 0F 2A /r', 'CVTSI2SS', 'Vo,Er', fromInteger('f32'), SSE),
-  row('F2 0F 2A /r', 'CVTSI2SD', 'Vo,Er', fromInteger('f64'), SSE2),
+  row('66 0F 5B /r', 'CVTPS2DQ', 'Vo,Wo', packedToIntegers('f32x4', false), SSE2),
+  row('F3 0F 5B /r', 'CVTTPS2DQ', 'Vo,Wo', packedToIntegers('f32x4', true), SSE2),
+  row('F2 0F E6 /r', 'CVTPD2DQ', 'Vo,Wo', packedToIntegers('f64x2', false), SSE2),
+  row('66 0F E6 /r', 'CVTTPD2DQ', 'Vo,Wo', packedToIntegers('f64x2', true), SSE2),
+  row('F3 0F 2A /r', 'CVTSI2SS', 'Vo,Er', fromIntegerRow('f32'), SSE),
+  row('F2 0F 2A /r', 'CVTSI2SD', 'Vo,Er', fromIntegerRow('f64'), SSE2),
   row('F3 0F 2C /r', 'CVTTSS2SI', 'Gr,Wd', toInteger('f32', true), SSE),
   row('F2 0F 2C /r', 'CVTTSD2SI', 'Gr,Wq', toInteger('f64', true), SSE2),
   row('F3 0F 2D /r', 'CVTSS2SI', 'Gr,Wd', toInteger('f32', false), SSE),
@@ -294,20 +341,23 @@ const conversions: readonly Row[] = [
 
 // --- SSE3 and SSE4.1: across lanes. ---
 
+type Operation = (t: X86Translator, x: Value, y: Value) => Value;
+
 /** Subtracts in the even lanes, adds in the odd ones. */
 const addSubtract =
-  (format: 'f32x4' | 'f64x2'): Binary =>
-  (b, x, y) => {
-    const lanes = format === 'f32x4' ? [0, 5, 2, 7] : [0, 3];
-    const bytes = format === 'f32x4' ? 4 : 8;
-    return pick(b, b[`sub${format}`](x, y), b[`add${format}`](x, y), bytes, lanes);
+  (format: PackedFormat): Operation =>
+  (t, x, y) => {
+    const [bytes, lanes] = format === 'f32x4' ? [4, [0, 5, 2, 7]] : [8, [0, 3]];
+    return pick(t.b, packed(t, 'sub', format, x, y), packed(t, 'add', format, x, y), bytes, lanes);
   };
 
 const horizontal =
-  (op: BinaryName, bytes: 4 | 8): Binary =>
-  (b, x, y) => {
+  (op: 'add' | 'sub', format: PackedFormat): Operation =>
+  (t, x, y) => {
+    const bytes = format === 'f32x4' ? 4 : 8;
     const even = Array.from({ length: 16 / bytes }, (_, i) => 2 * i);
-    return binary(op)(b, pick(b, x, y, bytes, even), pick(b, x, y, bytes, even.map((i) => i + 1)));
+    const first = pick(t.b, x, y, bytes, even);
+    return packed(t, op, format, first, pick(t.b, x, y, bytes, even.map((i) => i + 1)));
   };
 
 /** A mask of whole lanes from the bits of a number. */
@@ -333,12 +383,12 @@ function dotProduct64(b: Builder, x: Value, y: Value, immediate: number): Value 
 }
 
 const acrossLanes: readonly Row[] = [
-  binaryRow('F2 0F D0 /r', 'ADDSUBPS', addSubtract('f32x4'), SSE3),
-  binaryRow('66 0F D0 /r', 'ADDSUBPD', addSubtract('f64x2'), SSE3),
-  binaryRow('F2 0F 7C /r', 'HADDPS', horizontal('addf32x4', 4), SSE3),
-  binaryRow('66 0F 7C /r', 'HADDPD', horizontal('addf64x2', 8), SSE3),
-  binaryRow('F2 0F 7D /r', 'HSUBPS', horizontal('subf32x4', 4), SSE3),
-  binaryRow('66 0F 7D /r', 'HSUBPD', horizontal('subf64x2', 8), SSE3),
+  packedRow('F2 0F D0 /r', 'ADDSUBPS', addSubtract('f32x4'), SSE3),
+  packedRow('66 0F D0 /r', 'ADDSUBPD', addSubtract('f64x2'), SSE3),
+  packedRow('F2 0F 7C /r', 'HADDPS', horizontal('add', 'f32x4'), SSE3),
+  packedRow('66 0F 7C /r', 'HADDPD', horizontal('add', 'f64x2'), SSE3),
+  packedRow('F2 0F 7D /r', 'HSUBPS', horizontal('sub', 'f32x4'), SSE3),
+  packedRow('66 0F 7D /r', 'HSUBPD', horizontal('sub', 'f64x2'), SSE3),
   immediateRow('66 0F3A 40 /r', 'DPPS', dotProduct32, SSE41),
   immediateRow('66 0F3A 41 /r', 'DPPD', dotProduct64, SSE41),
 ];
@@ -350,10 +400,7 @@ export const SSE_FLOAT_ROWS: readonly Row[] = [
   ...arithmetic('5E', 'DIV', 'div'),
   ...extremes('5D', 'MIN', 'min'),
   ...extremes('5F', 'MAX', 'max'),
-  unaryRow('NP 0F 51 /r', 'SQRTPS', 'sqrtf32x4', SSE),
-  unaryRow('66 0F 51 /r', 'SQRTPD', 'sqrtf64x2', SSE2),
-  row('F3 0F 51 /r', 'SQRTSS', 'Vo,Wd', scalar32((b, _x, y) => b.sqrtf32(y)), SSE),
-  row('F2 0F 51 /r', 'SQRTSD', 'Vo,Wq', scalar64((b, _x, y) => b.sqrtf64(y)), SSE2),
+  ...arithmetic('51', 'SQRT', 'sqrt'),
   ...reciprocals,
   ...logic('54', 'AND', 'andv'),
   ...logic('55', 'ANDN', (b, x, y) => b.andnotv(y, x)),
