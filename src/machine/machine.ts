@@ -2,6 +2,7 @@
  * A whole machine in the thread it was made in: the board, the accelerator and the
  * loop that lets them run, sleep and take turns with the event loop.
  */
+import { afterEvents } from '#host';
 import type { Accelerator } from './accelerator.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
@@ -61,7 +62,6 @@ export class LocalMachine {
   /** Instructions per host nanosecond, a running estimate. */
   private speed = 0.2;
   private readonly sleeper = new Int32Array(new SharedArrayBuffer(4));
-  private readonly channel = new MessageChannel();
 
   constructor(parts: MachineParts, policy: MachinePolicy, events: MachineEvents) {
     this.board = parts.board;
@@ -69,11 +69,6 @@ export class LocalMachine {
     this.clock = parts.clock;
     this.policy = policy;
     this.events = events;
-    this.channel.port1.onmessage = () => {
-      this.scheduled = false;
-      this.turn();
-    };
-    this.keepAlive(false);
     this.accelerator.reset(this.board.reset());
   }
 
@@ -96,7 +91,6 @@ export class LocalMachine {
     this.clock.pause();
     this.cancelSleep();
     this.setState('paused');
-    this.keepAlive(false);
   }
 
   /** Called by the board: the guest (or its user) turns power off, resets, or has crashed. */
@@ -134,23 +128,16 @@ export class LocalMachine {
     this.cancelSleep();
     this.setState(event === 'panic' ? 'crashed' : 'shutdown');
     this.events.onYield?.();
-    this.channel.port1.close();
     this.events.onEnd(event, status);
   }
 
-  /** A message channel is the fastest way to let the event loop have its turn, on every host. */
   private schedule(): void {
     if (this.scheduled) return;
     this.scheduled = true;
-    this.keepAlive(true);
-    this.channel.port2.postMessage(null);
-  }
-
-  /** On Node.js a listening port keeps the process alive: only while there is something to do. */
-  private keepAlive(alive: boolean): void {
-    const port = this.channel.port1 as MessagePort & { ref?(): void; unref?(): void };
-    if (alive) port.ref?.();
-    else port.unref?.();
+    afterEvents(() => {
+      this.scheduled = false;
+      this.turn();
+    });
   }
 
   private cancelSleep(): void {
@@ -214,7 +201,6 @@ export class LocalMachine {
       if (clock instanceof InstructionClock && deadline !== Infinity) clock.advanceTo(deadline);
       this.turn();
     }, Math.max(1, Math.floor(sleep)));
-    this.keepAlive(false);
     return false;
   }
 

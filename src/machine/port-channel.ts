@@ -1,6 +1,6 @@
 /** The machine's end of a byte stream to its handle, with a window in each direction. */
 import type { CharBackend } from './interfaces.ts';
-import { type FromMachine, OUTPUT_WINDOW } from './messages.ts';
+import { type FromMachine, INPUT_WINDOW, OUTPUT_WINDOW } from './messages.ts';
 
 const CHUNK = 1 << 14;
 
@@ -16,6 +16,8 @@ export class PortChannel implements CharBackend {
   private outstanding = 0;
   private full = false;
   private input: Uint8Array[] = [];
+  /** Bytes of input taken that the handle has not been told of. */
+  private taken = 0;
   private offering = false;
 
   constructor(channel: number, post: (message: FromMachine) => void) {
@@ -34,8 +36,10 @@ export class PortChannel implements CharBackend {
     return !this.full;
   }
 
-  /** Sends what has been collected. */
+  /** Sends what has been collected: output, and word of the input that has been taken. */
   flush(): void {
+    if (this.taken > 0) this.post({ type: 'taken', channel: this.channel, bytes: this.taken });
+    this.taken = 0;
     if (this.used === 0) return;
     this.post({ type: 'output', channel: this.channel, data: this.chunk.slice(0, this.used) });
     this.used = 0;
@@ -57,11 +61,10 @@ export class PortChannel implements CharBackend {
     // Taking a byte may free the room that this very call is about.
     if (this.offering) return;
     this.offering = true;
-    let taken = 0;
     while (this.input.length > 0) {
       const first = this.input[0]!;
       const count = this.onReceive === null ? first.length : this.onReceive(first);
-      taken += count;
+      this.taken += count;
       if (count < first.length) {
         this.input[0] = first.subarray(count);
         break;
@@ -69,7 +72,8 @@ export class PortChannel implements CharBackend {
       this.input.shift();
     }
     this.offering = false;
-    if (taken > 0) this.post({ type: 'taken', channel: this.channel, bytes: taken });
+    // Half a window left: enough to keep the guest busy until the answer is there.
+    if (this.taken >= INPUT_WINDOW / 2) this.flush();
   }
 
   close(): void {

@@ -2,6 +2,7 @@
 import type { Channel } from '../host.ts';
 
 export { startThread, threadParent } from './threads.ts';
+export { afterEvents } from './turns.ts';
 
 function missing(what: string): never {
   throw new Error(`${what} are not available in a web page`);

@@ -1,0 +1,11 @@
+/** Going on after the event loop has had its turn. */
+
+const waiting: (() => void)[] = [];
+const channel = new MessageChannel();
+channel.port1.onmessage = () => waiting.shift()?.();
+
+/** Timers are held back to some milliseconds by web pages; messages are not. */
+export function afterEvents(run: () => void): void {
+  waiting.push(run);
+  channel.port2.postMessage(null);
+}
