@@ -182,8 +182,7 @@ for (const mode32 of [false, true]) {
     compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 20) }));
 }
 
-/** Floating point, but for the dot products, which stay approximate. */
-const FLOATING = /^(ROUND|CVT|CMP|U?COMI|(ADD|SUB|MUL|DIV|MIN|MAX|SQRT|ADDSUB|HADD|HSUB)[SP][SD]$)/;
+const FLOATING = /^(ROUND|CVT|CMP|U?COMI|(ADD|SUB|MUL|DIV|MIN|MAX|SQRT|ADDSUB|HADD|HSUB|DP)[SP][SD]$)/;
 /** Rounding down, up, to zero; flushing results and operands; some together. */
 const MODES = [0x2000, 0x4000, 0x6000, 0x8000, 0x0040, 0xe040];
 

@@ -11,8 +11,12 @@ import {
   vectorReady, zero,
 } from './sse-common.ts';
 import { operand } from './sse-exact.ts';
-import { currentRounding, f32x4ToIntegers, f64x2ToIntegers, integersToF32, TRUNCATE } from './sse-float.ts';
-import { INTEGER_OPS, SHIFT_OPS, alignBytes, shiftByConstant, shiftByValue } from './sse-integer.ts';
+import {
+  TRUNCATE, currentRounding, f32x4ToIntegers, f64x2ToIntegers, integersToF32,
+} from './sse-float.ts';
+import {
+  INTEGER_OPS, SHIFT_OPS, alignBytes, shiftByConstant, shiftByValue,
+} from './sse-integer.ts';
 import type { IntegerOp, ShiftOp } from './sse-integer.ts';
 import { destinationOfMask } from './sse-move.ts';
 import { shuffleLowWords } from './sse-shuffle.ts';

@@ -61,7 +61,9 @@ export const all64 = (b: Builder, low: number, high: number): Value => b.v128(lo
  * Picks lanes of `bytes` bytes from x and y: numbers from 0 for x's, and from where those end
  * for y's.
  */
-export function pick(b: Builder, x: Value, y: Value, bytes: number, lanes: readonly number[]): Value {
+export function pick(
+  b: Builder, x: Value, y: Value, bytes: number, lanes: readonly number[],
+): Value {
   const words = [0, 0, 0, 0];
   for (let i = 0; i < 16; i++) {
     const from = lanes[Math.floor(i / bytes)]! * bytes + (i % bytes);
@@ -159,7 +161,9 @@ export const SSE41: RowOptions = { feature: 'sse4.1' };
 export const SSE42: RowOptions = { feature: 'sse4.2' };
 
 /** reg = op(reg, rm) on whole registers. */
-export function binaryRow(encoding: string, name: string, op: Binary | BinaryName, options: RowOptions): Row {
+export function binaryRow(
+  encoding: string, name: string, op: Binary | BinaryName, options: RowOptions,
+): Row {
   const operate = binary(op);
   return row(encoding, name, 'Vo,Wo', vector((t) => {
     const y = readAligned(t);
@@ -168,7 +172,9 @@ export function binaryRow(encoding: string, name: string, op: Binary | BinaryNam
 }
 
 /** reg = op(rm) on whole registers. */
-export function unaryRow(encoding: string, name: string, op: Unary | UnaryName, options: RowOptions): Row {
+export function unaryRow(
+  encoding: string, name: string, op: Unary | UnaryName, options: RowOptions,
+): Row {
   const operate = unary(op);
   return row(encoding, name, 'Vo,Wo', vector((t) => {
     t.writeXmm(t.reg, operate(t.b, readAligned(t)));

@@ -56,7 +56,7 @@ function signOf(...terms: Exact[]): number {
   return sum > 0n ? 1 : sum < 0n ? -1 : 0;
 }
 
-/** Sign of what the exact result is greater than r. Operands are finite, and the divisor is not 0. */
+/** Sign of the exact result minus r. Operands are finite, and the divisor is not 0. */
 function errorSign(code: number, x: number, y: number, r: number): number {
   if (!Number.isFinite(r)) return r > 0 ? -1 : 1;
   const minus = negative(exact(r));
@@ -107,7 +107,9 @@ function nearest(code: number, x: number, y: number): number {
   }
 }
 
-function directed(code: number, x: number, y: number, r: number, rounding: number, single: boolean): number {
+function directed(
+  code: number, x: number, y: number, r: number, rounding: number, single: boolean,
+): number {
   const sign = errorSign(code, x, y, r);
   if (sign === 0) {
     // An exact sum of 0 is negative when rounding down, unless both operands are +0.
@@ -129,7 +131,8 @@ export function exactFloat(word: number, x: number, y: number): number {
   if (single) r = Math.fround(r);
   if (Number.isNaN(r) || !Number.isFinite(x) || !Number.isFinite(y)) return r;
   const rounding = (mxcsr >> 13) & 3;
-  if (rounding !== 0 && !(code === CODES.div && y === 0)) r = directed(code, x, y, r, rounding, single);
+  const byZero = code === CODES.div && y === 0;
+  if (rounding !== 0 && !byZero) r = directed(code, x, y, r, rounding, single);
   const flush = (mxcsr & (FLUSH_TO_ZERO | MASK_UNDERFLOW)) === (FLUSH_TO_ZERO | MASK_UNDERFLOW);
   return flush && Math.abs(r) < (single ? 2 ** -126 : 2 ** -1022) ? r * 0 : r;
 }
@@ -161,11 +164,13 @@ export function operand(t: X86Translator, format: PackedFormat, x: Value): Value
 
 function callExact(t: X86Translator, code: number, single: boolean, x: Value, y: Value): Value {
   const { b } = t;
-  const word = b.or32(b.shl32(b.lds32(MXCSR), b.i32(MXCSR_SHIFT)), b.i32(code | (single ? SINGLE : 0)));
-  return b.call(EXACT_FLOAT, word, x, y);
+  const mxcsr = b.shl32(b.lds32(MXCSR), b.i32(MXCSR_SHIFT));
+  return b.call(EXACT_FLOAT, b.or32(mxcsr, b.i32(code | (single ? SINGLE : 0))), x, y);
 }
 
-function exactLanes(t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value, lanes: number): Value {
+function exactLanes(
+  t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value, lanes: number,
+): Value {
   const { b } = t;
   x = operand(t, format, x);
   y = operand(t, format, y);
@@ -178,21 +183,27 @@ function exactLanes(t: X86Translator, op: Arithmetic, format: PackedFormat, x: V
       result = b.setlanef64(result, b.selectf64(b.nef64(native, native), native, value), i);
     } else {
       const native = b.lanef32(result, i);
-      const wide = callExact(t, CODES[op], true, b.f32tof64(b.lanef32(x, i)), b.f32tof64(b.lanef32(y, i)));
-      result = b.setlanef32(result, b.selectf32(b.nef32(native, native), native, b.f64tof32(wide)), i);
+      const second = b.f32tof64(b.lanef32(y, i));
+      const wide = callExact(t, CODES[op], true, b.f32tof64(b.lanef32(x, i)), second);
+      const value = b.f64tof32(wide);
+      result = b.setlanef32(result, b.selectf32(b.nef32(native, native), native, value), i);
     }
   }
   return result;
 }
 
 /** Arithmetic on all lanes; of the square root x is the operand. */
-export function packed(t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value): Value {
+export function packed(
+  t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value,
+): Value {
   if (isExact(t)) return exactLanes(t, op, format, x, y, format === 'f32x4' ? 4 : 2);
   return op === 'sqrt' ? t.b[`sqrt${format}`](x) : t.b[`${op}${format}`](x, y);
 }
 
 /** Arithmetic on scalars (f32 or f64). */
-export function scalar(t: X86Translator, op: Arithmetic, format: 'f32' | 'f64', x: Value, y: Value): Value {
+export function scalar(
+  t: X86Translator, op: Arithmetic, format: 'f32' | 'f64', x: Value, y: Value,
+): Value {
   const { b } = t;
   if (!isExact(t)) return op === 'sqrt' ? b[`sqrt${format}`](x) : b[`${op}${format}`](x, y);
   if (format === 'f32') {
@@ -220,14 +231,17 @@ export function narrow(t: X86Translator, x: Value): Value {
 }
 
 /** An integer (i32 or i64) as a single or double. */
-export function fromInteger(t: X86Translator, format: 'f32' | 'f64', size: number, v: Value): Value {
+export function fromInteger(
+  t: X86Translator, format: 'f32' | 'f64', size: number, v: Value,
+): Value {
   const { b } = t;
   const single = format === 'f32';
   if (!isExact(t)) return size === 8 ? b[`s64to${format}`](v) : b[`s32to${format}`](v);
   let value: Value;
   if (size === 8) {
     // Both halves are exact doubles, and so is their sum's rounding.
-    const high = b.mulf64(b.s32tof64(b.wrap(b.sar64(v, b.i64(32)))), b.f64bits(b.i64(0, 0x41f00000)));
+    const twoTo32 = b.f64bits(b.i64(0, 0x41f00000));
+    const high = b.mulf64(b.s32tof64(b.wrap(b.sar64(v, b.i64(32)))), twoTo32);
     value = callExact(t, CODES.add, single, high, b.u32tof64(b.wrap(v)));
     if (single) {
       // The nearest single of a double that was rounded itself may be the wrong one.

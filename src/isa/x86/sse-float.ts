@@ -3,7 +3,7 @@
  *
  * These are the host's operations in round-to-nearest with all exceptions masked: the MXCSR
  * exception flags are not set. When MXCSR says otherwise, sse-exact.ts does arithmetic and
- * conversions; DPPS and DPPD remain approximate then.
+ * conversions.
  *
  * NaN results: x86 gives the first operand's NaN made quiet, else the second's, and a negative
  * quiet NaN for invalid operations. Wasm leaves the bits open; V8 on x86 hosts emits the same
@@ -12,7 +12,7 @@
  */
 import type { Builder, Value } from '../../ir/builder.ts';
 import {
-  SSE, SSE2, SSE3, SSE41, all32, all64, binaryRow, imm8, immediateRow, narrowRow, pick,
+  SSE, SSE2, SSE3, SSE41, all32, all64, binaryRow, imm8, narrowRow, pick,
   readAligned, readF32, readF64, setLowF32, setLowF64, lowF32, lowF64, unaryRow, vector, zero,
 } from './sse-common.ts';
 import type { Binary, BinaryName } from './sse-common.ts';
@@ -25,10 +25,10 @@ import { row } from './tables.ts';
 import type { Row, RowOptions, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
 
+type Operation = (t: X86Translator, x: Value, y: Value) => Value;
+
 /** reg = op(reg, rm) where MXCSR matters. */
-function packedRow(
-  encoding: string, name: string, op: (t: X86Translator, x: Value, y: Value) => Value, options: RowOptions,
-): Row {
+function packedRow(encoding: string, name: string, op: Operation, options: RowOptions): Row {
   return row(encoding, name, 'Vo,Wo', vector((t) => {
     const y = readAligned(t);
     t.writeXmm(t.reg, op(t, t.readXmm(t.reg), y));
@@ -36,14 +36,14 @@ function packedRow(
 }
 
 /** reg.low = op(reg.low, rm.low). */
-const scalar32 = (op: (t: X86Translator, x: Value, y: Value) => Value): Translate =>
+const scalar32 = (op: Operation): Translate =>
   vector((t) => {
     const y = readF32(t);
     const x = t.readXmm(t.reg);
     t.writeXmm(t.reg, setLowF32(t.b, x, op(t, lowF32(t.b, x), y)));
   });
 
-const scalar64 = (op: (t: X86Translator, x: Value, y: Value) => Value): Translate =>
+const scalar64 = (op: Operation): Translate =>
   vector((t) => {
     const y = readF64(t);
     const x = t.readXmm(t.reg);
@@ -52,23 +52,25 @@ const scalar64 = (op: (t: X86Translator, x: Value, y: Value) => Value): Translat
 
 function arithmetic(opcode: string, name: string, op: Arithmetic): Row[] {
   // The square root has one operand, rm.
-  const first = (x: Value, y: Value): Value => (op === 'sqrt' ? y : x);
+  const one = op === 'sqrt';
+  const whole = (format: PackedFormat): Operation => (t, x, y) =>
+    packed(t, op, format, one ? y : x, y);
+  const low = (format: 'f32' | 'f64'): Operation => (t, x, y) =>
+    scalar(t, op, format, one ? y : x, y);
   return [
-    packedRow(`NP 0F ${opcode} /r`, `${name}PS`, (t, x, y) => packed(t, op, 'f32x4', first(x, y), y), SSE),
-    packedRow(`66 0F ${opcode} /r`, `${name}PD`, (t, x, y) => packed(t, op, 'f64x2', first(x, y), y), SSE2),
-    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd',
-      scalar32((t, x, y) => scalar(t, op, 'f32', first(x, y), y)), SSE),
-    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq',
-      scalar64((t, x, y) => scalar(t, op, 'f64', first(x, y), y)), SSE2),
+    packedRow(`NP 0F ${opcode} /r`, `${name}PS`, whole('f32x4'), SSE),
+    packedRow(`66 0F ${opcode} /r`, `${name}PD`, whole('f64x2'), SSE2),
+    row(`F3 0F ${opcode} /r`, `${name}SS`, 'Vo,Wd', scalar32(low('f32')), SSE),
+    row(`F2 0F ${opcode} /r`, `${name}SD`, 'Vo,Wq', scalar64(low('f64')), SSE2),
   ];
 }
 
 /** MIN and MAX give y when either is a NaN or both are zeros: x < y ? x : y. */
 function extremes(opcode: string, name: string, op: 'min' | 'max'): Row[] {
   const how = op === 'min' ? 'lt' : 'gt';
-  const whole = (format: PackedFormat) => (t: X86Translator, x: Value, y: Value): Value =>
+  const whole = (format: PackedFormat): Operation => (t, x, y) =>
     t.b[`p${op}${format}`](operand(t, format, y), operand(t, format, x));
-  const low = (format: 'f32' | 'f64') => (t: X86Translator, x: Value, y: Value): Value => {
+  const low = (format: 'f32' | 'f64'): Operation => (t, x, y) => {
     const first = scalarOperand(t, format, x);
     const second = scalarOperand(t, format, y);
     return t.b[`select${format}`](t.b[`${how}${format}`](first, second), first, second);
@@ -120,12 +122,16 @@ function logic(opcode: string, name: string, op: Binary | BinaryName): Row[] {
 // --- Comparisons. ---
 
 /** EQ LT LE UNORD; the second four predicates are their opposites. */
-export function compareVectors(b: Builder, format: 'f32x4' | 'f64x2', predicate: number, x: Value, y: Value): Value {
+export function compareVectors(
+  b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
+): Value {
   const value = comparePositive(b, format, predicate & 3, x, y);
   return predicate & 4 ? b.notv(value) : value;
 }
 
-function comparePositive(b: Builder, format: 'f32x4' | 'f64x2', predicate: number, x: Value, y: Value): Value {
+function comparePositive(
+  b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
+): Value {
   if (predicate === 0) return b[`eq${format}`](x, y);
   if (predicate === 1) return b[`lt${format}`](x, y);
   if (predicate === 2) return b[`le${format}`](x, y);
@@ -219,7 +225,10 @@ const roundScalar = (format: 'f32' | 'f64'): Translate =>
   });
 
 const roundPacked = (format: 'f32x4' | 'f64x2'): Translate =>
-  vector((t) => t.writeXmm(t.reg, roundTo(t.b, format, operand(t, format, readAligned(t)), roundingOf(t))));
+  vector((t) => {
+    const x = operand(t, format, readAligned(t));
+    t.writeXmm(t.reg, roundTo(t.b, format, x, roundingOf(t)));
+  });
 
 const roundings: readonly Row[] = [
   row('66 0F3A 08 /r', 'ROUNDPS', 'Vo,Wo,Ib', roundPacked('f32x4'), SSE41),
@@ -275,7 +284,8 @@ export function f64x2ToIntegers(b: Builder, x: Value, rounding: number): Value {
   const rounded = rounding === TRUNCATE ? x : roundTo(b, 'f64x2', x, rounding);
   const fits = b.ltf64x2(rounded, all64(b, 0, TWO_31_F64));
   const indefinite = b.v128(0x80000000 | 0, 0x80000000 | 0, 0, 0);
-  return b.bitselect(b.f64x2tos32x4(rounded), indefinite, pick(b, fits, all32(b, -1), 4, [0, 2, 4, 5]));
+  const chosen = pick(b, fits, all32(b, -1), 4, [0, 2, 4, 5]);
+  return b.bitselect(b.f64x2tos32x4(rounded), indefinite, chosen);
 }
 
 const packedToIntegers = (format: PackedFormat, truncating: boolean): Translate =>
@@ -303,7 +313,9 @@ const cvtpd2ps = vector((t) => {
   const { b } = t;
   const x = readAligned(t);
   let result = b.f64x2tof32x4(x);
-  if (isExact(t)) for (const i of [0, 1]) result = b.setlanef32(result, narrow(t, b.lanef64(x, i)), i);
+  if (isExact(t)) {
+    for (const i of [0, 1]) result = b.setlanef32(result, narrow(t, b.lanef64(x, i)), i);
+  }
   t.writeXmm(t.reg, result);
 });
 
@@ -341,8 +353,6 @@ const conversions: readonly Row[] = [
 
 // --- SSE3 and SSE4.1: across lanes. ---
 
-type Operation = (t: X86Translator, x: Value, y: Value) => Value;
-
 /** Subtracts in the even lanes, adds in the odd ones. */
 const addSubtract =
   (format: PackedFormat): Operation =>
@@ -367,20 +377,20 @@ export function laneMask(b: Builder, bits: number, lanes: 2 | 4): Value {
 }
 
 /** Immediate: high half = products that count, low half = lanes that get the sum. */
-function dotProduct32(b: Builder, x: Value, y: Value, immediate: number): Value {
-  const products = b.andv(b.mulf32x4(x, y), laneMask(b, immediate >> 4, 4));
-  const pairs = b.addf32x4(products, pick(b, products, products, 4, [1, 0, 3, 2]));
-  const low = pick(b, pairs, pairs, 4, [0, 0, 0, 0]);
-  const sum = b.addf32x4(low, pick(b, pairs, pairs, 4, [2, 2, 2, 2]));
-  return b.andv(sum, laneMask(b, immediate, 4));
-}
-
-function dotProduct64(b: Builder, x: Value, y: Value, immediate: number): Value {
-  const products = b.andv(b.mulf64x2(x, y), laneMask(b, immediate >> 4, 2));
-  const low = pick(b, products, products, 8, [0, 0]);
-  const sum = b.addf64x2(low, pick(b, products, products, 8, [1, 1]));
-  return b.andv(sum, laneMask(b, immediate, 2));
-}
+const dotProduct = (format: PackedFormat): Translate =>
+  vector((t) => {
+    const { b } = t;
+    const y = readAligned(t);
+    const immediate = imm8(t);
+    const lanes = format === 'f32x4' ? 4 : 2;
+    const mask = laneMask(b, immediate >> 4, lanes);
+    let sum = b.andv(packed(t, 'mul', format, t.readXmm(t.reg), y), mask);
+    if (lanes === 4) sum = packed(t, 'add', format, sum, pick(b, sum, sum, 4, [1, 0, 3, 2]));
+    const low = lanes === 4 ? pick(b, sum, sum, 4, [0, 0, 0, 0]) : pick(b, sum, sum, 8, [0, 0]);
+    const high = lanes === 4 ? pick(b, sum, sum, 4, [2, 2, 2, 2]) : pick(b, sum, sum, 8, [1, 1]);
+    sum = packed(t, 'add', format, low, high);
+    t.writeXmm(t.reg, b.andv(sum, laneMask(b, immediate, lanes)));
+  });
 
 const acrossLanes: readonly Row[] = [
   packedRow('F2 0F D0 /r', 'ADDSUBPS', addSubtract('f32x4'), SSE3),
@@ -389,8 +399,8 @@ const acrossLanes: readonly Row[] = [
   packedRow('66 0F 7C /r', 'HADDPD', horizontal('add', 'f64x2'), SSE3),
   packedRow('F2 0F 7D /r', 'HSUBPS', horizontal('sub', 'f32x4'), SSE3),
   packedRow('66 0F 7D /r', 'HSUBPD', horizontal('sub', 'f64x2'), SSE3),
-  immediateRow('66 0F3A 40 /r', 'DPPS', dotProduct32, SSE41),
-  immediateRow('66 0F3A 41 /r', 'DPPD', dotProduct64, SSE41),
+  row('66 0F3A 40 /r', 'DPPS', 'Vo,Wo,Ib', dotProduct('f32x4'), SSE41),
+  row('66 0F3A 41 /r', 'DPPD', 'Vo,Wo,Ib', dotProduct('f64x2'), SSE41),
 ];
 
 export const SSE_FLOAT_ROWS: readonly Row[] = [

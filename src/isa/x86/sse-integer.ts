@@ -121,13 +121,17 @@ export interface IntegerOp {
   readonly mmx: Binary | BinaryName | null;
 }
 
-const same = (encoding: string, name: string, op: Binary | BinaryName, options = SSE2): IntegerOp => ({
+type Operation = Binary | BinaryName;
+
+const same = (encoding: string, name: string, op: Operation, options = SSE2): IntegerOp => ({
   encoding, name, op, options, mmx: op,
 });
 const other = (
-  encoding: string, name: string, op: Binary | BinaryName, mmx: Binary | BinaryName | null, options = SSE2,
+  encoding: string, name: string, op: Operation, mmx: Operation, options = SSE2,
 ): IntegerOp => ({ encoding, name, op, options, mmx });
-const vectorOnly = (encoding: string, name: string, op: Binary | BinaryName, options = SSE41): IntegerOp => ({
+const vectorOnly = (
+  encoding: string, name: string, op: Operation, options = SSE41,
+): IntegerOp => ({
   encoding, name, op, options, mmx: null,
 });
 
@@ -150,8 +154,12 @@ function interleaving(): IntegerOp[] {
 
 function horizontals(): IntegerOp[] {
   const rows: [string, string, 2 | 4, BinaryName][] = [
-    ['01', 'PHADDW', 2, 'add16x8'], ['02', 'PHADDD', 4, 'add32x4'], ['03', 'PHADDSW', 2, 'addsats16x8'],
-    ['05', 'PHSUBW', 2, 'sub16x8'], ['06', 'PHSUBD', 4, 'sub32x4'], ['07', 'PHSUBSW', 2, 'subsats16x8'],
+    ['01', 'PHADDW', 2, 'add16x8'],
+    ['02', 'PHADDD', 4, 'add32x4'],
+    ['03', 'PHADDSW', 2, 'addsats16x8'],
+    ['05', 'PHSUBW', 2, 'sub16x8'],
+    ['06', 'PHSUBD', 4, 'sub32x4'],
+    ['07', 'PHSUBSW', 2, 'subsats16x8'],
   ];
   return rows.map(([opcode, name, bytes, op]) => {
     const operate = horizontal(bytes, op);
@@ -286,7 +294,9 @@ const shiftBytes = (left: boolean): Translate =>
     const { b } = t;
     const count = Math.min(imm8(t), 16);
     const x = t.readXmm(t.rm);
-    t.writeXmm(t.rm, left ? alignBytes(b, x, zero(b), 16 - count) : alignBytes(b, zero(b), x, count));
+    const nothing = zero(b);
+    const v = left ? alignBytes(b, x, nothing, 16 - count) : alignBytes(b, nothing, x, count);
+    t.writeXmm(t.rm, v);
   });
 
 const shiftRegister = (s: ShiftOp): Translate =>

@@ -17,7 +17,9 @@ const load = (aligned: boolean): Translate =>
 const store = (aligned: boolean): Translate =>
   vector((t) => writeXmmRm(t, t.readXmm(t.reg), aligned));
 
-function moves(prefix: string, opcodes: [string, string], name: string, aligned: boolean, options: RowOptions): Row[] {
+function moves(
+  prefix: string, opcodes: [string, string], name: string, aligned: boolean, options: RowOptions,
+): Row[] {
   return [
     row(`${prefix} 0F ${opcodes[0]} /r`, name, 'Vo,Wo', load(aligned), options),
     row(`${prefix} 0F ${opcodes[1]} /r`, name, 'Wo,Vo', store(aligned), options),
@@ -83,7 +85,8 @@ const spread = (lanes: readonly number[]): Translate =>
 
 const movddup = vector((t) => {
   const { b } = t;
-  t.writeXmm(t.reg, b.splat64(t.isRegister ? low64(b, t.readXmm(t.rm)) : b.ld64(t.address(8, false))));
+  const v = t.isRegister ? low64(b, t.readXmm(t.rm)) : b.ld64(t.address(8, false));
+  t.writeXmm(t.reg, b.splat64(v));
 });
 
 // --- General registers. ---

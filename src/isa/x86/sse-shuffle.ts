@@ -12,7 +12,8 @@ import type { Row, Translate } from './tables.ts';
 
 // --- Shuffles by an immediate. ---
 
-const twoBits = (immediate: number): number[] => [0, 2, 4, 6].map((shift) => (immediate >> shift) & 3);
+const twoBits = (immediate: number): number[] =>
+  [0, 2, 4, 6].map((shift) => (immediate >> shift) & 3);
 
 function shuffleSingles(b: Builder, x: Value, y: Value, immediate: number): Value {
   const [i, j, k, l] = twoBits(immediate) as [number, number, number, number];
@@ -57,7 +58,7 @@ const blend =
   };
 
 /** Lanes of y where the lane of xmm0 has its top bit set. */
-function blendByMask(encoding: string, name: string, spread: (b: Builder, mask: Value) => Value): Row {
+function blendByMask(encoding: string, name: string, spread: Unary): Row {
   return row(encoding, name, 'Vo,Wo', vector((t) => {
     const { b } = t;
     const y = readAligned(t);
@@ -188,7 +189,8 @@ function multipleSums(b: Builder, x: Value, y: Value, immediate: number): Value 
   for (let k = 0; k < 4; k++) {
     const bytes = Array.from({ length: 16 }, (_, i) => (i & 1 ? 16 : first + k + (i >> 1)));
     const same = Array.from({ length: 16 }, (_, i) => (i & 1 ? 16 : block + k));
-    const difference = b.abs16x8(b.sub16x8(pick(b, x, nothing, 1, bytes), pick(b, y, nothing, 1, same)));
+    const subtrahend = pick(b, y, nothing, 1, same);
+    const difference = b.abs16x8(b.sub16x8(pick(b, x, nothing, 1, bytes), subtrahend));
     sum = sum < 0 ? difference : b.add16x8(sum, difference);
   }
   return sum;

@@ -116,7 +116,8 @@ class Comparison {
     const { b } = this;
     let found = b.v128(-1, -1, -1, -1);
     for (let i = 0; i < this.count; i++) {
-      const same = b.andv(this.equal(this.spread(this.x, i), this.from(this.y, i)), this.from(this.validY, i));
+      const equal = this.equal(this.spread(this.x, i), this.from(this.y, i));
+      const same = b.andv(equal, this.from(this.validY, i));
       const beyond = b.notv(this.from(b.v128(-1, -1, -1, -1), i));
       const ignored = b.orv(b.notv(this.spread(this.validX, i)), beyond);
       found = b.andv(found, b.orv(same, ignored));
@@ -169,7 +170,9 @@ function explicitLength(t: X86Translator, words: boolean, register: number): Val
 }
 
 /** Bits 4 and 5 of the immediate: 1 = all bits inverted, 3 = those within the second string. */
-function applyPolarity(b: Builder, bits: Value, immediate: number, count: number, length: Value): Value {
+function applyPolarity(
+  b: Builder, bits: Value, immediate: number, count: number, length: Value,
+): Value {
   const polarity = (immediate >> 4) & 3;
   if (polarity === 1) return b.xor32(bits, b.i32((1 << count) - 1));
   if (polarity !== 3) return bits;
@@ -202,7 +205,9 @@ function writeMask(t: X86Translator, bits: Value, whole: boolean, words: boolean
   t.writeXmm(0, lanes);
 }
 
-function setFlags(t: X86Translator, bits: Value, count: number, lengthX: Value, lengthY: Value): void {
+function setFlags(
+  t: X86Translator, bits: Value, count: number, lengthX: Value, lengthY: Value,
+): void {
   const { b } = t;
   const place = (bit: Value, position: number): Value => b.shl32(bit, b.i32(position));
   const carry = b.ne32(bits, b.i32(0));
