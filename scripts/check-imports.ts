@@ -11,7 +11,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ir: [],
   wasm: ['ir'],
   isa: ['ir', 'machine', 'wasm'],
-  jit: ['ir', 'isa', 'machine', 'wasm'],
+  jit: ['host', 'ir', 'isa', 'machine', 'wasm'],
   guest: [],
   host: [],
   character: ['host', 'machine'],
@@ -35,10 +35,11 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/machine/loader/cpu-state.ts', 'src/machine/config.ts',
   ],
   isa: ['src/isa/isa.ts'],
+  host: ['src/host/host.ts', 'src/host/node/threads.ts'],
 };
 const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
   ['devices', 'machine'], ['isa', 'machine'], ['jit', 'machine'], ['character', 'machine'],
-  ['jit', 'isa'],
+  ['jit', 'isa'], ['jit', 'host'],
 ];
 const HOST_MODULES_IN = ['src/host/node/', 'src/cli/', 'src/kvm/', 'src/manager/'];
 
@@ -55,7 +56,7 @@ export function importsOf(text: string): { target: string; typeOnly: boolean }[]
 }
 
 function resolve(from: string, target: string): string | null {
-  if (target === '#host') return 'src/host/node/host.ts';
+  if (target === '#host' || target === '#threads') return `src/host/node/${target.slice(1)}.ts`;
   return target.startsWith('.') ? join(dirname(from), target) : null;
 }
 

@@ -1,5 +1,5 @@
 /** The machine as a program sees it: a handle to the thread that the machine lives in. */
-import { startThread } from '#host';
+import { startThread } from '#threads';
 import type { Thread } from '../host/host.ts';
 import { completeConfig, ConfigError, type MachineConfig } from './config.ts';
 import type { PowerEvent } from './interfaces.ts';

@@ -2,7 +2,7 @@
  * A whole machine in the thread it was made in: the board, the accelerator and the
  * loop that lets them run, sleep and take turns with the event loop.
  */
-import { afterEvents } from '#host';
+import { afterEvents } from '#threads';
 import type { Accelerator } from './accelerator.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';

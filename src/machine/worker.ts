@@ -1,5 +1,5 @@
 /** Entry of the thread that a machine lives in. */
-import { threadParent } from '#host';
+import { threadParent } from '#threads';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';

@@ -1,8 +1,6 @@
 /** The host as a web page offers it. */
 import type { Channel } from '../host.ts';
 
-export { startThread, threadParent } from './threads.ts';
-export { afterEvents } from './turns.ts';
 
 function missing(what: string): never {
   throw new Error(`${what} are not available in a web page`);

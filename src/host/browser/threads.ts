@@ -1,6 +1,8 @@
 /** Threads of a web page: dedicated workers. */
 import type { MessageEnd, Thread } from '../host.ts';
 
+export { afterEvents } from './turns.ts';
+
 export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   const worker = new Worker(entry, { type: 'module' });
   return {

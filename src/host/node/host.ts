@@ -3,5 +3,3 @@ export { openFile } from './files.ts';
 export { openPty } from './pty.ts';
 export { openSocket } from './sockets.ts';
 export { openStdio } from './stdio.ts';
-export { startThread, threadParent } from './threads.ts';
-export { afterEvents } from './turns.ts';

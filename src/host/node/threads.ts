@@ -2,6 +2,8 @@
 import { parentPort, type Transferable, Worker } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
 
+export { afterEvents } from './turns.ts';
+
 export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
   const worker = new Worker(entry, { execArgv: ['--no-warnings'] });
