@@ -4,7 +4,7 @@
  */
 import { CALL, EXIT, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, PURE, SIDE_EXIT } from './ops.ts';
 import { STRIDE } from './builder.ts';
-import type { Helper } from './helpers.ts';
+import type { HelperSignature } from './helpers.ts';
 
 const isSet = new Uint8Array(OPS.length);
 const isGet = new Uint8Array(OPS.length);
@@ -23,7 +23,7 @@ export const IS_GET: Readonly<Uint8Array> = isGet;
 export const CALL_OPERANDS = 4;
 
 /** Helpers made of IR only compute a value: x86 flags that nobody reads, mostly. */
-function isPureCall(helper: Helper): boolean {
+function isPureCall(helper: HelperSignature): boolean {
   return helper.body.kind === 'ir' && !helper.touchesGlobals && !helper.mayFault && helper.result !== NONE;
 }
 
@@ -65,7 +65,7 @@ export class BlockAnalysis {
    * @param words records as `Builder` made them  @param count of records
    * @param inline whether pure values with one use are computed at that use
    */
-  run(words: Int32Array, count: number, helpers: readonly Helper[], inline: boolean): void {
+  run(words: Int32Array, count: number, helpers: readonly HelperSignature[], inline: boolean): void {
     this.reset(count);
     const { uses, last, position, dead, liveGlobals } = this;
     for (let i = count - 1; i >= 0; i--) {

@@ -18,7 +18,7 @@
 import { I32, I64, NONE, Op } from '../ir/ops.ts';
 import { CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
-import type { Helper } from '../ir/helpers.ts';
+import type { HelperSignature } from '../ir/helpers.ts';
 import { IS_GET, IS_SET } from '../ir/analysis.ts';
 import {
   CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
@@ -31,6 +31,8 @@ import type { Surroundings } from './emit.ts';
 import {
   CELL_ARGUMENT, CELL_FUNCTION, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, VCPU_BASE,
 } from './layout.ts';
+import { readBatch } from './batch.ts';
+import type { PageGuard, RegionToCompile } from './batch.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
@@ -38,32 +40,12 @@ import {
   I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
-/** A page beyond the entry's own that the region has code in. */
-export interface PageGuard {
-  /** Byte offset of the page's first byte from the region's base pc. */
-  readonly offset: number;
-  /** Address of the page in the wasm memory. */
-  readonly host: number;
-}
-
-export interface RegionToCompile {
-  readonly nodes: RegionNode[];
-  readonly guards: PageGuard[];
-  /** Table slot that the function goes to. */
-  readonly slot: number;
-  /** Entry cell of the code for a target outside, or the dispatcher's. */
-  targetCell(offset: number): number;
-  /** Cell through which to go on at a computed pc. */
-  readonly dispatchCell: number;
-  /** Cell that runs the entry block in the interpreter, when a guard does not hold. */
-  readonly fallbackCell: number;
-  /** Remembers an instruction that may fault. @returns what CTL_FAULT_IP is set to */
-  faultId(offset: number, ctx: number): number;
-}
-
 export interface CompilerOptions {
   readonly globals: readonly Global[];
-  readonly helpers: readonly Helper[];
+  readonly helpers: readonly HelperSignature[];
+  /** Size of the memory, in 64 KiB pages, and whether threads share it. */
+  readonly memoryPages: number;
+  readonly shared: boolean;
   /** Count every block exactly (instruction-counted clock) instead of loops only. */
   readonly exactCount: boolean;
   /** Number of the global that points to the stack, -1 = none. */
@@ -88,9 +70,8 @@ export class RegionCompiler implements Surroundings {
   private exitCell = 0;
   private faultId = 0;
   private node!: RegionNode;
-  private insnOffset = 0;
-  private insnCtx = CTX_UNKNOWN;
-  private faultNumber = 0;
+  /** Of the node's instructions, the one being emitted. */
+  private insnNumber = -1;
   private conditionals = 0;
   tlb = 0;
   readonly stackPointer: number;
@@ -108,7 +89,7 @@ export class RegionCompiler implements Surroundings {
   }
 
   /** Imports come before a module's functions: declares all that a region may need. */
-  static declareImports(module: ModuleWriter, helpers: readonly Helper[]): void {
+  static declareImports(module: ModuleWriter, helpers: readonly HelperSignature[]): void {
     for (const entry of SLOW_IMPORTS) module.import(entry.name, entry.params, entry.result);
     for (const helper of helpers) module.import(`h${helper.index}`, helper.params, helper.result);
   }
@@ -118,7 +99,7 @@ export class RegionCompiler implements Surroundings {
     return this.module.import(entry.name, entry.params, entry.result);
   }
 
-  helper(helper: Helper): number {
+  helper(helper: HelperSignature): number {
     return this.module.import(`h${helper.index}`, helper.params, helper.result);
   }
 
@@ -143,15 +124,13 @@ export class RegionCompiler implements Surroundings {
     this.code.get(this.base);
   }
 
-  instruction(offset: number, ctx: number): void {
-    this.insnOffset = offset;
-    this.insnCtx = ctx === CTX_UNKNOWN ? this.node.ctx : ctx;
-    this.faultNumber = 0;
+  instruction(): void {
+    this.insnNumber++;
   }
 
+  /** What CTL_FAULT_IP is set to when the current instruction leaves by the side: negative. */
   private currentFault(): number {
-    if (this.faultNumber === 0) this.faultNumber = this.region.faultId(this.insnOffset, this.insnCtx);
-    return this.faultNumber;
+    return -1 - (this.node.faultBase + this.insnNumber);
   }
 
   /** Leaves the pc to the host, which finds it by the fault number. Short: there is one for each access. */
@@ -345,7 +324,7 @@ export class RegionCompiler implements Surroundings {
   private emitNode(node: RegionNode): void {
     this.node = node;
     this.emitBudget(node);
-    this.node = node;
+    this.insnNumber = -1;
     this.emitter.emitBody(node.block.words, node.block.count, this);
     this.emitExit(node);
   }
@@ -472,7 +451,7 @@ export class RegionCompiler implements Surroundings {
       this.storeContext(ctx);
       this.pushPc(offset);
       this.code.set(this.exitPc);
-      this.leaveThrough(this.region.targetCell(offset));
+      this.leaveThrough(node.cells[slot]! || this.region.dispatchCell);
       return;
     }
     // A target that was compiled without knowing the context finds it in the state block.
@@ -498,3 +477,11 @@ export class RegionCompiler implements Surroundings {
   }
 }
 
+/** One module with the functions of all regions of a batch, which it puts into their table slots. */
+export function compileBatch(words: Int32Array, options: CompilerOptions): WebAssembly.Module {
+  const module = new ModuleWriter(options.memoryPages, options.memoryPages, options.shared);
+  RegionCompiler.declareImports(module, options.helpers);
+  const compiler = new RegionCompiler(options, module);
+  for (const region of readBatch(words)) compiler.compile(region);
+  return new WebAssembly.Module(module.finish());
+}

@@ -8,7 +8,7 @@ import {
 } from '../ir/ops.ts';
 import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
-import type { Helper } from '../ir/helpers.ts';
+import type { HelperSignature } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
 import { ACCESS, emitLoad, emitStore } from './access.ts';
 import type { AccessContext, PageLocals } from './access.ts';
@@ -23,14 +23,14 @@ export interface Surroundings {
   globalLocal(global: number): number;
   /** Leaves the block's base pc on the stack. */
   basePc(): void;
-  /** The record `insn` was passed: instruction at `offset` with context `ctx`. */
-  instruction(offset: number, ctx: number): void;
+  /** The record of the next instruction was passed. */
+  instruction(): void;
   /** A fault in the current instruction, inside `depth` conditionals; never falls through. */
   fault(depth: number): void;
   /** Leaves with reason and argument, pc at the current instruction; never falls through. */
   sideExit(reason: number, argument: number, depth: number): void;
   slow(name: string): number;
-  helper(helper: Helper): number;
+  helper(helper: HelperSignature): number;
   /** Writes all changed globals to the state block / reads all used ones from it. */
   spill(): void;
   reload(): void;
@@ -73,7 +73,7 @@ const NO_LOCAL = -1;
 
 export class BlockEmitter {
   private readonly code: Code;
-  private readonly helpers: readonly Helper[];
+  private readonly helpers: readonly HelperSignature[];
   private readonly analysis: BlockAnalysis;
   private readonly scratch: Scratch;
   private readonly pool: LocalPool;
@@ -86,7 +86,7 @@ export class BlockEmitter {
   private address = NO_LOCAL;
   private entry = NO_LOCAL;
 
-  constructor(code: Code, globals: number, helpers: readonly Helper[]) {
+  constructor(code: Code, globals: number, helpers: readonly HelperSignature[]) {
     this.code = code;
     this.helpers = helpers;
     this.analysis = new BlockAnalysis(globals);
@@ -144,7 +144,7 @@ export class BlockEmitter {
     else if (kind === STATE) this.emitState(i);
     else if (kind === MEMORY) this.emitMemory(i);
     else if (kind === K_CALL) this.emitCall(i);
-    else if (op === Op.insn) this.around.instruction(w[at + 1]!, w[at + 2]!);
+    else if (op === Op.insn) this.around.instruction();
     else if (kind === SIDE_EXIT) {
       this.pushValue(w[at + 1]!);
       this.code.if(false);

@@ -16,7 +16,9 @@ import type { Block } from './blocks.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
 import { JUMP_TARGETS, NO_TARGET } from './interpreter.ts';
 import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, NULL_CELL, VCPU_BASE } from './layout.ts';
+import { compilerBeside, compilerHere } from './compilers.ts';
 import { RegionQueue } from './queue.ts';
+import type { BatchCompiler } from './queue.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
@@ -38,6 +40,8 @@ export interface EngineOptions {
   readonly physical: EngineMemory;
   /** false: everything runs in the interpreter (-accel interp). */
   readonly compile: boolean;
+  /** Compile in a thread of its own, if the host has threads. */
+  readonly compileBeside?: boolean;
   /** Instructions are counted exactly (-icount). */
   readonly exactCount: boolean;
   trace?: (category: string, line: string) => void;
@@ -152,14 +156,21 @@ export class Engine implements EngineServices {
     this.runtime = buildRuntime(
       () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow() }, isaRuntime,
     );
-    this.queue = options.compile
-      ? new RegionQueue(this, { globals, helpers, exactCount: options.exactCount, stackPointer: options.isa.stackPointer?.index ?? -1 }, this.runtime.imports)
-      : null;
+    this.queue = options.compile ? new RegionQueue(this, this.regionCompiler(), this.runtime.imports) : null;
     this.reserveCells();
     options.physical.onCodeWrite = (host, length) => {
       this.blocks.invalidate(host, length);
     };
     this.setContextFields();
+  }
+
+  private regionCompiler(): BatchCompiler {
+    const { isa, exactCount, compileBeside } = this.options;
+    const { globals, helpers } = isa;
+    const memoryPages = this.words.byteLength / 65536;
+    const shared = this.words.buffer instanceof SharedArrayBuffer;
+    const options = { globals, helpers, exactCount, stackPointer: isa.stackPointer?.index ?? -1, memoryPages, shared };
+    return compileBeside ? compilerBeside(options) : compilerHere(options);
   }
 
   private reserveCells(): void {

@@ -3,20 +3,19 @@
  * a module costs far more than a function; a batch is closed when it is large enough
  * or when a block that waits in it has become hot once more.
  */
+import { STRIDE, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Builder } from '../ir/builder.ts';
-import { STRIDE } from '../ir/builder.ts';
-import type { Block, BlockTable, Region } from './blocks.ts';
-import { RegionCompiler } from './compile.ts';
-import type { CompilerOptions, PageGuard } from './compile.ts';
-import { FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
 import { Op } from '../ir/ops.ts';
+import { BatchWriter } from './batch.ts';
+import type { PageGuard } from './batch.ts';
+import type { Block, BlockTable, Region } from './blocks.ts';
+import { FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
 import { buildRegion, constantTargets } from './region.ts';
-import type { RegionBlock, RegionSource } from './region.ts';
-import type { ModuleWriter } from '../wasm/wasm.ts';
+import type { RegionBlock, RegionNode, RegionSource } from './region.ts';
 
 const PAGE = 4096;
-const BATCH = 24;
-/** Slices that a started batch may wait for. */
+const BATCH = 32;
+/** Slices that a started batch waits for more. */
 const PATIENCE = 16;
 /** A target belongs into the region when it has run at least this often. */
 const WARM = 8;
@@ -24,12 +23,19 @@ const MAX_PAGES = 4;
 /** Targets of one computed jump that a region compares the pc with. */
 const MAX_JUMP_TARGETS = 12;
 
+/** Turns batches into modules, here or in another thread. */
+export interface BatchCompiler {
+  /** Another thread does the work: a batch costs this one nothing, so small ones are as good as large. */
+  readonly background: boolean;
+  /** @param done called with the module, at once or later, in the order of the calls */
+  compile(words: Int32Array, done: (module: WebAssembly.Module) => void): void;
+}
+
 /** What the queue needs of the engine. */
 export interface RegionHost {
   readonly blocks: BlockTable;
   readonly table: WebAssembly.Table;
   readonly dispatchCell: number;
-  newModule(): ModuleWriter;
   codeHost(low: number, high: number): number;
   executions(block: Block): number;
   /** Targets that the block's computed jump has been seen to take, as offsets from its pc. */
@@ -47,21 +53,22 @@ interface Pending {
 
 export class RegionQueue {
   private readonly host: RegionHost;
-  private readonly options: CompilerOptions;
+  private readonly compiler: BatchCompiler;
   private readonly imports: Record<string, WebAssembly.ImportValue>;
-  private module: ModuleWriter | null = null;
-  private compiler: RegionCompiler | null = null;
+  private readonly batch = new BatchWriter();
   private pending: Pending[] = [];
+  private underWay = 0;
+  /** Counts the times that all code was dropped: batches from before are of no use. */
+  private generation = 0;
   private waited = 0;
   private nextSlot = FN_FIRST_FREE;
-  private freeSlots: number[] = [];
   /** [pc offset, context] of each instruction in a region that may leave by the side. */
   private faults = new Int32Array(1 << 16);
   private faultCount = 0;
 
-  constructor(host: RegionHost, options: CompilerOptions, imports: Record<string, WebAssembly.ImportValue>) {
+  constructor(host: RegionHost, compiler: BatchCompiler, imports: Record<string, WebAssembly.ImportValue>) {
     this.host = host;
-    this.options = options;
+    this.compiler = compiler;
     this.imports = imports;
   }
 
@@ -75,56 +82,59 @@ export class RegionQueue {
     const source = new Source(this.host, block, low, high);
     const nodes = buildRegion(source);
     if (!nodes) return;
-    const slot = this.freeSlots.pop() ?? this.nextSlot++;
+    const slot = this.nextSlot++;
     while (slot >= this.host.table.length) this.host.table.grow(4096);
     const region: Region = { entry: block, slot, ranges: source.ranges(nodes), alive: true };
-    if (!this.module) {
-      this.module = this.host.newModule();
-      this.compiler = null;
-    }
-    this.compiler ??= new RegionCompiler(this.options, this.prepareImports(this.module));
     const { blocks, dispatchCell } = this.host;
-    this.compiler.compile({
-      nodes,
-      guards: source.guards(),
-      slot,
-      targetCell: (offset) => source.targetCell(offset) || dispatchCell,
-      dispatchCell,
-      fallbackCell: blocks.newCell(FN_INTERPRETER, block.ip),
-      faultId: (offset, ctx) => this.faultId(offset, ctx),
-    });
+    for (const node of nodes) this.prepareNode(node, source);
+    const fallbackCell = blocks.newCell(FN_INTERPRETER, block.ip);
+    this.batch.add({ nodes, guards: source.guards(), slot, dispatchCell, fallbackCell });
     block.region = region;
     blocks.addRegion(region);
     this.pending.push({ region, block });
     if (this.pending.length >= BATCH) this.flush();
   }
 
-  /** Imports must all be known before the first function of a module. */
-  private prepareImports(module: ModuleWriter): ModuleWriter {
-    RegionCompiler.declareImports(module, this.options.helpers);
-    return module;
+  /** Fixes what the compiler cannot know: entry cells of targets outside, numbers of instructions that may fault. */
+  private prepareNode(node: RegionNode, source: Source): void {
+    const { block } = node;
+    node.cells = block.targets.map((target, slot) => (node.successors[slot] ? 0 : source.targetCell(target)));
+    node.faultBase = this.faultCount;
+    for (let at = 0; at < block.count * STRIDE; at += STRIDE) {
+      if (block.words[at] !== Op.insn) continue;
+      const ctx = block.words[at + 2]!;
+      this.addFault(block.words[at + 1]!, ctx === CTX_UNKNOWN ? node.ctx : ctx);
+    }
   }
 
   sliceEnded(): void {
-    if (this.pending.length > 0 && ++this.waited >= PATIENCE) this.flush();
+    if (this.pending.length === 0) return;
+    this.waited++;
+    if (this.waited >= PATIENCE || (this.compiler.background && this.underWay === 0)) this.flush();
   }
 
-  /** Compiles the open batch and puts its regions into service. */
+  /** Has the open batch compiled; its regions go into service when it is done. */
   private flush(): void {
     this.waited = 0;
-    const instance = new WebAssembly.Module(this.module!.finish());
-    new WebAssembly.Instance(instance, { v: this.imports });
-    for (const { region, block } of this.pending) {
+    const { pending, generation } = this;
+    this.pending = [];
+    this.underWay++;
+    this.compiler.compile(this.batch.take(), (module) => {
+      this.underWay--;
+      if (generation === this.generation) this.install(module, pending);
+    });
+  }
+
+  private install(module: WebAssembly.Module, pending: Pending[]): void {
+    new WebAssembly.Instance(module, { v: this.imports });
+    for (const { region, block } of pending) {
       if (!region.alive || block.ip === 0) continue;
       this.host.blocks.setCell(block.cell, region.slot, 0);
       this.host.statistics.regions++;
     }
-    this.pending = [];
-    this.module = null;
-    this.compiler = null;
   }
 
-  private faultId(offset: number, ctx: number): number {
+  private addFault(offset: number, ctx: number): void {
     const at = this.faultCount * 2;
     if (at === this.faults.length) {
       const larger = new Int32Array(this.faults.length * 2);
@@ -133,7 +143,7 @@ export class RegionQueue {
     }
     this.faults[at] = offset;
     this.faults[at + 1] = ctx;
-    return -1 - this.faultCount++;
+    this.faultCount++;
   }
 
   /** [pc offset, context] of a fault number. */
@@ -146,10 +156,9 @@ export class RegionQueue {
   clear(): void {
     for (let slot = FN_FIRST_FREE; slot < this.nextSlot; slot++) this.host.table.set(slot, null);
     this.nextSlot = FN_FIRST_FREE;
-    this.freeSlots = [];
+    this.generation++;
+    this.batch.take();
     this.pending = [];
-    this.module = null;
-    this.compiler = null;
     this.faultCount = 0;
   }
 }

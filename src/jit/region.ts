@@ -34,6 +34,10 @@ export interface RegionNode {
   isLoopHeader: boolean;
   /** Instructions in the loop it heads. */
   loopInsns: number;
+  /** Fault number of its first instruction; the others follow. */
+  faultBase: number;
+  /** By exit slot: entry cell of a target outside the region, 0 = through the dispatcher. */
+  cells: number[];
 }
 
 /** Supplies blocks; null when the target is not to be in the region. */
@@ -105,7 +109,7 @@ class RegionBuilder {
     this.insns += block.insns;
     const node: RegionNode = {
       offset, ctx: known, block, successors: [], order: -1, idom: null, children: [],
-      forwardEdges: 0, isLoopHeader: false, loopInsns: 0,
+      forwardEdges: 0, isLoopHeader: false, loopInsns: 0, faultBase: 0, cells: [],
     };
     this.nodes.set(key, node);
     queue.push(node);

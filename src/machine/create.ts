@@ -150,7 +150,8 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     trace,
   });
   engine = new Engine({
-    isa: X86_ISA, memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null, trace,
+    isa: X86_ISA, memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null,
+    compileBeside: true, trace,
   });
   cpu = new X86Cpu(engine, {
     mem: board.mem,

@@ -15,6 +15,7 @@ export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
     onError: (listener) => {
       worker.on('error', (error) => listener(error as Error));
     },
+    detach: () => worker.unref(),
     terminate: () => {
       void worker.terminate();
     },
