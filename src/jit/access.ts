@@ -2,7 +2,7 @@
  * Wasm text of a guest memory access: TLB look-up, the access itself, and the call
  * of the slow path. Used by the interpreter and the region compiler alike.
  */
-import { F32, F64, I32, I64, NONE, OPS, V128 } from '../ir/ops.ts';
+import { I64, NONE, OPS } from '../ir/ops.ts';
 import { CTL_FAULT } from '../ir/vcpu-block.ts';
 import {
   CALL, ELSE, END, I32_LOAD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LT_U, I64_SHR_U, I64_SUB, IF, typeByte, VOID,
@@ -19,6 +19,8 @@ export const KIND_MODIFY = 2 << 8;
 export const KIND_SIGNED = 1 << 12;
 
 export interface AccessInfo {
+  /** Name of the operation, and of its slow path in the runtime module. */
+  readonly name: string;
   /** Result type of a load, value type of a store. */
   readonly type: number;
   readonly store: boolean;
@@ -36,6 +38,7 @@ export const ACCESS: readonly (AccessInfo | null)[] = OPS.map((op) => {
   const bytes = match[2] === 'v' ? 16 : Number(match[2]!.replace('f', '')) / 8;
   const modify = match[3] === 'w';
   return {
+    name: op.name,
     type: store ? op.operands[1]! : op.result,
     store,
     bytes,
@@ -45,15 +48,14 @@ export const ACCESS: readonly (AccessInfo | null)[] = OPS.map((op) => {
   };
 });
 
-/** Slow-path functions of the runtime module: name and signature. */
-export const SLOW_IMPORTS = [
-  { name: 'load32', params: [I64, I32], result: I32 },
-  { name: 'load64', params: [I64, I32], result: I64 },
-  { name: 'loadv', params: [I64, I32], result: V128 },
-  { name: 'store32', params: [I64, I32, I32], result: NONE },
-  { name: 'store64', params: [I64, I64, I32], result: NONE },
-  { name: 'storev', params: [I64, V128, I32], result: NONE },
-] as const;
+/** Slow-path functions of the runtime module, one for each memory operation: name and signature. */
+export const SLOW_IMPORTS: readonly { name: string; params: readonly number[]; result: number; info: AccessInfo }[] =
+  ACCESS.filter((info) => info !== null).map((info) => ({
+    name: info.name,
+    params: info.store ? [I64, info.type] : [I64],
+    result: info.store ? NONE : info.type,
+    info,
+  }));
 
 /** What an access needs to know of the function it is written into. */
 export interface AccessContext {
@@ -78,12 +80,6 @@ export interface PageLocals {
 
 /** Tag that no access of a guest matches: the middle of the non-canonical addresses. */
 export const NO_PAGE_HIGH = 0x80000000 | 0;
-
-/** [integer type, reinterpretation of a loaded integer, of a value to store] for float accesses. */
-const FLOAT_BITS: Record<number, readonly [number, number, number]> = {
-  [F32]: [I32, 0xbe, 0xbc],
-  [F64]: [I64, 0xbf, 0xbd],
-};
 
 /** Leaves "the page's tag for this access equals the address's page" on the stack. */
 function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
@@ -164,17 +160,13 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
 /** Load from the address in `ctx.address`; leaves the value on the stack. */
 export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
   const c = ctx.code;
-  const float = FLOAT_BITS[info.type];
-  const type = float ? float[0] : info.type;
   emitAccess(
     ctx,
     info,
     () => c.memory(info.wasm, 0),
     () => {
       c.get(ctx.address);
-      c.i32(info.kind);
-      c.call(CALL, ctx.slow(type === I32 ? 'load32' : type === I64 ? 'load64' : 'loadv'));
-      if (float) c.op(float[1]);
+      c.call(CALL, ctx.slow(info.name));
     },
   );
 }
@@ -182,8 +174,6 @@ export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
 /** Store to the address in `ctx.address`; `value` leaves the value on the stack and is emitted twice or more. */
 export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => void): void {
   const c = ctx.code;
-  const float = FLOAT_BITS[info.type];
-  const type = float ? float[0] : info.type;
   emitAccess(
     ctx,
     info,
@@ -194,9 +184,7 @@ export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => voi
     () => {
       c.get(ctx.address);
       value();
-      if (float) c.op(float[2]);
-      c.i32(info.kind);
-      c.call(CALL, ctx.slow(type === I32 ? 'store32' : type === I64 ? 'store64' : 'storev'));
+      c.call(CALL, ctx.slow(info.name));
     },
   );
 }

@@ -16,7 +16,7 @@ import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts'
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_BASE, CTL_CTX, TEMPS, VCPU_BLOCK_SIZE } from '../ir/vcpu-block.ts';
 import { ACCESS } from './access.ts';
-import { JUMP_TARGETS, NO_TARGET, UNIT, X_CALL, X_HEADER, X_MOVE, X_MOVE_V, isLong } from './interpreter.ts';
+import { JUMP_TARGETS, NO_TARGET, UNIT, X_BRANCH_OF, X_CALL, X_HEADER, X_MOVE, X_MOVE_2, X_MOVE_V, isLong } from './interpreter.ts';
 import { CONSTANTS, CONSTANT_MAX, CONSTANT_MIN, VCPU_BASE } from './layout.ts';
 
 const WORDS = UNIT / 4;
@@ -78,8 +78,15 @@ export class Encoder {
   private at = 0;
   private header = 0;
   private insnTable: number[] = [];
+  /** Word index of the unit of the last single move. */
+  private lastMove = -1;
   /** For each value: the `setg` that it is computed for directly, or -1. */
   private direct = new Int32Array(256);
+  /** Reads of each global, chained backwards. */
+  private readonly lastGet: Int32Array;
+  private previousGet = new Int32Array(256);
+  /** Values that their user computes. */
+  private folded = new Uint8Array(256);
 
   constructor(words: Int32Array, globals: readonly Global[], helpers: readonly Helper[]) {
     this.words = words;
@@ -88,6 +95,7 @@ export class Encoder {
     this.analysis = new BlockAnalysis(globals.length);
     this.alias = globals.map(() => new Int32Array(64));
     this.aliasCount = new Int32Array(globals.length);
+    this.lastGet = new Int32Array(globals.length);
     for (const global of globals) this.globalAt[global.offset >> 3] = global.index;
   }
 
@@ -106,20 +114,68 @@ export class Encoder {
     this.temp = VCPU_BASE + TEMPS;
     this.aliasCount.fill(0);
     this.insnTable.length = 0;
+    this.lastMove = -1;
     if (this.slots.length < b.count) {
       this.slots = new Int32Array(b.count * 2);
       this.direct = new Int32Array(b.count * 2);
+      this.folded = new Uint8Array(b.count * 2);
+      this.previousGet = new Int32Array(b.count * 2);
     }
     this.analysis.run(this.ir, this.count, this.helpers, false);
+    this.findFoldings();
     this.findDirectSets();
     this.at = address >> 2;
     this.placeConstants();
     this.header = this.at;
     this.unit(X_HEADER, b.insns, countdown, 0, block);
-    for (let i = 0; i < this.count; i++) if (!this.analysis.dead[i]) this.encodeRecord(i, cellOf);
+    for (let i = 0; i < this.count; i++) {
+      if (!this.analysis.dead[i] && !this.folded[i]) this.encodeRecord(i, cellOf);
+    }
     this.words[this.header + 2] = this.at << 2;
     this.writeInsnTable();
     return { ip: this.header << 2, end: (this.at << 2) + 0 };
+  }
+
+  /**
+   * Address additions of a constant become the access's displacement; comparisons that only the
+   * block's branch uses become part of the branch. Both are marked dead, their operands live on.
+   */
+  private findFoldings(): void {
+    const { ir, analysis, folded } = this;
+    const { uses, dead, last } = analysis;
+    folded.fill(0, 0, this.count);
+    for (let i = 0; i < this.count; i++) {
+      if (dead[i] || OP_KIND[ir[i * STRIDE]!] !== MEMORY) continue;
+      const address = ir[i * STRIDE + 1]!;
+      if (ir[address * STRIDE] !== Op.add64 || uses[address] !== 1) continue;
+      const constant = ir[address * STRIDE + 2]! * STRIDE;
+      if (ir[constant] !== Op.const64 || ir[constant + 2] !== ir[constant + 1]! >> 31) continue;
+      this.fold(address, i, last);
+    }
+    const exit = (this.count - 1) * STRIDE;
+    if (ir[exit] !== Op.condgoto) return;
+    const condition = ir[exit + 1]!;
+    if (uses[condition] === 1 && X_BRANCH_OF[ir[condition * STRIDE]!]! > 0) this.fold(condition, this.count - 1, last);
+  }
+
+  /** The value is computed by its user: its operands are needed until there. */
+  private fold(value: number, user: number, last: Int32Array): void {
+    this.folded[value] = 1;
+    const operands = OP_OPERANDS[this.ir[value * STRIDE]!]!;
+    for (let k = 1; k <= operands; k++) {
+      const operand = this.ir[value * STRIDE + k]!;
+      last[operand] = Math.max(last[operand]!, user);
+      this.extendAliases(operand, user, last);
+    }
+  }
+
+  /** What a narrowing or extension names lives as long as it does. */
+  private extendAliases(value: number, user: number, last: Int32Array): void {
+    const op = this.ir[value * STRIDE]!;
+    if (op !== Op.wrap && op !== Op.extu) return;
+    const source = this.ir[value * STRIDE + 1]!;
+    last[source] = Math.max(last[source]!, user);
+    this.extendAliases(source, user, last);
   }
 
   private unit(op: number, aux: number, d: number, a: number, b: number): void {
@@ -173,9 +229,15 @@ export class Encoder {
    * there: allowed when nothing between reads the register's old value or may leave.
    */
   private findDirectSets(): void {
-    const { ir, direct, analysis } = this;
+    const { ir, direct, analysis, lastGet, previousGet } = this;
     direct.fill(-1, 0, this.count);
+    lastGet.fill(-1);
     for (let i = 0; i < this.count; i++) {
+      if (IS_GET[ir[i * STRIDE]!]) {
+        const global = ir[i * STRIDE + 1]!;
+        previousGet[i] = lastGet[global]!;
+        lastGet[global] = i;
+      }
       if (analysis.dead[i] || !IS_SET[ir[i * STRIDE]!]) continue;
       const value = ir[i * STRIDE + 1]!;
       if (this.mayComputeInPlace(value, i)) direct[value] = i;
@@ -186,6 +248,7 @@ export class Encoder {
     const { ir, analysis } = this;
     const op = ir[value * STRIDE]!;
     const kind = OP_KIND[op]!;
+    if (this.folded[value]) return false;
     const computed =
       (kind === PURE && op !== Op.const32 && op !== Op.const64 && op !== Op.constv && op !== Op.wrap && op !== Op.extu) ||
       kind === MEMORY;
@@ -200,8 +263,8 @@ export class Encoder {
       if (IS_SET[other] && ir[k * STRIDE + 2] === global) return false;
     }
     // Values that still name the register's old content must not be needed after the computation.
-    for (let k = 0; k < set; k++) {
-      if (IS_GET[ir[k * STRIDE]!] && ir[k * STRIDE + 1] === global && this.lastThroughAliases(k) > value) return false;
+    for (let k = this.lastGet[global]!; k >= 0; k = this.previousGet[k]!) {
+      if (k < set && this.lastThroughAliases(k) > value) return false;
     }
     return true;
   }
@@ -348,7 +411,21 @@ export class Encoder {
     const slot = this.globalSlot(global);
     if (slots[value] === slot) return;
     this.saveAliases(global, i);
-    this.unit(this.globals[global]!.type === V128 ? X_MOVE_V : X_MOVE, 0, slot, slots[value]!, 0);
+    if (this.globals[global]!.type === V128) this.unit(X_MOVE_V, 0, slot, slots[value]!, 0);
+    else this.move(slot, slots[value]!);
+  }
+
+  /** Two moves in a row become one operation. */
+  private move(to: number, from: number): void {
+    const previous = this.at - WORDS;
+    if (this.lastMove === previous && previous > this.header) {
+      this.words[previous] = X_MOVE_2;
+      this.words[previous + 3] = to;
+      this.extend(from, 0, 0, 0);
+      return;
+    }
+    this.unit(X_MOVE, 0, to, from, 0);
+    this.lastMove = this.at - WORDS;
   }
 
   private encodeState(i: number, op: number): void {
@@ -370,13 +447,16 @@ export class Encoder {
   private encodeMemory(i: number, op: number): void {
     const { ir, slots } = this;
     const at = i * STRIDE;
-    const address = slots[ir[at + 1]!]!;
+    const value = ir[at + 1]!;
+    const folded = this.folded[value] === 1;
+    const address = slots[folded ? ir[value * STRIDE + 1]! : value]!;
+    const displacement = folded ? ir[ir[value * STRIDE + 2]! * STRIDE + 1]! : 0;
     if (ACCESS[op]!.store) {
-      this.unit(op, 0, slots[ir[at + 2]!]!, address, 0);
+      this.unit(op, 0, slots[ir[at + 2]!]!, address, displacement);
       return;
     }
     const d = this.resultSlot(i);
-    this.unit(op, 0, d, address, 0);
+    this.unit(op, 0, d, address, displacement);
     this.finishResult(i, d);
   }
 
@@ -400,8 +480,14 @@ export class Encoder {
     if (op === Op.goto) this.unit(op, known(ir[at + 2]!), cellOf(ir[at + 1]!), ir[at + 1]!, ir[at + 2]!);
     else if (op === Op.condgoto) {
       const ctx = ir[at + 4]!;
-      this.unit(op, known(ctx), cellOf(ir[at + 2]!), slots[ir[at + 1]!]!, cellOf(ir[at + 3]!));
-      this.extend(ir[at + 2]!, ir[at + 3]!, ctx, 0);
+      const condition = ir[at + 1]!;
+      const compare = condition * STRIDE;
+      const folded = this.folded[condition] === 1;
+      const opcode = folded ? X_BRANCH_OF[ir[compare]!]! : op;
+      const a = slots[folded ? ir[compare + 1]! : condition]!;
+      const b = folded && OP_OPERANDS[ir[compare]!]! > 1 ? slots[ir[compare + 2]!]! : 0;
+      this.unit(opcode, known(ctx), cellOf(ir[at + 2]!), a, cellOf(ir[at + 3]!));
+      this.extend(ir[at + 2]!, ir[at + 3]!, ctx, b);
     } else if (op === Op.jump) {
       this.unit(op, known(ir[at + 2]!), 0, slots[ir[at + 1]!]!, ir[at + 2]!);
       this.words.fill(NO_TARGET, this.at, this.at + JUMP_TARGETS);

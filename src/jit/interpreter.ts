@@ -31,8 +31,18 @@ import type { ModuleWriter } from '../wasm/wasm.ts';
 export const X_HEADER = OPS.length;
 export const X_MOVE = OPS.length + 1;
 export const X_MOVE_V = OPS.length + 2;
+/** Two moves: d <- a, b <- c. */
+export const X_MOVE_2 = OPS.length + 3;
+/** Branches on a comparison: `condgoto` whose condition is computed from a and the slot in the last word. */
+const X_BRANCH = OPS.length + 4;
+const COMPARISONS = OPS.filter((op) => /^(eq|ne|lt[su]|gt[su]|le[su]|ge[su]|eqz)(32|64)$/.test(op.name));
+/** Opcode of the branch on each comparison, by operation number; 0 = it is none. */
+export const X_BRANCH_OF = Int32Array.from(OPS, (op) => {
+  const place = COMPARISONS.indexOf(op);
+  return place < 0 ? 0 : X_BRANCH + place;
+});
 /** Helper calls follow, one opcode for each helper. */
-export const X_CALL = OPS.length + 3;
+export const X_CALL = X_BRANCH + COMPARISONS.length;
 
 /** Byte positions in a unit. */
 export const UNIT = 16;
@@ -131,6 +141,8 @@ export class InterpreterWriter {
     if (i >= X_CALL) return this.writeCall(this.helpers[i - X_CALL]!, i);
     if (i === X_HEADER) return this.writeHeader();
     if (i === X_MOVE || i === X_MOVE_V) return this.writeMove(i === X_MOVE ? I64 : V128);
+    if (i === X_MOVE_2) return this.writeMovePair();
+    if (i >= X_BRANCH) return this.writeCompareAndBranch(COMPARISONS[i - X_BRANCH]!);
     const info = OPS[i]!;
     if (info.kind === PURE) this.writePure(info);
     else if (info.kind === MEMORY) this.writeMemory(info);
@@ -266,6 +278,16 @@ export class InterpreterWriter {
     this.operand(AT_A, type);
     this.result(type);
     this.advance(1);
+  }
+
+  private writeMovePair(): void {
+    this.field(AT_D);
+    this.operand(AT_A, I64);
+    this.result(I64);
+    this.field(AT_B);
+    this.operand(AT_C, I64);
+    this.result(I64);
+    this.advance(2);
   }
 
   private writeMemory(info: OpInfo): void {
@@ -410,9 +432,22 @@ export class InterpreterWriter {
   }
 
   private writeCondGoto(): void {
-    const c = this.c;
     this.writeContext(AT_C + 8);
     this.operand(AT_A, I32);
+    this.writeBranch();
+  }
+
+  private writeCompareAndBranch(compare: OpInfo): void {
+    this.writeContext(AT_C + 8);
+    this.operand(AT_A, compare.operands[0]!);
+    if (compare.operands.length > 1) this.operand(AT_C + 12, compare.operands[1]!);
+    this.c.raw(compare.wasm!);
+    this.writeBranch();
+  }
+
+  /** Goes one of two ways by the condition on the stack. */
+  private writeBranch(): void {
+    const c = this.c;
     c.if();
     this.writePc(AT_C);
     this.goThrough(AT_D, 1);

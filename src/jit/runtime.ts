@@ -7,17 +7,19 @@ import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper, IrSwitch } from '../ir/helpers.ts';
 import {
-  CTL_EXIT_REASON, CTL_FAULT, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, EXIT_LOOKUP,
+  CTL_EXIT_REASON, CTL_FAULT, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
+  EXIT_LOOKUP,
 } from '../ir/vcpu-block.ts';
 import { SLOW_IMPORTS } from './access.ts';
+import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import { InterpreterWriter, emitJumpCacheProbe } from './interpreter.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, VCPU_BASE,
+  CELL_ARGUMENT, CELL_FUNCTION, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, TLB_ADDEND, VCPU_BASE, VICTIM, VICTIM_ENTRIES,
 } from './layout.ts';
 import {
-  BLOCK, BR_TABLE, CALL, Code, I32_LOAD, I32_STORE, I64_STORE, LOAD_OP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT,
-  STORE_OP,
+  BLOCK, BR_IF, BR_TABLE, CALL, Code, I32_AND, I32_LOAD, I32_STORE, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U, I64_NE,
+  I64_STORE, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
 export interface RuntimeImports {
@@ -40,19 +42,71 @@ function storeField(c: Code, field: number, value: () => void, opcode: number | 
   c.memory(opcode, VCPU_BASE + field);
 }
 
-/** A slow path: hands address, description and value to the host through the state block. */
-function slowPath(module: ModuleWriter, name: string, params: readonly number[], result: number, host: number): void {
+/**
+ * The slow path of one memory operation: looks through the TLB's victims, then hands address,
+ * description and value to the host through the state block.
+ */
+function slowPath(module: ModuleWriter, entry: (typeof SLOW_IMPORTS)[number], host: number): number {
+  const { info, params, result } = entry;
   const c = new Code();
   c.begin(params);
-  const store = result === NONE;
-  const kind = store ? 2 : 1;
+  searchVictims(c, info);
   storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
-  storeField(c, CTL_SLOW_SIZE, () => c.get(kind));
-  storeField(c, CTL_FAULT, () => c.i32(0));
-  if (store) storeField(c, CTL_SLOW_VALUE, () => c.get(1), STORE_OP[params[1]!]!);
+  storeField(c, CTL_SLOW_SIZE, () => c.i32(info.kind));
+  if (info.store) storeField(c, CTL_SLOW_VALUE, () => c.get(1), STORE_OP[info.type]!);
   c.call(CALL, host);
-  if (!store) c.loadAt(LOAD_OP[result]!, VCPU_BASE + CTL_SLOW_VALUE);
-  module.export(name, module.function(params, result, c));
+  if (!info.store) c.loadAt(LOAD_OP[result]!, VCPU_BASE + CTL_SLOW_VALUE);
+  return module.function(params, result, c);
+}
+
+/** Does the access and returns when a victim entry holds the page. */
+function searchVictims(c: Code, info: AccessInfo): void {
+  const page = c.local(I64);
+  const entry = c.local(I64);
+  const end = c.local(I64);
+  storeField(c, CTL_FAULT, () => c.i32(0));
+  c.get(0);
+  c.i64(info.bytes - 1);
+  c.op(I64_ADD);
+  c.i64(-4096);
+  c.op(I64_AND);
+  c.set(page);
+  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
+  c.i64(VICTIM);
+  c.op(I64_ADD);
+  c.tee(entry);
+  c.i64(VICTIM_ENTRIES * 32);
+  c.op(I64_ADD);
+  c.set(end);
+  c.block(LOOP);
+  c.get(entry);
+  c.memory(I64_LOAD, info.tag);
+  c.get(page);
+  c.op(I64_EQ);
+  // The first byte must lie in the page, too: an access that crosses pages is the host's.
+  c.get(0);
+  c.i64(-4096);
+  c.op(I64_AND);
+  c.get(page);
+  c.op(I64_EQ);
+  c.op(I32_AND);
+  c.if(false);
+  c.get(0);
+  c.get(entry);
+  c.memory(I64_LOAD, TLB_ADDEND);
+  c.op(I64_ADD);
+  if (info.store) c.get(1);
+  c.memory(info.wasm, 0);
+  c.op(RETURN);
+  c.end();
+  c.get(entry);
+  c.i64(32);
+  c.op(I64_ADD);
+  c.tee(entry);
+  c.get(end);
+  c.op(I64_NE);
+  c.br(BR_IF, 0);
+  c.end();
 }
 
 function writeLookupStub(module: ModuleWriter): number {
@@ -139,8 +193,9 @@ export function buildRuntime(
   }
   const slowIndex = new Map<string, number>();
   for (const entry of SLOW_IMPORTS) {
-    slowIndex.set(entry.name, module.nextFunction());
-    slowPath(module, entry.name, entry.params, entry.result, hostSlow);
+    const index = slowPath(module, entry, hostSlow);
+    slowIndex.set(entry.name, index);
+    module.export(entry.name, index);
   }
   const helperIndex = new Map<Helper, number>();
   for (const helper of helpers) {

@@ -33,6 +33,7 @@ export class Strings {
   private readonly ports: Ports;
   private readonly u8: Uint8Array;
   private readonly i32: Int32Array;
+  private readonly f64: Float64Array;
   private readonly view: DataView;
 
   // The instruction at hand.
@@ -55,6 +56,7 @@ export class Strings {
     this.ports = ports;
     this.u8 = core.u8;
     this.i32 = core.i32;
+    this.f64 = new Float64Array(core.i32.buffer);
     this.view = core.view;
   }
 
@@ -243,6 +245,11 @@ export class Strings {
     const { size, u8 } = this;
     const byte = low & 0xff;
     const word = byte * 0x01010101 | 0;
+    // Wide elements fill fastest; clearing pages is what kernels do most.
+    if (low === 0 && high === 0 && ((to | (n * size)) & 7) === 0) {
+      this.f64.fill(0, to / 8, (to + n * size) / 8);
+      return;
+    }
     const uniform = size === 1 || (size === 2 ? (low & 0xffff) === (word & 0xffff) : low === word);
     if (uniform && (size < 8 || high === word)) {
       u8.fill(byte, to, to + n * size);
