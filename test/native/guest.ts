@@ -4,7 +4,7 @@ import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../../src/isa/isa.ts';
 import type { Translation, Vcpu } from '../../src/isa/isa.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
-import { LEAVE_EXCEPTION, LEAVE_INT3 } from '../../src/isa/x86/leave.ts';
+import { LEAVE_EXCEPTION, LEAVE_FPU_ERROR, LEAVE_INT3, LEAVE_SKIP } from '../../src/isa/x86/leave.ts';
 import {
   BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FPREG, FSW, FTAG, FTOP, GPR,
   MXCSR, XMM,
@@ -74,7 +74,13 @@ class BareVcpu implements Vcpu {
     this.reason = reason;
     if (reason === LEAVE_INT3) this.signal = SIGTRAP;
     else if (reason === LEAVE_EXCEPTION) this.signal = SIGNAL_OF_VECTOR[argument >> 8] ?? UNSUPPORTED;
+    else if (reason === LEAVE_FPU_ERROR) this.signal = SIGFPE;
+    else if (reason === LEAVE_SKIP) this.skip(argument & 15);
     else this.signal = UNSUPPORTED;
+  }
+  private skip(length: number): void {
+    const at = VCPU_BASE + CTL_PC;
+    this.view.setBigUint64(at, this.view.getBigUint64(at, true) + BigInt(length), true);
   }
   pollInterrupts(): void {}
   clearShadow(): void {}

@@ -9,6 +9,7 @@ import { X86_ROWS } from './rows.ts';
 import { G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
+import { makeX87 } from './x87/runtime.ts';
 
 const TABLE = buildTable(X86_ROWS);
 
@@ -73,4 +74,5 @@ export const X86_ISA: Isa = {
   helpers: X86_HELPERS,
   stackPointer: G[4]!,
   translate,
+  instantiate: makeX87,
 };

@@ -5,7 +5,7 @@
  * operand size (0 = 8, 1 = 16, 2 = 32, 3 = 64 bits), from bit 8 up what the list says.
  * The exit's pc is that of the NEXT instruction (wrapped to the code size), and a handler
  * that raises a fault takes the length off again; but for EXCEPTION, SEGMENT_FAULT,
- * FPU_ERROR, INTO and DIV, which side exits use, it is that of THIS instruction. Operands come in OP0-OP3 of the
+ * FPU_ERROR, INTO, DIV and SKIP, which side exits use, it is that of THIS instruction. Operands come in OP0-OP3 of the
  * state block; addresses are linear, with the segment's base already added.
  * A handler that may change the mode recomputes block flags before it returns.
  */
@@ -118,4 +118,6 @@ export const LEAVE_LDMXCSR = reason();
 export const LEAVE_FPU_ERROR = reason();
 /** A memory operand violated its segment: bits 8-10 segment (SS raises #SS, the others #GP). Error code 0. */
 export const LEAVE_SEGMENT_FAULT = reason();
+/** A side exit of an instruction that has done all it does: go on after it. */
+export const LEAVE_SKIP = reason();
 /** CMPXCHG16B/8B, atomics that need no help are inline. VMCALL and other hypercalls: #UD. */

@@ -15,6 +15,8 @@ import { SSE_STRING_ROWS } from './sse-string.ts';
 import { STRING_ROWS } from './string.ts';
 import { SYSTEM_ROWS } from './sysops.ts';
 import { X87_CONTROL_ROWS } from './x87-control.ts';
+import { X87_ENVIRONMENT_ROWS } from './x87-environment.ts';
+import { X87_ROWS } from './x87.ts';
 import type { Row } from './tables.ts';
 
 export const X86_ROWS: readonly Row[] = [
@@ -34,4 +36,6 @@ export const X86_ROWS: readonly Row[] = [
   ...SSE_STRING_ROWS,
   ...MMX_ROWS,
   ...X87_CONTROL_ROWS,
+  ...X87_ENVIRONMENT_ROWS,
+  ...X87_ROWS,
 ];

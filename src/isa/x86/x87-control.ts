@@ -39,7 +39,7 @@ const control =
     if (requireFpu(t)) body(t);
   };
 
-function initialise(t: X86Translator): void {
+export function initialise(t: X86Translator): void {
   const { b } = t;
   b.sts32(FCW, b.i32(DEFAULT_CONTROL));
   b.sts32(FSW, b.i32(0));

@@ -67,6 +67,7 @@ on(L.LEAVE_FPU_ERROR, (p) => {
   if (p.core.get(CR0) & CR0_NE) p.core.fault(MF, NO_ERROR_CODE);
   p.fpuError();
 }, AT_INSTRUCTION);
+on(L.LEAVE_SKIP, ({ core }, arg) => core.movePc(arg & 15), AT_INSTRUCTION);
 on(L.LEAVE_INT, ({ events }, arg) => events.software((arg >> 8) & 0xff), NO_TRAP);
 on(L.LEAVE_INT3, ({ events }) => events.deliver(BP, NO_ERROR_CODE, SOURCE_SOFTWARE), NO_TRAP);
 on(L.LEAVE_INTO, ({ core, events }, arg) => {

@@ -1,0 +1,422 @@
+/**
+ * x87 instructions on the register stack (SDM vol. 1, chapter 8). What they compute is done by
+ * the routines in x87/; here is which registers, which memory, and the stack's movement.
+ *
+ * Every routine that may be stopped by an unmasked exception says so, and then nothing moves.
+ */
+import type { Value } from '../../ir/builder.ts';
+import { I32, I64 } from '../../ir/ops.ts';
+import type { Helper } from '../../ir/helpers.ts';
+import { defineHelper } from './helpers.ts';
+import { LEAVE_SKIP } from './leave.ts';
+import { FCW, FSW, FTAG, FTOP } from './state.ts';
+import { row } from './tables.ts';
+import type { Row, Translate } from './tables.ts';
+import type { X86Translator } from './translator.ts';
+import { requireFpu, requireNoError } from './x87-control.ts';
+import { HIGH_PART, STATUS_AFTER, SUPPRESSED } from './x87/convert.ts';
+
+const C1 = 0x200;
+const FPU = { feature: 'fpu' };
+
+const define = (name: string, params: readonly number[], result: number = I32): Helper =>
+  defineHelper({
+    name: `x87.${name}`, params, result, touchesGlobals: false, mayFault: false,
+    body: { kind: 'wasm', export: name },
+  });
+
+// --- The stack. ---
+
+const top = (t: X86Translator): Value => t.b.lds32(FTOP);
+
+/** Slot of st(i): what routines call a register by. */
+function slot(t: X86Translator, i: number): Value {
+  const { b } = t;
+  const physical = i === 0 ? top(t) : b.and32(b.add32(top(t), b.i32(i)), b.i32(7));
+  return b.shl32(physical, b.i32(4));
+}
+
+/** st(i) of the ModRM byte; REX.B does not count. */
+const registerOf = (t: X86Translator): number => t.rm & 7;
+
+function moveTop(t: X86Translator, by: Value): void {
+  const { b } = t;
+  b.sts32(FTOP, b.and32(b.add32(top(t), by), b.i32(7)));
+}
+
+/** Empties st(0) and moves on, unless `stopped` (an i32 of 0 or 1). */
+function pop(t: X86Translator, stopped: Value = -1): void {
+  const { b } = t;
+  const at = top(t);
+  const done = stopped < 0 ? b.i32(1) : b.eqz32(stopped);
+  b.sts8(FTAG, stopped < 0 ? done : b.or32(b.lds8(FTAG, at), done), at);
+  b.sts32(FTOP, b.and32(b.add32(at, done), b.i32(7)));
+}
+
+const clearC1 = (t: X86Translator): void =>
+  t.b.sts32(FSW, t.b.and32(t.b.lds32(FSW), t.b.i32(~C1)));
+
+/** What is left of an instruction that an unmasked exception has stopped. */
+const skipIf = (t: X86Translator, stopped: Value): void =>
+  t.b.leaveIf(stopped, LEAVE_SKIP, t.length);
+
+const x87 =
+  (translate: Translate): Translate =>
+  (t) => {
+    if (!requireFpu(t)) return;
+    requireNoError(t);
+    translate(t);
+  };
+
+// --- Operands in memory. ---
+
+const load32 = (t: X86Translator): Value => t.b.ld32(t.address(4, false));
+const load64 = (t: X86Translator): Value => t.b.ld64(t.address(8, false));
+const loadInteger: Record<number, (t: X86Translator) => Value> = {
+  2: (t) => t.b.exts(t.b.ld16s(t.address(2, false))),
+  4: (t) => t.b.exts(load32(t)),
+  8: load64,
+};
+
+// --- Arithmetic. ---
+
+interface Forms {
+  readonly registers: Helper;
+  readonly single: Helper;
+  readonly double: Helper;
+  readonly integer: Helper;
+}
+
+const forms = (name: string): Forms => ({
+  registers: define(`${name}R`, [I32, I32]),
+  single: define(`${name}32`, [I32]),
+  double: define(`${name}64`, [I64]),
+  integer: define(`${name}I`, [I64]),
+});
+
+/** By the reg field of ModRM. Comparisons (2 and 3) are rows of their own. */
+const OPERATIONS: readonly (readonly [name: string, digit: number])[] = [
+  ['add', 0], ['mul', 1], ['sub', 4], ['subr', 5], ['div', 6], ['divr', 7],
+];
+
+function arithmeticRows([name, digit]: readonly [string, number]): Row[] {
+  const of = forms(name);
+  const mnemonic = `F${name.toUpperCase()}`;
+  // Where st(i) is the destination, the encodings of reversed and plain are exchanged.
+  const place = digit < 4 ? digit : digit ^ 1;
+  return [
+    row(`D8 /${digit} mem`, mnemonic, 'Md', x87((t) => t.b.call(of.single, load32(t))), FPU),
+    row(`DC /${digit} mem`, mnemonic, 'Mq', x87((t) => t.b.call(of.double, load64(t))), FPU),
+    row(`DA /${digit} mem`, mnemonic.replace('F', 'FI'), 'Md',
+      x87((t) => t.b.call(of.integer, loadInteger[4]!(t))), FPU),
+    row(`DE /${digit} mem`, mnemonic.replace('F', 'FI'), 'Mw',
+      x87((t) => t.b.call(of.integer, loadInteger[2]!(t))), FPU),
+    row(`D8 /${digit} reg`, mnemonic, '', x87((t) => {
+      t.b.call(of.registers, slot(t, 0), slot(t, registerOf(t)));
+    }), FPU),
+    row(`DC /${place} reg`, mnemonic, '', x87((t) => {
+      t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0));
+    }), FPU),
+    row(`DE /${place} reg`, `${mnemonic}P`, '', x87((t) => {
+      pop(t, t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0)));
+    }), FPU),
+  ];
+}
+
+// --- Comparisons. ---
+
+const COM_REGISTER = define('comR', [I32, I32]);
+const COM_FLAGS = define('comi', [I32, I32]);
+const COM_VALUE = define('comV', [I64, I32]);
+const COM_SINGLE = define('com32', [I32]);
+const COM_DOUBLE = define('com64', [I64]);
+const COM_INTEGER = define('comI', [I64]);
+
+const popTimes = (t: X86Translator, times: number, stopped: Value): void => {
+  for (let i = 0; i < times; i++) pop(t, stopped);
+};
+
+const compareRegister = (quiet: number, pops: number): Translate =>
+  x87((t) => {
+    const { b } = t;
+    popTimes(t, pops, b.call(COM_REGISTER, slot(t, registerOf(t)), b.i32(quiet)));
+  });
+
+const compareToFlags = (quiet: number, pops: number): Translate =>
+  x87((t) => {
+    const { b } = t;
+    const bits = b.call(COM_FLAGS, slot(t, registerOf(t)), b.i32(quiet));
+    skipIf(t, b.lts32(bits, b.i32(0)));
+    for (let i = 0; i < pops; i++) pop(t);
+    t.cc.setBits(bits, b.and32(bits, b.i32(1)));
+  });
+
+const compareMemory = (helper: Helper, load: (t: X86Translator) => Value, pops: number): Translate =>
+  x87((t) => popTimes(t, pops, t.b.call(helper, load(t))));
+
+const memoryComparisons = (digit: number, suffix: string, pops: number): Row[] => [
+  row(`D8 /${digit} mem`, `FCOM${suffix}`, 'Md', compareMemory(COM_SINGLE, load32, pops), FPU),
+  row(`DC /${digit} mem`, `FCOM${suffix}`, 'Mq', compareMemory(COM_DOUBLE, load64, pops), FPU),
+  row(`DA /${digit} mem`, `FICOM${suffix}`, 'Md', compareMemory(COM_INTEGER, loadInteger[4]!, pops), FPU),
+  row(`DE /${digit} mem`, `FICOM${suffix}`, 'Mw', compareMemory(COM_INTEGER, loadInteger[2]!, pops), FPU),
+];
+
+const COMPARISON_ROWS: readonly Row[] = [
+  ...memoryComparisons(2, '', 0),
+  ...memoryComparisons(3, 'P', 1),
+  row('D8 /2 reg', 'FCOM', '', compareRegister(0, 0), FPU),
+  row('D8 /3 reg', 'FCOMP', '', compareRegister(0, 1), FPU),
+  // Undocumented second encodings.
+  row('DC /2 reg', 'FCOM', '', compareRegister(0, 0), FPU),
+  row('DC /3 reg', 'FCOMP', '', compareRegister(0, 1), FPU),
+  row('DE /2 reg', 'FCOMP', '', compareRegister(0, 1), FPU),
+  row('DE =D9', 'FCOMPP', '', compareRegister(0, 2), FPU),
+  row('DD /4 reg', 'FUCOM', '', compareRegister(1, 0), FPU),
+  row('DD /5 reg', 'FUCOMP', '', compareRegister(1, 1), FPU),
+  row('DA =E9', 'FUCOMPP', '', compareRegister(1, 2), FPU),
+  row('DB /6 reg', 'FCOMI', '', compareToFlags(0, 0), FPU),
+  row('DB /5 reg', 'FUCOMI', '', compareToFlags(1, 0), FPU),
+  row('DF /6 reg', 'FCOMIP', '', compareToFlags(0, 1), FPU),
+  row('DF /5 reg', 'FUCOMIP', '', compareToFlags(1, 1), FPU),
+  row('D9 =E4', 'FTST', '', x87((t) => t.b.call(COM_VALUE, t.b.i64(0), t.b.i32(0))), FPU),
+];
+
+// --- Loads. ---
+
+const PUSH = define('push', [I64, I32]);
+const LOAD_SINGLE = define('fld32', [I32]);
+const LOAD_DOUBLE = define('fld64', [I64]);
+const LOAD_INTEGER = define('fild', [I64]);
+const LOAD_REGISTER = define('fldR', [I32]);
+const LOAD_BCD = define('bld', [I64, I32]);
+
+const loadRow = (encoding: string, name: string, operand: string, helper: Helper,
+  load: (t: X86Translator) => Value): Row =>
+  row(encoding, name, operand, x87((t) => t.b.call(helper, load(t))), FPU);
+
+/** Ten bytes: significand or digits, then sign and exponent. */
+const load80 = (helper: Helper): Translate =>
+  x87((t) => {
+    const { b } = t;
+    const address = t.address(10, false);
+    const low = b.ld64(address);
+    b.call(helper, low, b.ld16u(b.add64(address, b.i64(8))));
+  });
+
+const EXACT = 0;
+const NEAREST_IS_DOWN = 1;
+const NEAREST_IS_UP = 2;
+
+/** Constants: significand (rounded down) and exponent. */
+const CONSTANTS: readonly (readonly [name: string, modrm: string, sig: bigint, se: number, kind: number])[] = [
+  ['FLD1', 'E8', 0x8000000000000000n, 0x3fff, EXACT],
+  ['FLDL2T', 'E9', 0xd49a784bcd1b8afen, 0x4000, NEAREST_IS_DOWN],
+  ['FLDL2E', 'EA', 0xb8aa3b295c17f0bbn, 0x3fff, NEAREST_IS_UP],
+  ['FLDPI', 'EB', 0xc90fdaa22168c234n, 0x4000, NEAREST_IS_UP],
+  ['FLDLG2', 'EC', 0x9a209a84fbcff798n, 0x3ffd, NEAREST_IS_UP],
+  ['FLDLN2', 'ED', 0xb17217f7d1cf79abn, 0x3ffe, NEAREST_IS_UP],
+  ['FLDZ', 'EE', 0n, 0, EXACT],
+];
+
+function loadConstant(sig: bigint, se: number, kind: number): Translate {
+  return x87((t) => {
+    const { b } = t;
+    let value = b.i64(Number(sig & 0xffffffffn) | 0, Number(sig >> 32n) | 0);
+    if (kind !== EXACT) value = b.add64(value, b.extu(constantIncrement(t, kind === NEAREST_IS_UP)));
+    b.call(PUSH, value, b.i32(se));
+  });
+}
+
+function constantIncrement(t: X86Translator, nearestIsUp: boolean): Value {
+  const { b } = t;
+  const mode = b.and32(b.lds32(FCW), b.i32(0xc00));
+  const up = b.eq32(mode, b.i32(0x800));
+  return nearestIsUp ? b.or32(up, b.eqz32(mode)) : up;
+}
+
+const LOAD_ROWS: readonly Row[] = [
+  loadRow('D9 /0 mem', 'FLD', 'Md', LOAD_SINGLE, load32),
+  loadRow('DD /0 mem', 'FLD', 'Mq', LOAD_DOUBLE, load64),
+  loadRow('DF /0 mem', 'FILD', 'Mw', LOAD_INTEGER, loadInteger[2]!),
+  loadRow('DB /0 mem', 'FILD', 'Md', LOAD_INTEGER, loadInteger[4]!),
+  loadRow('DF /5 mem', 'FILD', 'Mq', LOAD_INTEGER, load64),
+  row('DB /5 mem', 'FLD', 'M', load80(PUSH), FPU),
+  row('DF /4 mem', 'FBLD', 'M', load80(LOAD_BCD), FPU),
+  row('D9 /0 reg', 'FLD', '', x87((t) => t.b.call(LOAD_REGISTER, slot(t, registerOf(t)))), FPU),
+  ...CONSTANTS.map(([name, modrm, sig, se, kind]) =>
+    row(`D9 =${modrm}`, name, '', loadConstant(sig, se, kind), FPU)),
+];
+
+// --- Stores. ---
+
+const STORE_SINGLE = define('st32', []);
+const STORE_DOUBLE = define('st64', [], I64);
+const STORE_80 = define('st80', [], I64);
+const STORE_INTEGER = define('ist', [I32, I32], I64);
+const STORE_BCD = define('bst', [], I64);
+const STORE_REGISTER = define('fstR', [I32]);
+
+/** The status after a store; leaves when the store is not to be. */
+function statusAfter(t: X86Translator): Value {
+  const { b } = t;
+  const status = b.lds32(STATUS_AFTER);
+  skipIf(t, b.and32(status, b.i32(SUPPRESSED)));
+  return status;
+}
+
+/** @param compute calls the routine @param store writes its result */
+function storing(
+  bytes: number, pops: boolean, compute: (t: X86Translator) => Value,
+  store: (t: X86Translator, address: Value, v: Value) => void,
+): Translate {
+  return x87((t) => {
+    const address = t.address(bytes, true);
+    const v = compute(t);
+    const status = statusAfter(t);
+    store(t, address, v);
+    t.b.sts32(FSW, status);
+    if (pops) pop(t);
+  });
+}
+
+const storeSingle = (pops: boolean): Translate =>
+  storing(4, pops, (t) => t.b.call(STORE_SINGLE), (t, address, v) => t.b.st32(address, v));
+const storeDouble = (pops: boolean): Translate =>
+  storing(8, pops, (t) => t.b.call(STORE_DOUBLE), (t, address, v) => t.b.st64(address, v));
+
+const store80 = (helper: Helper): Translate =>
+  storing(10, true, (t) => t.b.call(helper), (t, address, v) => {
+    const { b } = t;
+    const high = b.lds32(HIGH_PART);
+    b.st64(address, v);
+    b.st16(b.add64(address, b.i64(8)), high);
+  });
+
+const storeInteger = (bytes: 2 | 4 | 8, chop: number, pops: boolean): Translate =>
+  storing(bytes, pops, (t) => t.b.call(STORE_INTEGER, t.b.i32(bytes * 8), t.b.i32(chop)),
+    (t, address, v) => t.store(bytes, address, t.fromI64(bytes, v)));
+
+const storeRegister = (pops: boolean): Translate =>
+  x87((t) => {
+    const stopped = t.b.call(STORE_REGISTER, slot(t, registerOf(t)));
+    if (pops) pop(t, stopped);
+  });
+
+const STORE_ROWS: readonly Row[] = [
+  row('D9 /2 mem', 'FST', 'Md', storeSingle(false), FPU),
+  row('D9 /3 mem', 'FSTP', 'Md', storeSingle(true), FPU),
+  row('DD /2 mem', 'FST', 'Mq', storeDouble(false), FPU),
+  row('DD /3 mem', 'FSTP', 'Mq', storeDouble(true), FPU),
+  row('DB /7 mem', 'FSTP', 'M', store80(STORE_80), FPU),
+  row('DF /6 mem', 'FBSTP', 'M', store80(STORE_BCD), FPU),
+  row('DF /1 mem', 'FISTTP', 'Mw', storeInteger(2, 1, true), { feature: 'sse3' }),
+  row('DB /1 mem', 'FISTTP', 'Md', storeInteger(4, 1, true), { feature: 'sse3' }),
+  row('DD /1 mem', 'FISTTP', 'Mq', storeInteger(8, 1, true), { feature: 'sse3' }),
+  row('DF /2 mem', 'FIST', 'Mw', storeInteger(2, 0, false), FPU),
+  row('DF /3 mem', 'FISTP', 'Mw', storeInteger(2, 0, true), FPU),
+  row('DB /2 mem', 'FIST', 'Md', storeInteger(4, 0, false), FPU),
+  row('DB /3 mem', 'FISTP', 'Md', storeInteger(4, 0, true), FPU),
+  row('DF /7 mem', 'FISTP', 'Mq', storeInteger(8, 0, true), FPU),
+  row('DD /2 reg', 'FST', '', storeRegister(false), FPU),
+  row('DD /3 reg', 'FSTP', '', storeRegister(true), FPU),
+  // Undocumented second encodings.
+  row('D9 /3 reg', 'FSTP', '', storeRegister(true), FPU),
+  row('DF /2 reg', 'FSTP', '', storeRegister(true), FPU),
+  row('DF /3 reg', 'FSTP', '', storeRegister(true), FPU),
+];
+
+// --- Moves within the stack. ---
+
+const EXCHANGE = define('fxch', [I32]);
+const MOVE_IF = define('fcmov', [I32, I32]);
+const CHANGE_SIGN = define('fsign', [I32, I32]);
+
+const exchange = x87((t) => t.b.call(EXCHANGE, slot(t, registerOf(t))));
+
+const moveIf = (condition: number): Translate =>
+  x87((t) => t.b.call(MOVE_IF, t.cc.condition(condition), slot(t, registerOf(t))));
+
+const changeSign = (clear: number, toggle: number): Translate =>
+  x87((t) => t.b.call(CHANGE_SIGN, t.b.i32(clear), t.b.i32(toggle)));
+
+const rotate = (by: number): Translate =>
+  x87((t) => {
+    moveTop(t, t.b.i32(by));
+    clearC1(t);
+  });
+
+const free = (pops: boolean): Translate =>
+  x87((t) => {
+    const { b } = t;
+    b.sts8(FTAG, b.i32(1), b.shr32(slot(t, registerOf(t)), b.i32(4)));
+    if (pops) pop(t);
+  });
+
+const MOVE_ROWS: readonly Row[] = [
+  row('D9 /1 reg', 'FXCH', '', exchange, FPU),
+  row('DD /1 reg', 'FXCH', '', exchange, FPU),
+  row('DF /1 reg', 'FXCH', '', exchange, FPU),
+  row('DA /0 reg', 'FCMOVB', '', moveIf(2), FPU),
+  row('DA /1 reg', 'FCMOVE', '', moveIf(4), FPU),
+  row('DA /2 reg', 'FCMOVBE', '', moveIf(6), FPU),
+  row('DA /3 reg', 'FCMOVU', '', moveIf(10), FPU),
+  row('DB /0 reg', 'FCMOVNB', '', moveIf(3), FPU),
+  row('DB /1 reg', 'FCMOVNE', '', moveIf(5), FPU),
+  row('DB /2 reg', 'FCMOVNBE', '', moveIf(7), FPU),
+  row('DB /3 reg', 'FCMOVNU', '', moveIf(11), FPU),
+  row('D9 =E0', 'FCHS', '', changeSign(0, 0x8000), FPU),
+  row('D9 =E1', 'FABS', '', changeSign(0x8000, 0), FPU),
+  row('D9 =F6', 'FDECSTP', '', rotate(-1), FPU),
+  row('D9 =F7', 'FINCSTP', '', rotate(1), FPU),
+  row('DD /0 reg', 'FFREE', '', free(false), FPU),
+  row('DF /0 reg', 'FFREEP', '', free(true), FPU),
+  row('D9 =D0', 'FNOP', '', x87(() => undefined), FPU),
+  // The 8087's and 80287's FENI, FDISI and FSETPM do nothing any more.
+  ...['E0', 'E1', 'E4'].map((modrm) => row(`DB =${modrm}`, 'FNOP', '', x87(() => undefined), FPU)),
+];
+
+// --- Functions of st(0), and of st(0) and st(1). ---
+
+const unaryRow = (modrm: string, name: string, routine: string): Row => {
+  const helper = define(routine, []);
+  return row(`D9 =${modrm}`, name, '', x87((t) => t.b.call(helper)), FPU);
+};
+
+/** Of st(0) and st(1), result in st(0). */
+const binaryRow = (modrm: string, name: string, routine: string): Row => {
+  const helper = define(routine, [I32]);
+  return row(`D9 =${modrm}`, name, '', x87((t) => t.b.call(helper, slot(t, 1))), FPU);
+};
+
+/** Result in st(1), then a pop. */
+const popRow = (modrm: string, name: string, routine: string): Row => {
+  const helper = define(routine, []);
+  return row(`D9 =${modrm}`, name, '', x87((t) => pop(t, t.b.call(helper))), FPU);
+};
+
+const FUNCTION_ROWS: readonly Row[] = [
+  unaryRow('E5', 'FXAM', 'fxam'),
+  unaryRow('FA', 'FSQRT', 'fsqrt'),
+  unaryRow('FC', 'FRNDINT', 'frndint'),
+  unaryRow('F4', 'FXTRACT', 'fxtract'),
+  binaryRow('FD', 'FSCALE', 'fscale'),
+  binaryRow('F8', 'FPREM', 'fprem'),
+  binaryRow('F5', 'FPREM1', 'fprem1'),
+  unaryRow('F0', 'F2XM1', 'f2xm1'),
+  unaryRow('FE', 'FSIN', 'fsin'),
+  unaryRow('FF', 'FCOS', 'fcos'),
+  unaryRow('FB', 'FSINCOS', 'fsincos'),
+  unaryRow('F2', 'FPTAN', 'fptan'),
+  popRow('F3', 'FPATAN', 'fpatan'),
+  popRow('F1', 'FYL2X', 'fyl2x'),
+  popRow('F9', 'FYL2XP1', 'fyl2xp1'),
+];
+
+export const X87_ROWS: readonly Row[] = [
+  ...OPERATIONS.flatMap(arithmeticRows),
+  ...COMPARISON_ROWS,
+  ...LOAD_ROWS,
+  ...STORE_ROWS,
+  ...MOVE_ROWS,
+  ...FUNCTION_ROWS,
+];

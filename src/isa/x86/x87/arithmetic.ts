@@ -1,0 +1,442 @@
+/**
+ * Addition, multiplication, division, square root, comparison. Each has a fast path for normal
+ * operands under the default control word, and a routine for everything else.
+ */
+import { F64, I32, I64 } from '../../../ir/ops.ts';
+import { Body, i32, i64 } from '../../../wasm/structured.ts';
+import type { Expr, Local, Operand, Routine } from '../../../wasm/structured.ts';
+import {
+  BIAS, EXPONENT, IE, ORDINARY, RC_DOWN, TOP_BIT, X87, ZE, exponentOf, isDenormal, isInfinite, isNan, isNormal,
+  isSignalling, isUnsupported, normalise, shiftRightJam, signOf,
+} from './common.ts';
+import type { Float } from './common.ts';
+
+/** Kinds of an operation: d = d op s, or with the operands the other way round. */
+export const FORWARD = 0;
+export const REVERSE = 1;
+
+const BINARY = [I32, I64, I32, I64, I32, I32];
+
+/** High and low halves of the product of two i64 (Hacker's Delight, 8-2). */
+function multiply(f: Body, x: Local, y: Local): [hi: Local, lo: Local] {
+  const low = 0xffffffffn;
+  const [x0, x1] = [f.let(x.and(low)), f.let(x.shr(32n))];
+  const [y0, y1] = [f.let(y.and(low)), f.let(y.shr(32n))];
+  const p00 = f.let(x0.mul(y0));
+  const p10 = f.let(x1.mul(y0).add(p00.shr(32n)));
+  const p01 = f.let(x0.mul(y1).add(p10.and(low)));
+  const hi = f.let(x1.mul(y1).add(p10.shr(32n)).add(p01.shr(32n)));
+  const lo = f.let(p01.shl(32n).or(p00.and(low)));
+  return [hi, lo];
+}
+
+/** One 32-bit digit of a quotient: estimate and correction (Knuth, vol. 2, 4.3.1, algorithm D). */
+function quotientDigit(f: Body, u: Local, digit: Expr, v: Local, v1: Local, v0: Local): Local {
+  const q = f.let(u.div(v1));
+  const r = f.let(u.sub(q.mul(v1)));
+  const tooLarge = (): Expr => r.shr(32n).not()
+    .and(q.shr(32n).ne(0n).or(q.mul(v0).gtu(r.shl(32n).or(digit))));
+  f.while(tooLarge(), () => {
+    f.set(q, q.sub(1n));
+    f.set(r, r.add(v1));
+  });
+  f.set(u, u.shl(32n).add(digit).sub(q.mul(v)));
+  return q;
+}
+
+/** hi:lo / v for hi < v with v's top bit set; `hi` becomes the remainder. */
+export function divideWide(f: Body, hi: Local, lo: Expr, v: Local): Local {
+  const low = f.let(lo);
+  const [v1, v0] = [f.let(v.shr(32n)), f.let(v.and(0xffffffffn))];
+  const q1 = quotientDigit(f, hi, low.shr(32n), v, v1, v0);
+  const q0 = quotientDigit(f, hi, low.and(0xffffffffn), v, v1, v0);
+  return f.let(q1.shl(32n).add(q0));
+}
+
+/** Where the remainder lies in the last place: what rounding needs of the bits cut off. */
+const restOfDivision = (r: Local, v: Local): Expr =>
+  r.ne(0n).select(r.geu(v.sub(r)).select(r.eq(v.sub(r)).select(TOP_BIT, TOP_BIT | 1n), 1n), 0n);
+
+export class Arithmetic {
+  private readonly x: X87;
+  /** (slot, a, b, reversed) => status. */
+  readonly addSlow: Routine;
+  readonly subSlow: Routine;
+  readonly mulSlow: Routine;
+  readonly divSlow: Routine;
+  readonly sqrtSlow: Routine;
+  /** (a, b, quiet) => CF, PF, ZF of the comparison, or -1: stopped. */
+  readonly compareSlow: Routine;
+
+  constructor(x: X87) {
+    this.x = x;
+    this.addSlow = this.defineAddSlow(false);
+    this.subSlow = this.defineAddSlow(true);
+    this.mulSlow = this.defineMulSlow();
+    this.divSlow = this.defineDivSlow();
+    this.sqrtSlow = this.defineSqrtSlow();
+    this.compareSlow = this.defineCompareSlow();
+  }
+
+  // --- Fast endings. ---
+
+  /** Rounds to nearest even with 64 bits and writes; leaves overflow and underflow to `round`. */
+  private finish(f: Body, d: Expr, sign: Expr, exp: Local, hi: Local, lo: Local): void {
+    const { x } = this;
+    f.unlikely(exp.sub(1).geu(0x7ffd), () => {
+      f.do(f.call(x.round, d, sign, exp, hi, lo, 0x300));
+      f.return(0);
+    });
+    const up = f.let(lo.shr(63n).and(lo.ne(TOP_BIT).extu().or(hi)));
+    f.set(hi, hi.add(up));
+    f.unlikely(hi.not(), () => {
+      f.set(hi, TOP_BIT);
+      f.set(exp, exp.add(1));
+    });
+    x.overwrite(f, d, hi, exp.or(sign.shl(15)));
+    x.setStatus(f, lo.ne(0n).shl(5).or(up.wrap().shl(9)));
+    f.return(0);
+  }
+
+  /** Both operands normal, control word at its default; else `slow` is to return. */
+  private plainOr(f: Body, operands: readonly Float[], slow: () => void): void {
+    const plain = operands.map(isNormal).reduce((x, y) => x.and(y), this.x.isPlain(f));
+    f.unlikely(plain.not(), slow);
+  }
+
+  // --- Addition and subtraction. ---
+
+  /** Sum of magnitudes, the first operand's exponent being not smaller. */
+  private addMagnitudes(f: Body, exp: Local, hi: Local, lo: Local, other: Local): void {
+    f.set(hi, hi.add(other));
+    f.if(hi.ltu(other), () => {
+      f.set(lo, lo.shr(1n).or(lo.and(1n)).or(hi.shl(63n)));
+      f.set(hi, hi.shr(1n).or(TOP_BIT));
+      f.set(exp, exp.add(1));
+    });
+  }
+
+  /** Bits of y below the last place of x, which has the larger exponent; y is shifted. */
+  private align(f: Body, difference: Local, y: Local): Local {
+    const lo = f.let(i64(0));
+    f.if(difference, () => shiftRightJam(f, y, lo, difference));
+    return lo;
+  }
+
+  /** Puts the larger magnitude first. Signs go along. */
+  private order(f: Body, e: [Local, Local], m: [Local, Local], s: [Local, Local]): void {
+    const swap = e[0].lts(e[1]).or(e[0].eq(e[1]).and(m[0].ltu(m[1])));
+    f.if(swap, () => {
+      for (const [a, b] of [e, m, s]) {
+        const t = f.let(a);
+        f.set(a, b);
+        f.set(b, t);
+      }
+    });
+  }
+
+  /** Leaves the exact sum, top bit set, in its arguments; calls `zero` when it is 0. */
+  private sum(f: Body, e: [Local, Local], m: [Local, Local], s: [Local, Local], zero: () => void): Local {
+    this.order(f, e, m, s);
+    const difference = f.let(e[0].sub(e[1]));
+    const lo = this.align(f, difference, m[1]);
+    f.if(s[0].eq(s[1]), () => this.addMagnitudes(f, e[0], m[0], lo, m[1]), () => {
+      f.set(m[0], m[0].sub(m[1]).sub(lo.ne(0n).extu()));
+      f.set(lo, lo.neg());
+      f.unlikely(m[0].or(lo).not(), zero);
+      normalise(f, e[0], m[0], lo);
+    });
+    return lo;
+  }
+
+  /** d = a + b, a - b or b - a: emits the fast path. */
+  add(f: Body, d: Local, a: Float, b: Float, subtract: boolean, reverse: number): void {
+    const { x } = this;
+    this.plainOr(f, [a, b], () =>
+      f.tail(subtract ? this.subSlow : this.addSlow, d, a.sig, a.se, b.sig, b.se, reverse));
+    const e: [Local, Local] = [f.let(exponentOf(a)), f.let(exponentOf(b))];
+    const m: [Local, Local] = [f.let(a.sig), f.let(b.sig)];
+    const flipA = subtract && reverse === REVERSE ? 1 : 0;
+    const flipB = subtract && reverse === FORWARD ? 1 : 0;
+    const s: [Local, Local] = [f.let(a.se.shr(15).xor(flipA)), f.let(b.se.shr(15).xor(flipB))];
+    const lo = this.sum(f, e, m, s, () => {
+      x.overwrite(f, d, 0n, 0);
+      x.clearC1(f);
+      f.return(0);
+    });
+    this.finish(f, d, s[0], e[0], m[0], lo);
+  }
+
+  private defineAddSlow(subtract: boolean): Routine {
+    const { x } = this;
+    return x.program.routine(null, BINARY, I32, (f, d, aSig, aSe, bSig, bSe, reverse) => {
+      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const special = f.let(f.call(x.propagate, d, aSig, aSe, bSig, bSe));
+      f.if(special.ne(ORDINARY), () => f.return(special));
+      const flip = (of: Operand): Operand => (subtract ? of : 0);
+      const s: [Local, Local] = [
+        f.let(signOf(a).xor(flip(reverse))), f.let(signOf(b).xor(flip(reverse.xor(1)))),
+      ];
+      const [infA, infB] = [f.let(isInfinite(a)), f.let(isInfinite(b))];
+      f.if(infA.and(infB).and(s[0].ne(s[1])), () => f.tail(x.invalid, d));
+      x.raiseIfDenormal(f, a, b);
+      f.if(infA.or(infB), () => {
+        x.write(f, d, TOP_BIT, infA.select(s[0], s[1]).shl(15).or(EXPONENT));
+        f.return(0);
+      });
+      const e: [Local, Local] = [f.let(effective(a)), f.let(effective(b))];
+      const m: [Local, Local] = [f.let(a.sig), f.let(b.sig)];
+      const lo = this.sum(f, e, m, s, () => {
+        x.write(f, d, 0n, x.rounding(f).eq(RC_DOWN).shl(15));
+        f.return(0);
+      });
+      // Both zero with the same sign.
+      f.if(m[0].or(lo).not(), () => {
+        x.write(f, d, 0n, s[0].shl(15));
+        f.return(0);
+      });
+      normalise(f, e[0], m[0], lo);
+      f.do(f.call(x.round, d, s[0], e[0], m[0], lo, x.precision(f)));
+      f.return(0);
+    });
+  }
+
+  // --- Multiplication. ---
+
+  mul(f: Body, d: Local, a: Float, b: Float): void {
+    this.plainOr(f, [a, b], () =>
+      f.tail(this.mulSlow, d, a.sig, a.se, b.sig, b.se, 0));
+    const exp = f.let(exponentOf(a).add(exponentOf(b)).sub(BIAS - 1));
+    const sign = f.let(a.se.xor(b.se).shr(15));
+    const [hi, lo] = multiply(f, f.let(a.sig), f.let(b.sig));
+    this.topUp(f, exp, hi, lo);
+    this.finish(f, d, sign, exp, hi, lo);
+  }
+
+  /** One shift left where the product has its top bit clear. */
+  private topUp(f: Body, exp: Local, hi: Local, lo: Local): void {
+    f.if(hi.ges(0n), () => {
+      f.set(hi, hi.shl(1n).or(lo.shr(63n)));
+      f.set(lo, lo.shl(1n));
+      f.set(exp, exp.sub(1));
+    });
+  }
+
+  private defineMulSlow(): Routine {
+    const { x } = this;
+    return x.program.routine(null, BINARY, I32, (f, d, aSig, aSe, bSig, bSe) => {
+      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const special = f.let(f.call(x.propagate, d, aSig, aSe, bSig, bSe));
+      f.if(special.ne(ORDINARY), () => f.return(special));
+      const sign = f.let(signOf(a).xor(signOf(b)));
+      const anyZero = f.let(aSig.not().or(bSig.not()));
+      const anyInf = f.let(isInfinite(a).or(isInfinite(b)));
+      f.if(anyZero.and(anyInf), () => f.tail(x.invalid, d));
+      x.raiseIfDenormal(f, a, b);
+      f.if(anyZero.or(anyInf), () => {
+        x.write(f, d, anyInf.select(TOP_BIT, 0n), anyInf.select(EXPONENT, 0).or(sign.shl(15)));
+        f.return(0);
+      });
+      const [ea, ma] = unpack(f, a);
+      const [eb, mb] = unpack(f, b);
+      const exp = f.let(ea.add(eb).sub(BIAS - 1));
+      const [hi, lo] = multiply(f, ma, mb);
+      this.topUp(f, exp, hi, lo);
+      f.do(f.call(x.round, d, sign, exp, hi, lo, x.precision(f)));
+      f.return(0);
+    });
+  }
+
+  // --- Division. ---
+
+  /** Quotient of significands with their top bits set; the exponent is adapted. */
+  private quotient(f: Body, exp: Local, ma: Local, mb: Local): [hi: Local, lo: Local] {
+    const rest = f.let(i64(0));
+    f.if(ma.geu(mb), () => {
+      f.set(rest, ma.shl(63n));
+      f.set(ma, ma.shr(1n));
+      f.set(exp, exp.add(1));
+    });
+    const q = divideWide(f, ma, rest, mb);
+    return [q, f.let(restOfDivision(ma, mb))];
+  }
+
+  div(f: Body, d: Local, a: Float, b: Float, reverse: number): void {
+    this.plainOr(f, [a, b], () =>
+      f.tail(this.divSlow, d, a.sig, a.se, b.sig, b.se, reverse));
+    const [n, v] = reverse === REVERSE ? [b, a] : [a, b];
+    const exp = f.let(exponentOf(n).sub(exponentOf(v)).add(BIAS - 1));
+    const sign = f.let(a.se.xor(b.se).shr(15));
+    const [hi, lo] = this.quotient(f, exp, f.let(n.sig), f.let(v.sig));
+    this.finish(f, d, sign, exp, hi, lo);
+  }
+
+  private defineDivSlow(): Routine {
+    const { x } = this;
+    return x.program.routine(null, BINARY, I32, (f, d, aSig, aSe, bSig, bSe, reverse) => {
+      const special = f.let(f.call(x.propagate, d, aSig, aSe, bSig, bSe));
+      f.if(special.ne(ORDINARY), () => f.return(special));
+      f.if(reverse, () => {
+        const [sig, se] = [f.let(aSig), f.let(aSe)];
+        f.set(aSig, bSig);
+        f.set(aSe, bSe);
+        f.set(bSig, sig);
+        f.set(bSe, se);
+      });
+      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const sign = f.let(signOf(a).xor(signOf(b)));
+      const [infA, infB] = [f.let(isInfinite(a)), f.let(isInfinite(b))];
+      f.if(infA.and(infB).or(aSig.or(bSig).not()), () => f.tail(x.invalid, d));
+      f.if(bSig.not().and(infA.not()), () => x.raiseOrStop(f, ZE));
+      x.raiseIfDenormal(f, a, b);
+      f.if(infA.or(bSig.not()), () => {
+        x.write(f, d, TOP_BIT, sign.shl(15).or(EXPONENT));
+        f.return(0);
+      });
+      f.if(infB.or(aSig.not()), () => {
+        x.write(f, d, 0n, sign.shl(15));
+        f.return(0);
+      });
+      const [ea, ma] = unpack(f, a);
+      const [eb, mb] = unpack(f, b);
+      const exp = f.let(ea.sub(eb).add(BIAS - 1));
+      const [hi, lo] = this.quotient(f, exp, ma, mb);
+      f.do(f.call(x.round, d, sign, exp, hi, lo, x.precision(f)));
+      f.return(0);
+    });
+  }
+
+  // --- Square root. ---
+
+  /**
+   * floor(sqrt(m:low)) for m >= 2^62, and how rounding sees the rest. The double's root is
+   * off by less than 2^12; the remainder divided by twice the root mends that to within 2.
+   */
+  private root(f: Body, m: Local, low: Local): [s: Local, rest: Local] {
+    const toDouble = (v: Expr): Expr => v.apply(0xba, F64);
+    // Saturates at 2^64 - 1.
+    const s = f.let(toDouble(m).apply(0x9f, F64).mul(double(0x41f00000)).apply([0xfc, 7], I64));
+    const [hi, lo] = multiply(f, s, s);
+    const difference = m.sub(hi).sub(low.ltu(lo).extu());
+    // 2^63, for 2^64 / 2.
+    const whole = difference.apply(0xb9, F64).mul(double(0x43e00000));
+    f.set(s, s.add(whole.div(toDouble(s)).apply([0xfc, 6], I64)));
+    return this.mendRoot(f, m, low, s);
+  }
+
+  /** Moves s until the remainder m:low - s * s lies in 0..2s. */
+  private mendRoot(f: Body, m: Local, low: Local, s: Local): [s: Local, rest: Local] {
+    const [hi, lo] = multiply(f, s, s);
+    const rHi = f.let(m.sub(hi).sub(low.ltu(lo).extu()));
+    const rLo = f.let(low.sub(lo));
+    f.while(rHi.lts(0n), () => {
+      f.set(s, s.sub(1n));
+      const sum = f.let(rLo.add(s.shl(1n).or(1n)));
+      f.set(rHi, rHi.add(s.shr(63n)).add(sum.ltu(rLo).extu()));
+      f.set(rLo, sum);
+    });
+    f.while(rHi.gts(s.shr(63n)).or(rHi.eq(s.shr(63n)).and(rLo.gtu(s.shl(1n)))), () => {
+      const less = f.let(rLo.sub(s.shl(1n).or(1n)));
+      f.set(rHi, rHi.sub(s.shr(63n)).sub(less.gtu(rLo).extu()));
+      f.set(rLo, less);
+      f.set(s, s.add(1n));
+    });
+    const above = rHi.ne(0n).or(rLo.gtu(s));
+    return [s, f.let(above.select(i64(TOP_BIT | 1n), rLo.ne(0n).extu()))];
+  }
+
+  /**
+   * Exponent of the root; the operand becomes m:low with an even exponent.
+   * @returns exponent and the low half
+   */
+  private halveExponent(f: Body, e: Expr, m: Local): [exp: Local, low: Local] {
+    const exp = f.let(e.add(BIAS));
+    const low = f.let(i64(0));
+    f.if(exp.and(1).not(), () => {
+      f.set(low, m.shl(63n));
+      f.set(m, m.shr(1n));
+    });
+    return [f.let(exp.sar(1)), low];
+  }
+
+  sqrt(f: Body, d: Local, a: Float): void {
+    this.plainOr(f, [a, { sig: i64(TOP_BIT), se: a.se.shr(15).select(0, 1) }], () =>
+      f.tail(this.sqrtSlow, d));
+    const m = f.let(a.sig);
+    const [exp, low] = this.halveExponent(f, exponentOf(a), m);
+    const [hi, lo] = this.root(f, m, low);
+    this.finish(f, d, i32(0), exp, hi, lo);
+  }
+
+  private defineSqrtSlow(): Routine {
+    const { x } = this;
+    return x.program.routine(null, [I32], I32, (f, d) => {
+      const a = x.read(f, d);
+      const special = f.let(f.call(x.propagate, d, a.sig, a.se, a.sig, a.se));
+      f.if(special.ne(ORDINARY), () => f.return(special));
+      f.if(a.sig.not(), () => f.return(0));
+      f.if(signOf(a), () => f.tail(x.invalid, d));
+      f.if(isInfinite(a), () => f.return(0));
+      x.raiseIfDenormal(f, a);
+      const [ea, m] = unpack(f, a);
+      const [exp, low] = this.halveExponent(f, ea, m);
+      const [hi, lo] = this.root(f, m, low);
+      f.do(f.call(x.round, d, 0, exp, hi, lo, x.precision(f)));
+      f.return(0);
+    });
+  }
+
+  // --- Comparison. ---
+
+  /** Returns CF, PF, ZF for a compared to b, or -1. */
+  compare(f: Body, a: Float, b: Float, quiet: number): void {
+    f.unlikely(isNormal(a).and(isNormal(b)).not(), () =>
+      f.tail(this.compareSlow, a.sig, a.se, b.sig, b.se, quiet));
+    this.x.clearC1(f);
+    this.compareNumbers(f, a, b);
+  }
+
+  private compareNumbers(f: Body, a: Float, b: Float): void {
+    // As integers with the sign applied, exponent first.
+    f.if(a.se.eq(b.se).and(a.sig.eq(b.sig)), () => f.return(0x40));
+    f.if(signOf(a).ne(signOf(b)), () => f.return(signOf(a)));
+    const smaller = a.se.and(EXPONENT).ltu(b.se.and(EXPONENT))
+      .or(a.se.and(EXPONENT).eq(b.se.and(EXPONENT)).and(a.sig.ltu(b.sig)));
+    f.return(smaller.xor(signOf(a)));
+  }
+
+  private defineCompareSlow(): Routine {
+    const { x } = this;
+    return x.program.routine(null, [I64, I32, I64, I32, I32], I32, (f, aSig, aSe, bSig, bSe, quiet) => {
+      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      x.clearC1(f);
+      const bad = f.let(isUnsupported(a).or(isUnsupported(b)).or(isSignalling(a)).or(isSignalling(b)));
+      const nan = f.let(isNan(a).or(isNan(b)));
+      f.if(bad.or(nan.and(quiet.not())), () => {
+        f.unlikely(f.call(x.raise, IE), () => f.return(-1));
+      });
+      f.if(bad.or(nan), () => f.return(0x45));
+      f.if(isDenormal(a).or(isDenormal(b)), () => {
+        f.unlikely(f.call(x.raise, 2), () => f.return(-1));
+      });
+      f.if(aSig.or(bSig).not(), () => f.return(0x40));
+      // A pseudo-denormal is the number that exponent 1 would make it.
+      f.if(exponentOf(a).not(), () => f.set(aSe, aSe.or(aSig.lts(0n))));
+      f.if(exponentOf(b).not(), () => f.set(bSe, bSe.or(bSig.lts(0n))));
+      f.set(bSe, bSe.and(0xffff));
+      this.compareNumbers(f, a, b);
+    });
+  }
+}
+
+/** A denormal's exponent counts as 1. */
+const effective = (a: Float): Expr => exponentOf(a).add(exponentOf(a).not());
+
+/** A double by the high word of its bits. */
+const double = (high: number): Expr => i64(BigInt(high) << 32n).apply(0xbf, F64);
+
+/** Exponent and significand with its top bit set; not for zero. */
+export function unpack(f: Body, a: Float): [exp: Local, sig: Local] {
+  const n = f.let(a.sig.clz());
+  return [f.let(effective(a).sub(n.wrap())), f.let(a.sig.shl(n))];
+}

@@ -1,0 +1,207 @@
+/** The routines that instructions call: arithmetic on stack slots and memory operands, moves. */
+import { I32, I64 } from '../../../ir/ops.ts';
+import { i32 } from '../../../wasm/structured.ts';
+import type { Body, Expr, Local } from '../../../wasm/structured.ts';
+import { FPREG, FSW } from '../state.ts';
+import { Arithmetic, FORWARD, REVERSE } from './arithmetic.ts';
+import {
+  C0, C1, C2, C3, DEFAULT_NAN, EXPONENT, IE, SF, TOP_BIT, X87, exponentOf, isUnsupported, signOf,
+} from './common.ts';
+import type { Float } from './common.ts';
+import type { Conversions } from './convert.ts';
+
+const SE = FPREG + 8;
+
+type Emit = (f: Body, d: Local, a: Float, b: Float) => void;
+
+/** Operations by the names that the instruction rows use. */
+function operations(x: Arithmetic): Record<string, Emit> {
+  return {
+    add: (f, d, a, b) => x.add(f, d, a, b, false, FORWARD),
+    sub: (f, d, a, b) => x.add(f, d, a, b, true, FORWARD),
+    subr: (f, d, a, b) => x.add(f, d, a, b, true, REVERSE),
+    mul: (f, d, a, b) => x.mul(f, d, a, b),
+    div: (f, d, a, b) => x.div(f, d, a, b, FORWARD),
+    divr: (f, d, a, b) => x.div(f, d, a, b, REVERSE),
+  };
+}
+
+function defineBinary(x: X87, conversions: Conversions, name: string, emit: Emit): void {
+  const { program } = x;
+  // d = d op s.
+  program.routine(`${name}R`, [I32, I32], I32, (f, d, s) => {
+    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
+    emit(f, d, x.read(f, d), x.read(f, s));
+  });
+  const value = program.routine(null, [I64, I32], I32, (f, sig, se) => {
+    const d = f.let(x.slot(f, 0));
+    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
+    emit(f, d, x.read(f, d), { sig, se });
+  });
+  memoryForms(x, conversions, name, (f, sig, se) => f.tail(value, sig, se));
+}
+
+/** The forms with an operand from memory. */
+function memoryForms(
+  x: X87, conversions: Conversions, name: string, then: (f: Body, sig: Local, se: Local) => void,
+): void {
+  x.program.routine(`${name}32`, [I32], I32, (f, bits) => {
+    const { sig, se } = conversions.fromSingle(f, bits);
+    then(f, sig, se);
+  });
+  x.program.routine(`${name}64`, [I64], I32, (f, bits) => {
+    const { sig, se } = conversions.fromDouble(f, bits);
+    then(f, sig, se);
+  });
+  x.program.routine(`${name}I`, [I64], I32, (f, v) => {
+    const { sig, se } = conversions.fromInteger(f, v);
+    then(f, sig, se);
+  });
+}
+
+/** Comparisons give CF, PF and ZF or, in the status word, C0, C2 and C3: the same 8 bits further up. */
+function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversions): void {
+  const { program } = x;
+  const core = program.routine(null, [I64, I32, I64, I32, I32], I32, (f, aSig, aSe, bSig, bSe, quiet) => {
+    const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+    f.if(quiet, () => arithmetic.compare(f, a, b, 1), () => arithmetic.compare(f, a, b, 0));
+  });
+  const missing = program.routine(null, [], I32, (f) => {
+    x.clearC1(f);
+    f.if(f.call(x.raise, IE | SF), () => f.return(-1));
+    f.return(0x45);
+  });
+  const flags = program.routine('comi', [I32, I32], I32, (f, s, quiet) => {
+    const d = f.let(x.slot(f, 0));
+    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(missing));
+    const [a, b] = [x.read(f, d), x.read(f, s)];
+    f.tail(core, a.sig, a.se, b.sig, b.se, quiet);
+  });
+  const setConditions = (f: Body, result: Local): void => {
+    f.unlikely(result.lts(0), () => f.return(1));
+    const status = f.load32(FSW).and(~(C0 | C2 | C3));
+    f.store32(FSW, status.or(result.shl(8)));
+    f.return(0);
+  };
+  program.routine('comR', [I32, I32], I32, (f, s, quiet) =>
+    setConditions(f, f.let(f.call(flags, s, quiet))));
+  const value = program.routine('comV', [I64, I32], I32, (f, sig, se) => {
+    const d = f.let(x.slot(f, 0));
+    const result = f.variable(I32);
+    f.if(x.isEmpty(f, d), () => f.set(result, f.call(missing)), () => {
+      const a = x.read(f, d);
+      f.set(result, f.call(core, a.sig, a.se, sig, se, 0));
+    });
+    setConditions(f, result);
+  });
+  memoryForms(x, conversions, 'com', (f, sig, se) => f.tail(value, sig, se));
+}
+
+/** Replaces an empty register by the default NaN; the stack fault has been raised. */
+const orNan = (x: X87, f: Body, slot: Local, v: { sig: Local; se: Local }): void =>
+  f.if(x.isEmpty(f, slot), () => {
+    f.set(v.sig, DEFAULT_NAN);
+    f.set(v.se, 0xffff);
+  });
+
+function defineMoves(x: X87, conversions: Conversions): void {
+  const { program } = x;
+  program.routine('fldR', [I32], I32, (f, s) => {
+    const v = x.read(f, s);
+    f.unlikely(x.isEmpty(f, s), () => {
+      x.clearC1(f);
+      x.raiseOrStop(f, IE | SF);
+      orNan(x, f, s, v);
+    });
+    f.tail(conversions.push, v.sig, v.se);
+  });
+  program.routine('fstR', [I32], I32, (f, d) => {
+    const s = f.let(x.slot(f, 0));
+    f.unlikely(x.isEmpty(f, s), () => f.tail(x.underflow, d));
+    x.write(f, d, f.load64(FPREG, s), f.load16(SE, s));
+    x.clearC1(f);
+    f.return(0);
+  });
+  program.routine('fxch', [I32], I32, (f, s) => {
+    const d = f.let(x.slot(f, 0));
+    const [a, b] = [x.read(f, d), x.read(f, s)];
+    x.clearC1(f);
+    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => {
+      x.raiseOrStop(f, IE | SF);
+      orNan(x, f, d, a);
+      orNan(x, f, s, b);
+      x.write(f, d, b.sig, b.se);
+      x.write(f, s, a.sig, a.se);
+      f.return(0);
+    });
+    x.overwrite(f, d, b.sig, b.se);
+    x.overwrite(f, s, a.sig, a.se);
+    f.return(0);
+  });
+  program.routine('fcmov', [I32, I32], I32, (f, condition, s) => {
+    const d = f.let(x.slot(f, 0));
+    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
+    x.clearC1(f);
+    f.if(condition, () => {
+      const v = x.read(f, s);
+      x.overwrite(f, d, v.sig, v.se);
+    });
+    f.return(0);
+  });
+  // Sign bits to clear, and to toggle, of st(0).
+  program.routine('fsign', [I32, I32], I32, (f, clear, toggle) => {
+    const d = f.let(x.slot(f, 0));
+    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
+    f.store32(SE, f.load16(SE, d).and(clear.xor(-1)).xor(toggle), d);
+    x.clearC1(f);
+    f.return(0);
+  });
+}
+
+function defineExamine(x: X87): void {
+  x.program.routine('fxam', [], I32, (f) => {
+    const d = f.let(x.slot(f, 0));
+    const a = x.read(f, d);
+    const set = (bits: Expr): void => {
+      const status = f.load32(FSW).and(~(C0 | C1 | C2 | C3));
+      f.store32(FSW, status.or(bits).or(signOf(a).shl(9)));
+      f.return(0);
+    };
+    f.if(x.isEmpty(f, d), () => set(i32(C3 | C0)));
+    f.if(isUnsupported(a), () => set(i32(0)));
+    f.if(exponentOf(a).eq(EXPONENT), () => set(a.sig.eq(TOP_BIT).select(C2 | C0, C0)));
+    f.if(a.sig.not(), () => set(i32(C3)));
+    set(exponentOf(a).select(C2, C3 | C2));
+  });
+}
+
+/** Tag word: 2 bits a register: valid, zero, special, empty (SDM vol. 1, 8.1.7). */
+function defineTagWord(x: X87): void {
+  x.program.routine('tagWord', [], I32, (f) => {
+    const word = f.let(i32(0));
+    const slot = f.let(i32(112));
+    f.while(slot.ges(0), () => {
+      const a = x.read(f, slot);
+      const ordinary = exponentOf(a).sub(1).ltu(0x7ffe).and(a.sig.lts(0n));
+      const zero = exponentOf(a).eq(0).and(a.sig.eq(0n));
+      const full = ordinary.select(i32(0), zero.select(i32(1), i32(2)));
+      f.set(word, word.shl(2).or(x.isEmpty(f, slot).select(i32(3), full)));
+      f.set(slot, slot.sub(16));
+    });
+    f.return(word);
+  });
+}
+
+export function defineRoutines(x: X87, conversions: Conversions): void {
+  const arithmetic = new Arithmetic(x);
+  for (const [name, emit] of Object.entries(operations(arithmetic))) defineBinary(x, conversions, name, emit);
+  defineComparisons(x, arithmetic, conversions);
+  x.program.routine('fsqrt', [], I32, (f) => {
+    const d = f.let(x.slot(f, 0));
+    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
+    arithmetic.sqrt(f, d, x.read(f, d));
+  });
+  defineMoves(x, conversions);
+  defineExamine(x);
+  defineTagWord(x);
+}

@@ -1,0 +1,22 @@
+/** Makes the x87 routines for one vCPU. */
+import { Program } from '../../../wasm/structured.ts';
+import type { ModuleWriter } from '../../../wasm/wasm.ts';
+import { X87 } from './common.ts';
+import { Conversions } from './convert.ts';
+import { defineRemainders } from './remainder.ts';
+import { defineRoutines } from './routines.ts';
+import { transcendentalRoutines } from './transcendental.ts';
+
+/** @param module an empty module that imports the memory  @returns routines by name */
+export function makeX87(
+  memory: WebAssembly.Memory, vcpuBase: number, module: ModuleWriter,
+): Record<string, WebAssembly.ImportValue> {
+  const x = new X87(new Program(module, vcpuBase));
+  const conversions = new Conversions(x);
+  defineRoutines(x, conversions);
+  defineRemainders(x, conversions);
+  const table = new WebAssembly.Table({ initial: 0, element: 'anyfunc' });
+  const compiled = new WebAssembly.Module(module.finish());
+  const instance = new WebAssembly.Instance(compiled, { v: { memory, table } });
+  return { ...instance.exports, ...transcendentalRoutines(memory, vcpuBase) };
+}
