@@ -208,7 +208,7 @@ export class LocalMachine {
   private handlePower(): boolean {
     const { event, code } = this.pendingPower!;
     this.pendingPower = null;
-    this.events.trace?.('machine', `power event: ${event}`);
+    this.events.trace?.('machine', `power event: ${event} after ${this.accelerator.instructions()} instructions`);
     if (event === 'debug-exit') {
       this.end(event, code);
       return true;
