@@ -44,12 +44,15 @@ export interface EngineOptions {
   readonly compileBeside?: boolean;
   /** Instructions are counted exactly (-icount). */
   readonly exactCount: boolean;
+  /** Executions after which a block is compiled; its batch, when it still waits, after twice as many more. */
+  readonly hotThreshold?: number;
+  /** End of the area for interpreter code: translated code is dropped when it is reached. */
+  readonly codeEnd?: number;
   trace?: (category: string, line: string) => void;
 }
 
-/** Executions after which a block is compiled, and after which its batch is when it is still waiting. */
-const HOT = 1500;
-const VERY_HOT = 4500;
+/** Executions after which a block is compiled. */
+const HOT = 2500;
 const COLD = 0x7fffffff;
 /** Where single instructions are put to be run alone. */
 const SCRATCH_CODE = CODE;
@@ -123,6 +126,8 @@ export class Engine implements EngineServices {
   private readonly encoder: Encoder;
   private readonly reader: PageReader;
   private readonly queue: RegionQueue | null;
+  private readonly hot: number;
+  private readonly codeEnd: number;
   private vcpu!: Vcpu;
   private flags = 0;
   private nextCode = CODE + SCRATCH_SIZE;
@@ -139,6 +144,8 @@ export class Engine implements EngineServices {
 
   constructor(options: EngineOptions) {
     this.options = options;
+    this.hot = options.hotThreshold ?? HOT;
+    this.codeEnd = options.codeEnd ?? CODE_END;
     this.memory = options.memory;
     this.physical = options.physical;
     const buffer = options.memory.buffer;
@@ -408,7 +415,7 @@ export class Engine implements EngineServices {
 
   /** @returns the block (a variant when it crosses pages), or null with the fetch fault recorded */
   private translateBlock(block: Block, host: number, low: number, high: number): Block | null {
-    if (this.nextCode + 0x8000 > CODE_END || this.blocks.cellsLeft < 256) {
+    if (this.nextCode + 0x8000 > this.codeEnd || this.blocks.cellsLeft < 256) {
       this.flushCode();
       block = this.blocks.get(block.page, block.offset, block.flags);
     }
@@ -434,7 +441,7 @@ export class Engine implements EngineServices {
 
   private install(block: Block): void {
     const { encoder, builder } = this;
-    const countdown = this.queue ? HOT : COLD;
+    const countdown = this.queue ? this.hot : COLD;
     const code = encoder.encode(builder, this.nextCode, block.id, countdown, (offset) => this.cellFor(block, offset));
     this.nextCode = (code.end + 15) & ~15;
     block.ip = code.ip;
@@ -498,7 +505,7 @@ export class Engine implements EngineServices {
 
   private becameHot(block: Block): void {
     if (block.ip === 0 || !this.queue) return;
-    this.words[(block.ip + 4) >> 2] = block.region ? COLD : VERY_HOT;
+    this.words[(block.ip + 4) >> 2] = block.region ? COLD : this.hot * 2;
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     this.queue.hot(block, lin[0]!, lin[1]!);
@@ -506,7 +513,7 @@ export class Engine implements EngineServices {
 
   /** Executions of a block so far, as far as its countdown tells. */
   executions(block: Block): number {
-    return HOT - this.words[(block.ip + 4) >> 2]!;
+    return this.hot - this.words[(block.ip + 4) >> 2]!;
   }
 
   jumpTargets(block: Block): number[] {

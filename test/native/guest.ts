@@ -27,8 +27,9 @@ const SIGNAL_OF_VECTOR: Record<number, number> = { 0: SIGFPE, 3: SIGTRAP, 6: SIG
 /** Signal number of a case that left for system code that is not there. */
 export const UNSUPPORTED = -1;
 
+const HOT = 40;
 /** Runs after which a case has been compiled. */
-const HOT_ENOUGH = 1700;
+const HOT_ENOUGH = 4 * HOT;
 
 class BareVcpu implements Vcpu {
   readonly halted = false;
@@ -116,7 +117,9 @@ export class Guest {
     this.bytes = new Uint8Array(memory.buffer);
     this.physical = new AddressSpace(this.bytes);
     this.physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
-    this.engine = new Engine({ isa: X86_ISA, memory, physical: this.physical, compile, exactCount: false });
+    this.engine = new Engine({
+      isa: X86_ISA, memory, physical: this.physical, compile, exactCount: false, hotThreshold: HOT,
+    });
     this.vcpu = new BareVcpu(this.view, flags);
     this.engine.attach(this.vcpu);
     this.engine.selectContext(2, 0, flags);
