@@ -14,6 +14,7 @@ import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
 import { requireFpu, requireNoError } from './x87-control.ts';
+import { STOPPED_SHIFT } from './x87/arithmetic.ts';
 import { HIGH_PART, STATUS_AFTER, SUPPRESSED } from './x87/convert.ts';
 
 const C1 = 0x200;
@@ -146,9 +147,8 @@ const compareToFlags = (quiet: number, pops: number): Translate =>
   x87((t) => {
     const { b } = t;
     const bits = b.call(COM_FLAGS, slot(t, registerOf(t)), b.i32(quiet));
-    skipIf(t, b.lts32(bits, b.i32(0)));
-    for (let i = 0; i < pops; i++) pop(t);
-    t.cc.setBits(bits, b.and32(bits, b.i32(1)));
+    popTimes(t, pops, b.shr32(bits, b.i32(STOPPED_SHIFT)));
+    t.cc.setBits(b.and32(bits, b.i32(0x45)), b.and32(bits, b.i32(1)));
   });
 
 const compareMemory = (helper: Helper, load: (t: X86Translator) => Value, pops: number): Translate =>
@@ -255,6 +255,7 @@ const STORE_80 = define('st80', [], I64);
 const STORE_INTEGER = define('ist', [I32, I32], I64);
 const STORE_BCD = define('bst', [], I64);
 const STORE_REGISTER = define('fstR', [I32]);
+const STORE_IF_VALID = define('fstnce', [I32]);
 
 /** The status after a store; leaves when the store is not to be. */
 function statusAfter(t: X86Translator): Value {
@@ -302,6 +303,11 @@ const storeRegister = (pops: boolean): Translate =>
     if (pops) pop(t, stopped);
   });
 
+const storeIfValid = x87((t) => {
+  t.b.call(STORE_IF_VALID, slot(t, registerOf(t)));
+  pop(t);
+});
+
 const STORE_ROWS: readonly Row[] = [
   row('D9 /2 mem', 'FST', 'Md', storeSingle(false), FPU),
   row('D9 /3 mem', 'FSTP', 'Md', storeSingle(true), FPU),
@@ -319,8 +325,8 @@ const STORE_ROWS: readonly Row[] = [
   row('DF /7 mem', 'FISTP', 'Mq', storeInteger(8, 0, true), FPU),
   row('DD /2 reg', 'FST', '', storeRegister(false), FPU),
   row('DD /3 reg', 'FSTP', '', storeRegister(true), FPU),
-  // Undocumented second encodings.
-  row('D9 /3 reg', 'FSTP', '', storeRegister(true), FPU),
+  // Undocumented second encodings; the first does not mind when st(0) is empty.
+  row('D9 /3 reg', 'FSTPNCE', '', storeIfValid, FPU),
   row('DF /2 reg', 'FSTP', '', storeRegister(true), FPU),
   row('DF /3 reg', 'FSTP', '', storeRegister(true), FPU),
 ];
@@ -349,6 +355,7 @@ const free = (pops: boolean): Translate =>
   x87((t) => {
     const { b } = t;
     b.sts8(FTAG, b.i32(1), b.shr32(slot(t, registerOf(t)), b.i32(4)));
+    clearC1(t);
     if (pops) pop(t);
   });
 

@@ -6,7 +6,7 @@ import { F64, I32, I64 } from '../../../ir/ops.ts';
 import { Body, i32, i64 } from '../../../wasm/structured.ts';
 import type { Expr, Local, Operand, Routine } from '../../../wasm/structured.ts';
 import {
-  BIAS, EXPONENT, IE, ORDINARY, RC_DOWN, TOP_BIT, X87, ZE, exponentOf, isDenormal, isInfinite, isNan, isNormal,
+  BIAS, DE, EXPONENT, ORDINARY, RC_DOWN, TOP_BIT, X87, ZE, exponentOf, isDenormal, isInfinite, isNan, isNormal,
   isSignalling, isUnsupported, normalise, shiftRightJam, signOf,
 } from './common.ts';
 import type { Float } from './common.ts';
@@ -14,6 +14,10 @@ import type { Float } from './common.ts';
 /** Kinds of an operation: d = d op s, or with the operands the other way round. */
 export const FORWARD = 0;
 export const REVERSE = 1;
+
+/** Result of a comparison: CF, PF and ZF set; and the bit that an unmasked exception adds. */
+export const UNORDERED = 0x45;
+export const STOPPED_SHIFT = 16;
 
 const BINARY = [I32, I64, I32, I64, I32, I32];
 
@@ -65,7 +69,7 @@ export class Arithmetic {
   readonly mulSlow: Routine;
   readonly divSlow: Routine;
   readonly sqrtSlow: Routine;
-  /** (a, b, quiet) => CF, PF, ZF of the comparison, or -1: stopped. */
+  /** (a, b, quiet) => CF, PF, ZF of the comparison, and at STOPPED_SHIFT whether it is stopped. */
   readonly compareSlow: Routine;
 
   constructor(x: X87) {
@@ -287,8 +291,8 @@ export class Arithmetic {
       const sign = f.let(signOf(a).xor(signOf(b)));
       const [infA, infB] = [f.let(isInfinite(a)), f.let(isInfinite(b))];
       f.if(infA.and(infB).or(aSig.or(bSig).not()), () => f.tail(x.invalid, d));
-      f.if(bSig.not().and(infA.not()), () => x.raiseOrStop(f, ZE));
-      x.raiseIfDenormal(f, a, b);
+      // The exception of division by zero keeps that of a denormal operand quiet.
+      f.if(bSig.not().and(infA.not()), () => x.raiseOrStop(f, ZE), () => x.raiseIfDenormal(f, a, b));
       f.if(infA.or(bSig.not()), () => {
         x.write(f, d, TOP_BIT, sign.shl(15).or(EXPONENT));
         f.return(0);
@@ -388,7 +392,7 @@ export class Arithmetic {
 
   // --- Comparison. ---
 
-  /** Returns CF, PF, ZF for a compared to b, or -1. */
+  /** Returns CF, PF, ZF for a compared to b, and whether it is stopped. */
   compare(f: Body, a: Float, b: Float, quiet: number): void {
     f.unlikely(isNormal(a).and(isNormal(b)).not(), () =>
       f.tail(this.compareSlow, a.sig, a.se, b.sig, b.se, quiet));
@@ -407,24 +411,25 @@ export class Arithmetic {
 
   private defineCompareSlow(): Routine {
     const { x } = this;
+    const numbers = x.program.routine(null, [I64, I32, I64, I32], I32, (f, aSig, aSe, bSig, bSe) =>
+      this.compareNumbers(f, { sig: aSig, se: aSe }, { sig: bSig, se: bSe }));
     return x.program.routine(null, [I64, I32, I64, I32, I32], I32, (f, aSig, aSe, bSig, bSe, quiet) => {
       const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
       x.clearC1(f);
       const bad = f.let(isUnsupported(a).or(isUnsupported(b)).or(isSignalling(a)).or(isSignalling(b)));
       const nan = f.let(isNan(a).or(isNan(b)));
-      f.if(bad.or(nan.and(quiet.not())), () => {
-        f.unlikely(f.call(x.raise, IE), () => f.return(-1));
+      f.if(bad.or(nan), () => {
+        const stopped = f.call(x.raise, bad.or(quiet.not()));
+        f.return(stopped.shl(STOPPED_SHIFT).or(UNORDERED));
       });
-      f.if(bad.or(nan), () => f.return(0x45));
-      f.if(isDenormal(a).or(isDenormal(b)), () => {
-        f.unlikely(f.call(x.raise, 2), () => f.return(-1));
-      });
-      f.if(aSig.or(bSig).not(), () => f.return(0x40));
+      const stopped = f.variable(I32);
+      f.if(isDenormal(a).or(isDenormal(b)), () => f.set(stopped, f.call(x.raise, DE).shl(STOPPED_SHIFT)));
+      f.if(aSig.or(bSig).not(), () => f.return(stopped.or(0x40)));
       // A pseudo-denormal is the number that exponent 1 would make it.
       f.if(exponentOf(a).not(), () => f.set(aSe, aSe.or(aSig.lts(0n))));
       f.if(exponentOf(b).not(), () => f.set(bSe, bSe.or(bSig.lts(0n))));
       f.set(bSe, bSe.and(0xffff));
-      this.compareNumbers(f, a, b);
+      f.return(stopped.or(f.call(numbers, aSig, aSe, bSig, bSe)));
     });
   }
 }

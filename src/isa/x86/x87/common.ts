@@ -284,12 +284,13 @@ export class X87 {
         f.set(exp, exp.add(BIAS_ADJUST).add(unbounded.carry));
         f.if(unbounded.carry, () => f.set(whole, TOP_BIT));
         // FSCALE can go further down than the adjustment reaches.
-        f.if(exp.les(0), () => {
+        const beyond = f.let(exp.les(0));
+        f.if(beyond, () => {
           f.set(exp, 0);
           f.set(whole, 0n);
         });
         this.write(f, d, whole, exp.or(sign.shl(15)));
-        f.do(f.call(this.raise, unbounded.inexact.shl(5).or(unbounded.up.shl(9)).or(UE)));
+        f.do(f.call(this.raise, unbounded.inexact.or(beyond).shl(5).or(unbounded.up.shl(9)).or(UE)));
         f.return();
       });
       const n = f.let(i32(1).sub(exp));

@@ -45,11 +45,14 @@ export class Conversions {
   private readonly pend: Routine;
   /** (sig, se) => status. */
   readonly push: Routine;
+  /** () => status: pushes the default NaN, wherever that goes. */
+  readonly pushNan: Routine;
   private readonly overflow: Routine;
 
   constructor(x: X87) {
     this.x = x;
     this.pend = this.definePend();
+    this.pushNan = this.definePushNan();
     this.overflow = this.defineOverflow();
     this.push = this.definePush();
     this.defineLoads();
@@ -125,15 +128,22 @@ export class Conversions {
     return this.x.program.routine('push', [I64, I32], I32, (f, sig, se) => this.pushInline(f, sig, se));
   }
 
+  private definePushNan(): Routine {
+    const { x } = this;
+    return x.program.routine(null, [], I32, (f) => {
+      const top = f.let(f.load32(FTOP).sub(1).and(7));
+      f.store32(FTOP, top);
+      x.write(f, top.shl(4), i64(DEFAULT_NAN), 0xffff);
+      f.return(0);
+    });
+  }
+
   private defineOverflow(): Routine {
     const { x } = this;
     return x.program.routine(null, [], I32, (f) => {
       x.clearC1(f);
       x.raiseOrStop(f, IE | SF | C1);
-      const top = f.let(f.load32(FTOP).sub(1).and(7));
-      f.store32(FTOP, top);
-      x.write(f, top.shl(4), i64(DEFAULT_NAN), 0xffff);
-      f.return(0);
+      f.tail(this.pushNan);
     });
   }
 
@@ -143,7 +153,11 @@ export class Conversions {
     const special = x.program.routine(null, [I64, I32], I32, (f, sig, se) => {
       f.unlikely(f.load8(FTAG, f.load32(FTOP).sub(1).and(7)).not(), () => f.tail(this.overflow));
       x.clearC1(f);
-      f.if(se.and(WAS_DENORMAL), () => x.raiseOrStop(f, DE));
+      // A denormal is loaded even when its exception is not masked.
+      f.if(se.and(WAS_DENORMAL), () => {
+        f.do(f.call(this.push, sig, se.and(0xffff)));
+        f.return(f.call(x.raise, DE));
+      });
       f.if(isSignalling({ sig, se }), () => {
         x.raiseOrStop(f, IE);
         f.set(sig, sig.or(QUIET_BIT));
@@ -261,7 +275,7 @@ export class Conversions {
       const flags = f.let(first.inexact.shl(5).or(first.up.shl(9)));
       f.if(exp.les(0), () => {
         f.unlikely(tiny.and(f.load32(FCW).and(UE).not()), () => {
-          this.pendBits(f, flags.or(UE));
+          this.pendBits(f, UE);
           f.return(i64(0));
         });
         const n = f.let(i32(1).sub(exp));
@@ -274,7 +288,7 @@ export class Conversions {
       const infinity = BigInt(exponents) << BigInt(fraction);
       f.unlikely(exp.ges(exponents).or(bits.geu(infinity)), () => {
         f.unlikely(f.load32(FCW).and(OE).not(), () => {
-          this.pendBits(f, flags.or(OE));
+          this.pendBits(f, OE);
           f.return(i64(0));
         });
         const mode = f.let(x.rounding(f));

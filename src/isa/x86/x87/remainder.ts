@@ -83,14 +83,12 @@ function defineExtract(x: X87, conversions: Conversions): void {
     f.unlikely(x.isEmpty(f, d), () => {
       x.raiseOrStop(f, IE | SF);
       x.write(f, d, i64(DEFAULT_NAN), 0xffff);
-      f.tail(conversions.push, DEFAULT_NAN, 0xffff);
+      f.tail(conversions.pushNan);
     });
     f.unlikely(f.load8(FTAG, above).not(), () => {
       x.raiseOrStop(f, IE | SF | C1);
       x.write(f, d, i64(DEFAULT_NAN), 0xffff);
-      f.store32(FTOP, above);
-      x.write(f, above.shl(4), i64(DEFAULT_NAN), 0xffff);
-      f.return(0);
+      f.tail(conversions.pushNan);
     });
     const a = x.read(f, d);
     const special = f.let(f.call(x.propagate, d, a.sig, a.se, a.sig, a.se));
@@ -133,6 +131,7 @@ function defineRemainder(x: X87, name: string, nearest: boolean): void {
   const reduce = defineReduction(x);
   x.program.routine(name, [I32], I32, (f, s) => {
     const d = f.let(x.slot(f, 0));
+    f.store32(FSW, f.load32(FSW).and(~C2));
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
     const [a, b] = [x.read(f, d), x.read(f, s)];
     ordinaryOnly(x, f, d, a, b);

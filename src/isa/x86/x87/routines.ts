@@ -3,7 +3,7 @@ import { I32, I64 } from '../../../ir/ops.ts';
 import { i32 } from '../../../wasm/structured.ts';
 import type { Body, Expr, Local } from '../../../wasm/structured.ts';
 import { FPREG, FSW } from '../state.ts';
-import { Arithmetic, FORWARD, REVERSE } from './arithmetic.ts';
+import { Arithmetic, FORWARD, REVERSE, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
 import {
   C0, C1, C2, C3, DEFAULT_NAN, EXPONENT, IE, SF, TOP_BIT, X87, exponentOf, isUnsupported, signOf,
 } from './common.ts';
@@ -68,8 +68,7 @@ function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversi
   });
   const missing = program.routine(null, [], I32, (f) => {
     x.clearC1(f);
-    f.if(f.call(x.raise, IE | SF), () => f.return(-1));
-    f.return(0x45);
+    f.return(f.call(x.raise, IE | SF).shl(STOPPED_SHIFT).or(UNORDERED));
   });
   const flags = program.routine('comi', [I32, I32], I32, (f, s, quiet) => {
     const d = f.let(x.slot(f, 0));
@@ -78,10 +77,9 @@ function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversi
     f.tail(core, a.sig, a.se, b.sig, b.se, quiet);
   });
   const setConditions = (f: Body, result: Local): void => {
-    f.unlikely(result.lts(0), () => f.return(1));
     const status = f.load32(FSW).and(~(C0 | C2 | C3));
-    f.store32(FSW, status.or(result.shl(8)));
-    f.return(0);
+    f.store32(FSW, status.or(result.and(UNORDERED).shl(8)));
+    f.return(result.shr(STOPPED_SHIFT));
   };
   program.routine('comR', [I32, I32], I32, (f, s, quiet) =>
     setConditions(f, f.let(f.call(flags, s, quiet))));
@@ -111,7 +109,7 @@ function defineMoves(x: X87, conversions: Conversions): void {
     f.unlikely(x.isEmpty(f, s), () => {
       x.clearC1(f);
       x.raiseOrStop(f, IE | SF);
-      orNan(x, f, s, v);
+      f.tail(conversions.pushNan);
     });
     f.tail(conversions.push, v.sig, v.se);
   });
@@ -120,6 +118,12 @@ function defineMoves(x: X87, conversions: Conversions): void {
     f.unlikely(x.isEmpty(f, s), () => f.tail(x.underflow, d));
     x.write(f, d, f.load64(FPREG, s), f.load16(SE, s));
     x.clearC1(f);
+    f.return(0);
+  });
+  program.routine('fstnce', [I32], I32, (f, d) => {
+    const s = f.let(x.slot(f, 0));
+    x.clearC1(f);
+    f.if(x.isEmpty(f, s).not(), () => x.write(f, d, f.load64(FPREG, s), f.load16(SE, s)));
     f.return(0);
   });
   program.routine('fxch', [I32], I32, (f, s) => {
@@ -141,7 +145,6 @@ function defineMoves(x: X87, conversions: Conversions): void {
   program.routine('fcmov', [I32, I32], I32, (f, condition, s) => {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
-    x.clearC1(f);
     f.if(condition, () => {
       const v = x.read(f, s);
       x.overwrite(f, d, v.sig, v.se);
