@@ -311,6 +311,7 @@ export class X87 {
           f.if(exp.ges(EXPONENT), () => {
             f.set(exp, EXPONENT);
             f.set(hi, TOP_BIT);
+            f.set(bits, PE | C1);
           });
           this.write(f, d, hi, exp.or(sign.shl(15)));
           f.do(f.call(this.raise, bits.or(OE)));
