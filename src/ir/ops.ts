@@ -23,6 +23,7 @@ export const CALL = 3; // a helper
 export const MARK = 4; // insn marker
 export const SIDE_EXIT = 5; // may leave the block before its end
 export const EXIT = 6; // ends the block
+export const BULK = 7; // guest memory many bytes at once, or not at all: never faults
 
 export interface OpInfo {
   readonly name: string;
@@ -318,6 +319,15 @@ const memory = {
   stv: ['lv>n', simd(11)], stf32: ['lf>n', 0x38], stf64: ['ld>n', 0x39],
 } as const satisfies Record<string, Row>;
 
+/**
+ * Bulk access within one page: 1 when done, 0 when it must be done another way (pages that the TLB
+ * does not hold, ranges that cross a page's end or overlap forwards, more than a page).
+ */
+const bulk = {
+  bulkcopy: ['lll>i', null], // to, from, bytes
+  bulkfill: ['lli>i', null], // to, bytes, the byte
+} as const satisfies Record<string, Row>;
+
 /** Words: number of the helper, then up to four operands (see `Builder.call`). */
 const calls = {
   call: ['>n', null],
@@ -349,6 +359,7 @@ const groups = [
   [STATE, state],
   [STATE, globals],
   [MEMORY, memory],
+  [BULK, bulk],
   [CALL, calls],
   [MARK, marks],
   [SIDE_EXIT, sideExits],
@@ -363,6 +374,7 @@ export type OpName =
   | StateName
   | keyof typeof globals
   | MemoryName
+  | keyof typeof bulk
   | keyof typeof calls
   | keyof typeof marks
   | keyof typeof sideExits
@@ -370,7 +382,7 @@ export type OpName =
 
 /** The table rows by group, for types derived from signatures. */
 export type PureRows = typeof pure;
-export type MemoryRows = typeof memory;
+export type MemoryRows = typeof memory & typeof bulk;
 
 function buildTable(): OpInfo[] {
   const table: OpInfo[] = [];

@@ -2,7 +2,7 @@
  * Wasm text of a guest memory access: TLB look-up, the access itself, and the call
  * of the slow path. Used by the interpreter and the region compiler alike.
  */
-import { I64, NONE, OPS } from '../ir/ops.ts';
+import { BULK, I64, NONE, OPS } from '../ir/ops.ts';
 import { CTL_FAULT } from '../ir/vcpu-block.ts';
 import {
   CALL, ELSE, END, I32_LOAD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LT_U, I64_SHR_U, I64_SUB, IF, typeByte, VOID,
@@ -56,6 +56,11 @@ export const SLOW_IMPORTS: readonly { name: string; params: readonly number[]; r
     result: info.store ? NONE : info.type,
     info,
   }));
+
+/** Bulk operations are functions of the runtime module, too. */
+export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, operands, result }) => ({
+  name, params: operands, result,
+}));
 
 /** What an access needs to know of the function it is written into. */
 export interface AccessContext {

@@ -24,7 +24,7 @@ import {
   CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
-import { NO_PAGE_HIGH, SLOW_IMPORTS } from './access.ts';
+import { BULK_IMPORTS, NO_PAGE_HIGH, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
@@ -90,12 +90,12 @@ export class RegionCompiler implements Surroundings {
 
   /** Imports come before a module's functions: declares all that a region may need. */
   static declareImports(module: ModuleWriter, helpers: readonly HelperSignature[]): void {
-    for (const entry of SLOW_IMPORTS) module.import(entry.name, entry.params, entry.result);
+    for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) module.import(entry.name, entry.params, entry.result);
     for (const helper of helpers) module.import(`h${helper.index}`, helper.params, helper.result);
   }
 
   slow(name: string): number {
-    const entry = SLOW_IMPORTS.find((candidate) => candidate.name === name)!;
+    const entry = [...SLOW_IMPORTS, ...BULK_IMPORTS].find((candidate) => candidate.name === name)!;
     return this.module.import(entry.name, entry.params, entry.result);
   }
 

@@ -4,7 +4,7 @@
  * The region compiler and the IR helpers supply what surrounds the block.
  */
 import {
-  CALL as K_CALL, I64, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, OP_RESULT, Op, PURE, SIDE_EXIT, STATE,
+  BULK, CALL as K_CALL, I64, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, OP_RESULT, Op, PURE, SIDE_EXIT, STATE,
 } from '../ir/ops.ts';
 import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
@@ -143,6 +143,7 @@ export class BlockEmitter {
     else if (IS_GET[op]) this.alias[w[at + 1]!] = i;
     else if (kind === STATE) this.emitState(i);
     else if (kind === MEMORY) this.emitMemory(i);
+    else if (kind === BULK) this.emitBulk(i);
     else if (kind === K_CALL) this.emitCall(i);
     else if (op === Op.insn) this.around.instruction();
     else if (kind === SIDE_EXIT) {
@@ -323,6 +324,13 @@ export class BlockEmitter {
     this.pushValue(this.words[at + 1]!);
     this.code.set(ctx.address);
     emitStore(ctx, info, () => this.code.get(local));
+  }
+
+  private emitBulk(i: number): void {
+    const at = i * STRIDE;
+    for (let k = 1; k <= 3; k++) this.pushValue(this.words[at + k]!);
+    this.code.call(CALL, this.around.slow(OPS[this.words[at]!]!.name));
+    this.keep(i);
   }
 
   private emitCall(i: number): void {

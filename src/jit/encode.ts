@@ -9,7 +9,7 @@
  * { u32 unit offset from the header, i32 pc offset, i32 context, 0 } an instruction,
  * ended by an offset of all ones.
  */
-import { CALL, EXIT, MEMORY, OPS, OP_KIND, OP_OPERANDS, OP_RESULT, Op, PURE, STATE, V128 } from '../ir/ops.ts';
+import { BULK, CALL, EXIT, MEMORY, OPS, OP_KIND, OP_OPERANDS, OP_RESULT, Op, PURE, STATE, V128 } from '../ir/ops.ts';
 import { CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import type { Builder, Global } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
@@ -360,6 +360,7 @@ export class Encoder {
     } else if (IS_SET[op]) this.encodeSet(i);
     else if (kind === STATE) this.encodeState(i, op);
     else if (kind === MEMORY) this.encodeMemory(i, op);
+    else if (kind === BULK) this.encodeBulk(i, op);
     else if (kind === CALL) this.encodeCall(i);
     else if (op === Op.insn) {
       this.insnTable.push((this.at - this.header) << 2, ir[at + 1]!, ir[at + 2]!);
@@ -458,6 +459,15 @@ export class Encoder {
     const d = this.resultSlot(i);
     this.unit(op, 0, d, address, displacement);
     this.finishResult(i, d);
+  }
+
+  private encodeBulk(i: number, op: number): void {
+    const { ir, slots } = this;
+    const at = i * STRIDE;
+    const d = this.newTemp(OP_RESULT[op]!);
+    this.unit(op, 0, d, slots[ir[at + 1]!]!, slots[ir[at + 2]!]!);
+    this.extend(slots[ir[at + 3]!]!, 0, 0, 0);
+    slots[i] = d;
   }
 
   private encodeCall(i: number): void {

@@ -8,7 +8,7 @@
  * d (result), a, b, c are addresses of slots: guest registers in the vCPU's block,
  * temporaries, or constants. A slot holds a 32-bit value zero-extended to 64 bits.
  */
-import { F32, I32, I64, MEMORY, NONE, OPS, Op, PURE, V128 } from '../ir/ops.ts';
+import { BULK, F32, I32, I64, MEMORY, NONE, OPS, Op, PURE, V128 } from '../ir/ops.ts';
 import type { OpInfo } from '../ir/ops.ts';
 import type { Helper } from '../ir/helpers.ts';
 import {
@@ -67,7 +67,7 @@ export function isLong(op: number): boolean {
   if (op >= X_CALL) return true;
   if (op >= OPS.length) return false;
   const info = OPS[op]!;
-  return info.name === 'vshuffle' || info.name === 'condgoto' || (info.kind === PURE && info.operands.length === 3);
+  return info.name === 'vshuffle' || info.name === 'condgoto' || (info.kind !== MEMORY && info.operands.length === 3);
 }
 
 export class InterpreterWriter {
@@ -146,6 +146,7 @@ export class InterpreterWriter {
     const info = OPS[i]!;
     if (info.kind === PURE) this.writePure(info);
     else if (info.kind === MEMORY) this.writeMemory(info);
+    else if (info.kind === BULK) this.writeBulk(info);
     else if (info.name.startsWith('lds')) this.writeStateLoad(info);
     else if (info.name.startsWith('sts')) this.writeStateStore(info);
     else if (i === Op.leaveif) this.writeSideExit();
@@ -312,6 +313,14 @@ export class InterpreterWriter {
       else this.result(access.type);
     }
     this.advance(1);
+  }
+
+  private writeBulk(info: OpInfo): void {
+    this.field(AT_D);
+    [AT_A, AT_B, AT_C].forEach((at, k) => this.operand(at, info.operands[k]!));
+    this.c.call(WASM_CALL, this.slow(info.name));
+    this.result(info.result);
+    this.advance(2);
   }
 
   private writeFault(): void {

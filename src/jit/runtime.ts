@@ -15,11 +15,12 @@ import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import { InterpreterWriter, emitJumpCacheProbe } from './interpreter.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, TLB_ADDEND, VCPU_BASE, VICTIM, VICTIM_ENTRIES,
+  CELL_ARGUMENT, CELL_FUNCTION, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE,
+  VCPU_BASE, VICTIM, VICTIM_ENTRIES,
 } from './layout.ts';
 import {
-  BLOCK, BR_IF, BR_TABLE, CALL, Code, I32_AND, I32_LOAD, I32_STORE, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U, I64_NE,
-  I64_STORE, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
+  BLOCK, BR_IF, BR_TABLE, CALL, Code, I32_AND, I32_LOAD, I32_STORE, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
+  I64_LT_U, I64_NE, I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
 export interface RuntimeImports {
@@ -109,6 +110,98 @@ function searchVictims(c: Code, info: AccessInfo): void {
   c.end();
 }
 
+const PAGE_SIZE = 4096;
+
+/** Leaves the TLB entry of the page that `address` (a local) lies in on the stack. */
+function pushEntry(c: Code, address: number): void {
+  c.get(address);
+  c.i64(12 - TLB_ENTRY_SHIFT);
+  c.op(I64_SHR_U);
+  c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
+  c.op(I64_AND);
+  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
+  c.op(I64_ADD);
+}
+
+/** Returns 0 from the function when the condition on the stack holds. */
+function giveUpIf(c: Code): void {
+  c.if(false);
+  c.i32(0);
+  c.op(RETURN);
+  c.end();
+}
+
+/** Sets `host` to the address in this memory of `bytes` from `address` on, or gives up. */
+function reachRange(c: Code, address: number, bytes: number, tag: number, host: number): void {
+  c.get(address);
+  c.i64(PAGE_SIZE - 1);
+  c.op(I64_AND);
+  c.get(bytes);
+  c.op(I64_ADD);
+  c.i64(PAGE_SIZE);
+  c.op(I64_GT_U);
+  giveUpIf(c);
+  pushEntry(c, address);
+  c.tee(host);
+  c.memory(I64_LOAD, tag);
+  c.get(address);
+  c.i64(-PAGE_SIZE);
+  c.op(I64_AND);
+  c.op(I64_NE);
+  giveUpIf(c);
+  c.get(host);
+  c.memory(I64_LOAD, TLB_ADDEND);
+  c.get(address);
+  c.op(I64_ADD);
+  c.set(host);
+}
+
+function checkLength(c: Code, bytes: number): void {
+  c.get(bytes);
+  c.i64(PAGE_SIZE);
+  c.op(I64_GT_U);
+  giveUpIf(c);
+}
+
+/** bulkcopy(to, from, bytes) */
+function writeBulkCopy(module: ModuleWriter): number {
+  const c = new Code();
+  c.begin([I64, I64, I64]);
+  const to = c.local(I64);
+  const from = c.local(I64);
+  checkLength(c, 2);
+  // A destination just ahead of the source repeats what it has copied: not a plain move.
+  c.get(0);
+  c.get(1);
+  c.op(I64_SUB);
+  c.get(2);
+  c.op(I64_LT_U);
+  giveUpIf(c);
+  reachRange(c, 0, 2, TLB_WRITE, to);
+  reachRange(c, 1, 2, TLB_READ, from);
+  c.get(to);
+  c.get(from);
+  c.get(2);
+  c.raw([0xfc, 10, 0, 0]); // memory.copy
+  c.i32(1);
+  return module.function([I64, I64, I64], I32, c);
+}
+
+/** bulkfill(to, bytes, byte) */
+function writeBulkFill(module: ModuleWriter): number {
+  const c = new Code();
+  c.begin([I64, I64, I32]);
+  const to = c.local(I64);
+  checkLength(c, 1);
+  reachRange(c, 0, 1, TLB_WRITE, to);
+  c.get(to);
+  c.get(2);
+  c.get(1);
+  c.raw([0xfc, 11, 0]); // memory.fill
+  c.i32(1);
+  return module.function([I64, I64, I32], I32, c);
+}
+
 function writeLookupStub(module: ModuleWriter): number {
   const c = new Code();
   c.begin([I32]);
@@ -196,6 +289,10 @@ export function buildRuntime(
     const index = slowPath(module, entry, hostSlow);
     slowIndex.set(entry.name, index);
     module.export(entry.name, index);
+  }
+  for (const [name, index] of [['bulkcopy', writeBulkCopy(module)], ['bulkfill', writeBulkFill(module)]] as const) {
+    slowIndex.set(name, index);
+    module.export(name, index);
   }
   const helperIndex = new Map<Helper, number>();
   for (const helper of helpers) {

@@ -43,6 +43,7 @@ export const I64_EQZ = 0x50;
 export const I64_EQ = 0x51;
 export const I64_NE = 0x52;
 export const I64_LT_U = 0x54;
+export const I64_GT_U = 0x56;
 export const I32_ADD = 0x6a;
 export const I32_SUB = 0x6b;
 export const I32_AND = 0x71;

@@ -121,3 +121,5 @@ export const LEAVE_SEGMENT_FAULT = reason();
 /** A side exit of an instruction that has done all it does: go on after it. */
 export const LEAVE_SKIP = reason();
 /** CMPXCHG16B/8B, atomics that need no help are inline. VMCALL and other hypercalls: #UD. */
+/** As LEAVE_REP, but a side exit: the pc is that of THIS instruction. */
+export const LEAVE_REP_HERE = reason();

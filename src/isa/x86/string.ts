@@ -1,13 +1,15 @@
 /** String instructions: one element inline, repetitions as one bulk operation of the system code. */
 import type { Value } from '../../ir/builder.ts';
+import { zeroExtend } from './flags.ts';
 import type { Size } from './flags.ts';
-import { LEAVE_INS, LEAVE_OUTS, LEAVE_REP } from './leave.ts';
+import { LEAVE_INS, LEAVE_OUTS, LEAVE_REP, LEAVE_REP_HERE } from './leave.ts';
 import { ES, G_EFLAGS, OP0, OP1, DF, DS } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
 
 const RAX = 0;
+const RCX = 1;
 const RSI = 6;
 const RDI = 7;
 
@@ -80,7 +82,32 @@ function repeated(t: X86Translator, kind: number, size: Size): void {
   t.b.sts64(OP0, t.baseOf(sourceSegment(t)));
   t.b.sts64(OP1, t.baseOf(ES));
   const repne = t.rep === 0xf2 ? 1 << 11 : 0;
-  t.leaveWith(LEAVE_REP, (kind << 8) | repne | (addressCode(t) << 12), size);
+  const argument = (kind << 8) | repne | (addressCode(t) << 12);
+  const inline = t.addrSize === 8 && (kind === KIND_MOVS || kind === KIND_STOS);
+  if (inline) repeatedWithinPage(t, kind, size, argument);
+  else t.leaveWith(LEAVE_REP, argument, size);
+}
+
+/** REP MOVS and STOS upwards, within pages that the TLB holds, need no system code. */
+function repeatedWithinPage(t: X86Translator, kind: number, size: Size, argument: number): void {
+  const { b } = t;
+  const count = t.readReg(RCX, 8);
+  const bytes = b.shl64(count, b.i64(Math.log2(size)));
+  const down = b.and32(b.get(G_EFLAGS), b.i32(DF));
+  let fits = b.and32(b.leu64(count, b.i64(4096)), b.eqz32(down));
+  const value = kind === KIND_STOS ? t.readReg(RAX, size) : -1;
+  // Only bytes can be filled with anything but zero.
+  if (kind === KIND_STOS && size > 1) fits = b.and32(fits, size === 8 ? b.eqz64(value) : b.eqz32(zeroExtend(b, size, value)));
+  const length = b.select64(fits, bytes, b.i64(-1));
+  const to = destination(t, size, true);
+  const done =
+    kind === KIND_MOVS
+      ? b.bulkcopy(to, source(t, size), length)
+      : b.bulkfill(to, length, size === 1 ? value : b.i32(0));
+  b.leaveIf(b.eqz32(done), LEAVE_REP_HERE, t.leaveArgument(argument, size));
+  t.writeReg(RDI, 8, b.add64(t.readReg(RDI, 8), bytes));
+  if (kind === KIND_MOVS) t.writeReg(RSI, 8, b.add64(t.readReg(RSI, 8), bytes));
+  t.writeReg(RCX, 8, b.i64(0));
 }
 
 function stringOp(kind: number, once: (t: X86Translator, size: Size) => void): Translate {

@@ -115,9 +115,14 @@ on(L.LEAVE_INS, ({ core, strings }, arg, size) => {
 on(L.LEAVE_OUTS, ({ core, strings }, arg, size) => {
   if (!strings.portOutput((arg & 0x100) !== 0, size, field(arg, 9, 3))) core.movePc(-core.insnLength);
 });
-on(L.LEAVE_REP, ({ core, strings }, arg, size) => {
+const repeat: Handler = ({ core, strings }, arg, size) => {
   const complete = strings.repeat(field(arg, 8, 7), (arg & (1 << 11)) !== 0, size, field(arg, 12, 3));
   if (!complete) core.movePc(-core.insnLength);
+};
+on(L.LEAVE_REP, repeat);
+on(L.LEAVE_REP_HERE, (parts, arg, size) => {
+  parts.core.movePc(arg & 15);
+  repeat(parts, arg, size);
 });
 
 // Control and debug registers, translations.
