@@ -314,25 +314,31 @@ export class Arithmetic {
 
   /**
    * floor(sqrt(m:low)) for m >= 2^62, and how rounding sees the rest. The double's root is
-   * off by less than 2^12; the remainder divided by twice the root mends that to within 2.
+   * good for 52 bits and made too small on purpose; the remainder divided by twice that root
+   * is exact but where it lies next to an integer.
    */
   private root(f: Body, m: Local, low: Local): [s: Local, rest: Local] {
-    const toDouble = (v: Expr): Expr => v.apply(0xba, F64);
-    // Saturates at 2^64 - 1.
-    const s = f.let(toDouble(m).apply(0x9f, F64).mul(double(0x41f00000)).apply([0xfc, 7], I64));
-    const [hi, lo] = multiply(f, s, s);
-    const difference = m.sub(hi).sub(low.ltu(lo).extu());
-    // 2^63, for 2^64 / 2.
-    const whole = difference.apply(0xb9, F64).mul(double(0x43e00000));
-    f.set(s, s.add(whole.div(toDouble(s)).apply([0xfc, 6], I64)));
-    return this.mendRoot(f, m, low, s);
-  }
-
-  /** Moves s until the remainder m:low - s * s lies in 0..2s. */
-  private mendRoot(f: Body, m: Local, low: Local, s: Local): [s: Local, rest: Local] {
+    const toDouble = (v: Expr): Expr => v.apply(0xb9, F64);
+    const truncate = (v: Expr): Expr => v.apply([0xfc, 6], I64);
+    const half = truncate(toDouble(m.shr(2n)).apply(0x9f, F64).mul(double(0x41f00000)));
+    const s = f.let(half.shl(1n).sub(8192n));
     const [hi, lo] = multiply(f, s, s);
     const rHi = f.let(m.sub(hi).sub(low.ltu(lo).extu()));
     const rLo = f.let(low.sub(lo));
+    // (r / 2^16) * 2^14 / (s / 2) = r / 2s.
+    const r16 = rHi.shl(48n).or(rLo.shr(16n));
+    const d = f.let(truncate(toDouble(r16).mul(double(0x40d00000)).div(toDouble(s.shr(1n)))));
+    // Minus d * (2s + d), which is (s + d)^2 - s^2.
+    const t0 = f.let(s.and(0xffffffffn).shl(1n).add(d).mul(d));
+    const t1 = f.let(s.shr(32n).shl(1n).mul(d).add(t0.shr(32n)));
+    const less = f.let(rLo.sub(t1.shl(32n).or(t0.and(0xffffffffn))));
+    f.set(rHi, rHi.sub(t1.shr(32n)).sub(less.gtu(rLo).extu()));
+    f.set(s, s.add(d));
+    return this.mendRoot(f, s, rHi, less);
+  }
+
+  /** Moves s until its remainder lies in 0..2s. */
+  private mendRoot(f: Body, s: Local, rHi: Local, rLo: Local): [s: Local, rest: Local] {
     f.while(rHi.lts(0n), () => {
       f.set(s, s.sub(1n));
       const sum = f.let(rLo.add(s.shl(1n).or(1n)));
