@@ -13,7 +13,7 @@ const MEMORY = 512 * 2 ** 20;
 function commandLine(): string {
   const { columns, rows, isTTY } = process.stdout;
   // The kernel hands words it does not know to /init as environment variables.
-  const size = isTTY ? ` COLUMNS=${columns} LINES=${rows}` : '';
+  const size = isTTY && columns > 0 && rows > 0 ? ` COLUMNS=${columns} LINES=${rows}` : '';
   return `console=ttyS0 quiet panic=-1${size}`;
 }
 
