@@ -77,14 +77,18 @@ export interface AccessContext {
   readonly page?: PageLocals | undefined;
 }
 
-/** i64 locals: a page's virtual address, and what makes an address in this memory of one in it. */
+/**
+ * i64 locals: a page's virtual address, what makes an address in this memory of one in it, and
+ * the offset in it from which on an access may run out of it. All zero at first: that is no page.
+ */
 export interface PageLocals {
   readonly tag: number;
   readonly addend: number;
+  readonly limit: number;
 }
 
-/** Tag that no access of a guest matches: the middle of the non-canonical addresses. */
-export const NO_PAGE_HIGH = 0x80000000 | 0;
+/** Of a page that is remembered: the widest access that begins before this offset stays in the page. */
+const PAGE_LIMIT = 4096 - 15;
 
 /** Leaves "the page's tag for this access equals the address's page" on the stack. */
 function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
@@ -131,7 +135,7 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     c.get(ctx.address);
     c.get(page.tag);
     c.op(I64_SUB);
-    c.i64(4096 - info.bytes + 1);
+    c.get(page.limit);
     c.op(I64_LT_U);
     begin();
     c.get(page.addend);
@@ -150,6 +154,8 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     c.i64(-4096);
     c.op(I64_AND);
     c.set(page.tag);
+    c.i64(PAGE_LIMIT);
+    c.set(page.limit);
   }
   c.get(ctx.address);
   c.op(I64_ADD);

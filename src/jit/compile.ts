@@ -24,7 +24,7 @@ import {
   CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
-import { BULK_IMPORTS, NO_PAGE_HIGH, SLOW_IMPORTS } from './access.ts';
+import { BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
@@ -107,13 +107,10 @@ export class RegionCompiler implements Surroundings {
     return this.stackPages[store ? 1 : 0]!;
   }
 
-  /** Locals that remember the stack's page, naming none at first. */
+  /** Locals that remember the stack's page. */
   private newPage(): PageLocals {
     const c = this.code;
-    const page = { tag: c.local(I64), addend: c.local(I64) };
-    c.i64(0, NO_PAGE_HIGH);
-    c.set(page.tag);
-    return page;
+    return { tag: c.local(I64), addend: c.local(I64), limit: c.local(I64) };
   }
 
   globalLocal(global: number): number {

@@ -369,8 +369,8 @@ export class Engine implements EngineServices {
 
   /**
    * Walks the page tables and fills the TLB.
-   * @returns address in the wasm memory; -1 after a fault; -2 when no memory is there (device or nothing),
-   * with its physical address in `walked`
+   * @returns address in the wasm memory; -1 after a fault; -2 when no memory is there for this access
+   * (device, nothing, a write to ROM), with its physical address in `walked`
    */
   private translate(low: number, high: number, access: number): number {
     const walked = this.walked;
@@ -379,8 +379,10 @@ export class Engine implements EngineServices {
     if (host < 0) return -2;
     let permissions = walked.permissions;
     const flags = this.physical.pageFlags[Math.floor(host / PAGE)]!;
-    if (flags !== 0 || !this.physical.isWritable(walked.page)) permissions &= ~(1 << ACCESS_WRITE);
+    const writable = this.physical.isWritable(walked.page);
+    if (flags !== 0 || !writable) permissions &= ~(1 << ACCESS_WRITE);
     this.tlb.fill(low, high, host, permissions, walked.global);
+    if (access === ACCESS_WRITE && !writable) return -2;
     return host + (low & 0xfff);
   }
 
@@ -597,7 +599,7 @@ export class Engine implements EngineServices {
     for (let i = 0; i < size; i += 4) {
       const part = Math.min(4, size - i);
       const at = (slot + i) >> 2;
-      if (!store) words[at] = physical.read(address + i, part);
+      if (!store) words[at] = physical.read(address + i, part) & (0xffffffff >>> (32 - 8 * part));
       else {
         let value = 0;
         for (let k = part - 1; k >= 0; k--) value = (value * 256 + bytes[slot + i + k]!) >>> 0;
