@@ -151,7 +151,8 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   });
   engine = new Engine({
     isa: X86_ISA, memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null,
-    compileBeside: true, trace,
+    // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
+    compileBeside: config.icount === null, trace,
   });
   cpu = new X86Cpu(engine, {
     mem: board.mem,
