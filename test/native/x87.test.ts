@@ -98,6 +98,17 @@ function fillFpu(fx: Uint8Array, random: Random): void {
   }
 }
 
+/** Beyond these exponents the functions' results are undefined. */
+const LIMITS: Record<string, number> = { F2XM1: 0x3ffe, FYL2XP1: 0x3ffc };
+
+function limitOperand(row: Row, fx: Uint8Array): void {
+  const limit = LIMITS[row.name];
+  const view = new DataView(fx.buffer, fx.byteOffset);
+  const se = view.getUint16(REGISTERS + 8, true);
+  if (limit === undefined || (se & 0x7fff) <= limit || (se & 0x7fff) === 0x7fff) return;
+  view.setUint16(REGISTERS + 8, (se & 0x8000) | (limit - (se & 63)), true);
+}
+
 function opcodeBytes(row: Row, random: Random): number[] {
   const modrm = row.modrm >= 0 ? row.modrm
     : row.form === 1 ? (row.digit << 3) | 3
@@ -110,6 +121,7 @@ function x87Case(row: Row, random: Random, mode32: boolean): Case {
   const fx = new Uint8Array(512);
   const data = new Uint8Array(512);
   fillFpu(fx, random);
+  limitOperand(row, fx);
   fx[25] = 0x1f;
   fx[24] = 0x80;
   putOperand(row, random, data);

@@ -132,12 +132,12 @@ export class X87 {
   constructor(program: Program) {
     this.program = program;
     this.raise = this.defineRaise();
-    this.invalid = program.routine(null, [I32], I32, (f, d) => {
+    this.invalid = program.routine('invalid', [I32], I32, (f, d) => {
       f.unlikely(f.call(this.raise, IE), () => f.return(1));
       this.write(f, d, i64(DEFAULT_NAN), 0xffff);
       f.return(0);
     });
-    this.underflow = program.routine(null, [I32], I32, (f, d) => {
+    this.underflow = program.routine('underflow', [I32], I32, (f, d) => {
       this.clearC1(f);
       f.unlikely(f.call(this.raise, IE | SF), () => f.return(1));
       this.write(f, d, i64(DEFAULT_NAN), 0xffff);
@@ -198,7 +198,7 @@ export class X87 {
   }
 
   private defineRaise(): Routine {
-    return this.program.routine(null, [I32], I32, (f, bits) => {
+    return this.program.routine('raise', [I32], I32, (f, bits) => {
       const unmasked = f.let(bits.and(f.load32(FCW).xor(-1)).and(EXCEPTIONS).ne(0));
       const status = f.load32(FSW).or(bits);
       f.store32(FSW, status.or(unmasked.select(SUMMARY_BUSY, 0)));
@@ -207,7 +207,7 @@ export class X87 {
   }
 
   private definePropagate(): Routine {
-    return this.program.routine(null, [I32, I64, I32, I64, I32], I32, (f, d, aSig, aSe, bSig, bSe) => {
+    return this.program.routine('propagate', [I32, I64, I32, I64, I32], I32, (f, d, aSig, aSe, bSig, bSe) => {
       const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
       this.clearC1(f);
       f.if(isUnsupported(a).or(isUnsupported(b)), () => f.tail(this.invalid, d));
@@ -258,7 +258,7 @@ export class X87 {
     const params = [I32, I32, I32, I64, I64, I32];
     const tiny = this.defineTiny(params);
     const huge = this.defineHuge();
-    return this.program.routine(null, params, NONE, (f, d, sign, exp, hi, lo, precision) => {
+    return this.program.routine('round', params, NONE, (f, d, sign, exp, hi, lo, precision) => {
       this.clearC1(f);
       f.unlikely(exp.les(0), () => f.tail(tiny, d, sign, exp, hi, lo, precision));
       const { up, inexact, carry } = this.roundBits(f, sign, hi, lo, precision);

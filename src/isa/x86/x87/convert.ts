@@ -130,7 +130,7 @@ export class Conversions {
 
   private definePushNan(): Routine {
     const { x } = this;
-    return x.program.routine(null, [], I32, (f) => {
+    return x.program.routine('pushNan', [], I32, (f) => {
       const top = f.let(f.load32(FTOP).sub(1).and(7));
       f.store32(FTOP, top);
       x.write(f, top.shl(4), i64(DEFAULT_NAN), 0xffff);

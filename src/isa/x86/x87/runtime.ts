@@ -6,6 +6,7 @@ import { Conversions } from './convert.ts';
 import { defineRemainders } from './remainder.ts';
 import { defineRoutines } from './routines.ts';
 import { transcendentalRoutines } from './transcendental.ts';
+import type { Primitives } from './transcendental.ts';
 
 /** @param module an empty module that imports the memory  @returns routines by name */
 export function makeX87(
@@ -18,5 +19,6 @@ export function makeX87(
   const table = new WebAssembly.Table({ initial: 0, element: 'anyfunc' });
   const compiled = new WebAssembly.Module(module.finish());
   const instance = new WebAssembly.Instance(compiled, { v: { memory, table } });
-  return { ...instance.exports, ...transcendentalRoutines(memory, vcpuBase) };
+  const primitives = instance.exports as unknown as Primitives;
+  return { ...instance.exports, ...transcendentalRoutines(memory, vcpuBase, primitives) };
 }
