@@ -6,7 +6,7 @@ import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/fla
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
 import { LEAVE_EXCEPTION, LEAVE_FPU_ERROR, LEAVE_INT3, LEAVE_SKIP } from '../../src/isa/x86/leave.ts';
 import {
-  BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FPREG, FSW, FTAG, FTOP, GPR,
+  BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FDP, FIP, FOP, FPREG, FSW, FTAG, FTOP, GPR,
   MXCSR, XMM,
 } from '../../src/isa/x86/state.ts';
 import { Engine } from '../../src/jit/engine.ts';
@@ -170,6 +170,9 @@ export class Guest {
     const top = view.getInt32(VCPU_BASE + FTOP, true);
     image.setUint16(0, view.getInt32(VCPU_BASE + FCW, true), true);
     image.setUint16(2, view.getInt32(VCPU_BASE + FSW, true) | (top << 11), true);
+    image.setUint16(6, view.getInt32(VCPU_BASE + FOP, true), true);
+    image.setBigUint64(8, view.getBigUint64(VCPU_BASE + FIP, true), true);
+    image.setBigUint64(16, view.getBigUint64(VCPU_BASE + FDP, true), true);
     fx[4] = 0;
     for (let i = 0; i < 8; i++) {
       if (bytes[VCPU_BASE + FTAG + i] === 0) fx[4]! |= 1 << i;

@@ -174,6 +174,12 @@ function fpuDifferences(row: Row, native: Case, ours: Case): string[] {
   const ignored = loose ? 0x4720 & ~0x400 : undefinedConditions(row);
   const [x, y] = [word(native.fx, STATUS) & ~ignored, word(ours.fx, STATUS) & ~ignored];
   if (x !== y) list.push(`status ${x.toString(16)} / ${y.toString(16)}`);
+  // Not all processors record the place of an instruction that raises nothing.
+  if (native.fx[STATUS]! & 0x80 && !loose) {
+    const end = row.form === 1 ? 24 : 16;
+    const [a, b] = [native, ours].map((one) => Buffer.from(one.fx.subarray(6, end)).toString('hex'));
+    if (a !== b) list.push(`place ${a} / ${b}`);
+  }
   if (native.fx[4] !== ours.fx[4]) list.push(`tags ${native.fx[4]!.toString(2)} / ${ours.fx[4]!.toString(2)}`);
   for (let i = 0; i < 8; i++) {
     const [a, b] = [registerText(native.fx, i), registerText(ours.fx, i)];

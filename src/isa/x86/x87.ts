@@ -9,7 +9,9 @@ import { I32, I64 } from '../../ir/ops.ts';
 import type { Helper } from '../../ir/helpers.ts';
 import { defineHelper } from './helpers.ts';
 import { LEAVE_SKIP } from './leave.ts';
-import { FCW, FSW, FTAG, FTOP } from './state.ts';
+import {
+  CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, FTAG, FTOP, SEG, SEG_SELECTOR, SEG_SIZE,
+} from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -61,11 +63,35 @@ const clearC1 = (t: X86Translator): void =>
 const skipIf = (t: X86Translator, stopped: Value): void =>
   t.b.leaveIf(stopped, LEAVE_SKIP, t.length);
 
+/**
+ * What an exception handler will want to know: the instruction's address and opcode, and the
+ * address of its memory operand. Recorded for each instruction, whether it raises anything or
+ * not, and also when its memory access faults: then it is run again. 64-bit code records no selectors.
+ */
+function recordPlace(t: X86Translator): void {
+  const { b } = t;
+  const opcode = ((t.opcode & 7) << 8) | t.modrm;
+  b.sts64(FIP, t.pcAt(t.start));
+  if (!t.isRegister) {
+    const offset = t.effectiveOffset();
+    b.sts64(FDP, b.typeOf(offset) === I64 ? offset : b.extu(offset));
+  }
+  // The selectors follow the opcode.
+  if (t.code64) return b.sts64(FOP, b.i64(opcode));
+  b.sts32(FOP, b.i32(opcode));
+  b.sts16(FCS, selector(t, CS));
+  if (!t.isRegister) b.sts16(FDS, selector(t, t.segment));
+}
+
+const selector = (t: X86Translator, segment: number): Value =>
+  t.b.lds16(SEG + SEG_SIZE * segment + SEG_SELECTOR);
+
 const x87 =
   (translate: Translate): Translate =>
   (t) => {
     if (!requireFpu(t)) return;
     requireNoError(t);
+    recordPlace(t);
     translate(t);
   };
 
