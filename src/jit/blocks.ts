@@ -133,8 +133,9 @@ export class BlockTable {
   /** The variant of a page-crossing block for the second page mapped now. */
   variant(block: Block, secondPage: number): Block {
     block.variants ??= [];
-    // Chains cannot know the second page: they go through the jump cache.
-    this.setCell(block.cell, FN_DISPATCH, 0);
+    // Chains cannot know the second page: they go through the jump cache. Were the cell itself in
+    // some jump cache, from when the block ended before the page did, that would go round for ever.
+    this.setCell(block.cell, block.length > 0 ? FN_LOOKUP : FN_DISPATCH, 0);
     let variant = block.variants.find((candidate) => candidate.secondPage === secondPage);
     if (!variant) {
       variant = this.newBlock(block.page, block.offset, block.flags);

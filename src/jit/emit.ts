@@ -35,6 +35,8 @@ export interface Surroundings {
   spill(): void;
   reload(): void;
   readonly tlb: number;
+  /** The block may run many times in a row. */
+  readonly inLoop: boolean;
   /** Global that points to the stack, or -1. */
   readonly stackPointer: number;
   /** Locals for the stack's page. */
@@ -288,11 +290,17 @@ export class BlockEmitter {
     return w[w[at + 2]! * STRIDE] === Op.const64 && this.isNear(w[at + 1]!, global, depth - 1);
   }
 
-  private accessContext(value: number, store: boolean): AccessContext {
+  /** Locals for an address and a TLB entry, made when first needed. */
+  addressLocals(): [address: number, entry: number] {
     if (this.address === NO_LOCAL) {
       this.address = this.code.local(I64);
       this.entry = this.code.local(I64);
     }
+    return [this.address, this.entry];
+  }
+
+  private accessContext(value: number, store: boolean): AccessContext {
+    this.addressLocals();
     const around = this.around;
     return {
       code: this.code,
@@ -302,6 +310,7 @@ export class BlockEmitter {
       slow: (name) => around.slow(name),
       fault: (depth) => around.fault(depth),
       page: this.pageFor(value, store),
+      inline: around.inLoop,
     };
   }
 
@@ -348,13 +357,14 @@ export class BlockEmitter {
       if (this.analysis.uses[i]! > 0) this.keep(i);
       else c.op(0x1a);
     }
+    // Before the check: what the helper did to registers until it faulted stays done.
+    if (helper.touchesGlobals) this.around.reload();
     if (helper.mayFault) {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
       c.if(false);
       this.around.fault(1);
       c.end();
     }
-    if (helper.touchesGlobals) this.around.reload();
   }
 }
 

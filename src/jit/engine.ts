@@ -4,9 +4,9 @@
  */
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_JUMP_BASE, CTL_PC, CTL_SLOW_ADDR,
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_PC, CTL_SLOW_ADDR,
   CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE, EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP, FAULT_EXCEPTION,
-  FAULT_RESTART,
+  FAULT_NONE, FAULT_RESTART,
 } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE, FetchFault } from '../isa/isa.ts';
 import type { CodeReader, EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
@@ -64,6 +64,8 @@ class PageReader implements CodeReader {
   offset = 0;
   pageEnd = 0;
   private nextHostPage = -1;
+  /** The page that could not be fetched is no memory at all. */
+  nowhere = false;
   private address = 0;
   private limit = 0;
   private low = 0;
@@ -80,6 +82,7 @@ class PageReader implements CodeReader {
   begin(host: number, low: number, high: number, offset: number): void {
     this.offset = offset;
     this.nextHostPage = -1;
+    this.nowhere = false;
     this.address = host;
     this.limit = (Math.floor(host / PAGE) + 1) * PAGE;
     this.pageEnd = offset + this.limit - host;
@@ -103,7 +106,10 @@ class PageReader implements CodeReader {
     this.low = sum | 0;
     if (sum > 0xffffffff) this.high = (this.high + 1) | 0;
     const host = this.engine.codeHost(this.low, this.high);
-    if (host < 0) throw FETCH_FAULT;
+    if (host < 0) {
+      this.nowhere = host !== -1;
+      throw FETCH_FAULT;
+    }
     this.nextHostPage = Math.floor(host / PAGE);
     this.address = host;
     this.limit = host + PAGE;
@@ -161,7 +167,7 @@ export class Engine implements EngineServices {
     this.reader = new PageReader(this.bytes, this);
     const isaRuntime = options.isa.instantiate?.(options.memory, VCPU_BASE, this.newModule()) ?? {};
     this.runtime = buildRuntime(
-      () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow() }, isaRuntime,
+      () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow(), guard: () => this.guard() }, isaRuntime,
     );
     this.queue = options.compile ? new RegionQueue(this, this.regionCompiler(), this.runtime.imports) : null;
     this.reserveCells();
@@ -282,12 +288,13 @@ export class Engine implements EngineServices {
   }
 
   private handleExit(end: number): void {
+    // A block that is run by the look-up itself ends with an exit of its own.
+    while (this.field(CTL_FAULT_IP) === 0 && this.field(CTL_EXIT_REASON) === EXIT_LOOKUP) {
+      if (!this.lookup()) return;
+    }
     if (this.field(CTL_FAULT_IP) !== 0) this.locateFault();
     const reason = this.field(CTL_EXIT_REASON);
     switch (reason) {
-      case EXIT_LOOKUP:
-        this.lookup();
-        break;
       case EXIT_BUDGET:
         // A block longer than what is left: go on one by one to the exact count.
         if (this.options.exactCount && this.granted > 0) {
@@ -297,10 +304,13 @@ export class Engine implements EngineServices {
       case EXIT_HOT:
         this.becameHot(this.blocks.all[this.field(CTL_EXIT_ARG)]!);
         break;
-      case EXIT_FAULT:
-        if (this.field(CTL_FAULT) === FAULT_RESTART) this.stepOne();
+      case EXIT_FAULT: {
+        const fault = this.field(CTL_FAULT);
+        this.setField(CTL_FAULT, FAULT_NONE);
+        if (fault === FAULT_RESTART) this.stepOne();
         else this.vcpu.deliverFault();
         break;
+      }
       default:
         this.vcpu.leave(reason, this.field(CTL_EXIT_ARG));
     }
@@ -386,38 +396,52 @@ export class Engine implements EngineServices {
     return host + (low & 0xfff);
   }
 
-  private lookup(): void {
+  /** Finds or makes the code at pc. @returns whether it has been run, too, so that there is another exit */
+  private lookup(): boolean {
     this.statistics.lookups++;
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     const host = this.codeHost(lin[0]!, lin[1]!);
-    if (host === -1) return this.vcpu.deliverFault();
-    if (host < 0) return this.vcpu.fetchFromNowhere(this.walked.page);
+    if (host < 0) {
+      this.codeMissing(host);
+      return false;
+    }
     const page = Math.floor(host / PAGE);
     const offset = host - page * PAGE;
     let block = this.blocks.get(page, offset, this.flags);
     if (block.ip === 0 || block.variants) {
       const made = this.translateBlock(block, host, lin[0]!, lin[1]!);
-      if (!made) return this.vcpu.deliverFault();
+      if (!made) {
+        this.fetchFailed();
+        return false;
+      }
       block = made;
     }
     // The jump cache goes by pc; with a code segment base the same pc can be other code.
     const pc = this.field(CTL_PC);
-    if (pc === lin[0] && this.field(CTL_PC + 4) === lin[1]) this.tlb.setJump(lin[0], lin[1], block.cell);
-    else this.enterOnce(block);
+    if (pc === lin[0] && this.field(CTL_PC + 4) === lin[1]) {
+      this.tlb.setJump(lin[0], lin[1], block.cell, block.secondPage >= 0);
+      return false;
+    }
+    this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
+    this.runtime.interpret(block.ip);
+    return true;
   }
 
-  /** Runs a block that the jump cache cannot hold. */
-  private enterOnce(block: Block): void {
-    this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
-    const end = this.instructions() + this.field(CTL_BUDGET);
-    if (block.ip !== 0) this.runtime.interpret(block.ip);
-    this.handleExit(end);
+  /** There is nothing to execute at pc. @param host what `translate` said */
+  private codeMissing(host: number): void {
+    if (host === -1) this.vcpu.deliverFault();
+    else this.vcpu.fetchFromNowhere(this.walked.page);
+  }
+
+  /** The first instruction runs into a page that cannot be fetched. */
+  private fetchFailed(): void {
+    this.codeMissing(this.reader.nowhere ? -2 : -1);
   }
 
   /** @returns the block (a variant when it crosses pages), or null with the fetch fault recorded */
   private translateBlock(block: Block, host: number, low: number, high: number): Block | null {
-    if (this.nextCode + 0x8000 > this.codeEnd || this.blocks.cellsLeft < 256) {
+    if (this.nextCode + 0x8000 > this.codeEnd || this.blocks.cellsLeft < 2 * MAX_REGION_CELLS) {
       this.flushCode();
       block = this.blocks.get(block.page, block.offset, block.flags);
     }
@@ -431,10 +455,8 @@ export class Engine implements EngineServices {
       throw error;
     }
     let target = block;
-    if (reader.secondPage >= 0) {
-      target = this.blocks.variant(block, reader.secondPage);
-      if (target.ip !== 0) return target;
-    }
+    if (reader.secondPage >= 0) target = this.blocks.variant(block, reader.secondPage);
+    if (target.ip !== 0) return target;
     target.length = reader.offset;
     target.insns = builder.insns;
     this.install(target);
@@ -480,14 +502,13 @@ export class Engine implements EngineServices {
     const { lin, reader, builder } = this;
     this.vcpu.codeAddress(lin);
     const host = this.codeHost(lin[0]!, lin[1]!);
-    if (host === -1) return this.vcpu.deliverFault();
-    if (host < 0) return this.vcpu.fetchFromNowhere(this.walked.page);
+    if (host < 0) return this.codeMissing(host);
     builder.reset(CTX_UNKNOWN);
     reader.begin(host, lin[0]!, lin[1]!, 0);
     try {
       this.options.isa.translate(builder, reader, this.flags, 1);
     } catch (error) {
-      if (error === FETCH_FAULT) return this.vcpu.deliverFault();
+      if (error === FETCH_FAULT) return this.fetchFailed();
       throw error;
     }
     this.stepIp = this.encoder.encode(builder, SCRATCH_CODE, 0, COLD, () => this.dispatchCell).ip;
@@ -506,8 +527,9 @@ export class Engine implements EngineServices {
   }
 
   private becameHot(block: Block): void {
-    if (block.ip === 0 || !this.queue) return;
-    this.words[(block.ip + 4) >> 2] = block.region ? COLD : this.hot * 2;
+    if (block.ip === 0 || !this.queue || this.blocks.cellsLeft < MAX_REGION_CELLS) return;
+    // Also when its region waits or serves: should that be dropped, the block runs here again.
+    this.words[(block.ip + 4) >> 2] = this.hot * 2;
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     this.queue.hot(block, lin[0]!, lin[1]!);
@@ -543,6 +565,13 @@ export class Engine implements EngineServices {
 
   get readerOffset(): number {
     return this.reader.offset;
+  }
+
+  /** Is the code page at CTL_SLOW_ADDR the one at CTL_HOST_ADDR? Enters it into the TLB. */
+  private guard(): number {
+    const host = this.codeHost(this.field(CTL_SLOW_ADDR), this.field(CTL_SLOW_ADDR + 4));
+    const expected = (this.field(CTL_HOST_ADDR) >>> 0) + this.field(CTL_HOST_ADDR + 4) * 0x100000000;
+    return host === expected ? 1 : 0;
   }
 
   // The slow path of memory accesses.

@@ -36,6 +36,10 @@ class Context {
   readonly privateEntries = new Journal();
   readonly globalEntries = new Journal();
   readonly jumpEntries = new Journal();
+  /** By page bits: code there runs into the next page, so that its entries depend on that, too. */
+  readonly crossing = new Uint8Array(1 << JUMP_PAGE_BITS);
+  /** A page that outlives address spaces is mapped here for the user. */
+  sharesGlobal = false;
   /** A private page with code has been entered since the private entries were last dropped. */
   privateCode = false;
   asid = -1;
@@ -103,6 +107,7 @@ export class Tlb {
       this.clearVictims(context);
     }
     context.privateCode = false;
+    context.sharesGlobal = false;
     this.clearJumps(context);
   }
 
@@ -163,7 +168,7 @@ export class Tlb {
   flushPage(low: number, high: number): void {
     for (const context of this.contexts) {
       const user = context.asid >= 0;
-      if (user && context.asid !== this.asid) continue;
+      if (user && context.asid !== this.asid && !context.sharesGlobal) continue;
       this.dropPage(context, low, high);
     }
   }
@@ -178,8 +183,15 @@ export class Tlb {
       if (this.entryHolds(victim, page, high)) w.fill(-1, victim, victim + 6);
     }
     const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
+    this.dropJumpGroup(context, group);
+    const before = (group - 1) & ((1 << JUMP_PAGE_BITS) - 1);
+    if (context.crossing[before]) this.dropJumpGroup(context, before);
+  }
+
+  private dropJumpGroup(context: Context, group: number): void {
     const jumps = context.jumps + ((group << JUMP_LOW_BITS) << 4);
     this.doubles.fill(0, jumps >> 3, (jumps + (16 << JUMP_LOW_BITS)) >> 3);
+    context.crossing[group] = 0;
   }
 
   private entryHolds(at: number, page: number, high: number): boolean {
@@ -254,6 +266,7 @@ export class Tlb {
     const difference = hostLow - (page >>> 0);
     w[at + (TLB_ADDEND >> 2)] = difference;
     w[at + (TLB_ADDEND >> 2) + 1] = Math.floor(host / 0x100000000) - high - (difference < 0 ? 1 : 0);
+    if (global && this.current.asid >= 0) this.current.sharesGlobal = true;
     if (!global || this.current.asid >= 0) {
       this.current.privateEntries.add(index);
       if (permissions & (1 << ACCESS_EXEC)) this.current.privateCode = true;
@@ -307,8 +320,8 @@ export class Tlb {
     }
   }
 
-  /** Enters a code address into the current jump cache. */
-  setJump(low: number, high: number, cell: number): void {
+  /** Enters a code address into the current jump cache. @param crosses its first instruction runs into the next page */
+  setJump(low: number, high: number, cell: number, crosses: boolean): void {
     const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
     const fold = (low ^ (low >>> JUMP_FOLD_LOW) ^ (low >>> JUMP_FOLD_HIGH)) & ((1 << JUMP_LOW_BITS) - 1);
     const index = (group << JUMP_LOW_BITS) | fold;
@@ -317,6 +330,7 @@ export class Tlb {
     this.words[at + 1] = high;
     this.words[at + 2] = cell;
     this.current.jumpEntries.add(index);
+    if (crosses) this.current.crossing[group] = 1;
   }
 
   clearAllJumps(): void {
