@@ -320,14 +320,16 @@ export class Arithmetic {
   private root(f: Body, m: Local, low: Local): [s: Local, rest: Local] {
     const toDouble = (v: Expr): Expr => v.apply(0xb9, F64);
     const truncate = (v: Expr): Expr => v.apply([0xfc, 6], I64);
-    const half = truncate(toDouble(m.shr(2n)).apply(0x9f, F64).mul(double(0x41f00000)));
-    const s = f.let(half.shl(1n).sub(8192n));
+    const y = f.let(toDouble(m.shr(2n)).apply(0x9f, F64));
+    const s = f.let(truncate(y.mul(double(0x41f00000))).shl(1n).sub(8192n));
+    // Goes on beside the multiplication.
+    const inverse = f.let(double(0x3ed00000).div(y));
     const [hi, lo] = multiply(f, s, s);
     const rHi = f.let(m.sub(hi).sub(low.ltu(lo).extu()));
     const rLo = f.let(low.sub(lo));
-    // (r / 2^16) * 2^14 / (s / 2) = r / 2s.
+    // (r / 2^16) * 2^-18 / y = r / 2s, since s = y * 2^33.
     const r16 = rHi.shl(48n).or(rLo.shr(16n));
-    const d = f.let(truncate(toDouble(r16).mul(double(0x40d00000)).div(toDouble(s.shr(1n)))));
+    const d = f.let(truncate(toDouble(r16).mul(inverse)));
     // Minus d * (2s + d), which is (s + d)^2 - s^2.
     const t0 = f.let(s.and(0xffffffffn).shl(1n).add(d).mul(d));
     const t1 = f.let(s.shr(32n).shl(1n).mul(d).add(t0.shr(32n)));
