@@ -54,6 +54,8 @@ export interface EngineOptions {
 /** Executions after which a block is compiled. */
 const HOT = 2500;
 const COLD = 0x7fffffff;
+/** Entry cells that a region may need: for each node, the targets of its exit. */
+const MAX_REGION_CELLS = 1024;
 /** Where single instructions are put to be run alone. */
 const SCRATCH_CODE = CODE;
 const SCRATCH_SIZE = 0x10000;
