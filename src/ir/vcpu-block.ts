@@ -14,7 +14,7 @@
  *     64  faultIp     i32  interpreter: address of the faulting operation
  *     72  base        i64  interpreter: base pc of the running block
  *     80  ctx         i32  instruction context, see Builder.ctx
- *     88  hostAddr    i64  slow path: host address of the page plus offset, when the TLB has been filled
+ *     88  hostAddr    i64  guard of a code page: where in this memory it must lie
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;

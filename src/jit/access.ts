@@ -73,6 +73,11 @@ export interface AccessContext {
   slow(name: string): number;
   /** Emits what happens when the access has faulted, inside `depth` conditionals (never falls through). */
   fault(depth: number): void;
+  /**
+   * Look the TLB up in place. Outside loops that is not worth its size: cold code runs out of
+   * caches long before it runs out of time, so the runtime module's function does it there.
+   */
+  readonly inline: boolean;
   /** Locals that remember the page this access went to last, when it is likely to stay there. */
   readonly page?: PageLocals | undefined;
 }
@@ -125,7 +130,7 @@ function emitFaultCheck(c: Code, ctx: AccessContext, depth: number): void {
  */
 function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, slow: () => void): void {
   const c = ctx.code;
-  const { page } = ctx;
+  const { page, inline } = ctx;
   const begin = (): void => {
     c.hint(true);
     c.op(IF);
@@ -144,6 +149,18 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     direct();
     c.op(ELSE);
   }
+  if (inline) emitInlineAccess(ctx, info, begin, direct);
+  slow();
+  // Inside the probe's conditional, the page's if there is one, and the check's own.
+  emitFaultCheck(c, ctx, 1 + (page ? 1 : 0) + (inline ? 1 : 0));
+  if (inline) c.op(END);
+  if (page) c.op(END);
+}
+
+/** The access by the TLB; what follows is the other arm of its conditional. */
+function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => void, direct: () => void): void {
+  const c = ctx.code;
+  const { page } = ctx;
   emitProbe(c, ctx, info.tag, info.bytes);
   begin();
   c.get(ctx.entry);
@@ -161,11 +178,25 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
   c.op(I64_ADD);
   direct();
   c.op(ELSE);
-  slow();
-  // Inside the probe's conditional, the page's if there is one, and the check's own.
-  emitFaultCheck(c, ctx, page ? 3 : 2);
-  c.op(END);
-  if (page) c.op(END);
+}
+
+/** Remembers the page of the address for an access of that kind when the TLB has it: once, before many. */
+export function emitRemember(ctx: AccessContext, tag: number, pages: readonly PageLocals[]): void {
+  const c = ctx.code;
+  emitProbe(c, ctx, tag, 1);
+  c.if();
+  for (const page of pages) {
+    c.get(ctx.entry);
+    c.memory(I64_LOAD, TLB_ADDEND);
+    c.set(page.addend);
+    c.get(ctx.address);
+    c.i64(-4096);
+    c.op(I64_AND);
+    c.set(page.tag);
+    c.i64(PAGE_LIMIT);
+    c.set(page.limit);
+  }
+  c.end();
 }
 
 /** Load from the address in `ctx.address`; leaves the value on the stack. */

@@ -59,7 +59,7 @@ export class BatchWriter {
 
   private writeNode(node: RegionNode): void {
     const { block } = node;
-    this.put(node.offset, node.ctx, node.idom!.order, node.forwardEdges, node.isLoopHeader ? 1 : 0);
+    this.put(node.offset, node.ctx, node.idom!.order, node.forwardEdges, (node.isLoopHeader ? 1 : 0) | (node.inLoop ? 2 : 0));
     this.put(node.loopInsns, node.faultBase, block.insns, block.count);
     this.putList(block.targets);
     this.putList(node.successors.map((successor) => (successor ? successor.order : -1)));
@@ -127,7 +127,7 @@ class BatchReader {
   private node(order: number, successors: number[][], dominators: number[]): RegionNode {
     const [offset, ctx] = [this.next(), this.next()];
     dominators.push(this.next());
-    const [forwardEdges, isLoopHeader, loopInsns] = [this.next(), this.next() === 1, this.next()];
+    const [forwardEdges, loop, loopInsns] = [this.next(), this.next(), this.next()];
     const [faultBase, insns, count] = [this.next(), this.next(), this.next()];
     const targets = this.list();
     successors.push(this.list());
@@ -135,7 +135,7 @@ class BatchReader {
     const words = this.words.subarray(this.at, this.at + count * STRIDE);
     this.at += count * STRIDE;
     return {
-      offset, ctx, order, forwardEdges, isLoopHeader, loopInsns, faultBase, cells, idom: null, children: [], successors: [],
+      offset, ctx, order, forwardEdges, isLoopHeader: (loop & 1) !== 0, inLoop: (loop & 2) !== 0, loopInsns, faultBase, cells, idom: null, children: [], successors: [],
       block: { words, count, insns, usesContext: false, targets },
     };
   }

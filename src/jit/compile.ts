@@ -24,19 +24,19 @@ import {
   CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
-import { BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
+import { emitRemember, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, VCPU_BASE,
+  CELL_ARGUMENT, CELL_FUNCTION, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_WRITE, VCPU_BASE,
 } from './layout.ts';
 import { readBatch } from './batch.ts';
 import type { PageGuard, RegionToCompile } from './batch.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
-  BLOCK, BR, Code, ELSE, I32_LOAD, I32_LT_S, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
+  BLOCK, BR, CALL, Code, ELSE, I32_LOAD, I32_LT_S, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
   I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
@@ -75,6 +75,7 @@ export class RegionCompiler implements Surroundings {
   private conditionals = 0;
   tlb = 0;
   readonly stackPointer: number;
+  inLoop = false;
   /** Of reads and of writes; made when first needed. */
   private stackPages: (PageLocals | null)[] = [null, null];
 
@@ -91,6 +92,7 @@ export class RegionCompiler implements Surroundings {
   /** Imports come before a module's functions: declares all that a region may need. */
   static declareImports(module: ModuleWriter, helpers: readonly HelperSignature[]): void {
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) module.import(entry.name, entry.params, entry.result);
+    module.import('guard', [I64, I64], I32);
     for (const helper of helpers) module.import(`h${helper.index}`, helper.params, helper.result);
   }
 
@@ -111,6 +113,24 @@ export class RegionCompiler implements Surroundings {
   private newPage(): PageLocals {
     const c = this.code;
     return { tag: c.local(I64), addend: c.local(I64), limit: c.local(I64) };
+  }
+
+  /** Finds the stack's page at the entry: accesses outside loops do not look for it themselves. */
+  private rememberStack(): void {
+    const pointer = this.stackPointer;
+    if (pointer < 0 || !this.used[pointer]) return;
+    const c = this.code;
+    const [address, entry] = this.emitter.addressLocals();
+    // What is pushed next lies in the page that matters.
+    c.get(this.globalLocals[pointer]!);
+    c.i64(-8);
+    c.op(I64_ADD);
+    c.set(address);
+    const fault = (): never => {
+      throw new Error('a look-up cannot fault');
+    };
+    const context = { code: c, address, entry, tlb: this.tlb, slow: () => 0, fault, inline: true };
+    emitRemember(context, TLB_WRITE, this.stackPages as PageLocals[]);
   }
 
   globalLocal(global: number): number {
@@ -212,6 +232,7 @@ export class RegionCompiler implements Surroundings {
     this.labels = [];
     this.conditionals = 0;
     this.stackPages = [this.newPage(), this.newPage()];
+    this.rememberStack();
     c.block(BLOCK);
     c.block(BLOCK);
     this.emitTree(region.nodes[0]!);
@@ -278,9 +299,15 @@ export class RegionCompiler implements Surroundings {
     c.op(0x71);
     c.op(0x45);
     c.if(false);
+    c.get(page);
+    c.address(guard.host);
+    c.call(CALL, this.module.import('guard', [I64, I64], I32));
+    c.op(0x45);
+    c.if(false);
     c.i32(this.region.fallbackCell);
     c.set(this.exitCell);
     this.tailCallCell();
+    c.end();
     c.end();
   }
 
@@ -322,6 +349,7 @@ export class RegionCompiler implements Surroundings {
     this.node = node;
     this.emitBudget(node);
     this.insnNumber = -1;
+    this.inLoop = node.inLoop;
     this.emitter.emitBody(node.block.words, node.block.count, this);
     this.emitExit(node);
   }

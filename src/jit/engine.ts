@@ -52,7 +52,7 @@ export interface EngineOptions {
 }
 
 /** Executions after which a block is compiled. */
-const HOT = 2500;
+const HOT = 800;
 const COLD = 0x7fffffff;
 /** Entry cells that a region may need: for each node, the targets of its exit. */
 const MAX_REGION_CELLS = 1024;
@@ -318,20 +318,19 @@ export class Engine implements EngineServices {
     }
   }
 
-  /** Sets pc and context to those of the instruction at which code left by the side. */
+  /**
+   * Sets pc and context to those of the instruction at which code left by the side, and takes back
+   * the count of it and those after it: a block is counted whole when it begins.
+   */
   private locateFault(): void {
     const ip = this.field(CTL_FAULT_IP);
     this.setField(CTL_FAULT_IP, 0);
-    let offset = 0;
-    let ctx = CTX_UNKNOWN;
-    if (ip < 0) [offset, ctx] = this.queue!.faultPlace(ip);
-    else {
-      const at = this.instructionEntry(ip);
-      offset = this.words[at + 1]!;
-      ctx = this.words[at + 2]!;
-    }
+    const [offset, ctx, left] = ip < 0 ? this.queue!.faultPlace(ip) : this.interpreterPlace(ip);
     if (ctx !== CTX_UNKNOWN) this.setField(CTL_CTX, ctx);
     this.setPc(offset);
+    if (!this.options.exactCount) return;
+    if (this.granted > 0) this.setField(CTL_BUDGET, this.field(CTL_BUDGET) + left);
+    else this.executed -= left;
   }
 
   /** pc = base + offset. */
@@ -343,13 +342,15 @@ export class Engine implements EngineServices {
     this.setField(CTL_PC + 4, this.words[base + 1]! + carry);
   }
 
-  /** Word index of the instruction-table entry for an interpreter operation. */
-  private instructionEntry(ip: number): number {
+  /** [pc offset, context, instructions of the block from there on] of an interpreter operation. */
+  private interpreterPlace(ip: number): readonly [number, number, number] {
     const header = this.headerOf(ip);
-    let at = this.words[(header + 8) >> 2]! >> 2;
+    const first = this.words[(header + 8) >> 2]! >> 2;
     const distance = ip - header;
+    let at = first;
     while (this.words[at + 4]! >>> 0 <= distance) at += 4;
-    return at;
+    const insns = this.words[header >> 2]! >>> 16;
+    return [this.words[at + 1]!, this.words[at + 2]!, insns - (at - first) / 4];
   }
 
   /** Address of the header of the block that an operation belongs to. */

@@ -303,7 +303,7 @@ export class InterpreterWriter {
     c.set(this.tlb);
     const ctx = {
       code: c, address: this.address, entry: this.entry, tlb: this.tlb, slow: this.slow,
-      fault: () => this.writeFault(),
+      fault: () => this.writeFault(), inline: true,
     };
     if (access.store) emitStore(ctx, access, () => this.operand(AT_D, access.type));
     else {

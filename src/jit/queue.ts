@@ -62,8 +62,8 @@ export class RegionQueue {
   private generation = 0;
   private waited = 0;
   private nextSlot = FN_FIRST_FREE;
-  /** [pc offset, context] of each instruction in a region that may leave by the side. */
-  private faults = new Int32Array(1 << 16);
+  /** [pc offset, context, instructions of its block from it on] of each instruction in a region. */
+  private faults = new Int32Array(3 << 15);
   private faultCount = 0;
 
   constructor(host: RegionHost, compiler: BatchCompiler, imports: Record<string, WebAssembly.ImportValue>) {
@@ -100,10 +100,11 @@ export class RegionQueue {
     const { block } = node;
     node.cells = block.targets.map((target, slot) => (node.successors[slot] ? 0 : source.targetCell(target)));
     node.faultBase = this.faultCount;
+    let left = block.insns;
     for (let at = 0; at < block.count * STRIDE; at += STRIDE) {
       if (block.words[at] !== Op.insn) continue;
       const ctx = block.words[at + 2]!;
-      this.addFault(block.words[at + 1]!, ctx === CTX_UNKNOWN ? node.ctx : ctx);
+      this.addFault(block.words[at + 1]!, ctx === CTX_UNKNOWN ? node.ctx : ctx, left--);
     }
   }
 
@@ -134,8 +135,8 @@ export class RegionQueue {
     }
   }
 
-  private addFault(offset: number, ctx: number): void {
-    const at = this.faultCount * 2;
+  private addFault(offset: number, ctx: number, left: number): void {
+    const at = this.faultCount * 3;
     if (at === this.faults.length) {
       const larger = new Int32Array(this.faults.length * 2);
       larger.set(this.faults);
@@ -143,13 +144,14 @@ export class RegionQueue {
     }
     this.faults[at] = offset;
     this.faults[at + 1] = ctx;
+    this.faults[at + 2] = left;
     this.faultCount++;
   }
 
-  /** [pc offset, context] of a fault number. */
-  faultPlace(id: number): [number, number] {
-    const at = (-1 - id) * 2;
-    return [this.faults[at]!, this.faults[at + 1]!];
+  /** [pc offset, context, instructions of its block from it on] of a fault number. */
+  faultPlace(id: number): readonly [number, number, number] {
+    const at = (-1 - id) * 3;
+    return [this.faults[at]!, this.faults[at + 1]!, this.faults[at + 2]!];
   }
 
   /** All translated code has been dropped. */

@@ -32,6 +32,8 @@ export interface RegionNode {
   children: RegionNode[];
   forwardEdges: number;
   isLoopHeader: boolean;
+  /** It lies in some loop. */
+  inLoop: boolean;
   /** Instructions in the loop it heads. */
   loopInsns: number;
   /** Fault number of its first instruction; the others follow. */
@@ -109,7 +111,7 @@ class RegionBuilder {
     this.insns += block.insns;
     const node: RegionNode = {
       offset, ctx: known, block, successors: [], order: -1, idom: null, children: [],
-      forwardEdges: 0, isLoopHeader: false, loopInsns: 0, faultBase: 0, cells: [],
+      forwardEdges: 0, isLoopHeader: false, inLoop: false, loopInsns: 0, faultBase: 0, cells: [],
     };
     this.nodes.set(key, node);
     queue.push(node);
@@ -214,7 +216,9 @@ function markLoops(nodes: RegionNode[]): void {
       if (successor.order <= node.order) {
         successor.isLoopHeader = true;
         for (let i = successor.order; i <= node.order; i++) {
-          if (dominates(successor, nodes[i]!)) successor.loopInsns += nodes[i]!.block.insns;
+          if (!dominates(successor, nodes[i]!)) continue;
+          nodes[i]!.inLoop = true;
+          successor.loopInsns += nodes[i]!.block.insns;
         }
       } else successor.forwardEdges++;
     }

@@ -7,7 +7,7 @@ import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper, IrSwitch } from '../ir/helpers.ts';
 import {
-  CTL_EXIT_REASON, CTL_FAULT, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
+  CTL_EXIT_REASON, CTL_FAULT, CTL_HOST_ADDR, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
   EXIT_LOOKUP,
 } from '../ir/vcpu-block.ts';
 import { SLOW_IMPORTS } from './access.ts';
@@ -26,6 +26,8 @@ import {
 export interface RuntimeImports {
   /** Does the access described in the state block; the fault field tells how it went. */
   slow(): void;
+  /** @returns 1 when the code page at CTL_SLOW_ADDR is the one at CTL_HOST_ADDR in this memory */
+  guard(): number;
 }
 
 export interface Runtime {
@@ -47,11 +49,21 @@ function storeField(c: Code, field: number, value: () => void, opcode: number | 
  * The slow path of one memory operation: looks through the TLB's victims, then hands address,
  * description and value to the host through the state block.
  */
-function slowPath(module: ModuleWriter, entry: (typeof SLOW_IMPORTS)[number], host: number): number {
-  const { info, params, result } = entry;
+function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], host: number): number {
+  const { info, params, result } = path;
   const c = new Code();
   c.begin(params);
-  searchVictims(c, info);
+  storeField(c, CTL_FAULT, () => c.i32(0));
+  const page = c.local(I64);
+  const entry = c.local(I64);
+  c.get(0);
+  c.i64(info.bytes - 1);
+  c.op(I64_ADD);
+  c.i64(-PAGE_SIZE);
+  c.op(I64_AND);
+  c.set(page);
+  searchTlb(c, info, page, entry);
+  searchVictims(c, info, page, entry);
   storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
   storeField(c, CTL_SLOW_SIZE, () => c.i32(info.kind));
   if (info.store) storeField(c, CTL_SLOW_VALUE, () => c.get(1), STORE_OP[info.type]!);
@@ -60,18 +72,32 @@ function slowPath(module: ModuleWriter, entry: (typeof SLOW_IMPORTS)[number], ho
   return module.function(params, result, c);
 }
 
-/** Does the access and returns when a victim entry holds the page. */
-function searchVictims(c: Code, info: AccessInfo): void {
-  const page = c.local(I64);
-  const entry = c.local(I64);
-  const end = c.local(I64);
-  storeField(c, CTL_FAULT, () => c.i32(0));
+/** The access itself by the TLB entry in a local. */
+function accessBy(c: Code, info: AccessInfo, entry: number): void {
   c.get(0);
-  c.i64(info.bytes - 1);
+  c.get(entry);
+  c.memory(I64_LOAD, TLB_ADDEND);
   c.op(I64_ADD);
-  c.i64(-4096);
-  c.op(I64_AND);
-  c.set(page);
+  if (info.store) c.get(1);
+  c.memory(info.wasm, 0);
+  c.op(RETURN);
+}
+
+/** Does the access and returns when the TLB has the page; `page` is that of the last byte. */
+function searchTlb(c: Code, info: AccessInfo, page: number, entry: number): void {
+  pushEntry(c, 0);
+  c.tee(entry);
+  c.memory(I64_LOAD, info.tag);
+  c.get(page);
+  c.op(I64_EQ);
+  c.if(true);
+  accessBy(c, info, entry);
+  c.end();
+}
+
+/** The same for the entries that were pushed out of the TLB. */
+function searchVictims(c: Code, info: AccessInfo, page: number, entry: number): void {
+  const end = c.local(I64);
   c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
   c.i64(VICTIM);
   c.op(I64_ADD);
@@ -86,19 +112,13 @@ function searchVictims(c: Code, info: AccessInfo): void {
   c.op(I64_EQ);
   // The first byte must lie in the page, too: an access that crosses pages is the host's.
   c.get(0);
-  c.i64(-4096);
+  c.i64(-PAGE_SIZE);
   c.op(I64_AND);
   c.get(page);
   c.op(I64_EQ);
   c.op(I32_AND);
   c.if(false);
-  c.get(0);
-  c.get(entry);
-  c.memory(I64_LOAD, TLB_ADDEND);
-  c.op(I64_ADD);
-  if (info.store) c.get(1);
-  c.memory(info.wasm, 0);
-  c.op(RETURN);
+  accessBy(c, info, entry);
   c.end();
   c.get(entry);
   c.i64(32);
@@ -108,6 +128,16 @@ function searchVictims(c: Code, info: AccessInfo): void {
   c.op(I64_NE);
   c.br(BR_IF, 0);
   c.end();
+}
+
+/** guard(page, host): is the code page mapped there? Asks the host, which also fills the TLB. */
+function writeGuard(module: ModuleWriter, host: number): number {
+  const c = new Code();
+  c.begin([I64, I64]);
+  storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
+  storeField(c, CTL_HOST_ADDR, () => c.get(1), I64_STORE);
+  c.call(CALL, host);
+  return module.function([I64, I64], I32, c);
 }
 
 const PAGE_SIZE = 4096;
@@ -233,7 +263,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   };
   return {
     globalLocal: (global) => global + 1,
-    basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never,
+    basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never, inLoop: false,
     tlb: 0, stackPointer: -1, stackPage: never,
   };
 }
@@ -277,8 +307,9 @@ export function buildRuntime(
   isaExports: Record<string, WebAssembly.ImportValue>,
 ): Runtime {
   const module = newModule();
-  const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow };
+  const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow, askGuard: host.guard };
   const hostSlow = module.import('slow', [], NONE);
+  const hostGuard = module.import('askGuard', [], I32);
   for (const helper of helpers) {
     if (helper.body.kind === 'ir') continue;
     imports[`h${helper.index}`] = helper.body.kind === 'host' ? helper.body.call : isaExports[helper.body.export]!;
@@ -294,6 +325,7 @@ export function buildRuntime(
     slowIndex.set(name, index);
     module.export(name, index);
   }
+  module.export('guard', writeGuard(module, hostGuard));
   const helperIndex = new Map<Helper, number>();
   for (const helper of helpers) {
     if (helper.body.kind === 'ir') {

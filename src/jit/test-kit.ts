@@ -1,7 +1,7 @@
 /**
  * A guest made for tests of the engine: an instruction is two bytes, the number of a function
- * that builds its IR; registers of every type; paging by a table in the test; one flat RAM,
- * a ROM and a few device registers.
+ * that builds its IR (or a byte from SHORT up); registers of every type; paging by a table in
+ * the test; one flat RAM, a ROM and a few device registers.
  */
 import { F64, I32, I64, V128 } from '../ir/ops.ts';
 import type { Builder, Global } from '../ir/builder.ts';
@@ -45,6 +45,9 @@ export const GLOBALS: readonly Global[] = globals;
 export const SCRATCH = 512;
 export const SCRATCH_END = 4096;
 
+/** First byte of instructions that are one byte long. */
+const SHORT = 0xf0;
+
 /** Builds one instruction. @param next offset of the instruction after it  @param at its own */
 export type Insn = (b: Builder, next: number, at: number) => void;
 
@@ -61,6 +64,7 @@ export class TestIsa implements Isa {
   readonly helpers: readonly Helper[];
   readonly stackPointer: Global;
   readonly insns: Insn[] = [(b, _next, at) => b.leave(UNKNOWN_INSN, 0, at)];
+  private readonly shorts: Insn[] = [];
   private readonly numbers = new Map<Insn, number>();
 
   constructor(helpers: readonly Helper[] = []) {
@@ -72,19 +76,26 @@ export class TestIsa implements Isa {
   number(insn: Insn): number {
     let number = this.numbers.get(insn);
     if (number === undefined) {
+      while ((this.insns.length & 255) >= SHORT) this.insns.push(this.insns[0]!);
       number = this.insns.push(insn) - 1;
       this.numbers.set(insn, number);
     }
     return number;
   }
 
+  /** The byte of a new instruction of one byte. */
+  short(insn: Insn): number {
+    return SHORT + this.shorts.push(insn) - 1;
+  }
+
   translate(b: Builder, code: CodeReader, _flags: number, maxInsns: number): void {
     while (!b.ended) {
       const at = code.offset;
       if (b.insns > 0 && (b.insns >= maxInsns || at + 2 > code.pageEnd)) return b.goto(at);
-      const number = code.u8() | (code.u8() << 8);
+      const first = code.u8();
+      const number = first < SHORT ? first | (code.u8() << 8) : first - SHORT;
       b.insn(at);
-      (this.insns[number] ?? this.insns[0]!)(b, at + 2, at);
+      ((first < SHORT ? this.insns : this.shorts)[number] ?? this.insns[0]!)(b, code.offset, at);
     }
   }
 }
