@@ -156,6 +156,9 @@ export class Guest {
     view.setInt32(VCPU_BASE + FCW, image.getUint16(0, true), true);
     view.setInt32(VCPU_BASE + FSW, status & ~0x3800, true);
     view.setInt32(VCPU_BASE + FTOP, top, true);
+    view.setInt32(VCPU_BASE + FOP, image.getUint16(6, true), true);
+    view.setBigUint64(VCPU_BASE + FIP, image.getBigUint64(8, true), true);
+    view.setBigUint64(VCPU_BASE + FDP, image.getBigUint64(16, true), true);
     for (let i = 0; i < 8; i++) {
       bytes[VCPU_BASE + FTAG + i] = (fx[4]! >> i) & 1 ? 0 : 1;
       const at = VCPU_BASE + FPREG + 16 * ((top + i) & 7);

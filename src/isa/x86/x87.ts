@@ -404,8 +404,8 @@ const MOVE_ROWS: readonly Row[] = [
   row('DD /0 reg', 'FFREE', '', free(false), FPU),
   row('DF /0 reg', 'FFREEP', '', free(true), FPU),
   row('D9 =D0', 'FNOP', '', x87(() => undefined), FPU),
-  // The 8087's and 80287's FENI, FDISI and FSETPM do nothing any more.
-  ...['E0', 'E1', 'E4'].map((modrm) => row(`DB =${modrm}`, 'FNOP', '', x87(() => undefined), FPU)),
+  // The 8087's and 80287's FENI, FDISI and FSETPM do nothing any more, and do not wait.
+  ...['E0', 'E1', 'E4'].map((modrm) => row(`DB =${modrm}`, 'FNOP', '', (t) => void requireFpu(t), FPU)),
 ];
 
 // --- Functions of st(0), and of st(0) and st(1). ---
