@@ -6,6 +6,8 @@
  * Routines that may be stopped by an unmasked exception return 1 when they were, else 0.
  *
  * Order of exceptions: SDM vol. 1, 8.5 and 4.9.2; results for NaNs: table 4-7.
+ * Where the manuals leave a choice (condition codes and pops when an unmasked exception stops a
+ * comparison, a denormal loaded with its exception unmasked), it is as AMD processors have it.
  */
 import { I32, I64, NONE } from '../../../ir/ops.ts';
 import { Body, Program, i32, i64 } from '../../../wasm/structured.ts';
