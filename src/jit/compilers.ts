@@ -7,9 +7,10 @@ import type { CompilerOptions } from './compile.ts';
 import type { FromCompiler, ToCompiler } from './compile-thread.ts';
 import type { BatchCompiler } from './queue.ts';
 
-type Options = Omit<CompilerOptions, 'helpers'> & { readonly helpers: readonly Helper[] };
+/** What a compiler must know of the machine. */
+export type CompilerSettings = Omit<CompilerOptions, 'helpers'> & { readonly helpers: readonly Helper[] };
 
-export function compilerHere(options: Options): BatchCompiler {
+export function compilerHere(options: CompilerSettings): BatchCompiler {
   return {
     background: false,
     compile: (words, done) => done(compileBatch(words, options)),
@@ -20,7 +21,7 @@ export function compilerHere(options: Options): BatchCompiler {
  * A compiler in a thread of its own. Until that has started, and if it cannot, batches are
  * compiled here. Its modules arrive when the event loop has its turn.
  */
-export function compilerBeside(options: Options): BatchCompiler {
+export function compilerBeside(options: CompilerSettings): BatchCompiler {
   const here = compilerHere(options);
   const thread = startThread<ToCompiler, FromCompiler>(new URL('./compile-thread.ts', import.meta.url));
   const waiting = new Map<number, (module: WebAssembly.Module) => void>();

@@ -17,6 +17,7 @@ import { Encoder, writeSharedConstants } from './encode.ts';
 import { JUMP_TARGETS, NO_TARGET } from './interpreter.ts';
 import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, NULL_CELL, VCPU_BASE } from './layout.ts';
 import { compilerBeside, compilerHere } from './compilers.ts';
+import type { CompilerSettings } from './compilers.ts';
 import { RegionQueue } from './queue.ts';
 import type { BatchCompiler } from './queue.ts';
 import { buildRuntime } from './runtime.ts';
@@ -42,6 +43,8 @@ export interface EngineOptions {
   readonly compile: boolean;
   /** Compile in a thread of its own, if the host has threads. */
   readonly compileBeside?: boolean;
+  /** What compiles, instead of either. */
+  readonly compiler?: (options: CompilerSettings) => BatchCompiler;
   /** Instructions are counted exactly (-icount). */
   readonly exactCount: boolean;
   /** Executions after which a block is compiled; its batch, when it still waits, after twice as many more. */
@@ -180,12 +183,13 @@ export class Engine implements EngineServices {
   }
 
   private regionCompiler(): BatchCompiler {
-    const { isa, exactCount, compileBeside } = this.options;
+    const { isa, exactCount, compileBeside, compiler } = this.options;
     const { globals, helpers } = isa;
     const memoryPages = this.words.byteLength / 65536;
     const shared = this.words.buffer instanceof SharedArrayBuffer;
     const options = { globals, helpers, exactCount, stackPointer: isa.stackPointer?.index ?? -1, memoryPages, shared };
-    return compileBeside ? compilerBeside(options) : compilerHere(options);
+    const make = compiler ?? (compileBeside ? compilerBeside : compilerHere);
+    return make(options);
   }
 
   private reserveCells(): void {
@@ -270,7 +274,7 @@ export class Engine implements EngineServices {
       let shadow = false;
       if (vcpu.interruptShadow) {
         shadow = true;
-        if (vcpu.interruptWaiting) {
+        if (vcpu.interruptWaiting && this.instructions() < end) {
           this.stepOne();
           vcpu.clearShadow();
           continue;
@@ -320,7 +324,8 @@ export class Engine implements EngineServices {
 
   /**
    * Sets pc and context to those of the instruction at which code left by the side, and takes back
-   * the count of it and those after it: a block is counted whole when it begins.
+   * the count of those after it: a block is counted whole when it begins. An instruction that faults
+   * counts, or a guest whose handler faults for ever would never end its slice.
    */
   private locateFault(): void {
     const ip = this.field(CTL_FAULT_IP);
@@ -329,8 +334,10 @@ export class Engine implements EngineServices {
     if (ctx !== CTX_UNKNOWN) this.setField(CTL_CTX, ctx);
     this.setPc(offset);
     if (!this.options.exactCount) return;
-    if (this.granted > 0) this.setField(CTL_BUDGET, this.field(CTL_BUDGET) + left);
-    else this.executed -= left;
+    const again = this.field(CTL_EXIT_REASON) === EXIT_FAULT && this.field(CTL_FAULT) === FAULT_RESTART;
+    const untouched = again ? left : left - 1;
+    if (this.granted > 0) this.setField(CTL_BUDGET, this.field(CTL_BUDGET) + untouched);
+    else this.executed -= untouched;
   }
 
   /** pc = base + offset. */
@@ -431,8 +438,9 @@ export class Engine implements EngineServices {
     return true;
   }
 
-  /** There is nothing to execute at pc. @param host what `translate` said */
+  /** There is nothing to execute at pc, which counts as an instruction, see `locateFault`. @param host what `translate` said */
   private codeMissing(host: number): void {
+    this.executed++;
     if (host === -1) this.vcpu.deliverFault();
     else this.vcpu.fetchFromNowhere(this.walked.page);
   }
