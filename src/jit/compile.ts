@@ -76,8 +76,8 @@ export class RegionCompiler implements Surroundings {
   tlb = 0;
   readonly stackPointer: number;
   inLoop = false;
-  /** Of reads and of writes; made when first needed. */
-  private stackPages: (PageLocals | null)[] = [null, null];
+  /** By global and kind of access; made when first needed. */
+  private readonly pages = new Map<number, PageLocals>();
 
   constructor(options: CompilerOptions, module: ModuleWriter) {
     this.options = options;
@@ -105,11 +105,14 @@ export class RegionCompiler implements Surroundings {
     return this.module.import(`h${helper.index}`, helper.params, helper.result);
   }
 
-  stackPage(store: boolean): PageLocals {
-    return this.stackPages[store ? 1 : 0]!;
+  page(global: number, store: boolean): PageLocals {
+    const key = global * 2 + (store ? 1 : 0);
+    let page = this.pages.get(key);
+    if (!page) this.pages.set(key, (page = this.newPage()));
+    return page;
   }
 
-  /** Locals that remember the stack's page. */
+  /** Locals that remember a page. */
   private newPage(): PageLocals {
     const c = this.code;
     return { tag: c.local(I64), addend: c.local(I64), limit: c.local(I64) };
@@ -130,7 +133,7 @@ export class RegionCompiler implements Surroundings {
       throw new Error('a look-up cannot fault');
     };
     const context = { code: c, address, entry, tlb: this.tlb, slow: () => 0, fault, inline: true };
-    emitRemember(context, TLB_WRITE, this.stackPages as PageLocals[]);
+    emitRemember(context, TLB_WRITE, [this.page(pointer, false), this.page(pointer, true)]);
   }
 
   globalLocal(global: number): number {
@@ -231,7 +234,7 @@ export class RegionCompiler implements Surroundings {
     this.reload();
     this.labels = [];
     this.conditionals = 0;
-    this.stackPages = [this.newPage(), this.newPage()];
+    this.pages.clear();
     this.rememberStack();
     c.block(BLOCK);
     c.block(BLOCK);

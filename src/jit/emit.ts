@@ -39,8 +39,8 @@ export interface Surroundings {
   readonly inLoop: boolean;
   /** Global that points to the stack, or -1. */
   readonly stackPointer: number;
-  /** Locals for the stack's page. */
-  stackPage(store: boolean): PageLocals;
+  /** Locals for the page that accesses by a global remember. */
+  page(global: number, store: boolean): PageLocals;
 }
 
 /** Pools of locals that blocks of one function share. */
@@ -273,21 +273,25 @@ export class BlockEmitter {
     }
   }
 
-  /** The stack is where accesses stay on one page: they remember it. */
+  /**
+   * Accesses by one register stay on a page for long: on the stack, in a structure, along a string.
+   * They remember it; outside loops only those of the stack happen often enough.
+   */
   private pageFor(address: number, store: boolean): PageLocals | undefined {
-    const pointer = this.around.stackPointer;
-    if (pointer < 0 || !this.isNear(address, pointer, 3)) return undefined;
-    return this.around.stackPage(store);
+    const { stackPointer, inLoop } = this.around;
+    if (stackPointer < 0) return undefined;
+    const base = this.baseOf(address, 3);
+    return base === stackPointer || (base >= 0 && inLoop) ? this.around.page(base, store) : undefined;
   }
 
-  /** Is the value the global plus or minus constants? */
-  private isNear(value: number, global: number, depth: number): boolean {
+  /** The global that the value is, plus or minus constants; -1 when it is none. */
+  private baseOf(value: number, depth: number): number {
     const w = this.words;
     const at = value * STRIDE;
     const op = w[at]!;
-    if (op === Op.getg64) return w[at + 1] === global;
-    if (depth === 0 || (op !== Op.add64 && op !== Op.sub64)) return false;
-    return w[w[at + 2]! * STRIDE] === Op.const64 && this.isNear(w[at + 1]!, global, depth - 1);
+    if (op === Op.getg64) return w[at + 1]!;
+    if (depth === 0 || (op !== Op.add64 && op !== Op.sub64)) return -1;
+    return w[w[at + 2]! * STRIDE] === Op.const64 ? this.baseOf(w[at + 1]!, depth - 1) : -1;
   }
 
   /** Locals for an address and a TLB entry, made when first needed. */

@@ -264,7 +264,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   return {
     globalLocal: (global) => global + 1,
     basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never, inLoop: false,
-    tlb: 0, stackPointer: -1, stackPage: never,
+    tlb: 0, stackPointer: -1, page: never,
   };
 }
 
