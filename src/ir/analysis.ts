@@ -19,6 +19,9 @@ for (const op of OPS) {
 export const IS_SET: Readonly<Uint8Array> = isSet;
 export const IS_GET: Readonly<Uint8Array> = isGet;
 
+/** Values that are computed within each other's uses, at most: the emitter recurses. */
+const MAX_NESTING = 100;
+
 /** Operand values of calls stand in words 2 to 5. */
 export const CALL_OPERANDS = 4;
 
@@ -35,6 +38,8 @@ export class BlockAnalysis {
   /** Record at which the value is computed: its own, or its only user's when it is inlined there. */
   position = new Int32Array(256);
   dead = new Uint8Array(256);
+  /** How many values are computed around the last use that was found. */
+  private nesting = new Uint8Array(256);
   private readonly liveGlobals: Uint8Array;
 
   constructor(globals: number) {
@@ -48,6 +53,7 @@ export class BlockAnalysis {
       this.last = new Int32Array(size);
       this.position = new Int32Array(size);
       this.dead = new Uint8Array(size);
+      this.nesting = new Uint8Array(size);
     } else {
       this.uses.fill(0, 0, count);
       this.last.fill(-1, 0, count);
@@ -56,7 +62,8 @@ export class BlockAnalysis {
     this.liveGlobals.fill(1);
   }
 
-  private use(value: number, at: number): void {
+  private use(value: number, at: number, nesting: number): void {
+    this.nesting[value] = nesting;
     this.uses[value] = this.uses[value]! + 1;
     if (at > this.last[value]!) this.last[value] = at;
   }
@@ -67,7 +74,7 @@ export class BlockAnalysis {
    */
   run(words: Int32Array, count: number, helpers: readonly HelperSignature[], inline: boolean): void {
     this.reset(count);
-    const { uses, last, position, dead, liveGlobals } = this;
+    const { uses, last, position, dead, nesting, liveGlobals } = this;
     for (let i = count - 1; i >= 0; i--) {
       const at = i * STRIDE;
       const op = words[at]!;
@@ -92,20 +99,22 @@ export class BlockAnalysis {
         dead[i] = 1;
         continue;
       }
-      const pos = inline && kind === PURE && uses[i] === 1 ? last[i]! : i;
+      const nested = inline && kind === PURE && uses[i] === 1 && nesting[i]! < MAX_NESTING;
+      const pos = nested ? last[i]! : i;
+      const depth = nested ? nesting[i]! + 1 : 0;
       position[i] = pos;
       if (kind === CALL) {
         const helper = helpers[words[at + 1]!]!;
         if (helper.touchesGlobals || helper.mayFault) liveGlobals.fill(1);
         for (let k = 2; k < 2 + CALL_OPERANDS; k++) {
-          if (words[at + k]! >= 0) this.use(words[at + k]!, pos);
+          if (words[at + k]! >= 0) this.use(words[at + k]!, pos, depth);
         }
         continue;
       }
       const operands = OP_OPERANDS[op]!;
-      if (operands > 0) this.use(words[at + 1]!, pos);
-      if (operands > 1) this.use(words[at + 2]!, pos);
-      if (operands > 2) this.use(words[at + 3]!, pos);
+      if (operands > 0) this.use(words[at + 1]!, pos, depth);
+      if (operands > 1) this.use(words[at + 2]!, pos, depth);
+      if (operands > 2) this.use(words[at + 3]!, pos, depth);
     }
   }
 }

@@ -104,6 +104,11 @@ export class Encoder {
     return records * (UNIT * 3 + 16) + 256;
   }
 
+  /** Are there temporaries enough for a block of so many records, whatever they are? */
+  static fits(records: number): boolean {
+    return records * 16 <= VCPU_BLOCK_SIZE - TEMPS;
+  }
+
   /**
    * @param address where to put it (16-byte aligned)  @param block its number
    * @param countdown executions until the block is reported as hot

@@ -57,6 +57,8 @@ export interface EngineOptions {
 /** Executions after which a block is compiled. */
 const HOT = 800;
 const COLD = 0x7fffffff;
+/** Instructions in a block. */
+const MAX_INSNS = 64;
 /** Entry cells that a region may need: for each node, the targets of its exit. */
 const MAX_REGION_CELLS = 1024;
 /** Where single instructions are put to be run alone. */
@@ -452,18 +454,22 @@ export class Engine implements EngineServices {
 
   /** @returns the block (a variant when it crosses pages), or null with the fetch fault recorded */
   private translateBlock(block: Block, host: number, low: number, high: number): Block | null {
-    if (this.nextCode + 0x8000 > this.codeEnd || this.blocks.cellsLeft < 2 * MAX_REGION_CELLS) {
-      this.flushCode();
-      block = this.blocks.get(block.page, block.offset, block.flags);
-    }
     const { reader, builder } = this;
-    builder.reset(CTX_UNKNOWN);
-    reader.begin(host, low, high, 0);
+    let insns = MAX_INSNS;
     try {
-      this.options.isa.translate(builder, reader, this.flags, 64);
+      do {
+        builder.reset(CTX_UNKNOWN);
+        reader.begin(host, low, high, 0);
+        this.options.isa.translate(builder, reader, this.flags, insns);
+        insns >>= 1;
+      } while (!Encoder.fits(builder.count) && insns > 0);
     } catch (error) {
       if (error === FETCH_FAULT) return null;
       throw error;
+    }
+    if (this.nextCode + Encoder.bound(builder.count) > this.codeEnd || this.blocks.cellsLeft < 2 * MAX_REGION_CELLS) {
+      this.flushCode();
+      block = this.blocks.get(block.page, block.offset, block.flags);
     }
     let target = block;
     if (reader.secondPage >= 0) target = this.blocks.variant(block, reader.secondPage);
@@ -562,7 +568,7 @@ export class Engine implements EngineServices {
     builder.reset(ctx);
     reader.begin(host, low, high, offset);
     try {
-      this.options.isa.translate(builder, reader, this.flags, 64);
+      this.options.isa.translate(builder, reader, this.flags, MAX_INSNS);
     } catch (error) {
       if (error === FETCH_FAULT) return null;
       throw error;
