@@ -15,6 +15,7 @@
  *     72  base        i64  interpreter: base pc of the running block
  *     80  ctx         i32  instruction context, see Builder.ctx
  *     88  hostAddr    i64  guard of a code page: where in this memory it must lie
+ *     96  kick        i32  set by the host: the budget is void, compiled code must not write its own back
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;
@@ -30,6 +31,7 @@ export const CTL_FAULT_IP = 64;
 export const CTL_BASE = 72;
 export const CTL_CTX = 80;
 export const CTL_HOST_ADDR = 88;
+export const CTL_KICK = 96;
 
 /** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
 export const ISA_STATE = 256;

@@ -73,6 +73,8 @@ export interface AccessContext {
   slow(name: string): number;
   /** Emits what happens when the access has faulted, inside `depth` conditionals (never falls through). */
   fault(depth: number): void;
+  /** Follows the slow path when it has not faulted. */
+  afterSlow?(): void;
   /**
    * Look the TLB up in place. Outside loops that is not worth its size: cold code runs out of
    * caches long before it runs out of time, so the runtime module's function does it there.
@@ -153,6 +155,7 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
   slow();
   // Inside the probe's conditional, the page's if there is one, and the check's own.
   emitFaultCheck(c, ctx, 1 + (page ? 1 : 0) + (inline ? 1 : 0));
+  ctx.afterSlow?.();
   if (inline) c.op(END);
   if (page) c.op(END);
 }

@@ -21,7 +21,7 @@ import type { Global } from '../ir/builder.ts';
 import type { HelperSignature } from '../ir/helpers.ts';
 import { IS_GET, IS_SET } from '../ir/analysis.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_KICK, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
 import { emitRemember, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
@@ -37,7 +37,7 @@ import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
   BLOCK, BR, CALL, Code, ELSE, I32_LOAD, I32_LT_S, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
-  I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
+  I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, SELECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
 export interface CompilerOptions {
@@ -69,6 +69,7 @@ export class RegionCompiler implements Surroundings {
   private exitPc = 0;
   private exitCell = 0;
   private faultId = 0;
+  private budget = 0;
   private node!: RegionNode;
   /** Of the node's instructions, the one being emitted. */
   private insnNumber = -1;
@@ -221,6 +222,7 @@ export class RegionCompiler implements Surroundings {
     this.exitPc = c.local(I64);
     this.exitCell = c.local(I32);
     this.faultId = c.local(I32);
+    this.budget = c.local(I32);
     this.tlb = c.local(I64);
     this.options.globals.forEach((global, i) => {
       if (this.used[i]) this.globalLocals[i] = c.local(global.type);
@@ -231,6 +233,10 @@ export class RegionCompiler implements Surroundings {
     c.set(this.tlb);
     for (const guard of region.guards) this.emitGuard(guard);
     this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
+    if (!this.options.exactCount) {
+      c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
+      c.set(this.budget);
+    }
     this.reload();
     this.labels = [];
     this.conditionals = 0;
@@ -263,6 +269,7 @@ export class RegionCompiler implements Surroundings {
   private emitEpilogue(): void {
     const c = this.code;
     this.spill();
+    this.writeBudgetBack();
     c.get(this.exitCell);
     c.op(0x45);
     c.if(false);
@@ -359,26 +366,27 @@ export class RegionCompiler implements Surroundings {
 
   /** Counts the slice down; where it is over, leaves with the pc at this node. */
   private emitBudget(node: RegionNode): void {
-    const isEntry = node.order === 0;
-    if (!this.options.exactCount && !isEntry && !node.isLoopHeader) return;
-    const cost = this.options.exactCount ? node.block.insns : Math.max(node.block.insns, node.loopInsns >> 1);
+    const { exactCount } = this.options;
+    if (!exactCount && node.order !== 0 && !node.isLoopHeader) return;
+    const cost = exactCount ? node.block.insns : Math.max(node.block.insns, node.loopInsns >> 1);
     const c = this.code;
-    const left = this.scratchI32();
-    c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
+    if (exactCount) c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
+    else c.get(this.budget);
     c.i32(cost);
     c.op(I32_SUB);
-    c.set(left);
-    this.storeAt(CTL_BUDGET, () => c.get(left));
-    c.get(left);
+    c.set(this.budget);
+    if (exactCount) this.storeAt(CTL_BUDGET, () => c.get(this.budget));
+    c.get(this.budget);
     c.i32(0);
     c.op(I32_LT_S);
     c.if(false);
     this.conditionals++;
-    this.storeAt(CTL_BUDGET, () => {
-      c.get(left);
-      c.i32(cost);
-      c.op(I32_ADD);
-    });
+    // What has not run is not counted.
+    c.get(this.budget);
+    c.i32(cost);
+    c.op(I32_ADD);
+    c.set(this.budget);
+    if (exactCount) this.storeAt(CTL_BUDGET, () => c.get(this.budget));
     this.storeContext(node.ctx);
     this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
     this.storeAt(CTL_PC, () => this.pushPc(node.offset), I64_STORE);
@@ -389,15 +397,29 @@ export class RegionCompiler implements Surroundings {
     c.end();
   }
 
-  private scratchI32(): number {
-    if (this.budgetRegion !== this.region) {
-      this.budgetRegion = this.region;
-      this.budgetLocal = this.code.local(I32);
-    }
-    return this.budgetLocal;
+  /**
+   * Unless instructions are counted exactly, the budget is in a local from the entry to here; when
+   * the host voids it, it says so by CTL_KICK.
+   */
+  private writeBudgetBack(): void {
+    if (!this.options.exactCount) this.storeAt(CTL_BUDGET, () => this.pushBudget());
   }
-  private budgetRegion: RegionToCompile | null = null;
-  private budgetLocal = 0;
+
+  /** The budget, 0 when it is void. */
+  private pushBudget(): void {
+    const c = this.code;
+    c.i32(0);
+    c.get(this.budget);
+    c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
+    c.op(SELECT);
+  }
+
+  /** In a loop, a device may have asked for attention: the next look at the budget shall see it. */
+  afterSlowAccess(): void {
+    if (this.options.exactCount || !this.inLoop) return;
+    this.pushBudget();
+    this.code.set(this.budget);
+  }
 
   private storeContext(ctx: number): void {
     if (ctx !== CTX_UNKNOWN) this.storeAt(CTL_CTX, () => this.code.i32(ctx));

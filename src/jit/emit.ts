@@ -35,6 +35,8 @@ export interface Surroundings {
   spill(): void;
   reload(): void;
   readonly tlb: number;
+  /** Follows each access that may have been the host's. */
+  afterSlowAccess(): void;
   /** The block may run many times in a row. */
   readonly inLoop: boolean;
   /** Global that points to the stack, or -1. */
@@ -313,6 +315,7 @@ export class BlockEmitter {
       tlb: around.tlb,
       slow: (name) => around.slow(name),
       fault: (depth) => around.fault(depth),
+      afterSlow: () => around.afterSlowAccess(),
       page: this.pageFor(value, store),
       inline: around.inLoop,
     };

@@ -4,7 +4,7 @@
  */
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_PC, CTL_SLOW_ADDR,
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_KICK, CTL_PC, CTL_SLOW_ADDR,
   CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE, EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP, FAULT_EXCEPTION,
   FAULT_NONE, FAULT_RESTART,
 } from '../ir/vcpu-block.ts';
@@ -236,6 +236,7 @@ export class Engine implements EngineServices {
 
   kick(): void {
     this.settle();
+    this.setField(CTL_KICK, 1);
   }
 
   instructions(): number {
@@ -252,6 +253,7 @@ export class Engine implements EngineServices {
   private grant(instructions: number): void {
     this.settle();
     this.granted = instructions;
+    this.setField(CTL_KICK, 0);
     this.setField(CTL_BUDGET, instructions);
   }
 

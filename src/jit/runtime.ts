@@ -263,7 +263,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   };
   return {
     globalLocal: (global) => global + 1,
-    basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never, inLoop: false,
+    basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never, afterSlowAccess: never, inLoop: false,
     tlb: 0, stackPointer: -1, page: never,
   };
 }
