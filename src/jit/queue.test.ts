@@ -1,0 +1,113 @@
+/** Regions that are compiled elsewhere and come back late. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { compileBatch } from './compile.ts';
+import type { CompilerOptions } from './compile.ts';
+import { CODE } from './layout.ts';
+import type { BatchCompiler } from './queue.ts';
+import { HOT, L, TestIsa, TestMachine, add, loopBy, stop } from './test-kit.ts';
+import type { TestOptions } from './test-kit.ts';
+
+/** Keeps what it is asked for until the test has it delivered. */
+class LateCompiler implements BatchCompiler {
+  readonly background = true;
+  private readonly waiting: (() => void)[] = [];
+  private options: CompilerOptions | null = null;
+
+  with(options: CompilerOptions): this {
+    this.options = options;
+    return this;
+  }
+
+  compile(words: Int32Array, done: (module: WebAssembly.Module) => void): void {
+    const { options } = this;
+    this.waiting.push(() => done(compileBatch(words, options!)));
+  }
+
+  get count(): number {
+    return this.waiting.length;
+  }
+
+  deliver(): void {
+    for (const one of this.waiting.splice(0)) one();
+  }
+}
+
+function lateMachine(more: TestOptions = {}): [TestMachine, LateCompiler] {
+  const compiler = new LateCompiler();
+  const machine = new TestMachine(new TestIsa(), { ...more, compiler: (options) => compiler.with(options) });
+  machine.code(0x1000, [add(0, 1), loopBy(1, -2), stop]);
+  return [machine, compiler];
+}
+
+function go(machine: TestMachine, rounds = HOT): bigint {
+  machine.set(L[0]!, 0n);
+  machine.set(L[1]!, BigInt(rounds));
+  machine.run(0x1000);
+  return machine.get(L[0]!) / BigInt(rounds);
+}
+
+function untilAsked(machine: TestMachine, compiler: LateCompiler): void {
+  for (let i = 0; i < 20 && compiler.count === 0; i++) go(machine);
+  assert.ok(compiler.count > 0, 'a batch is on its way');
+}
+
+test('code runs on in the interpreter until its region arrives', () => {
+  const [machine, compiler] = lateMachine();
+  untilAsked(machine, compiler);
+  assert.equal(machine.regions, 0);
+  assert.equal(go(machine), 1n);
+  compiler.deliver();
+  assert.equal(machine.regions, 1);
+  assert.equal(go(machine, 1000), 1n);
+  assert.equal(compiler.count, 0, 'it is not asked for again');
+});
+
+test('a region of code that has changed meanwhile does not go into service', () => {
+  const [machine, compiler] = lateMachine();
+  untilAsked(machine, compiler);
+  machine.physical.writeBytes(0x1000, machine.encoded(add(0, 5)));
+  compiler.deliver();
+  assert.equal(machine.regions, 0);
+  assert.equal(go(machine), 5n);
+  untilAsked(machine, compiler);
+  // Changed, and hot again before the first comes.
+  machine.physical.writeBytes(0x1000, machine.encoded(add(0, 7)));
+  for (let i = 0; i < 20; i++) assert.equal(go(machine), 7n);
+  compiler.deliver();
+  assert.equal(go(machine), 7n);
+  for (let i = 0; i < 20; i++) assert.equal(go(machine), 7n);
+  compiler.deliver();
+  assert.equal(go(machine), 7n);
+  assert.ok(machine.regions >= 1);
+});
+
+test('a region from before all code was dropped is forgotten', () => {
+  const [machine, compiler] = lateMachine({ codeEnd: CODE + 0x10000 + 0x4000 });
+  untilAsked(machine, compiler);
+  for (let i = 0; i < 200; i++) {
+    machine.code(0x10000 + 64 * i, [add(3, 1), stop]);
+    machine.run(0x10000 + 64 * i);
+  }
+  machine.physical.writeBytes(0x1000, machine.encoded(add(0, 9)));
+  assert.equal(go(machine), 9n);
+  compiler.deliver();
+  assert.equal(machine.regions, 0);
+  for (let i = 0; i < 30; i++) {
+    assert.equal(go(machine), 9n);
+    compiler.deliver();
+  }
+  assert.ok(machine.regions > 0);
+});
+
+test('a region that is dropped comes again when its code is hot again', () => {
+  const [machine, compiler] = lateMachine();
+  for (let round = 0; round < 4; round++) {
+    const known = machine.regions;
+    // Long in the queue: the block becomes hot several times over.
+    for (let i = 0; i < 30; i++) go(machine);
+    compiler.deliver();
+    assert.ok(machine.regions > known);
+    machine.physical.writeBytes(0x1002, machine.encoded(loopBy(1, -2)));
+  }
+});
