@@ -172,13 +172,15 @@ export class BlockTable {
     if (--codePage.live === 0) this.pageFlags[page] = this.pageFlags[page]! & ~PAGE_HAS_CODE;
   }
 
-  addRegion(region: Region): void {
+  /** @returns pages that had no code before */
+  addRegion(region: Region): number[] {
     const { ranges } = region;
+    const fresh: number[] = [];
     for (let i = 0; i < ranges.length; i += 3) {
-      const codePage = this.codePage(ranges[i]!);
-      codePage.regions.push(region);
-      codePage.live++;
+      this.codePage(ranges[i]!).regions.push(region);
+      this.addLive(ranges[i]!, fresh);
     }
+    return fresh;
   }
 
   private dropBlock(block: Block): void {

@@ -150,3 +150,33 @@ test('code rewritten under other virtual names, as an instruction that now runs 
   }
   assert.ok(machine.engine.statistics.blocks < 60, 'code is not translated again and again');
 });
+
+test('a page is watched that only a region has code in', () => {
+  const machine = new TestMachine(new TestIsa());
+  const { vcpu, isa } = machine;
+  while (isa.insns.length < 0x310) isa.number(() => undefined);
+  const low = isa.number(add(0, 1)) & 255;
+  isa.insns[low] = add(0, 10);
+  isa.insns[0x100 | low] = add(0, 100);
+  isa.insns[0x200 | low] = add(0, 1000);
+  const maybe: Insn = (b, next, at) => b.condGoto(b.wrap(b.get(L[5]!)), at + 0xf, next);
+  machine.code(0x1ff0, [maybe, stop]);
+  machine.physical.writeBytes(0x1fff, Uint8Array.of(low));
+  machine.physical.writeBytes(0x2000, Uint8Array.of(0, ...machine.encoded(stop)));
+  machine.physical.writeBytes(0x5000, Uint8Array.of(1, ...machine.encoded(stop)));
+  const go = (through: number): bigint => {
+    machine.set(L[0]!, 0n);
+    machine.set(L[5]!, BigInt(through));
+    machine.run(0x1ff0);
+    return machine.get(L[0]!);
+  };
+  for (let i = 0; i < HOT - 1; i++) assert.equal(go(1), 10n);
+  assert.equal(machine.regions, 0);
+  // The region is made of what the second page holds now, which has never been run.
+  vcpu.map.set(2n, { page: 0x5000, permissions: 7 });
+  machine.engine.flushPage(0x2000, 0);
+  for (let i = 0; i < 3 * HOT; i++) assert.equal(go(0), 0n);
+  assert.ok(machine.regions > 0);
+  machine.physical.write(0x5000, 1, 2);
+  assert.equal(go(1), 1000n);
+});

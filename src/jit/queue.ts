@@ -9,6 +9,7 @@ import { Op } from '../ir/ops.ts';
 import { BatchWriter } from './batch.ts';
 import type { PageGuard } from './batch.ts';
 import type { Block, BlockTable, Region } from './blocks.ts';
+import type { Tlb } from './tlb.ts';
 import { FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
 import { buildRegion, constantTargets } from './region.ts';
 import type { RegionBlock, RegionNode, RegionSource } from './region.ts';
@@ -34,6 +35,7 @@ export interface BatchCompiler {
 /** What the queue needs of the engine. */
 export interface RegionHost {
   readonly blocks: BlockTable;
+  readonly tlb: Pick<Tlb, 'protect'>;
   readonly table: WebAssembly.Table;
   readonly dispatchCell: number;
   codeHost(low: number, high: number): number;
@@ -90,7 +92,7 @@ export class RegionQueue {
     const fallbackCell = blocks.newCell(FN_INTERPRETER, block.ip);
     this.batch.add({ nodes, guards: source.guards(), slot, dispatchCell, fallbackCell });
     block.region = region;
-    blocks.addRegion(region);
+    for (const page of blocks.addRegion(region)) this.host.tlb.protect(page * PAGE);
     this.pending.push({ region, block });
     if (this.pending.length >= BATCH) this.flush();
   }
