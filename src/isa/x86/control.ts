@@ -2,9 +2,11 @@
 import type { Value } from '../../ir/builder.ts';
 import {
   LEAVE_BOUND, LEAVE_CLI, LEAVE_FAR_CALL, LEAVE_FAR_JUMP, LEAVE_FAR_RET, LEAVE_INT, LEAVE_INT1,
-  LEAVE_INT3, LEAVE_INTO, LEAVE_IRET, LEAVE_POPF, LEAVE_PUSHF_V86, LEAVE_STI,
+  LEAVE_INT3, LEAVE_INTO, LEAVE_IRET, LEAVE_POPF, LEAVE_PUSHF_V86, LEAVE_STI, LEAVE_STI_HERE,
 } from './leave.ts';
-import { AF, CF, DF, G_EFLAGS, IF, OF, OP0, OP1, PF, RF, SF, VM, ZF } from './state.ts';
+import {
+  AF, BF_IO_FREE, CF, DF, G_EFLAGS, IF, INTR_LINE, OF, OP0, OP1, PF, RF, SF, VM, ZF,
+} from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -163,6 +165,14 @@ const near = { f64: true };
 const stack = { d64: true };
 const old = { no64: true };
 
+/** Only when an interrupt waits is there anything that must not be taken before the next instruction. */
+function sti(t: X86Translator): void {
+  if (!(t.flags & BF_IO_FREE)) return t.leaveWith(LEAVE_STI);
+  const { b } = t;
+  b.leaveIf(b.lds32(INTR_LINE), LEAVE_STI_HERE, t.leaveArgument(0));
+  b.set(G_EFLAGS, b.or32(b.get(G_EFLAGS), b.i32(IF)));
+}
+
 export const CONTROL_ROWS: readonly Row[] = [
   row('70+c', 'Jcc', 'Jb', jcc, near),
   row('0F 80+c', 'Jcc', 'Jz', jcc, near),
@@ -202,7 +212,7 @@ export const CONTROL_ROWS: readonly Row[] = [
   row('FC', 'CLD', '', cld),
   row('FD', 'STD', '', std),
   row('FA', 'CLI', '', cli),
-  row('FB', 'STI', '', (t) => t.leaveWith(LEAVE_STI)),
+  row('FB', 'STI', '', sti),
   row('F3 90', 'PAUSE', '', nop),
   // Reserved hint opcodes do nothing: ENDBR, prefetches, MPX, CET reads and NOP itself.
   ...Array.from({ length: 8 }, (_, i) => row(`0F 1${(8 + i).toString(16)} /r`, 'NOP', 'E', nop)),

@@ -123,3 +123,5 @@ export const LEAVE_SKIP = reason();
 /** CMPXCHG16B/8B, atomics that need no help are inline. VMCALL and other hypercalls: #UD. */
 /** As LEAVE_REP, but a side exit: the pc is that of THIS instruction. */
 export const LEAVE_REP_HERE = reason();
+/** As LEAVE_STI, but a side exit for when an interrupt waits: the pc is that of THIS instruction. */
+export const LEAVE_STI_HERE = reason();

@@ -74,6 +74,8 @@ export const INTERRUPT_SHADOW = 896;
 export const HALTED = 900;
 export const NMI_BLOCKED = 904;
 export const CPL = 908;
+/** Non-zero: a maskable interrupt waits at the controller. Derived from its wire, not part of saved states. */
+export const INTR_LINE = 912;
 
 export const FPREG = 1024; // 8 physical registers of 16 bytes: significand i64, sign+exponent u16 (as i32)
 export const FCW = 1152; // i32

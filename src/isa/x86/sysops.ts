@@ -8,7 +8,8 @@ import { VECTOR_GP } from './decode.ts';
 import * as L from './leave.ts';
 import { selector } from './move.ts';
 import {
-  BF_SSE_OFF, BF_TS, BF_TSD, BF_UMIP, CR0, LDTR, MSR_TSC_AUX, MXCSR, OP0, OP1, TR,
+  BF_SSE_OFF, BF_TS, BF_TSD, BF_UMIP, CR0, CR2, CR3, CR4, GS, LDTR,
+  MSR_KERNEL_GS_BASE, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG, SEG_BASE, SEG_SIZE, TR,
 } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
@@ -53,6 +54,24 @@ const controlRegister = (reason: number): Translate =>
     if (t.reg === 1 || t.reg > 8 || (t.reg > 4 && t.reg < 8)) return t.undefined();
     t.leaveWith(reason, (t.reg << 8) | (((t.modrm & 7) | t.extB) << 12), t.code64 ? 8 : 4);
   });
+
+/** By number: where in the state block; CR8 is the interrupt controller's. */
+const CONTROL_PLACES: Readonly<Record<number, number>> = { 0: CR0, 2: CR2, 3: CR3, 4: CR4 };
+
+const readControl = privileged((t) => {
+  const place = CONTROL_PLACES[t.reg];
+  if (place === undefined) return controlRegister(L.LEAVE_READ_CR)(t);
+  const value = t.b.lds64(place);
+  t.writeReg((t.modrm & 7) | t.extB, t.code64 ? 8 : 4, t.code64 ? value : t.b.wrap(value));
+});
+
+const swapgs = privileged((t) => {
+  const { b } = t;
+  const base = SEG + GS * SEG_SIZE + SEG_BASE;
+  const current = b.lds64(base);
+  b.sts64(base, b.lds64(MSR_KERNEL_GS_BASE));
+  b.sts64(MSR_KERNEL_GS_BASE, current);
+});
 
 const debugRegister = (reason: number): Translate =>
   privileged((t) => {
@@ -204,7 +223,7 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('NP 0F 01 =CB', 'STAC', '', accessCheck(L.LEAVE_STAC), { feature: 'smap' }),
   row('NP 0F 01 =D0', 'XGETBV', '', leave(L.LEAVE_XGETBV), { feature: 'xsave' }),
   row('NP 0F 01 =D1', 'XSETBV', '', system(L.LEAVE_XSETBV), { feature: 'xsave' }),
-  row('NP 0F 01 =F8', 'SWAPGS', '', system(L.LEAVE_SWAPGS), { only64: true }),
+  row('NP 0F 01 =F8', 'SWAPGS', '', swapgs, { only64: true }),
   row('NP 0F 01 =F9', 'RDTSCP', '', rdtsc(L.LEAVE_RDTSCP), { feature: 'rdtscp' }),
   row('0F 02 /r', 'LAR', 'Gv,Ew', withSelector(L.LEAVE_LAR), { protectedOnly: true }),
   row('0F 03 /r', 'LSL', 'Gv,Ew', withSelector(L.LEAVE_LSL), { protectedOnly: true }),
@@ -213,7 +232,7 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 07', 'SYSRET', '', system(L.LEAVE_SYSRET), { feature: 'syscall' }),
   row('0F 08', 'INVD', '', system(L.LEAVE_WBINVD)),
   row('0F 09', 'WBINVD', '', system(L.LEAVE_WBINVD)),
-  row('0F 20 /r', 'MOV', 'R,C', controlRegister(L.LEAVE_READ_CR), { registerOnly: true }),
+  row('0F 20 /r', 'MOV', 'R,C', readControl, { registerOnly: true }),
   row('0F 21 /r', 'MOV', 'R,D', debugRegister(L.LEAVE_READ_DR), { registerOnly: true }),
   row('0F 22 /r', 'MOV', 'C,R', controlRegister(L.LEAVE_WRITE_CR), { registerOnly: true }),
   row('0F 23 /r', 'MOV', 'D,R', debugRegister(L.LEAVE_WRITE_DR), { registerOnly: true }),

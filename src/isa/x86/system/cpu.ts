@@ -4,7 +4,7 @@ import type { CpuPort, DeviceState } from '../../../machine/interfaces.ts';
 import type { EngineServices, Translation, Vcpu } from '../../isa.ts';
 import {
   CR0, CR3, CR4, CS, DR6, DR7, DS, EFER, ES, FS, GDTR_BASE, GDTR_LIMIT, GS, HALTED, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, LDTR, MXCSR, NMI_BLOCKED, SS, TF, TR, X86_STATE_END, XCR0, GPR, SEG_NULL,
+  INTERRUPT_SHADOW, INTR_LINE, LDTR, MXCSR, NMI_BLOCKED, SS, TF, TR, X86_STATE_END, XCR0, GPR, SEG_NULL,
 } from '../state.ts';
 import { Control } from './control.ts';
 import { Core, FAULT, NMI, NO_ERROR_CODE, UD, describePlace } from './core.ts';
@@ -91,6 +91,7 @@ export class X86Cpu implements Vcpu, CpuPort {
   reset(): void {
     const { core, mmu } = this;
     core.u8.fill(0, core.base + GPR, core.base + X86_STATE_END);
+    core.set(INTR_LINE, this.intr ? 1 : 0);
     core.set(CTL_CTX, 0);
     core.writeFlags(2);
     core.set(CR0, 0x60000010);
@@ -243,6 +244,7 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   setIntr(pending: boolean): void {
     this.intr = pending;
+    this.core.set(INTR_LINE, pending ? 1 : 0);
     if (pending && this.core.eflags & IF) this.core.services.kick();
   }
 

@@ -120,6 +120,10 @@ const repeat: Handler = ({ core, strings }, arg, size) => {
   if (!complete) core.movePc(-core.insnLength);
 };
 on(L.LEAVE_REP, repeat);
+on(L.LEAVE_STI_HERE, ({ core }, arg) => {
+  core.movePc(arg & 15);
+  misc.sti(core);
+});
 on(L.LEAVE_REP_HERE, (parts, arg, size) => {
   parts.core.movePc(arg & 15);
   repeat(parts, arg, size);
