@@ -16,6 +16,7 @@
  *     80  ctx         i32  instruction context, see Builder.ctx
  *     88  hostAddr    i64  guard of a code page: where in this memory it must lie
  *     96  kick        i32  set by the host: the budget is void, compiled code must not write its own back
+ *    100  mapping     i32  number of the mapping in force: a new one after each change that translated code must notice
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;
@@ -32,6 +33,7 @@ export const CTL_BASE = 72;
 export const CTL_CTX = 80;
 export const CTL_HOST_ADDR = 88;
 export const CTL_KICK = 96;
+export const CTL_MAPPING = 100;
 
 /** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
 export const ISA_STATE = 256;

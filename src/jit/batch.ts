@@ -2,7 +2,7 @@
  * Regions on their way to a compiler, which may be another thread: flat words, so
  * that a batch is one transferable buffer, and back again.
  *
- * A region: slot, fallback cell, dispatch cell, guards, nodes; then for each guard
+ * A region: slot, fallback cell, dispatch cell, mapping word, guards, nodes; then for each guard
  * { offset, host low, host high } and for each node, in reverse post-order, the
  * fields that `writeNode` puts.
  */
@@ -26,6 +26,8 @@ export interface RegionToCompile {
   readonly dispatchCell: number;
   /** Cell that runs the entry block in the interpreter, when a guard does not hold. */
   readonly fallbackCell: number;
+  /** Address of a word that holds the mapping (CTL_MAPPING) under which the guards held last, 0 = no guards. */
+  readonly mappingWord: number;
 }
 
 export class BatchWriter {
@@ -51,7 +53,8 @@ export class BatchWriter {
 
   add(region: RegionToCompile): void {
     const { nodes, guards } = region;
-    this.put(region.slot, region.fallbackCell, region.dispatchCell, guards.length, nodes.length);
+    this.put(region.slot, region.fallbackCell, region.dispatchCell, region.mappingWord);
+    this.put(guards.length, nodes.length);
     for (const { offset, host } of guards) this.put(offset, host | 0, Math.floor(host / 0x100000000));
     for (const node of nodes) this.writeNode(node);
     this.regions++;
@@ -104,6 +107,7 @@ class BatchReader {
 
   region(): RegionToCompile {
     const [slot, fallbackCell, dispatchCell] = [this.next(), this.next(), this.next()];
+    const mappingWord = this.next();
     const guardCount = this.next();
     const nodeCount = this.next();
     const guards: PageGuard[] = [];
@@ -121,7 +125,7 @@ class BatchReader {
       node.idom = nodes[dominators[i]!]!;
       if (node.idom !== node) node.idom.children.push(node);
     });
-    return { nodes, guards, slot, dispatchCell, fallbackCell };
+    return { nodes, guards, slot, dispatchCell, fallbackCell, mappingWord };
   }
 
   private node(order: number, successors: number[][], dominators: number[]): RegionNode {
@@ -136,7 +140,7 @@ class BatchReader {
     this.at += count * STRIDE;
     return {
       offset, ctx, order, forwardEdges, isLoopHeader: (loop & 1) !== 0, inLoop: (loop & 2) !== 0, loopInsns, faultBase, cells, idom: null, children: [], successors: [],
-      block: { words, count, insns, usesContext: false, targets },
+      block: { words, count, insns, usesContext: false, targets, computed: false },
     };
   }
 }

@@ -21,7 +21,7 @@ import type { Global } from '../ir/builder.ts';
 import type { HelperSignature } from '../ir/helpers.ts';
 import { IS_GET, IS_SET } from '../ir/analysis.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_KICK, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_KICK, CTL_MAPPING, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
 import { emitRemember, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
@@ -36,7 +36,7 @@ import type { PageGuard, RegionToCompile } from './batch.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
-  BLOCK, BR, CALL, Code, ELSE, I32_LOAD, I32_LT_S, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
+  BLOCK, BR, CALL, Code, ELSE, I32_LOAD, I32_LT_S, I32_NE, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
   I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, SELECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
@@ -231,7 +231,7 @@ export class RegionCompiler implements Surroundings {
     c.set(this.base);
     c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
     c.set(this.tlb);
-    for (const guard of region.guards) this.emitGuard(guard);
+    if (region.guards.length > 0) this.emitGuards();
     this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
     if (!this.options.exactCount) {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
@@ -277,6 +277,21 @@ export class RegionCompiler implements Surroundings {
     c.end();
     this.storeAt(CTL_PC, () => c.get(this.exitPc), I64_STORE);
     this.tailCallCell();
+  }
+
+  /** The guards hold as long as the mapping has not changed since they did. */
+  private emitGuards(): void {
+    const c = this.code;
+    const { guards, mappingWord } = this.region;
+    c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
+    c.loadAt(I32_LOAD, mappingWord);
+    c.op(I32_NE);
+    c.if(false);
+    for (const guard of guards) this.emitGuard(guard);
+    c.i64(0);
+    c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
+    c.memory(I32_STORE, mappingWord);
+    c.end();
   }
 
   /** Goes to the interpreter when the page is not (or no longer) mapped where the region was made for. */

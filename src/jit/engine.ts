@@ -4,7 +4,7 @@
  */
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_KICK, CTL_PC, CTL_SLOW_ADDR,
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_KICK, CTL_MAPPING, CTL_PC, CTL_SLOW_ADDR,
   CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE, EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP, FAULT_EXCEPTION,
   FAULT_NONE, FAULT_RESTART,
 } from '../ir/vcpu-block.ts';
@@ -55,7 +55,7 @@ export interface EngineOptions {
 }
 
 /** Executions after which a block is compiled. */
-const HOT = 800;
+const HOT = 2500;
 const COLD = 0x7fffffff;
 /** Instructions in a block. */
 const MAX_INSNS = 64;
@@ -213,14 +213,17 @@ export class Engine implements EngineServices {
   flushAll(): void {
     this.statistics.flushes++;
     this.tlb.flushAll();
+    this.setContextFields();
   }
 
   flushAddressSpace(asid: number): void {
     this.tlb.flushAddressSpace(asid);
+    this.setContextFields();
   }
 
   flushPage(low: number, high: number): void {
     this.tlb.flushPage(low, high);
+    this.setContextFields();
   }
 
   selectContext(context: number, asid: number, flags: number): void {
@@ -232,6 +235,7 @@ export class Engine implements EngineServices {
   private setContextFields(): void {
     this.setField(CTL_TLB_BASE, this.tlb.tlbAddress);
     this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
+    this.setField(CTL_MAPPING, this.tlb.mapping);
   }
 
   kick(): void {

@@ -19,10 +19,12 @@ const BATCH = 32;
 /** Slices that a started batch waits for more. */
 const PATIENCE = 16;
 /** A target belongs into the region when it has run at least this often. */
-const WARM = 8;
+const WARM = 160;
 const MAX_PAGES = 4;
 /** Targets of one computed jump that a region compares the pc with. */
 const MAX_JUMP_TARGETS = 12;
+/** A computed jump with so many targets is a switch: its targets run equally often or not at all. */
+const DISPATCH_TARGETS = 4;
 
 /** Turns batches into modules, here or in another thread. */
 export interface BatchCompiler {
@@ -90,7 +92,9 @@ export class RegionQueue {
     const { blocks, dispatchCell } = this.host;
     for (const node of nodes) this.prepareNode(node, source);
     const fallbackCell = blocks.newCell(FN_INTERPRETER, block.ip);
-    this.batch.add({ nodes, guards: source.guards(), slot, dispatchCell, fallbackCell });
+    const guards = source.guards();
+    const mappingWord = guards.length > 0 ? blocks.newCell(0, 0) : 0;
+    this.batch.add({ nodes, guards, slot, dispatchCell, fallbackCell, mappingWord });
     block.region = region;
     for (const page of blocks.addRegion(region)) this.host.tlb.protect(page * PAGE);
     this.pending.push({ region, block });
@@ -222,6 +226,13 @@ class Source implements RegionSource {
     return block.ip !== 0 && this.host.executions(block) >= WARM;
   }
 
+  private isTranslated(offset: number): boolean {
+    const [page, at] = this.place(offset);
+    const host = this.hostPage(page);
+    const block = host < 0 ? undefined : this.host.blocks.find(host, at, this.block.flags);
+    return block !== undefined && block.ip !== 0;
+  }
+
   translate(offset: number, ctx: number): RegionBlock | null {
     const [page, at] = this.place(offset);
     const host = this.hostPage(page);
@@ -232,9 +243,9 @@ class Source implements RegionSource {
     if (this.host.readerSecondPage >= 0 && this.hostPage(page + 1) !== this.host.readerSecondPage) return null;
     this.lengths.set(offset, this.host.readerOffset - offset);
     const words = b.words.slice(0, b.count * STRIDE);
-    const targets =
-      words[(b.count - 1) * STRIDE] === Op.jump ? this.seenTargets(offset, host, at) : constantTargets(words, b.count);
-    return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets };
+    const computed = words[(b.count - 1) * STRIDE] === Op.jump;
+    const targets = computed ? this.seenTargets(offset, host, at) : constantTargets(words, b.count);
+    return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets, computed };
   }
 
   /** Where the computed jump that ends the block has gone, as far as the region may follow it. */
@@ -242,7 +253,8 @@ class Source implements RegionSource {
     const block = this.host.blocks.find(page, at, this.block.flags);
     if (!block || block.ip === 0) return [];
     const seen = this.host.jumpTargets(block).map((target) => offset + target);
-    return seen.filter((target) => this.worthwhile(target)).slice(0, MAX_JUMP_TARGETS);
+    const dispatch = seen.length >= DISPATCH_TARGETS;
+    return seen.filter((target) => this.worthwhile(target) || (dispatch && this.isTranslated(target))).slice(0, MAX_JUMP_TARGETS);
   }
 
   /** Pages other than the entry's, to be checked at each entry. */

@@ -14,6 +14,8 @@ export interface RegionBlock {
   usesContext: boolean;
   /** Offsets from the region's base pc where it may go on: by exit slot, or the seen targets of a computed jump. */
   targets: number[];
+  /** It ends with a computed jump: its targets have been chosen already. */
+  computed: boolean;
 }
 
 export interface RegionNode {
@@ -49,8 +51,8 @@ export interface RegionSource {
   worthwhile(offset: number): boolean;
 }
 
-const MAX_NODES = 64;
-const MAX_INSNS = 600;
+const MAX_NODES = 32;
+const MAX_INSNS = 250;
 /** Variants of one block by known context, beyond which it is entered with its context unknown. */
 const MAX_VARIANTS = 2;
 
@@ -126,7 +128,7 @@ class RegionBuilder {
       const out = exitContext(node.block);
       const ctx = out === CTX_UNKNOWN ? node.ctx : out;
       for (const target of node.block.targets) {
-        const known = target === 0 || this.generic.has(target) || this.source.worthwhile(target);
+        const known = target === 0 || this.generic.has(target) || node.block.computed || this.source.worthwhile(target);
         node.successors.push(known ? this.node(target, ctx, queue) : null);
       }
     }

@@ -43,6 +43,8 @@ class Context {
   /** A private page with code has been entered since the private entries were last dropped. */
   privateCode = false;
   asid = -1;
+  /** Number of its mapping of code, see CTL_MAPPING. */
+  mapping = 0;
   flags = -1;
   used = 0;
 
@@ -65,6 +67,7 @@ export class Tlb {
   private current: Context;
   private clock = 0;
   private nextVictim = 0;
+  private mappings = 0;
   private asid = 0;
 
   /**
@@ -87,11 +90,17 @@ export class Tlb {
     return this.current.tlb;
   }
 
+  /** Two entries into code under one number find the same code pages at the same addresses. */
+  get mapping(): number {
+    return this.current.mapping;
+  }
+
   get jumpAddress(): number {
     return this.current.jumps;
   }
 
   private clearTlb(context: Context): void {
+    context.mapping = ++this.mappings;
     this.words.fill(-1, context.tlb >> 2, (context.tlb + TLB_SIZE + VICTIM_ENTRIES * 32) >> 2);
     context.privateEntries.count = 0;
     context.globalEntries.count = 0;
@@ -148,7 +157,10 @@ export class Tlb {
       this.clearVictims(context);
     }
     // Code of private pages may have been entered by their virtual address.
-    if (context.privateCode) this.clearJumps(context);
+    if (context.privateCode) {
+      context.mapping = ++this.mappings;
+      this.clearJumps(context);
+    }
     context.privateCode = false;
   }
 
@@ -174,6 +186,7 @@ export class Tlb {
   }
 
   private dropPage(context: Context, low: number, high: number): void {
+    context.mapping = ++this.mappings;
     const w = this.words;
     const page = low & ~0xfff;
     const at = (context.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
