@@ -19,7 +19,7 @@ const BATCH = 32;
 /** Slices that a started batch waits for more. */
 const PATIENCE = 16;
 /** A target belongs into the region when it has run at least this often. */
-const WARM = 160;
+const WARM = 30;
 const MAX_PAGES = 4;
 /** Targets of one computed jump that a region compares the pc with. */
 const MAX_JUMP_TARGETS = 12;

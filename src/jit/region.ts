@@ -51,8 +51,8 @@ export interface RegionSource {
   worthwhile(offset: number): boolean;
 }
 
-const MAX_NODES = 32;
-const MAX_INSNS = 250;
+const MAX_NODES = 48;
+const MAX_INSNS = 400;
 /** Variants of one block by known context, beyond which it is entered with its context unknown. */
 const MAX_VARIANTS = 2;
 
