@@ -32,6 +32,11 @@ export interface Isa {
    */
   translate(b: Builder, code: CodeReader, flags: number, maxInsns: number): void;
   /**
+   * Programs stay in few places, kernels wander through many: is code under these flags likely to be
+   * run so often that larger, faster translations pay?
+   */
+  favoursSpeed?(flags: number): boolean;
+  /**
    * Makes the ISA's own runtime module (helpers of kind 'wasm').
    * @param vcpuBase address of the vCPU's block in the memory
    * @param module an empty module that imports the memory

@@ -2,7 +2,7 @@
  * Regions on their way to a compiler, which may be another thread: flat words, so
  * that a batch is one transferable buffer, and back again.
  *
- * A region: slot, fallback cell, dispatch cell, mapping word, guards, nodes; then for each guard
+ * A region: slot, fallback cell, dispatch cell, mapping word, inline, guards, nodes; then for each guard
  * { offset, host low, host high } and for each node, in reverse post-order, the
  * fields that `writeNode` puts.
  */
@@ -28,6 +28,8 @@ export interface RegionToCompile {
   readonly fallbackCell: number;
   /** Address of a word that holds the mapping (CTL_MAPPING) under which the guards held last, 0 = no guards. */
   readonly mappingWord: number;
+  /** Look the TLB up in place outside loops, too: faster, but larger. */
+  readonly inline: boolean;
 }
 
 export class BatchWriter {
@@ -54,7 +56,7 @@ export class BatchWriter {
   add(region: RegionToCompile): void {
     const { nodes, guards } = region;
     this.put(region.slot, region.fallbackCell, region.dispatchCell, region.mappingWord);
-    this.put(guards.length, nodes.length);
+    this.put(region.inline ? 1 : 0, guards.length, nodes.length);
     for (const { offset, host } of guards) this.put(offset, host | 0, Math.floor(host / 0x100000000));
     for (const node of nodes) this.writeNode(node);
     this.regions++;
@@ -107,7 +109,7 @@ class BatchReader {
 
   region(): RegionToCompile {
     const [slot, fallbackCell, dispatchCell] = [this.next(), this.next(), this.next()];
-    const mappingWord = this.next();
+    const [mappingWord, inline] = [this.next(), this.next() === 1];
     const guardCount = this.next();
     const nodeCount = this.next();
     const guards: PageGuard[] = [];
@@ -125,7 +127,7 @@ class BatchReader {
       node.idom = nodes[dominators[i]!]!;
       if (node.idom !== node) node.idom.children.push(node);
     });
-    return { nodes, guards, slot, dispatchCell, fallbackCell, mappingWord };
+    return { nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline };
   }
 
   private node(order: number, successors: number[][], dominators: number[]): RegionNode {

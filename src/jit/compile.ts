@@ -374,7 +374,7 @@ export class RegionCompiler implements Surroundings {
     this.node = node;
     this.emitBudget(node);
     this.insnNumber = -1;
-    this.inLoop = node.inLoop;
+    this.inLoop = node.inLoop || this.region.inline;
     this.emitter.emitBody(node.block.words, node.block.count, this);
     this.emitExit(node);
   }

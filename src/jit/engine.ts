@@ -563,6 +563,10 @@ export class Engine implements EngineServices {
     return this.hot - this.words[(block.ip + 4) >> 2]!;
   }
 
+  favoursSpeed(flags: number): boolean {
+    return this.options.isa.favoursSpeed?.(flags) ?? true;
+  }
+
   jumpTargets(block: Block): number[] {
     const end = this.words[(block.ip + 8) >> 2]! >> 2;
     return [...this.words.subarray(end - JUMP_TARGETS, end)].filter((target) => target !== NO_TARGET);

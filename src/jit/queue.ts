@@ -21,6 +21,8 @@ const PATIENCE = 16;
 /** A target belongs into the region when it has run at least this often. */
 const WARM = 30;
 const MAX_PAGES = 4;
+/** The same where larger regions pay. */
+const WARM_PROGRAM = 8;
 /** Targets of one computed jump that a region compares the pc with. */
 const MAX_JUMP_TARGETS = 12;
 /** A computed jump with so many targets is a switch: its targets run equally often or not at all. */
@@ -42,6 +44,8 @@ export interface RegionHost {
   readonly dispatchCell: number;
   codeHost(low: number, high: number): number;
   executions(block: Block): number;
+  /** See Isa.favoursSpeed. */
+  favoursSpeed(flags: number): boolean;
   /** Targets that the block's computed jump has been seen to take, as offsets from its pc. */
   jumpTargets(block: Block): number[];
   translateFor(host: number, low: number, high: number, offset: number, ctx: number): Builder | null;
@@ -94,7 +98,8 @@ export class RegionQueue {
     const fallbackCell = blocks.newCell(FN_INTERPRETER, block.ip);
     const guards = source.guards();
     const mappingWord = guards.length > 0 ? blocks.newCell(0, 0) : 0;
-    this.batch.add({ nodes, guards, slot, dispatchCell, fallbackCell, mappingWord });
+    const inline = this.host.favoursSpeed(block.flags);
+    this.batch.add({ nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline });
     block.region = region;
     for (const page of blocks.addRegion(region)) this.host.tlb.protect(page * PAGE);
     this.pending.push({ region, block });
@@ -179,6 +184,7 @@ class Source implements RegionSource {
   private readonly high: number;
   /** Page number in the wasm memory by virtual page relative to the entry's, -1 = not to be had. */
   private readonly pages = new Map<number, number>();
+  private readonly warm: number;
   private readonly lengths = new Map<number, number>();
 
   constructor(host: RegionHost, block: Block, low: number, high: number) {
@@ -186,6 +192,7 @@ class Source implements RegionSource {
     this.block = block;
     this.low = low;
     this.high = high;
+    this.warm = host.favoursSpeed(block.flags) ? WARM_PROGRAM : WARM;
     this.pages.set(0, block.page);
     if (block.secondPage >= 0) this.pages.set(1, block.secondPage);
   }
@@ -222,8 +229,8 @@ class Source implements RegionSource {
     if (host < 0) return false;
     const block = this.host.blocks.find(host, at, this.block.flags);
     if (!block) return false;
-    if (block.variants) return block.variants.some((variant) => variant.ip !== 0 && this.host.executions(variant) >= WARM);
-    return block.ip !== 0 && this.host.executions(block) >= WARM;
+    if (block.variants) return block.variants.some((variant) => variant.ip !== 0 && this.host.executions(variant) >= this.warm);
+    return block.ip !== 0 && this.host.executions(block) >= this.warm;
   }
 
   private isTranslated(offset: number): boolean {

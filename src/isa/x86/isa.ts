@@ -6,7 +6,7 @@ import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { LEAVE_SINGLE_STEP } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
-import { G, X86_GLOBALS } from './state.ts';
+import { BF_CPL_SHIFT, G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { makeX87 } from './x87/runtime.ts';
@@ -73,6 +73,7 @@ export const X86_ISA: Isa = {
   globals: X86_GLOBALS,
   helpers: X86_HELPERS,
   stackPointer: G[4]!,
+  favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
   translate,
   instantiate: makeX87,
 };
