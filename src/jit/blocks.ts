@@ -19,6 +19,8 @@ export interface Region {
   /** Bytes that the region was made from, by page: [page, first, last + 1] triples. */
   readonly ranges: number[];
   alive: boolean;
+  /** Its function stands in the table. */
+  installed?: boolean;
 }
 
 export class Block {
@@ -64,6 +66,8 @@ class CodePage {
 const MAX_NEAR_MISSES = 64;
 
 export class BlockTable {
+  /** Told of each region that is taken out of service. */
+  onRegionDropped: ((region: Region) => void) | undefined;
   readonly all: Block[] = [];
   private pages: (CodePage | undefined)[] = [];
   private readonly flagSets = new Map<number, number>();
@@ -195,6 +199,7 @@ export class BlockTable {
   private dropRegion(region: Region): void {
     if (!region.alive) return;
     region.alive = false;
+    this.onRegionDropped?.(region);
     const { entry, ranges } = region;
     entry.region = null;
     if (entry.ip !== 0) this.setCell(entry.cell, FN_INTERPRETER, entry.ip);

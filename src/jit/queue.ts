@@ -70,6 +70,7 @@ export class RegionQueue {
   private generation = 0;
   private waited = 0;
   private nextSlot = FN_FIRST_FREE;
+  private freeSlots: number[] = [];
   /** [pc offset, context, instructions of its block from it on] of each instruction in a region. */
   private faults = new Int32Array(3 << 15);
   private faultCount = 0;
@@ -78,6 +79,12 @@ export class RegionQueue {
     this.host = host;
     this.compiler = compiler;
     this.imports = imports;
+    // A slot of a batch under way stays taken: its function will still be put there.
+    host.blocks.onRegionDropped = ({ slot, installed }) => {
+      if (!installed) return;
+      host.table.set(slot, null);
+      this.freeSlots.push(slot);
+    };
   }
 
   /** A block has run often. @param low linear address at which it runs now */
@@ -90,7 +97,7 @@ export class RegionQueue {
     const source = new Source(this.host, block, low, high);
     const nodes = buildRegion(source);
     if (!nodes) return;
-    const slot = this.nextSlot++;
+    const slot = this.freeSlots.pop() ?? this.nextSlot++;
     while (slot >= this.host.table.length) this.host.table.grow(4096);
     const region: Region = { entry: block, slot, ranges: source.ranges(nodes), alive: true };
     const { blocks, dispatchCell } = this.host;
@@ -141,6 +148,7 @@ export class RegionQueue {
     new WebAssembly.Instance(module, { v: this.imports });
     for (const { region, block } of pending) {
       if (!region.alive || block.ip === 0) continue;
+      region.installed = true;
       this.host.blocks.setCell(block.cell, region.slot, 0);
       this.host.statistics.regions++;
     }
@@ -169,6 +177,7 @@ export class RegionQueue {
   clear(): void {
     for (let slot = FN_FIRST_FREE; slot < this.nextSlot; slot++) this.host.table.set(slot, null);
     this.nextSlot = FN_FIRST_FREE;
+    this.freeSlots = [];
     this.generation++;
     this.batch.take();
     this.pending = [];
