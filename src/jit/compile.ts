@@ -60,6 +60,8 @@ export class RegionCompiler implements Surroundings {
   private readonly code = new Code();
   private readonly emitter: BlockEmitter;
   private readonly module: ModuleWriter;
+  /** Function indices of the imports by name. */
+  private readonly imports = new Map<string, number>();
   private region!: RegionToCompile;
   private readonly globalLocals: Int32Array;
   private readonly used: Uint8Array;
@@ -83,6 +85,7 @@ export class RegionCompiler implements Surroundings {
   constructor(options: CompilerOptions, module: ModuleWriter) {
     this.options = options;
     this.module = module;
+    this.declareImports();
     this.globalLocals = new Int32Array(options.globals.length);
     this.used = new Uint8Array(options.globals.length);
     this.written = new Uint8Array(options.globals.length);
@@ -91,19 +94,21 @@ export class RegionCompiler implements Surroundings {
   }
 
   /** Imports come before a module's functions: declares all that a region may need. */
-  static declareImports(module: ModuleWriter, helpers: readonly HelperSignature[]): void {
-    for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) module.import(entry.name, entry.params, entry.result);
-    module.import('guard', [I64, I64], I32);
-    for (const helper of helpers) module.import(`h${helper.index}`, helper.params, helper.result);
+  private declareImports(): void {
+    const declare = (name: string, params: readonly number[], result: number): void => {
+      this.imports.set(name, this.module.import(name, params, result));
+    };
+    for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
+    declare('guard', [I64, I64], I32);
+    for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
 
   slow(name: string): number {
-    const entry = [...SLOW_IMPORTS, ...BULK_IMPORTS].find((candidate) => candidate.name === name)!;
-    return this.module.import(entry.name, entry.params, entry.result);
+    return this.imports.get(name)!;
   }
 
   helper(helper: HelperSignature): number {
-    return this.module.import(`h${helper.index}`, helper.params, helper.result);
+    return this.imports.get(`h${helper.index}`)!;
   }
 
   page(global: number, store: boolean): PageLocals {
@@ -326,7 +331,7 @@ export class RegionCompiler implements Surroundings {
     c.if(false);
     c.get(page);
     c.address(guard.host);
-    c.call(CALL, this.module.import('guard', [I64, I64], I32));
+    c.call(CALL, this.slow('guard'));
     c.op(0x45);
     c.if(false);
     c.i32(this.region.fallbackCell);
@@ -545,7 +550,6 @@ export class RegionCompiler implements Surroundings {
 /** One module with the functions of all regions of a batch, which it puts into their table slots. */
 export function compileBatch(words: Int32Array, options: CompilerOptions): WebAssembly.Module {
   const module = new ModuleWriter(options.memoryPages, options.memoryPages, options.shared);
-  RegionCompiler.declareImports(module, options.helpers);
   const compiler = new RegionCompiler(options, module);
   for (const region of readBatch(words)) compiler.compile(region);
   return new WebAssembly.Module(module.finish());

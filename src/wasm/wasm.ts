@@ -3,7 +3,7 @@
  * `ModuleWriter`. Only what the translator needs of the binary format
  * (WebAssembly core specification, chapter 5).
  */
-import { F32, F64, I32, I64, NONE, V128 } from '../ir/ops.ts';
+import { NONE } from '../ir/ops.ts';
 
 /** Value type bytes by IR type. */
 const TYPE_BYTE = [0x7f, 0x7e, 0x7d, 0x7c, 0x7b] as const;
@@ -451,5 +451,3 @@ export class ModuleWriter {
     });
   }
 }
-
-export const ALL_TYPES = [I32, I64, F32, F64, V128] as const;

@@ -3,7 +3,7 @@ import type { Builder, Value } from '../../ir/builder.ts';
 import { I32, I64 } from '../../ir/ops.ts';
 import { KIND_RESCF } from './flags.ts';
 import type { Size } from './flags.ts';
-import { defineHelper } from './helpers.ts';
+import { definePureHelper } from './helpers.ts';
 import { CC_FLAGS, CF, G } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
@@ -230,19 +230,12 @@ function scatter(b: Builder, source: Value, mask: Value): Value {
   return b.and64(x, mask);
 }
 
-const BIT_FIELDS = defineHelper({
+const BIT_FIELDS = definePureHelper({
   name: 'bitFields',
   params: [I32, I64, I64],
   result: I64,
-  touchesGlobals: false,
-  mayFault: false,
-  body: {
-    kind: 'ir',
-    ir: {
-      arms: 2,
-      arm: (b, index, params) => (index === 0 ? scatter : gather)(b, params[0]!, params[1]!),
-    },
-  },
+  arms: 2,
+  arm: (b, index, params) => (index === 0 ? scatter : gather)(b, params[0]!, params[1]!),
 });
 
 function bitFields(selector: number): Translate {
@@ -269,19 +262,12 @@ function crcArm(b: Builder, sizeLog2: number, crc: Value, data: Value): Value {
   return x;
 }
 
-const CRC = defineHelper({
+const CRC = definePureHelper({
   name: 'crc32',
   params: [I32, I64, I64],
   result: I64,
-  touchesGlobals: false,
-  mayFault: false,
-  body: {
-    kind: 'ir',
-    ir: {
-      arms: 4,
-      arm: (b, index, params) => crcArm(b, index, params[0]!, params[1]!),
-    },
-  },
+  arms: 4,
+  arm: (b, index, params) => crcArm(b, index, params[0]!, params[1]!),
 });
 
 const crc32: Translate = (t) => {

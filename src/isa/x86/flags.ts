@@ -26,7 +26,7 @@ import type { Builder, Value } from '../../ir/builder.ts';
 import { CTX_UNKNOWN, STRIDE } from '../../ir/builder.ts';
 import { I32, I64, Op } from '../../ir/ops.ts';
 import { CTL_CTX } from '../../ir/vcpu-block.ts';
-import { defineHelper } from './helpers.ts';
+import { definePureHelper } from './helpers.ts';
 import {
   AF, CC_DST, CC_FLAGS, CC_SRC, CC_SRC2, CF, G_CC_DST, G_CC_SRC, G_CC_SRC2, OF, PF, SF, ZF,
 } from './state.ts';
@@ -356,39 +356,25 @@ class ArmOperands implements Operands {
 }
 
 /** OSZAPC bits of (operation, ccDst, ccSrc, ccSrc2). */
-export const CC_BITS_HELPER = defineHelper({
+export const CC_BITS_HELPER = definePureHelper({
   name: 'ccBits',
   params: [I32, I64, I64, I64],
   result: I32,
-  touchesGlobals: false,
-  mayFault: false,
-  body: {
-    kind: 'ir',
-    ir: {
-      arms: CC_OPS,
-      arm: (b, op, params) =>
-        op < 4 ? b.wrap(params[0]!) : allBits(b, new ArmOperands(b, op, params)),
-    },
-  },
+  arms: CC_OPS,
+  arm: (b, op, params) =>
+    op < 4 ? b.wrap(params[0]!) : allBits(b, new ArmOperands(b, op, params)),
 });
 
 /** CF of (operation, ccDst, ccSrc, ccSrc2). */
-export const CC_CARRY_HELPER = defineHelper({
+export const CC_CARRY_HELPER = definePureHelper({
   name: 'ccCarry',
   params: [I32, I64, I64, I64],
   result: I32,
-  touchesGlobals: false,
-  mayFault: false,
-  body: {
-    kind: 'ir',
-    ir: {
-      arms: CC_OPS,
-      arm: (b, op, params) =>
-        op < 4
-          ? b.and32(b.wrap(params[0]!), b.i32(1))
-          : carryOf(b, new ArmOperands(b, op, params)),
-    },
-  },
+  arms: CC_OPS,
+  arm: (b, op, params) =>
+    op < 4
+      ? b.and32(b.wrap(params[0]!), b.i32(1))
+      : carryOf(b, new ArmOperands(b, op, params)),
 });
 
 // --- The translator's view. ---

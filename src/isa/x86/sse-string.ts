@@ -7,7 +7,7 @@
 import type { Builder, Value } from '../../ir/builder.ts';
 import { I32, V128 } from '../../ir/ops.ts';
 import type { Size } from './flags.ts';
-import { defineHelper } from './helpers.ts';
+import { definePureHelper } from './helpers.ts';
 import { SSE42, fromLow32, imm8, pick, vector, zero } from './sse-common.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
@@ -133,20 +133,13 @@ class Comparison {
 }
 
 /** (format and aggregation, first string, second string, lengths: first | second << 8) => bits. */
-const COMPARE_STRINGS = defineHelper({
+const COMPARE_STRINGS = definePureHelper({
   name: 'compareStrings',
   params: [I32, V128, V128, I32],
   result: I32,
-  touchesGlobals: false,
-  mayFault: false,
-  body: {
-    kind: 'ir',
-    ir: {
-      arms: 16,
-      arm: (b, index, params) =>
-        new Comparison(b, index & 3, params[0]!, params[1]!, params[2]!).result(index >> 2),
-    },
-  },
+  arms: 16,
+  arm: (b, index, params) =>
+    new Comparison(b, index & 3, params[0]!, params[1]!, params[2]!).result(index >> 2),
 });
 
 /** Elements before the first that is zero. */

@@ -16,7 +16,7 @@
  *   1024  x87; 1200 mxcsr; 1216 xmm[16]; 1472 upper halves of ymm[16]
  *   1728  operands for `leave` and helpers
  */
-import { F64, I32, I64, V128 } from '../../ir/ops.ts';
+import { I32, I64, V128 } from '../../ir/ops.ts';
 import type { Global } from '../../ir/builder.ts';
 
 export const GPR = 256;
@@ -122,8 +122,6 @@ export const G_XMM: readonly Global[] = Array.from({ length: 16 }, (_, i) =>
 );
 export const X86_GLOBALS: readonly Global[] = globals;
 
-/** x87 uses no globals: its registers move with TOP. */
-export const X87_SCRATCH_TYPE = F64;
 
 // EFLAGS bits.
 export const CF = 1 << 0;
@@ -167,5 +165,4 @@ export const BF_AVX = 1 << 17; // CR4.OSXSAVE and XCR0 permit AVX
 export const BF_SMAP = 1 << 18; // CR4.SMAP is on: STAC/CLAC change the context
 export const BF_UMIP = 1 << 19; // CR4.UMIP
 export const BF_MXCSR_EXACT = 1 << 20; // MXCSR is not round-to-nearest with all exceptions masked, no DAZ/FTZ
-export const BF_FPU_EXACT = 1 << 21; // reserved for x87 precision or rounding other than the default
 export const BF_TSD = 1 << 22; // CR4.TSD
