@@ -17,6 +17,7 @@
  *     88  hostAddr    i64  guard of a code page: where in this memory it must lie
  *     96  kick        i32  set by the host: the budget is void, compiled code must not write its own back
  *    100  mapping     i32  number of the mapping in force: a new one after each change that translated code must notice
+ *    104  codeKey     i64  code under the flags in force is in the code index under its address + this; 0 = not at all
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;
@@ -34,6 +35,7 @@ export const CTL_CTX = 80;
 export const CTL_HOST_ADDR = 88;
 export const CTL_KICK = 96;
 export const CTL_MAPPING = 100;
+export const CTL_CODE_KEY = 104;
 
 /** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
 export const ISA_STATE = 256;

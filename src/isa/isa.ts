@@ -36,6 +36,8 @@ export interface Isa {
    * run so often that larger, faster translations pay?
    */
   favoursSpeed?(flags: number): boolean;
+  /** Under these flags a pc is a linear address of code as it stands (x86: the CS base is 0). */
+  codeIsLinear?(flags: number): boolean;
   /**
    * Makes the ISA's own runtime module (helpers of kind 'wasm').
    * @param vcpuBase address of the vCPU's block in the memory

@@ -15,7 +15,7 @@ function regionOf(edges: Record<number, number[]>, slot: number): RegionToCompil
     node.cells = node.block.targets.map((target) => target * 8);
   });
   const guards = [{ offset: -4096, host: 0x1_2345_6000 }, { offset: 8192, host: 0x8000_0000 }];
-  return { nodes, guards, slot, dispatchCell: 0x40008, mappingWord: 0x1238, inline: slot === 17, fallbackCell: 0x40010 };
+  return { pc: [slot, -1], nodes, guards, slot, dispatchCell: 0x40008, mappingWord: 0x1238, inline: slot === 17, fallbackCell: 0x40010 };
 }
 
 test('a batch of regions comes back as it went', () => {

@@ -2,7 +2,7 @@
  * Regions on their way to a compiler, which may be another thread: flat words, so
  * that a batch is one transferable buffer, and back again.
  *
- * A region: slot, fallback cell, dispatch cell, mapping word, inline, guards, nodes; then for each guard
+ * A region: pc (two words), slot, fallback cell, dispatch cell, mapping word, inline, guards, nodes; then for each guard
  * { offset, host low, host high } and for each node, in reverse post-order, the
  * fields that `writeNode` puts.
  */
@@ -18,6 +18,8 @@ export interface PageGuard {
 }
 
 export interface RegionToCompile {
+  /** Linear address of the entry when it was made, low and high half: its name in profiles. */
+  readonly pc: readonly [number, number];
   readonly nodes: RegionNode[];
   readonly guards: PageGuard[];
   /** Table slot that the function goes to. */
@@ -55,7 +57,7 @@ export class BatchWriter {
 
   add(region: RegionToCompile): void {
     const { nodes, guards } = region;
-    this.put(region.slot, region.fallbackCell, region.dispatchCell, region.mappingWord);
+    this.put(...region.pc, region.slot, region.fallbackCell, region.dispatchCell, region.mappingWord);
     this.put(region.inline ? 1 : 0, guards.length, nodes.length);
     for (const { offset, host } of guards) this.put(offset, host | 0, Math.floor(host / 0x100000000));
     for (const node of nodes) this.writeNode(node);
@@ -108,6 +110,7 @@ class BatchReader {
   }
 
   region(): RegionToCompile {
+    const pc = [this.next(), this.next()] as const;
     const [slot, fallbackCell, dispatchCell] = [this.next(), this.next(), this.next()];
     const [mappingWord, inline] = [this.next(), this.next() === 1];
     const guardCount = this.next();
@@ -127,7 +130,7 @@ class BatchReader {
       node.idom = nodes[dominators[i]!]!;
       if (node.idom !== node) node.idom.children.push(node);
     });
-    return { nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline };
+    return { pc, nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline };
   }
 
   private node(order: number, successors: number[][], dominators: number[]): RegionNode {

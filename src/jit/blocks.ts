@@ -98,14 +98,19 @@ export class BlockTable {
     return cell;
   }
 
-  private key(offset: number, flags: number): number {
+  /** Number of a mode among those seen so far. */
+  flagSet(flags: number): number {
     if (flags !== this.lastFlags) {
       let set = this.flagSets.get(flags);
       if (set === undefined) this.flagSets.set(flags, (set = this.flagSets.size));
       this.lastFlags = flags;
       this.lastFlagSet = set;
     }
-    return offset | (this.lastFlagSet << 12);
+    return this.lastFlagSet;
+  }
+
+  private key(offset: number, flags: number): number {
+    return offset | (this.flagSet(flags) << 12);
   }
 
   private codePage(page: number): CodePage {

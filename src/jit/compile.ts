@@ -52,6 +52,10 @@ export interface CompilerOptions {
   readonly stackPointer: number;
 }
 
+function hexadecimal([low, high]: readonly [number, number]): string {
+  return ((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)).toString(16);
+}
+
 /** Control constructs around the place being emitted, innermost last. */
 type Label = RegionNode | null;
 
@@ -257,7 +261,9 @@ export class RegionCompiler implements Surroundings {
     c.set(this.exitCell);
     c.end();
     this.emitEpilogue();
-    this.module.element(region.slot, this.module.function([I32], NONE, c));
+    const index = this.module.function([I32], NONE, c);
+    this.module.name(index, `region_${hexadecimal(region.pc)}`);
+    this.module.element(region.slot, index);
   }
 
   private tailCallCell(): void {

@@ -4,7 +4,7 @@
  */
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_KICK, CTL_MAPPING, CTL_PC, CTL_SLOW_ADDR,
+  CTL_BASE, CTL_BUDGET, CTL_CODE_KEY, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_KICK, CTL_MAPPING, CTL_PC, CTL_SLOW_ADDR,
   CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE, EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP, FAULT_EXCEPTION,
   FAULT_NONE, FAULT_RESTART,
 } from '../ir/vcpu-block.ts';
@@ -12,6 +12,7 @@ import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE, FetchFault } from '../isa/isa.t
 import type { CodeReader, EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
 import { KIND_MODIFY, KIND_SIGNED, KIND_WRITE } from './access.ts';
 import { BlockTable, PAGE_HAS_CODE } from './blocks.ts';
+import { CodeIndex } from './dispatch.ts';
 import type { Block } from './blocks.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
 import { JUMP_TARGETS, NO_TARGET } from './interpreter.ts';
@@ -130,6 +131,7 @@ export class Engine implements EngineServices {
   readonly vcpuBase = VCPU_BASE;
   readonly tlb: Tlb;
   readonly blocks: BlockTable;
+  private readonly codeIndex: CodeIndex;
   private readonly options: EngineOptions;
   private readonly words: Int32Array;
   private readonly bytes: Uint8Array;
@@ -165,6 +167,7 @@ export class Engine implements EngineServices {
     this.words = new Int32Array(buffer);
     this.bytes = new Uint8Array(buffer);
     this.tlb = new Tlb(buffer);
+    this.codeIndex = new CodeIndex(buffer);
     this.blocks = new BlockTable(buffer, options.physical.pageFlags);
     this.table = new WebAssembly.Table({ initial: 4096, element: 'anyfunc' });
     writeSharedConstants(this.words);
@@ -236,6 +239,12 @@ export class Engine implements EngineServices {
     this.setField(CTL_TLB_BASE, this.tlb.tlbAddress);
     this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
     this.setField(CTL_MAPPING, this.tlb.mapping);
+    this.setField(CTL_CODE_KEY + 4, this.codeKey(this.flags));
+  }
+
+  /** Upper half of CTL_CODE_KEY. The index goes by the pc's page, which a code segment base would move. */
+  private codeKey(flags: number): number {
+    return this.options.isa.codeIsLinear?.(flags) === false ? 0 : (this.blocks.flagSet(flags) + 1) << 16;
   }
 
   kick(): void {
@@ -434,7 +443,7 @@ export class Engine implements EngineServices {
         return false;
       }
       block = made;
-    }
+    } else this.index(block);
     // The jump cache goes by pc; with a code segment base the same pc can be other code.
     const pc = this.field(CTL_PC);
     if (pc === lin[0] && this.field(CTL_PC + 4) === lin[1]) {
@@ -499,7 +508,13 @@ export class Engine implements EngineServices {
     }
     this.codeIps[this.codeCount++] = code.ip;
     this.statistics.blocks++;
+    this.index(block);
     for (const page of this.blocks.installed(block)) this.tlb.protect(page * PAGE);
+  }
+
+  /** Enters a block into the code index; one that crosses pages depends on more than its place. */
+  private index(block: Block): void {
+    if (block.secondPage < 0) this.codeIndex.add(block.page * PAGE + block.offset, this.codeKey(block.flags), block.cell);
   }
 
   /** Entry cell of a constant target, or 0 when only its virtual address leads there. */
@@ -515,6 +530,7 @@ export class Engine implements EngineServices {
     this.blocks.clear();
     this.reserveCells();
     this.tlb.clearAllJumps();
+    this.codeIndex.clear();
     this.queue?.clear();
     this.nextCode = CODE + SCRATCH_SIZE;
     this.codeCount = 0;

@@ -12,18 +12,19 @@ import { BULK, F32, I32, I64, MEMORY, NONE, OPS, Op, PURE, V128 } from '../ir/op
 import type { OpInfo } from '../ir/ops.ts';
 import type { Helper } from '../ir/helpers.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_JUMP_BASE, CTL_PC, CTL_TLB_BASE,
-  EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP,
+  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE,
+  EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, 
 } from '../ir/vcpu-block.ts';
+import { emitJumpCacheProbe } from './dispatch.ts';
 import { ACCESS, emitLoad, emitStore } from './access.ts';
 import { EXPANSIONS, Scratch } from './expand.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, VCPU_BASE,
+  CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, VCPU_BASE,
 } from './layout.ts';
 import {
   BLOCK, BR, BR_IF, BR_TABLE, CALL as WASM_CALL, Code, I32_EQZ, I32_LOAD, I32_AND, I32_LOAD16_U, I32_LT_S, I32_SHL, I32_SHR_U, I32_STORE, I32_SUB, I32_WRAP, I32_XOR,
-  I64_ADD, I64_AND, I64_EXTEND_U, I64_LOAD, I64_LOAD32_U, I64_NE, I64_OR, I64_SHL, I64_SHR_U, I64_STORE, I64_SUB, I64_XOR, LOAD_OP, LOOP,
-  RETURN, RETURN_CALL_INDIRECT, STORE_OP,
+  I64_ADD, I64_EXTEND_U, I64_LOAD, I64_LOAD32_U, I64_STORE, I64_SUB, LOAD_OP, LOOP,
+  RETURN, RETURN_CALL, RETURN_CALL_INDIRECT, STORE_OP,
 } from '../wasm/wasm.ts';
 import type { ModuleWriter } from '../wasm/wasm.ts';
 
@@ -84,6 +85,8 @@ export class InterpreterWriter {
   private cell = 0;
   /** Branch depths from the text of the current case. */
   private toNext = 0;
+  /** Function that goes on at a pc that the jump cache has not. */
+  private readonly find: number;
   private toChain = 0;
   private toLookup = 0;
 
@@ -92,11 +95,13 @@ export class InterpreterWriter {
     helpers: readonly Helper[],
     slow: (name: string) => number,
     helperIndex: (helper: Helper) => number,
+    find: number,
   ) {
     this.module = module;
     this.helpers = helpers;
     this.slow = slow;
     this.helperIndex = helperIndex;
+    this.find = find;
     this.scratch = new Scratch(this.c);
   }
 
@@ -521,8 +526,8 @@ export class InterpreterWriter {
 
   private writeLookup(): void {
     emitJumpCacheProbe(this.c, this.entry, () => {
-      this.set(CTL_EXIT_REASON, () => this.c.i32(EXIT_LOOKUP));
-      this.c.op(RETURN);
+      this.c.i32(0);
+      this.c.call(RETURN_CALL, this.find);
     });
     this.c.set(this.cell);
   }
@@ -546,45 +551,3 @@ export class InterpreterWriter {
     c.indirect(RETURN_CALL_INDIRECT, this.module.type([I32], []));
   }
 }
-
-/**
- * Looks the pc in the state block up in the jump cache; leaves the entry cell's address (i64)
- * on the stack. @param scratch an i64 local  @param miss emitted for a miss, inside one `if`
- */
-export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
-  const pc = (): void => c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
-  // index = page bits << JUMP_LOW_BITS | (pc ^ pc >> 8 ^ pc >> 20) & low mask; times 16
-  pc();
-  c.i64(12);
-  c.op(I64_SHR_U);
-  c.i64((1 << JUMP_PAGE_BITS) - 1);
-  c.op(I64_AND);
-  c.i64(JUMP_LOW_BITS + 4);
-  c.op(I64_SHL);
-  pc();
-  pc();
-  c.i64(JUMP_FOLD_LOW);
-  c.op(I64_SHR_U);
-  c.op(I64_XOR);
-  pc();
-  c.i64(JUMP_FOLD_HIGH);
-  c.op(I64_SHR_U);
-  c.op(I64_XOR);
-  c.i64((1 << JUMP_LOW_BITS) - 1);
-  c.op(I64_AND);
-  c.i64(4);
-  c.op(I64_SHL);
-  c.op(I64_OR);
-  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_JUMP_BASE);
-  c.op(I64_ADD);
-  c.tee(scratch);
-  c.memory(I64_LOAD, 0);
-  pc();
-  c.op(I64_NE);
-  c.if(false);
-  miss();
-  c.end();
-  c.get(scratch);
-  c.memory(I64_LOAD32_U, 8);
-}
-

@@ -6,6 +6,7 @@
  *   128 KiB     small constants shared by all interpreter code
  *   256 KiB     entry cells, 8 bytes each: { function: i32, argument: i32 }
  *   8 MiB       contexts: TLB, victim entries and jump cache of each, CONTEXT_SIZE apart
+ *   28 MiB      code index
  *   32 MiB      interpreter code
  *   96 MiB      guest RAM and ROM
  */
@@ -16,6 +17,7 @@ export const CONSTANTS = 0x20000;
 export const CELLS = 0x40000;
 export const CELLS_END = 0x800000;
 export const CONTEXTS = 0x800000;
+export const CODE_INDEX = 0x1c00000;
 export const CODE = 0x2000000;
 export const CODE_END = 0x6000000;
 export const GUEST_MEMORY = 0x6000000;
@@ -50,13 +52,23 @@ export const VICTIM_ENTRIES = 8;
  * leads to a look-up, too.
  */
 export const JUMP_CACHE = 0x40000;
-export const JUMP_PAGE_BITS = 8;
-export const JUMP_LOW_BITS = 8;
+export const JUMP_PAGE_BITS = 7;
+export const JUMP_LOW_BITS = 6;
 /** The pc's bits from these on are folded into the low part: within the page, and of the page's number. */
-export const JUMP_FOLD_LOW = 8;
-export const JUMP_FOLD_HIGH = 20;
+export const JUMP_FOLD_LOW = JUMP_LOW_BITS;
+export const JUMP_FOLD_HIGH = 12 + JUMP_PAGE_BITS;
 export const JUMP_ENTRIES = 1 << (JUMP_PAGE_BITS + JUMP_LOW_BITS);
 export const JUMP_SIZE = JUMP_ENTRIES * 16;
+
+/**
+ * Code index: all translated code by where it lies, for what the jump caches have not. Entry,
+ * 16 bytes: 0 key i64 (address in this memory + CTL_CODE_KEY), 8 address of the entry cell i32.
+ * Its place: both halves of the key together times INDEX_FACTOR, the upper INDEX_BITS; or the neighbour
+ * with the lowest of these bits inverted.
+ */
+export const INDEX_BITS = 17;
+export const INDEX_FACTOR = 0x9e3779b1 | 0;
+export const INDEX_SIZE = 16 << INDEX_BITS;
 
 export const CONTEXT_SIZE = 0x200000;
 /** Contexts 0 and 1 are the supervisor's; user address spaces share the rest. */

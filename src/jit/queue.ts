@@ -106,7 +106,7 @@ export class RegionQueue {
     const guards = source.guards();
     const mappingWord = guards.length > 0 ? blocks.newCell(0, 0) : 0;
     const inline = this.host.favoursSpeed(block.flags);
-    this.batch.add({ nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline });
+    this.batch.add({ pc: [low, high], nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline });
     block.region = region;
     for (const page of blocks.addRegion(region)) this.host.tlb.protect(page * PAGE);
     this.pending.push({ region, block });

@@ -2,25 +2,23 @@
  * The runtime module: interpreter, dispatcher, slow paths and IR helpers. Made
  * once for a machine; compiled regions import its functions.
  */
-import { I32, I64, NONE } from '../ir/ops.ts';
+import { I32, I64, NONE, V128 } from '../ir/ops.ts';
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper, IrSwitch } from '../ir/helpers.ts';
-import {
-  CTL_EXIT_REASON, CTL_FAULT, CTL_HOST_ADDR, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
-  EXIT_LOOKUP,
+import {CTL_FAULT, CTL_HOST_ADDR, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
 } from '../ir/vcpu-block.ts';
 import { SLOW_IMPORTS } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
-import { InterpreterWriter, emitJumpCacheProbe } from './interpreter.ts';
-import {
-  CELL_ARGUMENT, CELL_FUNCTION, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE,
+import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
+import { InterpreterWriter } from './interpreter.ts';
+import {FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE,
   VCPU_BASE, VICTIM, VICTIM_ENTRIES,
 } from './layout.ts';
 import {
-  BLOCK, BR_IF, BR_TABLE, CALL, Code, I32_AND, I32_LOAD, I32_STORE, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
-  I64_LT_U, I64_NE, I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, STORE_OP,
+  BLOCK, BR_IF, BR_TABLE, CALL, Code, ELSE, I32_AND, I32_LOAD8_U, I32_STORE, I32_STORE8, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
+  I64_LT_U, I64_NE, I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, SELECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
 export interface RuntimeImports {
@@ -49,7 +47,7 @@ function storeField(c: Code, field: number, value: () => void, opcode: number | 
  * The slow path of one memory operation: looks through the TLB's victims, then hands address,
  * description and value to the host through the state block.
  */
-function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], host: number): number {
+function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], host: number, cross: number): number {
   const { info, params, result } = path;
   const c = new Code();
   c.begin(params);
@@ -64,12 +62,109 @@ function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], hos
   c.set(page);
   searchTlb(c, info, page, entry);
   searchVictims(c, info, page, entry);
+  if (info.bytes > 1) tryCross(c, info, page, cross);
   storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
   storeField(c, CTL_SLOW_SIZE, () => c.i32(info.kind));
   if (info.store) storeField(c, CTL_SLOW_VALUE, () => c.get(1), STORE_OP[info.type]!);
   c.call(CALL, host);
   if (!info.store) c.loadAt(LOAD_OP[result]!, VCPU_BASE + CTL_SLOW_VALUE);
   return module.function(params, result, c);
+}
+
+/** Does an access that crosses pages and returns when the TLB has both; `page` is that of the last byte. */
+function tryCross(c: Code, info: AccessInfo, page: number, cross: number): void {
+  const slot = VCPU_BASE + CTL_SLOW_VALUE;
+  c.get(0);
+  c.get(page);
+  c.op(I64_LT_U);
+  c.if(false);
+  if (info.store) storeField(c, CTL_SLOW_VALUE, () => c.get(1), STORE_OP[info.type]!);
+  c.get(0);
+  c.get(page);
+  c.i64(info.bytes);
+  c.i64(info.tag);
+  c.i32(info.store ? 1 : 0);
+  c.call(CALL, cross);
+  c.if(true);
+  if (!info.store) {
+    c.i64(0);
+    c.memory(info.wasm, slot);
+  }
+  c.op(RETURN);
+  c.end();
+  c.end();
+}
+
+/**
+ * cross(address, second page, bytes, tag, store): moves the bytes between guest memory and CTL_SLOW_VALUE
+ * one by one. @returns 1, or 0 when the TLB has not both pages for this kind of access
+ */
+function writeCross(module: ModuleWriter): number {
+  const c = new Code();
+  c.begin([I64, I64, I64, I64, I32]);
+  const [at, end, host, slot] = [c.local(I64), c.local(I64), c.local(I64), c.local(I64)] as const;
+  const addends = [c.local(I64), c.local(I64)] as const;
+  for (const [i, address] of [0, 1].entries()) {
+    pushEntry(c, address);
+    c.tee(host);
+    c.get(3);
+    c.op(I64_ADD);
+    c.memory(I64_LOAD, 0);
+    c.get(address);
+    c.i64(-PAGE_SIZE);
+    c.op(I64_AND);
+    c.op(I64_NE);
+    giveUpIf(c);
+    c.get(host);
+    c.memory(I64_LOAD, TLB_ADDEND);
+    c.set(addends[i]!);
+  }
+  c.get(0);
+  c.tee(at);
+  c.get(2);
+  c.op(I64_ADD);
+  c.set(end);
+  c.i64(VCPU_BASE + CTL_SLOW_VALUE);
+  c.set(slot);
+  c.block(LOOP);
+  c.get(addends[0]);
+  c.get(addends[1]);
+  c.get(at);
+  c.get(1);
+  c.op(I64_LT_U);
+  c.op(SELECT);
+  c.get(at);
+  c.op(I64_ADD);
+  c.set(host);
+  c.get(4);
+  c.if();
+  moveByte(c, slot, host);
+  c.op(ELSE);
+  moveByte(c, host, slot);
+  c.end();
+  addTo(c, slot, 1);
+  addTo(c, at, 1);
+  c.get(at);
+  c.get(end);
+  c.op(I64_NE);
+  c.br(BR_IF, 0);
+  c.end();
+  c.i32(1);
+  return module.function([I64, I64, I64, I64, I32], I32, c);
+}
+
+function addTo(c: Code, local: number, value: number): void {
+  c.get(local);
+  c.i64(value);
+  c.op(I64_ADD);
+  c.set(local);
+}
+
+function moveByte(c: Code, from: number, to: number): void {
+  c.get(to);
+  c.get(from);
+  c.memory(I32_LOAD8_U, 0);
+  c.memory(I32_STORE8, 0);
 }
 
 /** The access itself by the TLB entry in a local. */
@@ -95,7 +190,7 @@ function searchTlb(c: Code, info: AccessInfo, page: number, entry: number): void
   c.end();
 }
 
-/** The same for the entries that were pushed out of the TLB. */
+/** The same for the entries that were pushed out of the TLB: the one found goes back, in exchange. */
 function searchVictims(c: Code, info: AccessInfo, page: number, entry: number): void {
   const end = c.local(I64);
   c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
@@ -118,6 +213,7 @@ function searchVictims(c: Code, info: AccessInfo, page: number, entry: number): 
   c.op(I64_EQ);
   c.op(I32_AND);
   c.if(false);
+  exchange(c, entry);
   accessBy(c, info, entry);
   c.end();
   c.get(entry);
@@ -128,6 +224,28 @@ function searchVictims(c: Code, info: AccessInfo, page: number, entry: number): 
   c.op(I64_NE);
   c.br(BR_IF, 0);
   c.end();
+}
+
+/** Swaps a victim with the TLB's entry for the address; `victim` names the latter then. */
+function exchange(c: Code, victim: number): void {
+  const entry = c.local(I64);
+  const halves = [c.local(V128), c.local(V128)];
+  pushEntry(c, 0);
+  c.set(entry);
+  halves.forEach((half, i) => {
+    c.get(entry);
+    c.memory(LOAD_OP[V128]!, i * 16);
+    c.set(half);
+    c.get(entry);
+    c.get(victim);
+    c.memory(LOAD_OP[V128]!, i * 16);
+    c.memory(STORE_OP[V128]!, i * 16);
+    c.get(victim);
+    c.get(half);
+    c.memory(STORE_OP[V128]!, i * 16);
+  });
+  c.get(entry);
+  c.set(victim);
 }
 
 /** guard(page, host): is the code page mapped there? Asks the host, which also fills the TLB. */
@@ -232,30 +350,6 @@ function writeBulkFill(module: ModuleWriter): number {
   return module.function([I64, I64, I32], I32, c);
 }
 
-function writeLookupStub(module: ModuleWriter): number {
-  const c = new Code();
-  c.begin([I32]);
-  storeField(c, CTL_EXIT_REASON, () => c.i32(EXIT_LOOKUP));
-  return module.function([I32], NONE, c);
-}
-
-function writeDispatch(module: ModuleWriter): number {
-  const c = new Code();
-  c.begin([I32]);
-  const cell = c.local(I64);
-  emitJumpCacheProbe(c, cell, () => {
-    storeField(c, CTL_EXIT_REASON, () => c.i32(EXIT_LOOKUP));
-    c.op(RETURN);
-  });
-  c.set(cell);
-  c.get(cell);
-  c.memory(I32_LOAD, CELL_ARGUMENT);
-  c.get(cell);
-  c.memory(I32_LOAD, CELL_FUNCTION);
-  c.indirect(RETURN_CALL_INDIRECT, module.type([I32], []));
-  return module.function([I32], NONE, c);
-}
-
 /** Surroundings of straight IR: parameters stand for globals, nothing can fault. */
 function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   const never = (): never => {
@@ -316,8 +410,9 @@ export function buildRuntime(
     module.import(`h${helper.index}`, helper.params, helper.result);
   }
   const slowIndex = new Map<string, number>();
+  const cross = writeCross(module);
   for (const entry of SLOW_IMPORTS) {
-    const index = slowPath(module, entry, hostSlow);
+    const index = slowPath(module, entry, hostSlow, cross);
     slowIndex.set(entry.name, index);
     module.export(entry.name, index);
   }
@@ -334,13 +429,14 @@ export function buildRuntime(
       module.export(`h${helper.index}`, index);
     } else helperIndex.set(helper, module.import(`h${helper.index}`, helper.params, helper.result));
   }
+  const find = writeFind(module);
   const writer = new InterpreterWriter(
-    module, helpers, (name) => slowIndex.get(name)!, (helper) => helperIndex.get(helper)!,
+    module, helpers, (name) => slowIndex.get(name)!, (helper) => helperIndex.get(helper)!, find,
   );
   const interpreter = writer.write();
-  const dispatch = writeDispatch(module);
+  const dispatch = writeDispatch(module, find);
   module.element(FN_INTERPRETER, interpreter);
-  module.element(FN_LOOKUP, writeLookupStub(module));
+  module.element(FN_LOOKUP, writeLookup(module));
   module.element(FN_DISPATCH, dispatch);
   module.export('interpret', interpreter);
   module.export('enter', dispatch);

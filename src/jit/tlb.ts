@@ -32,10 +32,9 @@ class Journal {
 class Context {
   readonly tlb: number;
   readonly jumps: number;
-  /** TLB and jump-cache entries in use, to find them again when they must go. */
+  /** TLB entries in use, to find them again when they must go. */
   readonly privateEntries = new Journal();
   readonly globalEntries = new Journal();
-  readonly jumpEntries = new Journal();
   /** By page bits: code there runs into the next page, so that its entries depend on that, too. */
   readonly crossing = new Uint8Array(1 << JUMP_PAGE_BITS);
   /** A page that outlives address spaces is mapped here for the user. */
@@ -56,6 +55,8 @@ class Context {
 
 /** Marks a page that several entries permit writing to. */
 const MANY = -1;
+/** Entries that may permit writing to one page at a time: enough for a page that all address spaces map. */
+const MAX_WRITABLE_BY = 64;
 
 const TAG_OF_ACCESS = [TLB_READ, TLB_WRITE, TLB_EXEC];
 
@@ -72,9 +73,11 @@ export class Tlb {
 
   /**
    * By page of the memory: word index of the entry that permits writing to it, 0 = none,
-   * MANY = several have, so that they must be searched for.
+   * MANY = several have: `writableBy` lists them.
    */
   private readonly writable: Int32Array;
+  /** Word indices of entries that permitted writing to a page when they were filled. */
+  private readonly writableBy = new Map<number, number[]>();
 
   constructor(buffer: ArrayBufferLike) {
     this.writable = new Int32Array(Math.ceil(buffer.byteLength / 4096));
@@ -131,15 +134,8 @@ export class Tlb {
   }
 
   private clearJumps(context: Context): void {
-    const { jumpEntries, jumps } = context;
-    if (jumpEntries.overflown) this.doubles.fill(0, jumps >> 3, (jumps + JUMP_SIZE) >> 3);
-    else {
-      for (let i = 0; i < jumpEntries.count; i++) {
-        const at = (jumps >> 2) + jumpEntries.entries[i]! * 4;
-        this.words.fill(0, at, at + 3);
-      }
-    }
-    jumpEntries.count = 0;
+    const { jumps } = context;
+    this.doubles.fill(0, jumps >> 3, (jumps + JUMP_SIZE) >> 3);
   }
 
   private dropEntry(context: Context, index: number): void {
@@ -271,9 +267,7 @@ export class Tlb {
     this.setTag(at + (TLB_WRITE >> 2), page, high, permissions & (1 << ACCESS_WRITE));
     this.setTag(at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
     if (permissions & (1 << ACCESS_WRITE)) {
-      const hostPage = Math.floor(host / 4096);
-      const place = this.writable[hostPage]!;
-      this.writable[hostPage] = place === 0 || place === at ? at : MANY;
+      this.noteWritable(Math.floor(host / 4096), at);
     }
     const hostLow = host % 0x100000000;
     const difference = hostLow - (page >>> 0);
@@ -284,6 +278,23 @@ export class Tlb {
       this.current.privateEntries.add(index);
       if (permissions & (1 << ACCESS_EXEC)) this.current.privateCode = true;
     } else this.current.globalEntries.add(index);
+  }
+
+  private noteWritable(page: number, at: number): void {
+    const place = this.writable[page]!;
+    if (place === 0 || place === at) {
+      this.writable[page] = at;
+      return;
+    }
+    if (place !== MANY) {
+      this.writable[page] = MANY;
+      this.writableBy.set(page, [place, at]);
+      return;
+    }
+    const places = this.writableBy.get(page)!;
+    if (places.includes(at)) return;
+    if (places.length === MAX_WRITABLE_BY) this.withdrawWrite(places.shift()!, page * 4096);
+    places.push(at);
   }
 
   /** An entry that makes room for another page becomes a victim, in the place of the oldest. */
@@ -306,16 +317,9 @@ export class Tlb {
     const place = this.writable[page]!;
     if (place === 0) return;
     this.writable[page] = 0;
-    if (place !== MANY) {
-      this.withdrawWrite(place, host);
-      this.forEachVictim((at) => this.withdrawWrite(at, host));
-      return;
-    }
-    for (const context of this.contexts) {
-      const start = context.tlb >> 2;
-      const end = start + ((TLB_SIZE + VICTIM_ENTRIES * 32) >> 2);
-      for (let at = start; at < end; at += 8) this.withdrawWrite(at, host);
-    }
+    for (const at of place === MANY ? this.writableBy.get(page)! : [place]) this.withdrawWrite(at, host);
+    this.writableBy.delete(page);
+    this.forEachVictim((at) => this.withdrawWrite(at, host));
   }
 
   /** Takes the permission to write from an entry if it is the page's. @param at word index of the entry */
@@ -342,15 +346,11 @@ export class Tlb {
     this.words[at] = low;
     this.words[at + 1] = high;
     this.words[at + 2] = cell;
-    this.current.jumpEntries.add(index);
     if (crosses) this.current.crossing[group] = 1;
   }
 
   clearAllJumps(): void {
-    for (const context of this.contexts) {
-      context.jumpEntries.count = JOURNAL_SIZE + 1;
-      this.clearJumps(context);
-    }
+    for (const context of this.contexts) this.clearJumps(context);
   }
 }
 

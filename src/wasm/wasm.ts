@@ -29,10 +29,12 @@ export const LOCAL_SET = 0x21;
 export const LOCAL_TEE = 0x22;
 export const I32_LOAD = 0x28;
 export const I64_LOAD = 0x29;
+export const I32_LOAD8_U = 0x2d;
 export const I32_LOAD16_U = 0x2f;
 export const I64_LOAD32_U = 0x35;
 export const I32_STORE = 0x36;
 export const I64_STORE = 0x37;
+export const I32_STORE8 = 0x3a;
 export const I32_CONST = 0x41;
 export const I64_CONST = 0x42;
 export const I32_EQZ = 0x45;
@@ -46,6 +48,7 @@ export const I64_LT_U = 0x54;
 export const I64_GT_U = 0x56;
 export const I32_ADD = 0x6a;
 export const I32_SUB = 0x6b;
+export const I32_MUL = 0x6c;
 export const I32_AND = 0x71;
 export const I32_XOR = 0x73;
 export const I32_SHL = 0x74;
@@ -289,6 +292,7 @@ export class ModuleWriter {
   private readonly imports: FunctionImport[] = [];
   private readonly functions: FunctionEntry[] = [];
   private readonly exports: [string, number][] = [];
+  private readonly names: [string, number][] = [];
   /** [table index, function index] pairs. */
   private readonly elements: [number, number][] = [];
   private readonly memoryPages: number;
@@ -352,6 +356,12 @@ export class ModuleWriter {
 
   export(name: string, functionIndex: number): void {
     this.exports.push([name, functionIndex]);
+    this.name(functionIndex, name);
+  }
+
+  /** What profilers and stack traces call a function. */
+  name(functionIndex: number, name: string): void {
+    this.names.push([name, functionIndex]);
   }
 
   /** Puts a function into the shared table when the module is instantiated. */
@@ -420,7 +430,25 @@ export class ModuleWriter {
       s.uleb(this.functions.length);
       for (const entry of this.functions) s.append(entry.body);
     });
+    this.writeNames(out);
     return out.data.slice(0, out.length);
+  }
+
+  /** The custom section "name" with subsection 1, function names. */
+  private writeNames(out: Bytes): void {
+    if (this.names.length === 0) return;
+    const map = new Bytes(32 * this.names.length);
+    map.uleb(this.names.length);
+    for (const [name, index] of this.names.sort((a, b) => a[1] - b[1])) {
+      map.uleb(index);
+      map.text(name);
+    }
+    this.section(out, 0, (s) => {
+      s.text('name');
+      s.u8(1);
+      s.uleb(map.length);
+      s.append(map);
+    });
   }
 
   private writeElements(s: Bytes): void {

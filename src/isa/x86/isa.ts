@@ -6,7 +6,7 @@ import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { LEAVE_SINGLE_STEP } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
-import { BF_CPL_SHIFT, G, X86_GLOBALS } from './state.ts';
+import { BF_CPL_SHIFT, BF_CS_BASE, G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { makeX87 } from './x87/runtime.ts';
@@ -74,6 +74,7 @@ export const X86_ISA: Isa = {
   helpers: X86_HELPERS,
   stackPointer: G[4]!,
   favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
+  codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
   translate,
   instantiate: makeX87,
 };

@@ -1,0 +1,207 @@
+/**
+ * How translated code finds more of it: by the pc in the jump cache, else by where the pc's page
+ * lies in the code index. What neither has is the host's to look up.
+ */
+import { I32, I64, NONE } from '../ir/ops.ts';
+import { CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, CTL_TLB_BASE, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
+import {
+  CELL_ARGUMENT, CELL_FUNCTION, CODE_INDEX, INDEX_BITS, INDEX_FACTOR, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS,
+  TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, VCPU_BASE,
+} from './layout.ts';
+import {
+  Code, I32_LOAD, I32_MUL, I32_SHL, I32_SHR_U, I32_STORE, I32_WRAP, I32_XOR, I64_ADD, I64_AND, I64_EXTEND_U, I64_LOAD,
+  I64_LOAD32_U, I64_NE, I64_OR, I64_SHL, I64_SHR_U, I64_STORE, I64_XOR, RETURN, RETURN_CALL, RETURN_CALL_INDIRECT,
+} from '../wasm/wasm.ts';
+import type { ModuleWriter } from '../wasm/wasm.ts';
+
+function pushPc(c: Code): void {
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
+}
+
+/** Leaves the address of the pc's jump-cache entry on the stack, see JUMP_CACHE. */
+function pushJumpEntry(c: Code): void {
+  pushPc(c);
+  c.i64(12);
+  c.op(I64_SHR_U);
+  c.i64((1 << JUMP_PAGE_BITS) - 1);
+  c.op(I64_AND);
+  c.i64(JUMP_LOW_BITS + 4);
+  c.op(I64_SHL);
+  pushPc(c);
+  for (const shift of [JUMP_FOLD_LOW, JUMP_FOLD_HIGH]) {
+    pushPc(c);
+    c.i64(shift);
+    c.op(I64_SHR_U);
+    c.op(I64_XOR);
+  }
+  c.i64((1 << JUMP_LOW_BITS) - 1);
+  c.op(I64_AND);
+  c.i64(4);
+  c.op(I64_SHL);
+  c.op(I64_OR);
+  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_JUMP_BASE);
+  c.op(I64_ADD);
+}
+
+/**
+ * Looks the pc in the state block up in the jump cache; leaves the entry cell's address (i64)
+ * on the stack. @param scratch an i64 local  @param miss emitted for a miss, inside one `if`
+ */
+export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
+  pushJumpEntry(c);
+  c.tee(scratch);
+  c.memory(I64_LOAD, 0);
+  pushPc(c);
+  c.op(I64_NE);
+  c.if(false);
+  miss();
+  c.end();
+  c.get(scratch);
+  c.memory(I64_LOAD32_U, 8);
+}
+
+function goThrough(c: Code, module: ModuleWriter, cell: number): void {
+  c.get(cell);
+  c.memory(I32_LOAD, CELL_ARGUMENT);
+  c.get(cell);
+  c.memory(I32_LOAD, CELL_FUNCTION);
+  c.indirect(RETURN_CALL_INDIRECT, module.type([I32], []));
+}
+
+function leaveUnless(c: Code): void {
+  c.op(I64_NE);
+  c.if(false);
+  writeLeaveForLookup(c);
+  c.end();
+}
+
+function writeLeaveForLookup(c: Code): void {
+  c.i64(0);
+  c.i32(EXIT_LOOKUP);
+  c.memory(I32_STORE, VCPU_BASE + CTL_EXIT_REASON);
+  c.op(RETURN);
+}
+
+/** Function that leaves for the host to look the pc up. */
+export function writeLookup(module: ModuleWriter): number {
+  const c = new Code();
+  c.begin([I32]);
+  writeLeaveForLookup(c);
+  return module.function([I32], NONE, c);
+}
+
+/** Function that goes on at a pc that the jump cache has not, and enters it there. */
+export function writeFind(module: ModuleWriter): number {
+  const c = new Code();
+  c.begin([I32]);
+  const entry = c.local(I64);
+  const key = c.local(I64);
+  const cell = c.local(I64);
+  // The TLB's entry for the page, which must be executable.
+  pushPc(c);
+  c.i64(12 - TLB_ENTRY_SHIFT);
+  c.op(I64_SHR_U);
+  c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
+  c.op(I64_AND);
+  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
+  c.op(I64_ADD);
+  c.tee(entry);
+  c.memory(I64_LOAD, TLB_EXEC);
+  pushPc(c);
+  c.i64(-4096);
+  c.op(I64_AND);
+  leaveUnless(c);
+  c.get(entry);
+  c.memory(I64_LOAD, TLB_ADDEND);
+  pushPc(c);
+  c.op(I64_ADD);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_CODE_KEY);
+  c.op(I64_ADD);
+  c.set(key);
+  pushIndexEntry(c, key);
+  c.tee(entry);
+  c.memory(I64_LOAD, CODE_INDEX);
+  c.get(key);
+  c.op(I64_NE);
+  c.if(false);
+  c.get(entry);
+  c.i64(16);
+  c.op(I64_XOR);
+  c.tee(entry);
+  c.memory(I64_LOAD, CODE_INDEX);
+  c.get(key);
+  leaveUnless(c);
+  c.end();
+  c.get(entry);
+  c.memory(I64_LOAD32_U, CODE_INDEX + 8);
+  c.set(cell);
+  pushJumpEntry(c);
+  c.tee(entry);
+  pushPc(c);
+  c.memory(I64_STORE, 0);
+  c.get(entry);
+  c.get(cell);
+  c.op(I32_WRAP);
+  c.memory(I32_STORE, 8);
+  goThrough(c, module, cell);
+  return module.function([I32], NONE, c);
+}
+
+/** Leaves the offset of a key's entry in the code index on the stack, see CODE_INDEX. */
+function pushIndexEntry(c: Code, key: number): void {
+  c.get(key);
+  c.op(I32_WRAP);
+  c.get(key);
+  c.i64(32);
+  c.op(I64_SHR_U);
+  c.op(I32_WRAP);
+  c.op(I32_XOR);
+  c.i32(INDEX_FACTOR);
+  c.op(I32_MUL);
+  c.i32(32 - INDEX_BITS);
+  c.op(I32_SHR_U);
+  c.i32(4);
+  c.op(I32_SHL);
+  c.op(I64_EXTEND_U);
+}
+
+/** Function that goes on at the pc. @param find what `writeFind` made */
+export function writeDispatch(module: ModuleWriter, find: number): number {
+  const c = new Code();
+  c.begin([I32]);
+  const cell = c.local(I64);
+  emitJumpCacheProbe(c, cell, () => {
+    c.i32(0);
+    c.call(RETURN_CALL, find);
+  });
+  c.set(cell);
+  goThrough(c, module, cell);
+  return module.function([I32], NONE, c);
+}
+
+/** The host's side of the code index. */
+export class CodeIndex {
+  private readonly words: Int32Array;
+
+  constructor(buffer: ArrayBufferLike) {
+    this.words = new Int32Array(buffer);
+  }
+
+  /** @param host address of the code in the memory  @param keyHigh upper half of CTL_CODE_KEY */
+  add(host: number, keyHigh: number, cell: number): void {
+    const low = host | 0;
+    const high = (keyHigh + Math.floor(host / 0x100000000)) | 0;
+    const place = Math.imul(low ^ high, INDEX_FACTOR) >>> (32 - INDEX_BITS);
+    const at = (CODE_INDEX >> 2) + place * 4;
+    // What stood there moves to the neighbour, unless it is the same.
+    const { words } = this;
+    if (words[at] !== low || words[at + 1] !== high) words.copyWithin(at ^ 4, at, at + 4);
+    this.words[at] = low;
+    this.words[at + 1] = high;
+    this.words[at + 2] = cell;
+  }
+
+  clear(): void {
+    this.words.fill(0, CODE_INDEX >> 2, (CODE_INDEX >> 2) + (4 << INDEX_BITS));
+  }
+}
