@@ -3,6 +3,7 @@ import { X86_ISA } from '../isa/x86/isa.ts';
 import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { Engine } from '../jit/engine.ts';
+import type { EngineOptions } from '../jit/engine.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
@@ -99,10 +100,15 @@ function rtcOptions(config: MachineConfig, clock: HostClock | InstructionClock):
 /** Instruction durations of 2^3 ns are what `shift=auto` starts (and here stays) with. */
 const DEFAULT_SHIFT = 3;
 
+/** When code is compiled, for tests that want it soon. */
+export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
+
 /**
  * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
  */
-export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo): LocalMachine {
+export function createMachine(
+  config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {},
+): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
   const biosSize = config.bios?.data.length ?? 0;
@@ -152,7 +158,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   engine = new Engine({
     isa: X86_ISA, memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null,
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
-    compileBeside: config.icount === null, trace,
+    compileBeside: config.icount === null, trace, ...tuning,
   });
   cpu = new X86Cpu(engine, {
     mem: board.mem,

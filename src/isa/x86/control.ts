@@ -13,18 +13,30 @@ import type { X86Translator } from './translator.ts';
 
 const target = (t: X86Translator): number => t.end + t.immediate();
 
-const jcc: Translate = (t) => t.goToIf(t.cc.condition(t.opcode & 15), target(t));
+const jcc: Translate = (t) => {
+  const condition = t.cc.condition(t.opcode & 15);
+  t.checkOffset(target(t), condition);
+  t.goToIf(condition, target(t));
+};
 
-const jmp: Translate = (t) => t.goTo(target(t));
+const jmp: Translate = (t) => {
+  t.checkOffset(target(t));
+  t.goTo(target(t));
+};
 
-/** A computed pc as an i64 cut to the operand size. */
-const computed = (t: X86Translator, v: Value): Value => t.toU64(t.opSize, v);
+/** A computed pc as an i64 cut to the operand size, and checked. */
+const computed = (t: X86Translator, v: Value): Value => {
+  const pc = t.toU64(t.opSize, v);
+  t.checkTarget(pc);
+  return pc;
+};
 
 const jmpIndirect: Translate = (t) => t.jump(computed(t, t.read(0)));
 
 const returnAddress = (t: X86Translator): Value => t.fromI64(t.opSize, t.pcAt(t.end));
 
 const call: Translate = (t) => {
+  t.checkOffset(target(t));
   t.push(t.opSize, returnAddress(t));
   t.goTo(target(t));
 };
@@ -51,13 +63,17 @@ function loop(wantZero: number): Translate {
     const count = t.sub(addrSize, t.readReg(1, addrSize), t.constant(addrSize, 1));
     let condition = b.eqz32(t.eqz(addrSize, count));
     if (wantZero >= 0) condition = b.and32(condition, t.cc.condition(wantZero ? 4 : 5));
+    t.checkOffset(target(t), condition);
     t.writeReg(1, addrSize, count);
     t.goToIf(condition, target(t));
   };
 }
 
-const jcxz: Translate = (t) =>
-  t.goToIf(t.eqz(t.addrSize, t.readReg(1, t.addrSize)), target(t));
+const jcxz: Translate = (t) => {
+  const condition = t.eqz(t.addrSize, t.readReg(1, t.addrSize));
+  t.checkOffset(target(t), condition);
+  t.goToIf(condition, target(t));
+};
 
 // --- Far transfers: the system code's. ---
 

@@ -31,11 +31,11 @@ export const LEAVE_RDPMC = reason();
 /** IN: port in OP0, size by operand size; result to AL/AX/EAX. OUT: value from the accumulator. */
 export const LEAVE_IN = reason();
 export const LEAVE_OUT = reason();
-/** INS/OUTS: bit 8 = REP, bits 9-10 address size (1, 2, 3); OUTS: linear base of the segment in OP1. */
+/** INS/OUTS: bit 8 = REP, bits 9-10 address size (1, 2, 3), bits 11-13 segment, whose linear base is in OP1. */
 export const LEAVE_INS = reason();
 export const LEAVE_OUTS = reason();
 /** REP string instructions as one bulk operation: bit 8-10 kind (0 MOVS, 1 STOS, 2 LODS, 3 CMPS, 4 SCAS),
- * bit 11 REPNE, bits 12-13 address size (1, 2, 3). OP0 = base of the source segment (linear), OP1 = base of ES.
+ * bit 11 REPNE, bits 12-13 address size (1, 2, 3), bits 14-16 source segment. OP0 = base of the source segment (linear), OP1 = base of ES.
  * The handler does a bounded amount of work; when it is not finished it leaves pc at the instruction. */
 export const LEAVE_REP = reason();
 /** MOV CRn: bits 8-11 CR number, bits 12-15 general register. */

@@ -82,7 +82,7 @@ function repeated(t: X86Translator, kind: number, size: Size): void {
   t.b.sts64(OP0, t.baseOf(sourceSegment(t)));
   t.b.sts64(OP1, t.baseOf(ES));
   const repne = t.rep === 0xf2 ? 1 << 11 : 0;
-  const argument = (kind << 8) | repne | (addressCode(t) << 12);
+  const argument = (kind << 8) | repne | (addressCode(t) << 12) | (sourceSegment(t) << 14);
   const inline = t.addrSize === 8 && (kind === KIND_MOVS || kind === KIND_STOS);
   if (inline) repeatedWithinPage(t, kind, size, argument);
   else t.leaveWith(LEAVE_REP, argument, size);
@@ -121,9 +121,10 @@ function stringOp(kind: number, once: (t: X86Translator, size: Size) => void): T
 /** INS and OUTS: port I/O has 32 bits at most. */
 function portString(reason: number): Translate {
   return (t) => {
-    t.b.sts64(OP1, t.baseOf(reason === LEAVE_OUTS ? sourceSegment(t) : ES));
+    const segment = reason === LEAVE_OUTS ? sourceSegment(t) : ES;
+    t.b.sts64(OP1, t.baseOf(segment));
     const rep = t.rep !== 0 ? 1 << 8 : 0;
-    t.leaveWith(reason, rep | (addressCode(t) << 9), Math.min(elementSize(t), 4));
+    t.leaveWith(reason, rep | (addressCode(t) << 9) | (segment << 11), Math.min(elementSize(t), 4));
   };
 }
 

@@ -96,18 +96,22 @@ function storeWord(value: (t: X86Translator) => Value): Translate {
 
 // --- Descriptor tables and selectors. ---
 
+/** @param bytes that are accessed, for the segment's limit; 0 = none */
 const withAddress =
-  (reason: number): Translate =>
+  (reason: number, bytes: number, write = false): Translate =>
   (t) => {
-    t.setOperand(OP0, t.effectiveAddress());
+    t.setOperand(OP0, t.address(bytes, write));
     t.leaveWith(reason);
   };
+
+/** Bytes of a descriptor-table register in memory, outside 64-bit mode. */
+const TABLE_BYTES = 6;
 
 const storeTable =
   (reason: number): Translate =>
   (t) => {
     if (t.flags & BF_UMIP && t.cpl !== 0) return t.raise(VECTOR_GP);
-    withAddress(reason)(t);
+    withAddress(reason, TABLE_BYTES, true)(t);
   };
 
 /** A selector from a register or 16-bit memory operand. */
@@ -159,10 +163,16 @@ const fsgsbase =
   (t) =>
     t.leaveWith(L.LEAVE_FSGSBASE, (which << 8) | (t.rm << 12));
 
+const XSAVE = 2;
+const FXSAVE_BYTES = 512;
+/** The legacy area and the header: what every form of XSAVE and XRSTOR touches. */
+const XSAVE_BYTES = 576;
+
 const xsave =
   (which: number): Translate =>
   (t) => {
-    t.setOperand(OP0, t.effectiveAddress());
+    const restores = which === 1 || which === 3 || which === 7;
+    t.setOperand(OP0, t.address(which < XSAVE ? FXSAVE_BYTES : XSAVE_BYTES, !restores));
     t.leaveWith(L.LEAVE_XSAVE, which << 8);
   };
 
@@ -192,8 +202,6 @@ const stmxcsr: Translate = (t) => {
 
 const nop: Translate = () => {};
 
-const XSAVE = 2;
-
 export const SYSTEM_ROWS: readonly Row[] = [
   row('E4', 'IN', 'AL,Ib', portImmediate(L.LEAVE_IN)),
   row('E5', 'IN', 'rAX,Ib', portImmediate(L.LEAVE_IN)),
@@ -212,11 +220,11 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 00 /5', 'VERW', 'Ew', withSelector(L.LEAVE_VERW), { protectedOnly: true }),
   row('0F 01 /0 mem', 'SGDT', 'M', storeTable(L.LEAVE_SGDT)),
   row('0F 01 /1 mem', 'SIDT', 'M', storeTable(L.LEAVE_SIDT)),
-  row('0F 01 /2 mem', 'LGDT', 'M', privileged(withAddress(L.LEAVE_LGDT))),
-  row('0F 01 /3 mem', 'LIDT', 'M', privileged(withAddress(L.LEAVE_LIDT))),
+  row('0F 01 /2 mem', 'LGDT', 'M', privileged(withAddress(L.LEAVE_LGDT, TABLE_BYTES))),
+  row('0F 01 /3 mem', 'LIDT', 'M', privileged(withAddress(L.LEAVE_LIDT, TABLE_BYTES))),
   row('0F 01 /4', 'SMSW', 'E', storeWord((t) => t.b.lds32(CR0))),
   row('0F 01 /6', 'LMSW', 'Ew', lmsw),
-  row('0F 01 /7 mem', 'INVLPG', 'M', privileged(withAddress(L.LEAVE_INVLPG))),
+  row('0F 01 /7 mem', 'INVLPG', 'M', privileged(withAddress(L.LEAVE_INVLPG, 0))),
   row('NP 0F 01 =C8', 'MONITOR', '', monitor, { feature: 'monitor' }),
   row('NP 0F 01 =C9', 'MWAIT', '', system(L.LEAVE_MWAIT), { feature: 'monitor' }),
   row('NP 0F 01 =CA', 'CLAC', '', accessCheck(L.LEAVE_CLAC), { feature: 'smap' }),
@@ -240,8 +248,8 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 31', 'RDTSC', '', rdtsc(L.LEAVE_RDTSC)),
   row('0F 32', 'RDMSR', '', system(L.LEAVE_RDMSR)),
   row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC)),
-  row('0F 34', 'SYSENTER', '', leave(L.LEAVE_SYSENTER), { feature: 'sep', protectedOnly: true }),
-  row('0F 35', 'SYSEXIT', '', system(L.LEAVE_SYSEXIT), { feature: 'sep', protectedOnly: true }),
+  row('0F 34', 'SYSENTER', '', leave(L.LEAVE_SYSENTER), { feature: 'sep' }),
+  row('0F 35', 'SYSEXIT', '', system(L.LEAVE_SYSEXIT), { feature: 'sep' }),
   row('0F A2', 'CPUID', '', leave(L.LEAVE_CPUID)),
   row('0F AA', 'RSM', '', leave(L.LEAVE_RSM)),
   row('63 /r', 'ARPL', 'Ew,Gw', arpl, { no64: true, protectedOnly: true }),

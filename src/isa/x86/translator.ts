@@ -343,11 +343,6 @@ export class X86Translator extends Decoded {
     return this.linearAddress;
   }
 
-  /** Linear address of the memory operand for a leave reason: no access, no checks. */
-  effectiveAddress(): Value {
-    return this.address(0, false);
-  }
-
   // --- Operands by their number in the row. ---
 
   /** Bytes of operand i. */
@@ -522,6 +517,33 @@ export class X86Translator extends Decoded {
     const { b } = this;
     const pc = this.pcAt(offset);
     return this.opSize === 2 ? b.and64(pc, b.i64(0xffff)) : pc;
+  }
+
+  /** May a branch of this instruction go beyond the code segment's limit? */
+  private get branchMayLeave(): boolean {
+    if (this.code64) return false;
+    // In real and virtual-8086 mode, 16 bits reach no further than the limit.
+    return this.protectedMode ? (this.flags & BF_SEG_CHECK) !== 0 : this.opSize !== 2;
+  }
+
+  /**
+   * #GP(0) when a branch target lies beyond the limit of CS (SDM vol. 2, JMP).
+   * @param pc i64, cut to the operand size  @param condition i32: only when it is not zero, -1 = always
+   */
+  checkTarget(pc: Value, condition: Value = -1): void {
+    if (!this.branchMayLeave) return;
+    const { b } = this;
+    const beyond = b.gtu64(pc, b.extu(b.lds32(SEG + SEG_SIZE * CS + SEG_LIMIT)));
+    const bad = condition < 0 ? beyond : b.and32(b.ne32(condition, b.i32(0)), beyond);
+    b.leaveIf(bad, LEAVE_SEGMENT_FAULT, this.length | (CS << 8));
+  }
+
+  /** The same for a target at an offset from the block's base pc. */
+  checkOffset(offset: number, condition: Value = -1): void {
+    if (!this.branchMayLeave) return;
+    const { b } = this;
+    const pc = b.add32(b.wrap(this.pcAt(this.end)), b.i32(offset - this.end));
+    this.checkTarget(b.extu(this.opSize === 2 ? b.and32(pc, b.i32(0xffff)) : pc), condition);
   }
 
   /** Ends the block with a branch to an offset from its base pc. */

@@ -69,7 +69,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     const xsave = new XSave(core, mmu);
     const control = new Control(core, mmu);
     const msrs = new Msrs(core, mmu, cpuid);
-    const strings = new Strings(core, mmu, ports);
+    const strings = new Strings(core, mmu, ports, segs);
     this.core = core;
     this.mmu = mmu;
     this.events = events;

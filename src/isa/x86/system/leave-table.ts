@@ -109,14 +109,14 @@ on(L.LEAVE_RDRAND, ({ core }, arg, size) => misc.random(core, field(arg, 8, 15),
 // Ports and strings.
 on(L.LEAVE_IN, ({ core, ports }, _, size) => ports.input(core.get(OP0) & 0xffff, size));
 on(L.LEAVE_OUT, ({ core, ports }, _, size) => ports.output(core.get(OP0) & 0xffff, size));
-on(L.LEAVE_INS, ({ core, strings }, arg, size) => {
-  if (!strings.portInput((arg & 0x100) !== 0, size, field(arg, 9, 3))) core.movePc(-core.insnLength);
-});
-on(L.LEAVE_OUTS, ({ core, strings }, arg, size) => {
-  if (!strings.portOutput((arg & 0x100) !== 0, size, field(arg, 9, 3))) core.movePc(-core.insnLength);
-});
+const portString = (input: boolean): Handler => ({ core, strings }, arg, size) => {
+  const complete = strings.port(input, (arg & 0x100) !== 0, size, field(arg, 9, 3), field(arg, 11, 7));
+  if (!complete) core.movePc(-core.insnLength);
+};
+on(L.LEAVE_INS, portString(true));
+on(L.LEAVE_OUTS, portString(false));
 const repeat: Handler = ({ core, strings }, arg, size) => {
-  const complete = strings.repeat(field(arg, 8, 7), (arg & (1 << 11)) !== 0, size, field(arg, 12, 3));
+  const complete = strings.repeat(field(arg, 8, 7), (arg & (1 << 11)) !== 0, size, field(arg, 12, 3), field(arg, 14, 7));
   if (!complete) core.movePc(-core.insnLength);
 };
 on(L.LEAVE_REP, repeat);

@@ -3,7 +3,7 @@ import {
   CS, DS, ES, FS, GDTR_BASE, GDTR_LIMIT, GS, LDTR, SEG_NULL, SS, TR, ZF,
 } from '../state.ts';
 import {
-  ATTR_CODE, ATTR_CONFORMING, ATTR_G, ATTR_L, ATTR_P, ATTR_READABLE, ATTR_S, ATTR_WRITABLE, GP, NP,
+  ATTR_CODE, ATTR_CONFORMING, ATTR_DB, ATTR_EXPAND_DOWN, ATTR_G, ATTR_L, ATTR_P, ATTR_READABLE, ATTR_S, ATTR_WRITABLE, GP, NP,
   SS_FAULT, attrDpl,
 } from './core.ts';
 import type { Core } from './core.ts';
@@ -193,6 +193,31 @@ export class Segments {
         this.setNull(segment, 0);
       }
     }
+  }
+
+  // --- Access by system code, outside 64-bit mode. ---
+
+  /**
+   * Limit and type checks of a memory operand (SDM vol. 3, 5.3 and 5.5).
+   * @param down the elements follow each other downwards
+   * @returns how many elements of `size` bytes from the offset on may be accessed: at least one, or #GP(0) or #SS(0)
+   */
+  room(segment: number, offset: number, size: number, down: boolean, write: boolean): number {
+    const { core } = this;
+    const attributes = core.segAttr(segment);
+    const limit = core.segLimit(segment);
+    const first = offset >>> 0;
+    const last = first + size - 1;
+    const data = (attributes & ATTR_CODE) === 0;
+    const checked = core.isProtected;
+    const expandsDown = checked && data && (attributes & ATTR_EXPAND_DOWN) !== 0;
+    const top = expandsDown ? (attributes & ATTR_DB ? 0xffffffff : 0xffff) : limit;
+    const accessible = write ? data && (attributes & ATTR_WRITABLE) !== 0 : data || (attributes & ATTR_READABLE) !== 0;
+    const bad = last > top || (expandsDown && first <= limit) ||
+      (checked && (!accessible || (attributes & SEG_NULL) !== 0));
+    if (bad) core.fault(segment === SS ? SS_FAULT : GP, 0);
+    if (down) return expandsDown ? 1 : Infinity;
+    return Math.floor((top + 1 - first) / size);
   }
 
   // --- LDTR and TR. ---

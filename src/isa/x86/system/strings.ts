@@ -5,11 +5,12 @@
 import { ACCESS_READ, ACCESS_WRITE } from '../../isa.ts';
 import { CTL_CTX } from '../../../ir/vcpu-block.ts';
 import { KIND_SUB, ccOp } from '../flags.ts';
-import { CC_DST, CC_SRC, DF, OP0, OP1, TF } from '../state.ts';
+import { CC_DST, CC_SRC, DF, ES, OP0, OP1, TF } from '../state.ts';
 import type { Core } from './core.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
 import type { Ports } from './ports.ts';
+import type { Segments } from './segments.ts';
 
 const RAX = 0;
 const RCX = 1;
@@ -31,6 +32,7 @@ export class Strings {
   private readonly core: Core;
   private readonly mmu: Mmu;
   private readonly ports: Ports;
+  private readonly segs: Segments;
   private readonly u8: Uint8Array;
   private readonly i32: Int32Array;
   private readonly f64: Float64Array;
@@ -47,11 +49,14 @@ export class Strings {
   private srcHigh = 0;
   private dstLow = 0;
   private dstHigh = 0;
+  /** Segment of the source. */
+  private segment = 0;
   /** Did a comparison end the repetition? */
   private ended = false;
 
-  constructor(core: Core, mmu: Mmu, ports: Ports) {
+  constructor(core: Core, mmu: Mmu, ports: Ports, segs: Segments) {
     this.core = core;
+    this.segs = segs;
     this.mmu = mmu;
     this.ports = ports;
     this.u8 = core.u8;
@@ -60,9 +65,10 @@ export class Strings {
     this.view = core.view;
   }
 
-  private begin(size: number, addressCode: number): void {
+  private begin(size: number, addressCode: number, segment: number): void {
     const { core } = this;
     this.size = size;
+    this.segment = segment;
     this.width = 1 << addressCode;
     this.wide = core.code64;
     this.down = (core.eflags & DF) !== 0;
@@ -78,13 +84,17 @@ export class Strings {
     return low >>> 0;
   }
 
-  /** Linear address of [base + rSI] or [base + rDI]. */
-  private locate(register: number, baseAt: number, source: boolean): void {
+  /**
+   * Finds the linear address of [base + rSI] or [base + rDI].
+   * @returns how many elements from there on the segment holds, at least one, or faults
+   */
+  private locate(register: number, baseAt: number, source: boolean, write: boolean): number {
     const { core } = this;
     let low = core.regLow(register);
     let high = 0;
     if (this.width === 2) low &= 0xffff;
     else if (this.width === 8) high = core.regHigh(register);
+    const room = this.wide ? HIGH : this.segs.room(source ? this.segment : ES, low, this.size, this.down, write);
     const sum = (low >>> 0) + (core.get(baseAt) >>> 0);
     low = sum | 0;
     high = this.wide ? (high + core.get(baseAt + 4) + (sum >= HIGH ? 1 : 0)) | 0 : 0;
@@ -95,6 +105,7 @@ export class Strings {
       this.dstLow = low;
       this.dstHigh = high;
     }
+    return room;
   }
 
   /** Elements from a linear address on that lie within its page; 0 when the first crosses it. */
@@ -128,8 +139,8 @@ export class Strings {
   // --- REP MOVS, STOS, LODS, CMPS, SCAS. ---
 
   /** @returns true when the instruction is complete */
-  repeat(kind: number, repne: boolean, size: number, addressCode: number): boolean {
-    this.begin(size, addressCode);
+  repeat(kind: number, repne: boolean, size: number, addressCode: number, segment: number): boolean {
+    this.begin(size, addressCode, segment);
     const { core } = this;
     const usesSource = kind === MOVS || kind === LODS || kind === 3;
     const usesTarget = kind !== LODS;
@@ -139,12 +150,12 @@ export class Strings {
       if (left === 0) return true;
       let n = Math.min(left, budget);
       if (usesSource) {
-        this.locate(RSI, OP0, true);
-        n = Math.min(n, this.inPage(this.srcLow), this.beforeWrap(RSI));
+        const room = this.locate(RSI, OP0, true, false);
+        n = Math.min(n, room, this.inPage(this.srcLow), this.beforeWrap(RSI));
       }
       if (usesTarget) {
-        this.locate(RDI, OP1, false);
-        n = Math.min(n, this.inPage(this.dstLow), this.beforeWrap(RDI));
+        const room = this.locate(RDI, OP1, false, kind === MOVS || kind === STOS);
+        n = Math.min(n, room, this.inPage(this.dstLow), this.beforeWrap(RDI));
       }
       this.count = n;
       const done = this.piece(kind, repne);
@@ -360,42 +371,40 @@ export class Strings {
 
   // --- INS and OUTS. ---
 
-  /** @returns true when the instruction is complete */
-  portInput(repeat: boolean, size: number, addressCode: number): boolean {
-    this.begin(size, addressCode);
+  /**
+   * A piece of INS or OUTS.
+   * @param input INS  @param segment source of OUTS
+   * @returns true when the instruction is complete
+   */
+  port(input: boolean, repeat: boolean, size: number, addressCode: number, segment: number): boolean {
+    this.begin(size, addressCode, segment);
     const { core, ports } = this;
     const port = core.regLow(RDX) & 0xffff;
+    if (repeat && this.readCount() === 0) return true;
     ports.check(port, size);
-    for (let i = 0; i < this.portLimit(); i++) {
-      if (repeat && this.readCount() === 0) return true;
-      this.locate(RDI, OP1, false);
-      // The device must not be read when the value cannot be stored.
-      this.mmu.probeWrite(this.dstLow, this.dstHigh, size, AS_CURRENT);
-      this.mmu.write(this.dstLow, this.dstHigh, size, ports.in(port, size), AS_CURRENT);
-      this.advance(RDI, 1);
+    const limit = core.eflags & TF ? 1 : MAX_PORT_ELEMENTS;
+    for (let i = 0; i < limit; i++) {
+      if (input) this.portToMemory(port);
+      else this.memoryToPort(port);
       if (!repeat) return true;
       this.add(RCX, -1);
+      if (this.readCount() === 0) return true;
     }
-    return this.readCount() === 0;
+    return false;
   }
 
-  portOutput(repeat: boolean, size: number, addressCode: number): boolean {
-    this.begin(size, addressCode);
-    const { core, ports } = this;
-    const port = core.regLow(RDX) & 0xffff;
-    ports.check(port, size);
-    for (let i = 0; i < this.portLimit(); i++) {
-      if (repeat && this.readCount() === 0) return true;
-      this.locate(RSI, OP1, true);
-      ports.out(port, size, this.mmu.read(this.srcLow, this.srcHigh, size, AS_CURRENT));
-      this.advance(RSI, 1);
-      if (!repeat) return true;
-      this.add(RCX, -1);
-    }
-    return this.readCount() === 0;
+  private portToMemory(port: number): void {
+    const { size, mmu } = this;
+    this.locate(RDI, OP1, false, true);
+    // The device must not be read when the value cannot be stored.
+    mmu.probeWrite(this.dstLow, this.dstHigh, size, AS_CURRENT);
+    mmu.write(this.dstLow, this.dstHigh, size, this.ports.in(port, size), AS_CURRENT);
+    this.advance(RDI, 1);
   }
 
-  private portLimit(): number {
-    return this.core.eflags & TF ? 1 : MAX_PORT_ELEMENTS;
+  private memoryToPort(port: number): void {
+    this.locate(RSI, OP1, true, false);
+    this.ports.out(port, this.size, this.mmu.read(this.srcLow, this.srcHigh, this.size, AS_CURRENT));
+    this.advance(RSI, 1);
   }
 }
