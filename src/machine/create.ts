@@ -1,5 +1,5 @@
 /** Puts a machine together from its configuration, in the current thread. */
-import { X86_ISA } from '../isa/x86/isa.ts';
+import { x86Isa } from '../isa/x86/isa.ts';
 import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { Engine } from '../jit/engine.ts';
@@ -156,7 +156,7 @@ export function createMachine(
     trace,
   });
   engine = new Engine({
-    isa: X86_ISA, memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null,
+    isa: x86Isa(model.has), memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null,
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
     compileBeside: config.icount === null, trace, ...tuning,
   });

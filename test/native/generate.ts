@@ -1,7 +1,7 @@
 /** Makes instruction cases from rows of the opcode tables. */
 import { PREFIX_66, PREFIX_F2, PREFIX_F3, SIZE_P, SIZE_R, SIZE_V, SIZE_Z, SPACE_VEX } from '../../src/isa/x86/tables.ts';
 import type { Row } from '../../src/isa/x86/tables.ts';
-import { CODE_START, WINDOW } from './native.ts';
+import { CODE_START, READ_ONLY, TAIL, WINDOW, YMM_BYTES } from './native.ts';
 import type { Case } from './native.ts';
 
 /** A small reproducible generator of random numbers (xorshift). */
@@ -44,11 +44,15 @@ function immediateBytes(row: Row, w: boolean, op: boolean, mode32: boolean): num
     if (spec.place === 'O') sum += mode32 ? 4 : 8;
     else if (spec.size === SIZE_V) sum += v;
     else if (spec.size === SIZE_Z || spec.size === SIZE_P) sum += Math.min(4, v);
+    else if (spec.place === 'L') sum += 1;
     else if (spec.size === SIZE_R) sum += 4;
     else sum += spec.size;
   }
   return sum;
 }
+
+/** How often memory operands lie at the edge of a page that cannot be written, or is not there. */
+const EDGE_PERCENT = 4;
 
 /** ModRM byte, SIB byte and displacement; memory operands lie around the window's middle. */
 function modrm(row: Row, random: Random, pinned: Map<number, bigint>, registers: number): { bytes: number[]; rex: number } {
@@ -64,14 +68,19 @@ function modrm(row: Row, random: Random, pinned: Map<number, bigint>, registers:
   const base = random.below(registers);
   const disp = random.below(64) - 32;
   if (base > 7) rex |= 1;
-  pinned.set(base, MIDDLE);
+  pinned.set(base, random.chance(EDGE_PERCENT) ? BigInt(READ_ONLY + 0x1000 * random.below(2) - random.below(48)) : MIDDLE);
+  if (row.options.vsib) {
+    const index = random.below(registers);
+    if (index > 7) rex |= 2;
+    return { bytes: [0x40 | ((reg & 7) << 3) | 4, (random.below(4) << 6) | ((index & 7) << 3) | (base & 7), disp & 0xff], rex };
+  }
   if ((base & 7) !== 4 && random.chance(60)) {
     return { bytes: [0x40 | ((reg & 7) << 3) | (base & 7), disp & 0xff], rex };
   }
   const index = random.below(registers);
   if (index > 7) rex |= 2;
   if (index !== 4 && !pinned.has(index)) pinned.set(index, BigInt.asUintN(64, BigInt(random.below(9) - 4)));
-  const scale = pinned.get(index) === MIDDLE ? -1 : random.below(4);
+  const scale = index === base ? -1 : random.below(4);
   const sib = scale < 0 ? (4 << 3) | (base & 7) : (scale << 6) | ((index & 7) << 3) | (base & 7);
   if (scale < 0) rex &= ~2;
   return { bytes: [0x40 | ((reg & 7) << 3) | 4, sib, disp & 0xff], rex };
@@ -104,9 +113,8 @@ function legacy(row: Row, random: Random, pinned: Map<number, bigint>, mode32: b
 function vex(row: Row, random: Random, pinned: Map<number, bigint>, mode32: boolean): number[] {
   const made = row.hasModrm ? modrm(row, random, pinned, mode32 ? 8 : 16) : { bytes: [], rex: 0 };
   const w = row.w >= 0 ? row.w : random.below(2);
-  const l = row.l >= 0 ? row.l : 0;
-  const uses = row.operands.some((spec) => spec.place === 'B' || spec.place === 'H');
-  const v = uses ? random.below(mode32 ? 8 : 16) : 0;
+  const l = row.l >= 0 ? row.l : random.below(2);
+  const v = row.usesV ? random.below(mode32 ? 8 : 16) : 0;
   const inverted = ~((made.rex & 4 ? 0x80 : 0) | (made.rex & 2 ? 0x40 : 0) | (made.rex & 1 ? 0x20 : 0)) & 0xe0;
   const bytes = [0xc4, inverted | row.map, (w << 7) | ((~v & 15) << 3) | (l << 2) | row.prefix, row.opcode];
   bytes.push(...made.bytes);
@@ -155,6 +163,11 @@ export function makeCase(row: Row, random: Random, mode32 = false): Case {
     signal: 0,
     fx: blankFx(random),
     data: /^(JMP|CALL|RET)$/.test(row.name) ? codeAddresses() : randomData(random),
+    ymm: randomBytes(random, YMM_BYTES),
+    tail: randomBytes(random, TAIL),
+    vector: 0,
+    write: false,
+    address: 0n,
   };
 }
 
@@ -166,6 +179,10 @@ function blankFx(random: Random): Uint8Array {
   fx[25] = 0x1f;
   for (let i = 160; i < 416; i++) fx[i] = random.below(256);
   return fx;
+}
+
+export function randomBytes(random: Random, count: number): Uint8Array {
+  return Uint8Array.from({ length: count }, () => random.below(256));
 }
 
 function randomData(random: Random): Uint8Array {

@@ -4,20 +4,21 @@ import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../../src/isa/isa.ts';
 import type { Translation, Vcpu } from '../../src/isa/isa.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
-import { LEAVE_EXCEPTION, LEAVE_FPU_ERROR, LEAVE_INT3, LEAVE_SKIP } from '../../src/isa/x86/leave.ts';
+import { LEAVE_EXCEPTION, LEAVE_FPU_ERROR, LEAVE_INT3, LEAVE_MASK_EMPTY, LEAVE_SKIP } from '../../src/isa/x86/leave.ts';
 import {
-  BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FDP, FIP, FOP, FPREG, FSW, FTAG, FTOP, GPR,
-  MXCSR, XMM,
+  BF_AVX, BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FDP, FIP, FOP, FPREG, FSW, FTAG, FTOP, GPR,
+  MXCSR, XMM, YMM_HIGH,
 } from '../../src/isa/x86/state.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 import {
-  CODE_BASE, CODE_START, DATA_BASE, DATA_SIZE, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, WINDOW, WINDOW_SIZE,
+  CODE_BASE, CODE_START, DATA_BASE, DATA_SIZE, READ_ONLY, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, TAIL, WINDOW, WINDOW_SIZE,
+  YMM_BYTES,
 } from './native.ts';
 import type { Case } from './native.ts';
 
-const FLAGS32 = BF_CODE32 | BF_STACK32 | BF_LONG | BF_PROTECTED | (3 << 6);
+const FLAGS32 = BF_AVX | BF_CODE32 | BF_STACK32 | BF_LONG | BF_PROTECTED | (3 << 6);
 const FLAGS64 = FLAGS32 | BF_CODE64;
 const RAM_SIZE = 0x100000;
 const PHYSICAL_CODE = 0x1000;
@@ -27,6 +28,7 @@ const SIGNAL_OF_VECTOR: Record<number, number> = { 0: SIGFPE, 3: SIGTRAP, 6: SIG
 /** Signal number of a case that left for system code that is not there. */
 export const UNSUPPORTED = -1;
 
+const VECTOR_PF = 14;
 const HOT = 40;
 /** Runs after which a case has been compiled. */
 const HOT_ENOUGH = 4 * HOT;
@@ -38,6 +40,10 @@ class BareVcpu implements Vcpu {
   /** Signal that ended the case, 0 = still running. */
   signal = 0;
   reason = 0;
+  vector = 0;
+  /** Of the last walk that failed. */
+  address = 0n;
+  write = false;
   private readonly view: DataView;
 
   private readonly flags: number;
@@ -59,6 +65,13 @@ class BareVcpu implements Vcpu {
       out.permissions = (1 << ACCESS_READ) | (1 << ACCESS_WRITE);
       return access !== ACCESS_EXEC;
     }
+    if (high === 0 && linear >= READ_ONLY && linear < READ_ONLY + 0x1000) {
+      out.page = PHYSICAL_DATA + DATA_SIZE;
+      out.permissions = 1 << ACCESS_READ;
+      if (access === ACCESS_READ) return true;
+    }
+    this.address = (BigInt(high >>> 0) << 32n) | BigInt(linear);
+    this.write = access === ACCESS_WRITE;
     return false;
   }
   codeAddress(out: Int32Array): void {
@@ -70,14 +83,29 @@ class BareVcpu implements Vcpu {
   }
   deliverFault(): void {
     this.signal = SIGSEGV;
+    this.vector = VECTOR_PF;
   }
   leave(reason: number, argument: number): void {
     this.reason = reason;
+    this.vector = 0;
+    if (reason === LEAVE_EXCEPTION) this.vector = argument >> 8;
     if (reason === LEAVE_INT3) this.signal = SIGTRAP;
     else if (reason === LEAVE_EXCEPTION) this.signal = SIGNAL_OF_VECTOR[argument >> 8] ?? UNSUPPORTED;
     else if (reason === LEAVE_FPU_ERROR) this.signal = SIGFPE;
     else if (reason === LEAVE_SKIP) this.skip(argument & 15);
+    else if (reason === LEAVE_MASK_EMPTY) this.clearVectors(argument);
     else this.signal = UNSUPPORTED;
+  }
+  private clearVectors(argument: number): void {
+    const zero = (at: number, bytes: number): void => {
+      for (let i = 0; i < bytes; i++) this.view.setUint8(VCPU_BASE + at + i, 0);
+    };
+    const register = (argument >> 8) & 15;
+    zero(XMM + 16 * register, 16);
+    zero(YMM_HIGH + 16 * register, 16);
+    if (argument & (1 << 16)) zero(YMM_HIGH + 16 * ((argument >> 12) & 15), 16);
+    if (argument & (1 << 17)) zero(XMM + 8 + 16 * ((argument >> 12) & 15), 8);
+    this.skip(argument & 15);
   }
   private skip(length: number): void {
     const at = VCPU_BASE + CTL_PC;
@@ -138,6 +166,8 @@ export class Guest {
     const { view, bytes } = this;
     bytes.fill(0, GUEST_MEMORY + PHYSICAL_DATA, GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE);
     bytes.set(one.data, GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE);
+    bytes.set(one.tail, GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE - TAIL);
+    bytes.set(one.ymm, VCPU_BASE + YMM_HIGH);
     one.gpr.forEach((value, i) => view.setBigUint64(VCPU_BASE + GPR + 8 * i, value, true));
     view.setBigUint64(VCPU_BASE + CTL_PC, one.rip, true);
     view.setInt32(VCPU_BASE + EFLAGS, (one.flags & ~0x8d5) | 2, true);
@@ -208,6 +238,7 @@ export class Guest {
   private result(one: Case): Case {
     const { view, vcpu } = this;
     const data = GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE;
+    const tail = GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE - TAIL;
     const fx = Uint8Array.from(one.fx);
     fx.set(this.bytes.subarray(VCPU_BASE + XMM, VCPU_BASE + XMM + 256), 160);
     this.storeFpu(fx);
@@ -221,6 +252,11 @@ export class Guest {
       signal: vcpu.signal,
       fx,
       data: Uint8Array.from(this.bytes.subarray(data, data + WINDOW_SIZE)),
+      ymm: Uint8Array.from(this.bytes.subarray(VCPU_BASE + YMM_HIGH, VCPU_BASE + YMM_HIGH + YMM_BYTES)),
+      tail: Uint8Array.from(this.bytes.subarray(tail, tail + TAIL)),
+      vector: vcpu.vector,
+      write: vcpu.write,
+      address: vcpu.address,
     };
   }
 }

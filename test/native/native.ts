@@ -11,7 +11,13 @@ export const DATA_SIZE = 0x3000;
 export const WINDOW = DATA_BASE + 0x1000;
 export const WINDOW_SIZE = 512;
 
-export const RECORD_SIZE = 1216;
+/** A page that can only be read follows the data, and after it there is nothing. */
+export const READ_ONLY = DATA_BASE + DATA_SIZE;
+/** What lies right below the read-only page. */
+export const TAIL = 64;
+export const YMM_BYTES = 256;
+
+const RECORD_SIZE = 1552;
 const AT_GPR = 32;
 const AT_RIP = 160;
 const AT_FLAGS = 168;
@@ -19,6 +25,11 @@ const AT_SIGNAL = 176;
 const AT_MODE = 180;
 const AT_FX = 192;
 const AT_DATA = 704;
+const AT_VECTOR = 184;
+const AT_ERROR = 188;
+const AT_YMM = 1216;
+const AT_TAIL = 1472;
+const AT_ADDRESS = 1536;
 
 export const SIGILL = 4;
 export const SIGTRAP = 5;
@@ -39,6 +50,13 @@ export interface Case {
   /** FXSAVE image: xmm0 at 160. */
   readonly fx: Uint8Array;
   readonly data: Uint8Array;
+  /** Bits 128-255 of ymm0 to ymm15. */
+  readonly ymm: Uint8Array;
+  readonly tail: Uint8Array;
+  /** After a fault: exception vector, and of page faults the error code's write bit and the address. */
+  vector: number;
+  write: boolean;
+  address: bigint;
 }
 
 /** Why the host cannot serve as the judge, or null. */
@@ -56,6 +74,8 @@ function encodeCase(one: Case, into: Buffer, at: number): void {
   into.writeUInt32LE(one.mode32 ? 1 : 0, at + AT_MODE);
   into.set(one.fx, at + AT_FX);
   into.set(one.data, at + AT_DATA);
+  into.set(one.ymm, at + AT_YMM);
+  into.set(one.tail, at + AT_TAIL);
 }
 
 function decodeCase(one: Case, from: Buffer, at: number): Case {
@@ -69,6 +89,11 @@ function decodeCase(one: Case, from: Buffer, at: number): Case {
     signal: from.readUInt32LE(at + AT_SIGNAL),
     fx: Uint8Array.from(from.subarray(at + AT_FX, at + AT_FX + 512)),
     data: Uint8Array.from(from.subarray(at + AT_DATA, at + AT_DATA + WINDOW_SIZE)),
+    ymm: Uint8Array.from(from.subarray(at + AT_YMM, at + AT_YMM + YMM_BYTES)),
+    tail: Uint8Array.from(from.subarray(at + AT_TAIL, at + AT_TAIL + TAIL)),
+    vector: from.readUInt32LE(at + AT_VECTOR),
+    write: (from.readUInt32LE(at + AT_ERROR) & 2) !== 0,
+    address: from.readBigUInt64LE(at + AT_ADDRESS),
   };
 }
 

@@ -7,7 +7,7 @@ import type { Row } from '../../src/isa/x86/tables.ts';
 import { differences } from './compare.ts';
 import { Random } from './generate.ts';
 import { Guest, UNSUPPORTED } from './guest.ts';
-import { CODE_START, SIGTRAP, WINDOW, runNative, unavailable } from './native.ts';
+import { CODE_START, SIGTRAP, TAIL, WINDOW, YMM_BYTES, runNative, unavailable } from './native.ts';
 import type { Case } from './native.ts';
 
 const CASES_PER_ROW = Number(process.env.VIRELAY_FUZZ_CASES ?? 400);
@@ -151,6 +151,11 @@ function x87Case(row: Row, random: Random, mode32: boolean): Case {
     signal: 0,
     fx,
     data,
+    ymm: new Uint8Array(YMM_BYTES),
+    tail: new Uint8Array(TAIL),
+    vector: 0,
+    write: false,
+    address: 0n,
   };
 }
 

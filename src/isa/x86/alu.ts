@@ -172,7 +172,6 @@ function setZero(t: X86Translator, zero: Value): void {
 }
 
 const cmpxchg8b: Operation = (t) => {
-  if (t.w) return cmpxchg16b(t);
   const { b } = t;
   const pair = (high: number, low: number): Value =>
     b.or64(b.shl64(b.get(G[high]!), b.i64(32)), b.extu(t.low32(low)));
@@ -286,7 +285,8 @@ export const ALU_ROWS: readonly Row[] = [
   row('0F C1 /r', 'XADD', 'Ev,Gv', xadd, { lock: true }),
   row('0F B0 /r', 'CMPXCHG', 'Eb,Gb', cmpxchg, { lock: true }),
   row('0F B1 /r', 'CMPXCHG', 'Ev,Gv', cmpxchg, { lock: true }),
-  row('0F C7 /1 mem', 'CMPXCHG8B', 'M', cmpxchg8b, { lock: true, feature: 'cx8' }),
+  row('0F C7 /1 mem W0', 'CMPXCHG8B', 'M', cmpxchg8b, { lock: true, feature: 'cx8' }),
+  row('0F C7 /1 mem W1', 'CMPXCHG16B', 'M', cmpxchg16b, { lock: true, feature: 'cx16' }),
   row('66 0F38 F6 /r', 'ADCX', 'Gr,Er', addWithFlag(0), { feature: 'adx' }),
   row('F3 0F38 F6 /r', 'ADOX', 'Gr,Er', addWithFlag(11), { feature: 'adx' }),
 ];

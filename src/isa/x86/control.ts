@@ -220,8 +220,10 @@ export const CONTROL_ROWS: readonly Row[] = [
   row('0F FF /r', 'UD0', 'Gv,Ev', (t) => t.undefined()),
   row('9C', 'PUSHF', '', pushf, stack),
   row('9D', 'POPF', '', popf, stack),
-  row('9E', 'SAHF', '', sahf),
-  row('9F', 'LAHF', '', lahf),
+  row('9E', 'SAHF', '', sahf, old),
+  row('9F', 'LAHF', '', lahf, old),
+  row('9E', 'SAHF', '', sahf, { only64: true, feature: 'lahf-lm' }),
+  row('9F', 'LAHF', '', lahf, { only64: true, feature: 'lahf-lm' }),
   row('F8', 'CLC', '', clc),
   row('F9', 'STC', '', stc),
   row('F5', 'CMC', '', cmc),
@@ -232,5 +234,6 @@ export const CONTROL_ROWS: readonly Row[] = [
   row('F3 90', 'PAUSE', '', nop),
   // Reserved hint opcodes do nothing: ENDBR, prefetches, MPX, CET reads and NOP itself.
   ...Array.from({ length: 8 }, (_, i) => row(`0F 1${(8 + i).toString(16)} /r`, 'NOP', 'E', nop)),
-  row('0F 0D /r', 'PREFETCHW', 'E', nop),
+  // Processors with long mode have the opcode, if only as a hint without effect.
+  row('0F 0D /r', 'PREFETCHW', 'E', nop, { feature: 'lm' }),
 ];

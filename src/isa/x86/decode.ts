@@ -347,6 +347,8 @@ export class Decoder {
   private validate(row: Row): number {
     const { d } = this;
     if (d.lock && !(row.options.lock && row.hasModrm && d.mod !== 3)) return VECTOR_UD;
+    if (d.space === SPACE_VEX && d.vexV !== 0 && !row.usesV) return VECTOR_UD;
+    if (row.options.vsib && (d.addrSize === 2 || (d.modrm & 7) !== 4)) return VECTOR_UD;
     if (row.options.protectedOnly && (!(d.flags & BF_PROTECTED) || d.flags & BF_V86)) return VECTOR_UD;
     return DECODE_OK;
   }
@@ -389,7 +391,7 @@ export class Decoder {
     const byte = this.u8();
     d.scale = byte >> 6;
     const index = ((byte >> 3) & 7) | d.extX;
-    d.index = index === 4 ? NO_REGISTER : index;
+    d.index = index === 4 && !d.row!.options.vsib ? NO_REGISTER : index;
     if ((byte & 7) === 5 && d.mod === 0) {
       d.base = NO_REGISTER;
       d.disp = this.s32();
@@ -406,10 +408,10 @@ export class Decoder {
     const bytes = spec.place === 'O' ? d.addrSize : this.sizeOf(spec);
     let low: number;
     let high: number | null = null;
-    if (bytes === 1) low = this.s8();
+    if (bytes === 1 || spec.place === 'L') low = this.s8();
     else if (bytes === 2) low = this.s16();
     else low = this.s32();
-    if (bytes === 8) high = this.s32();
+    if (bytes === 8 && spec.place !== 'L') high = this.s32();
     if (spec.place === 'O') {
       d.disp = low;
       d.dispHigh = high ?? low >> 31;

@@ -8,10 +8,9 @@ import { LEAVE_SINGLE_STEP } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
 import { BF_CPL_SHIFT, BF_CS_BASE, G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
+import type { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { makeX87 } from './x87/runtime.ts';
-
-const TABLE = buildTable(X86_ROWS);
 
 /** Longer blocks cost translation time when their tail is not reached. */
 const MAX_INSNS = 64;
@@ -22,16 +21,23 @@ interface Unit {
 }
 
 /** One translator for each builder: both are used again for every block. */
-const units = new WeakMap<Builder, Unit>();
+class Units {
+  private readonly made = new WeakMap<Builder, Unit>();
+  private readonly table: OpcodeTable;
 
-function unitOf(b: Builder): Unit {
-  let unit = units.get(b);
-  if (!unit) {
-    const t = new X86Translator(b);
-    unit = { t, decoder: new Decoder(TABLE, t) };
-    units.set(b, unit);
+  constructor(has: (feature: string) => boolean) {
+    this.table = buildTable(X86_ROWS, has);
   }
-  return unit;
+
+  of(b: Builder): Unit {
+    let unit = this.made.get(b);
+    if (!unit) {
+      const t = new X86Translator(b);
+      unit = { t, decoder: new Decoder(this.table, t) };
+      this.made.set(b, unit);
+    }
+    return unit;
+  }
 }
 
 /** Decodes the next instruction. @returns a vector, DECODE_OK, or null: not in this block */
@@ -47,9 +53,9 @@ function decodeNext(unit: Unit, code: CodeReader, flags: number, first: boolean)
   return !first && unit.t.end > code.pageEnd ? ((code.offset = start), null) : vector;
 }
 
-function translate(b: Builder, code: CodeReader, flags: number, maxInsns: number): void {
-  const unit = unitOf(b);
+function translate(unit: Unit, code: CodeReader, flags: number, maxInsns: number): void {
   const { t } = unit;
+  const { b } = t;
   t.beginBlock();
   const limit = t.limitInsns(flags, Math.min(maxInsns, MAX_INSNS));
   for (let done = 0; !b.ended; done++) {
@@ -68,13 +74,23 @@ function endBlock(t: X86Translator, offset: number): void {
   else t.b.goto(offset);
 }
 
-export const X86_ISA: Isa = {
-  name: 'x86',
-  globals: X86_GLOBALS,
-  helpers: X86_HELPERS,
-  stackPointer: G[4]!,
-  favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
-  codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
-  translate,
-  instantiate: makeX87,
-};
+/**
+ * x86 with the instructions of one CPU model.
+ * @param has which CPUID features it has, by the names of system/models.ts
+ */
+export function x86Isa(has: (feature: string) => boolean): Isa {
+  const units = new Units(has);
+  return {
+    name: 'x86',
+    globals: X86_GLOBALS,
+    helpers: X86_HELPERS,
+    stackPointer: G[4]!,
+    favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
+    codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
+    translate: (b, code, flags, maxInsns) => translate(units.of(b), code, flags, maxInsns),
+    instantiate: makeX87,
+  };
+}
+
+/** x86 with all instructions there are. */
+export const X86_ISA: Isa = x86Isa(() => true);

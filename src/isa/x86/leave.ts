@@ -5,8 +5,8 @@
  * operand size (0 = 8, 1 = 16, 2 = 32, 3 = 64 bits), from bit 8 up what the list says.
  * The exit's pc is that of the NEXT instruction (wrapped to the code size), and a handler
  * that raises a fault takes the length off again; but for EXCEPTION, SEGMENT_FAULT,
- * FPU_ERROR, INTO, DIV and SKIP, which side exits use, it is that of THIS instruction. Operands come in OP0-OP3 of the
- * state block; addresses are linear, with the segment's base already added.
+ * FPU_ERROR, INTO, DIV, SKIP, MASK_EMPTY and those named HERE, which side exits use, it is that of
+ * THIS instruction. Operands come in OP0-OP3 of the state block; addresses are linear, with the segment's base already added.
  * A handler that may change the mode recomputes block flags before it returns.
  */
 import { EXIT_ISA } from '../../ir/vcpu-block.ts';
@@ -125,3 +125,9 @@ export const LEAVE_SKIP = reason();
 export const LEAVE_REP_HERE = reason();
 /** As LEAVE_STI, but a side exit for when an interrupt waits: the pc is that of THIS instruction. */
 export const LEAVE_STI_HERE = reason();
+/**
+ * A masked or gathering load whose mask is all zeros, a side exit: bits 8-11 an xmm register that
+ * becomes zero, and of the register in bits 12-15 the upper half when bit 16 is set, of its lower half
+ * the upper half, too, when bit 17 is set. Go on after it.
+ */
+export const LEAVE_MASK_EMPTY = reason();

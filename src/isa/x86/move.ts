@@ -296,6 +296,6 @@ export const MOVE_ROWS: readonly Row[] = [
   row('98', 'CBW', '', convertAccumulator),
   row('99', 'CWD', '', signToData),
   row('D7', 'XLAT', '', xlat),
-  row('0F 40+c /r', 'CMOVcc', 'Gv,Ev', cmov),
+  row('0F 40+c /r', 'CMOVcc', 'Gv,Ev', cmov, { feature: 'cmov' }),
   row('0F 90+c /r', 'SETcc', 'Eb', setcc),
 ];

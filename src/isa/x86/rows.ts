@@ -1,5 +1,9 @@
 /** All instruction rows; groups live in files of their own. */
 import { ALU_ROWS } from './alu.ts';
+import { AVX_ROWS } from './avx.ts';
+import { AVX_MEMORY_ROWS } from './avx-memory.ts';
+import { AVX_MOVE_ROWS } from './avx-move.ts';
+import { AVX_PERMUTE_ROWS } from './avx-permute.ts';
 import { BCD_ROWS } from './bcd.ts';
 import { BIT_ROWS } from './bits.ts';
 import { CONTROL_ROWS } from './control.ts';
@@ -34,6 +38,10 @@ export const X86_ROWS: readonly Row[] = [
   ...SSE_FLOAT_ROWS,
   ...SSE_SHUFFLE_ROWS,
   ...SSE_STRING_ROWS,
+  ...AVX_ROWS,
+  ...AVX_MOVE_ROWS,
+  ...AVX_PERMUTE_ROWS,
+  ...AVX_MEMORY_ROWS,
   ...MMX_ROWS,
   ...X87_CONTROL_ROWS,
   ...X87_ENVIRONMENT_ROWS,

@@ -3,13 +3,14 @@
  * operands, lane shuffles.
  *
  * An operation on whole registers is a function of the builder and its operands and knows
- * nothing about encodings, so that the VEX forms can use it for each half of a ymm register.
+ * nothing about encodings. The VEX forms are made from the same rows (avx.ts): `t.first` is where
+ * the first source comes from, and ymm registers are worked on half by half (`eachHalf`).
  */
 import { STRIDE } from '../../ir/builder.ts';
 import type { Builder, Value } from '../../ir/builder.ts';
 import { Op } from '../../ir/ops.ts';
 import type { PureRows } from '../../ir/ops.ts';
-import { BF_SSE_OFF, BF_TS } from './state.ts';
+import { BF_AVX, BF_SSE_OFF, BF_TS } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, RowOptions, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -33,9 +34,9 @@ export const binary = (op: Binary | BinaryName): Binary =>
 export const unary = (op: Unary | UnaryName): Unary =>
   typeof op === 'string' ? (b, x) => b[op](x) : op;
 
-/** CR0 and CR4 let SSE instructions run; else the block ends with #UD or #NM. */
+/** CR0, CR4 and XCR0 let SSE, or AVX, instructions run; else the block ends with #UD or #NM. */
 export function vectorReady(t: X86Translator): boolean {
-  if (t.flags & BF_SSE_OFF) t.undefined();
+  if (t.isVex ? !(t.flags & BF_AVX) : t.flags & BF_SSE_OFF) t.undefined();
   else if (t.flags & BF_TS) t.raise(VECTOR_NM);
   else return true;
   return false;
@@ -128,15 +129,8 @@ export const fromLow32 = (b: Builder, low: Value): Value => b.setlane32(zero(b),
 
 /** The 16-byte operand of ModRM rm, which legacy SSE wants aligned in memory. */
 export function readAligned(t: X86Translator): Value {
-  t.requireAligned(16, false);
+  if (!t.isVex) t.requireAligned(16, false);
   return t.readXmmRm(16);
-}
-
-/** xmm or 16-byte memory at ModRM rm; memory that is not aligned raises #GP(0) when `aligned`. */
-export function writeXmmRm(t: X86Translator, v: Value, aligned: boolean): void {
-  if (t.isRegister) return t.writeXmm(t.rm, v);
-  if (aligned) t.requireAligned(16, true);
-  t.b.stv(t.address(16, true), v);
 }
 
 /** Low double of an xmm register, or the double in memory. */
@@ -155,7 +149,7 @@ export const imm8 = (t: X86Translator): number => t.immediate() & 0xff;
 
 export const SSE: RowOptions = { feature: 'sse' };
 export const SSE2: RowOptions = { feature: 'sse2' };
-export const SSE3: RowOptions = { feature: 'sse3' };
+export const SSE3: RowOptions = { feature: 'pni' };
 export const SSSE3: RowOptions = { feature: 'ssse3' };
 export const SSE41: RowOptions = { feature: 'sse4.1' };
 export const SSE42: RowOptions = { feature: 'sse4.2' };
@@ -167,7 +161,7 @@ export function binaryRow(
   const operate = binary(op);
   return row(encoding, name, 'Vo,Wo', vector((t) => {
     const y = readAligned(t);
-    t.writeXmm(t.reg, operate(t.b, t.readXmm(t.reg), y));
+    t.writeXmm(t.reg, operate(t.b, t.readXmm(t.first), y));
   }), options);
 }
 
@@ -192,15 +186,19 @@ export function narrowRow(
   }), options);
 }
 
-/** reg = op(reg, rm, immediate) on whole registers. */
+/**
+ * reg = op(reg, rm, immediate) on whole registers.
+ * @param perHalf bits of the immediate that the lower half of a ymm register takes; 0 = both halves share them
+ */
 export function immediateRow(
   encoding: string,
   name: string,
   op: (b: Builder, x: Value, y: Value, immediate: number) => Value,
   options: RowOptions,
+  perHalf = 0,
 ): Row {
   return row(encoding, name, 'Vo,Wo,Ib', vector((t) => {
     const y = readAligned(t);
-    t.writeXmm(t.reg, op(t.b, t.readXmm(t.reg), y, imm8(t)));
+    t.writeXmm(t.reg, op(t.b, t.readXmm(t.first), y, imm8(t) >> (t.half * perHalf)));
   }), options);
 }

@@ -31,7 +31,7 @@ type Operation = (t: X86Translator, x: Value, y: Value) => Value;
 function packedRow(encoding: string, name: string, op: Operation, options: RowOptions): Row {
   return row(encoding, name, 'Vo,Wo', vector((t) => {
     const y = readAligned(t);
-    t.writeXmm(t.reg, op(t, t.readXmm(t.reg), y));
+    t.writeXmm(t.reg, op(t, t.readXmm(t.first), y));
   }), options);
 }
 
@@ -39,14 +39,14 @@ function packedRow(encoding: string, name: string, op: Operation, options: RowOp
 const scalar32 = (op: Operation): Translate =>
   vector((t) => {
     const y = readF32(t);
-    const x = t.readXmm(t.reg);
+    const x = t.readXmm(t.first);
     t.writeXmm(t.reg, setLowF32(t.b, x, op(t, lowF32(t.b, x), y)));
   });
 
 const scalar64 = (op: Operation): Translate =>
   vector((t) => {
     const y = readF64(t);
-    const x = t.readXmm(t.reg);
+    const x = t.readXmm(t.first);
     t.writeXmm(t.reg, setLowF64(t.b, x, op(t, lowF64(t.b, x), y)));
   });
 
@@ -121,11 +121,18 @@ function logic(opcode: string, name: string, op: Binary | BinaryName): Row[] {
 
 // --- Comparisons. ---
 
-/** EQ LT LE UNORD; the second four predicates are their opposites. */
+/** The immediate: three bits, in VEX forms five. */
+const predicateOf = (t: X86Translator): number => imm8(t) & (t.isVex ? 31 : 7);
+
+/** Predicates 0 to 3, and in their stead from 8 on: EQ_UQ NGE NGT FALSE. From 4 on the opposites. */
 export function compareVectors(
   b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
 ): Value {
-  const value = comparePositive(b, format, predicate & 3, x, y);
+  // Bit 4 only says which of the predicates complain of quiet NaNs.
+  const unordered = (predicate & 8) !== 0;
+  const value = unordered
+    ? compareUnordered(b, format, predicate & 3, x, y)
+    : comparePositive(b, format, predicate & 3, x, y);
   return predicate & 4 ? b.notv(value) : value;
 }
 
@@ -138,26 +145,36 @@ function comparePositive(
   return b.orv(b[`ne${format}`](x, x), b[`ne${format}`](y, y));
 }
 
+/** True for NaNs, too; the opposites are EQ_OQ's counterparts NEQ_OQ, GE, GT, TRUE. */
+function compareUnordered(
+  b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
+): Value {
+  if (predicate === 0) return b.notv(b.orv(b[`lt${format}`](x, y), b[`gt${format}`](x, y)));
+  if (predicate === 1) return b.notv(b[`ge${format}`](x, y));
+  if (predicate === 2) return b.notv(b[`gt${format}`](x, y));
+  return zero(b);
+}
+
 const comparePacked = (format: PackedFormat): Translate =>
   vector((t) => {
     const y = operand(t, format, readAligned(t));
-    const x = operand(t, format, t.readXmm(t.reg));
-    t.writeXmm(t.reg, compareVectors(t.b, format, imm8(t) & 7, x, y));
+    const x = operand(t, format, t.readXmm(t.first));
+    t.writeXmm(t.reg, compareVectors(t.b, format, predicateOf(t), x, y));
   });
 
 const cmpss = vector((t) => {
   const { b } = t;
   const y = operand(t, 'f32x4', b.splatf32(readF32(t)));
-  const x = t.readXmm(t.reg);
-  const mask = compareVectors(b, 'f32x4', imm8(t) & 7, operand(t, 'f32x4', x), y);
+  const x = t.readXmm(t.first);
+  const mask = compareVectors(b, 'f32x4', predicateOf(t), operand(t, 'f32x4', x), y);
   t.writeXmm(t.reg, setLowF32(b, x, b.lanef32(mask, 0)));
 });
 
 const cmpsd = vector((t) => {
   const { b } = t;
   const y = operand(t, 'f64x2', b.splatf64(readF64(t)));
-  const x = t.readXmm(t.reg);
-  const mask = compareVectors(b, 'f64x2', imm8(t) & 7, operand(t, 'f64x2', x), y);
+  const x = t.readXmm(t.first);
+  const mask = compareVectors(b, 'f64x2', predicateOf(t), operand(t, 'f64x2', x), y);
   t.writeXmm(t.reg, setLowF64(b, x, b.lanef64(mask, 0)));
 });
 
@@ -220,7 +237,7 @@ const roundScalar = (format: 'f32' | 'f64'): Translate =>
     const { b } = t;
     const y = scalarOperand(t, format, format === 'f32' ? readF32(t) : readF64(t));
     const rounded = roundTo(b, format, y, roundingOf(t));
-    const x = t.readXmm(t.reg);
+    const x = t.readXmm(t.first);
     t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, rounded) : setLowF64(b, x, rounded));
   });
 
@@ -267,9 +284,9 @@ const toInteger = (format: 'f32' | 'f64', truncating: boolean): Translate =>
 const fromIntegerRow = (format: 'f32' | 'f64'): Translate =>
   vector((t) => {
     const { b } = t;
-    const size = t.bytes(1);
+    const size = t.secondBytes;
     const converted = fromInteger(t, format, size, t.readRm(size));
-    const x = t.readXmm(t.reg);
+    const x = t.readXmm(t.first);
     t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, converted) : setLowF64(b, x, converted));
   });
 
@@ -297,27 +314,28 @@ const packedToIntegers = (format: PackedFormat, truncating: boolean): Translate 
 
 const cvtsd2ss = vector((t) => {
   const low = narrow(t, readF64(t));
-  t.writeXmm(t.reg, setLowF32(t.b, t.readXmm(t.reg), low));
+  t.writeXmm(t.reg, setLowF32(t.b, t.readXmm(t.first), low));
 });
 
 const cvtss2sd = vector((t) => {
   const low = t.b.f32tof64(scalarOperand(t, 'f32', readF32(t)));
-  t.writeXmm(t.reg, setLowF64(t.b, t.readXmm(t.reg), low));
+  t.writeXmm(t.reg, setLowF64(t.b, t.readXmm(t.first), low));
 });
 
 const cvtps2pd = vector((t) => {
   t.writeXmm(t.reg, t.b.f32x4tof64x2(operand(t, 'f32x4', t.readXmmRm(8))));
 });
 
-const cvtpd2ps = vector((t) => {
+/** Two doubles as singles, zeros above. */
+export function narrowPair(t: X86Translator, x: Value): Value {
   const { b } = t;
-  const x = readAligned(t);
   let result = b.f64x2tof32x4(x);
-  if (isExact(t)) {
-    for (const i of [0, 1]) result = b.setlanef32(result, narrow(t, b.lanef64(x, i)), i);
-  }
-  t.writeXmm(t.reg, result);
-});
+  if (!isExact(t)) return result;
+  for (const i of [0, 1]) result = b.setlanef32(result, narrow(t, b.lanef64(x, i)), i);
+  return result;
+}
+
+const cvtpd2ps = vector((t) => t.writeXmm(t.reg, narrowPair(t, readAligned(t))));
 
 /** Of four integers, in an i32x4, as many as the format has room for. */
 export function integersToF32(t: X86Translator, x: Value, count: number): Value {
@@ -384,11 +402,10 @@ const dotProduct = (format: PackedFormat): Translate =>
     const immediate = imm8(t);
     const lanes = format === 'f32x4' ? 4 : 2;
     const mask = laneMask(b, immediate >> 4, lanes);
-    let sum = b.andv(packed(t, 'mul', format, t.readXmm(t.reg), y), mask);
-    if (lanes === 4) sum = packed(t, 'add', format, sum, pick(b, sum, sum, 4, [1, 0, 3, 2]));
-    const low = lanes === 4 ? pick(b, sum, sum, 4, [0, 0, 0, 0]) : pick(b, sum, sum, 8, [0, 0]);
-    const high = lanes === 4 ? pick(b, sum, sum, 4, [2, 2, 2, 2]) : pick(b, sum, sum, 8, [1, 1]);
-    sum = packed(t, 'add', format, low, high);
+    let sum = b.andv(packed(t, 'mul', format, t.readXmm(t.first), y), mask);
+    // The order decides which NaN comes out: the neighbour plus the lane itself, then plus the other half.
+    if (lanes === 4) sum = packed(t, 'add', format, pick(b, sum, sum, 4, [1, 0, 3, 2]), sum);
+    sum = packed(t, 'add', format, sum, pick(b, sum, sum, 8, [1, 0]));
     t.writeXmm(t.reg, b.andv(sum, laneMask(b, immediate, lanes)));
   });
 

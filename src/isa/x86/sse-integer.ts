@@ -12,6 +12,7 @@ import {
 import type { Binary, BinaryName, ShiftName } from './sse-common.ts';
 import { row } from './tables.ts';
 import type { Row, RowOptions, Translate } from './tables.ts';
+import type { X86Translator } from './translator.ts';
 
 const swapped =
   (op: Binary | BinaryName): Binary =>
@@ -289,6 +290,9 @@ export function alignBytes(b: Builder, x: Value, y: Value, first: number): Value
   return pick(b, x, zero(b), 1, lanes);
 }
 
+/** Destination of shifts by an immediate. */
+const shifted = (t: X86Translator): number => (t.isVex ? t.vexV : t.rm);
+
 const shiftBytes = (left: boolean): Translate =>
   vector((t) => {
     const { b } = t;
@@ -296,17 +300,17 @@ const shiftBytes = (left: boolean): Translate =>
     const x = t.readXmm(t.rm);
     const nothing = zero(b);
     const v = left ? alignBytes(b, x, nothing, 16 - count) : alignBytes(b, nothing, x, count);
-    t.writeXmm(t.rm, v);
+    t.writeXmm(shifted(t), v);
   });
 
 const shiftRegister = (s: ShiftOp): Translate =>
   vector((t) => {
     const count = low64(t.b, readAligned(t));
-    t.writeXmm(t.reg, shiftByValue(t.b, s, t.readXmm(t.reg), count));
+    t.writeXmm(t.reg, shiftByValue(t.b, s, t.readXmm(t.first), count));
   });
 
 const shiftImmediate = (s: ShiftOp): Translate =>
-  vector((t) => t.writeXmm(t.rm, shiftByConstant(t.b, s, t.readXmm(t.rm), imm8(t))));
+  vector((t) => t.writeXmm(shifted(t), shiftByConstant(t.b, s, t.readXmm(t.rm), imm8(t))));
 
 export const SSE_INTEGER_ROWS: readonly Row[] = [
   ...INTEGER_OPS.map((i) => binaryRow(`66 ${i.encoding} /r`, i.name, i.op, i.options)),

@@ -2,7 +2,7 @@
 import type { Value } from '../../ir/builder.ts';
 import {
   SSE, SSE2, SSE3, SSE41, fromLow32, fromLow64, low32, low64, lowF32, lowF64, pick, readAligned,
-  readF32, readF64, setLowF32, setLowF64, vector, writeXmmRm, zero,
+  readF32, readF64, setLowF32, setLowF64, vector, zero,
 } from './sse-common.ts';
 import { row } from './tables.ts';
 import type { Row, RowOptions, Translate } from './tables.ts';
@@ -15,7 +15,12 @@ const load = (aligned: boolean): Translate =>
   });
 
 const store = (aligned: boolean): Translate =>
-  vector((t) => writeXmmRm(t, t.readXmm(t.reg), aligned));
+  vector((t) => {
+    const v = t.readXmm(t.reg);
+    if (t.isRegister) return t.writeXmm(t.rm, v);
+    if (aligned) t.requireAligned(16, true);
+    t.b.stv(t.address(16, true), v);
+  });
 
 function moves(
   prefix: string, opcodes: [string, string], name: string, aligned: boolean, options: RowOptions,
@@ -28,29 +33,29 @@ function moves(
 
 // --- MOVSS, MOVSD: from memory with zeros above, between registers only the low lane. ---
 
-const movss = vector((t) => {
+export const movss = vector((t) => {
   const { b } = t;
   const low = readF32(t);
-  t.writeXmm(t.reg, setLowF32(b, t.isRegister ? t.readXmm(t.reg) : zero(b), low));
+  t.writeXmm(t.reg, setLowF32(b, t.isRegister ? t.readXmm(t.first) : zero(b), low));
 });
 
-const movsd = vector((t) => {
+export const movsd = vector((t) => {
   const { b } = t;
   const low = readF64(t);
-  t.writeXmm(t.reg, setLowF64(b, t.isRegister ? t.readXmm(t.reg) : zero(b), low));
+  t.writeXmm(t.reg, setLowF64(b, t.isRegister ? t.readXmm(t.first) : zero(b), low));
 });
 
-const movssStore = vector((t) => {
+export const movssStore = vector((t) => {
   const { b } = t;
   const low = lowF32(b, t.readXmm(t.reg));
-  if (t.isRegister) t.writeXmm(t.rm, setLowF32(b, t.readXmm(t.rm), low));
+  if (t.isRegister) t.writeXmm(t.rm, setLowF32(b, t.readXmm(t.isVex ? t.vexV : t.rm), low));
   else b.stf32(t.address(4, true), low);
 });
 
-const movsdStore = vector((t) => {
+export const movsdStore = vector((t) => {
   const { b } = t;
   const low = lowF64(b, t.readXmm(t.reg));
-  if (t.isRegister) t.writeXmm(t.rm, setLowF64(b, t.readXmm(t.rm), low));
+  if (t.isRegister) t.writeXmm(t.rm, setLowF64(b, t.readXmm(t.isVex ? t.vexV : t.rm), low));
   else b.stf64(t.address(8, true), low);
 });
 
@@ -59,7 +64,7 @@ const movsdStore = vector((t) => {
 const loadHalf = (lane: 0 | 1): Translate =>
   vector((t) => {
     const half = t.b.ld64(t.address(8, false));
-    t.writeXmm(t.reg, t.b.setlane64(t.readXmm(t.reg), half, lane));
+    t.writeXmm(t.reg, t.b.setlane64(t.readXmm(t.first), half, lane));
   });
 
 const storeHalf = (lane: 0 | 1): Translate =>
@@ -69,11 +74,11 @@ const storeHalf = (lane: 0 | 1): Translate =>
   });
 
 const movhlps = vector((t) => {
-  t.writeXmm(t.reg, pick(t.b, t.readXmm(t.reg), t.readXmm(t.rm), 8, [3, 1]));
+  t.writeXmm(t.reg, pick(t.b, t.readXmm(t.first), t.readXmm(t.rm), 8, [3, 1]));
 });
 
 const movlhps = vector((t) => {
-  t.writeXmm(t.reg, pick(t.b, t.readXmm(t.reg), t.readXmm(t.rm), 8, [0, 2]));
+  t.writeXmm(t.reg, pick(t.b, t.readXmm(t.first), t.readXmm(t.rm), 8, [0, 2]));
 });
 
 /** One operand's lanes of 4 bytes. */

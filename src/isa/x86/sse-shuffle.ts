@@ -35,7 +35,7 @@ const shuffleDoubleWords = (b: Builder, y: Value, immediate: number): Value =>
 
 const shuffles: readonly Row[] = [
   immediateRow('NP 0F C6 /r', 'SHUFPS', shuffleSingles, SSE),
-  immediateRow('66 0F C6 /r', 'SHUFPD', shuffleDoubles, SSE2),
+  immediateRow('66 0F C6 /r', 'SHUFPD', shuffleDoubles, SSE2, 2),
   immediateRow('66 0F 70 /r', 'PSHUFD', (b, _x, y, i) => shuffleDoubleWords(b, y, i), SSE2),
   immediateRow('F2 0F 70 /r', 'PSHUFLW', (b, _x, y, i) => shuffleLowWords(b, y, i), SSE2),
   immediateRow('F3 0F 70 /r', 'PSHUFHW', (b, _x, y, i) => shuffleHighWords(b, y, i), SSE2),
@@ -67,8 +67,8 @@ function blendByMask(encoding: string, name: string, spread: Unary): Row {
 }
 
 const blends: readonly Row[] = [
-  immediateRow('66 0F3A 0C /r', 'BLENDPS', blend(4), SSE41),
-  immediateRow('66 0F3A 0D /r', 'BLENDPD', blend(8), SSE41),
+  immediateRow('66 0F3A 0C /r', 'BLENDPS', blend(4), SSE41, 4),
+  immediateRow('66 0F3A 0D /r', 'BLENDPD', blend(8), SSE41, 2),
   immediateRow('66 0F3A 0E /r', 'PBLENDW', blend(2), SSE41),
   blendByMask('66 0F38 10 /r', 'PBLENDVB', (b, mask) => b.sar8x16(mask, b.i32(7))),
   blendByMask('66 0F38 14 /r', 'BLENDVPS', (b, mask) => b.sar32x4(mask, b.i32(31))),
@@ -83,15 +83,15 @@ const insert = (bytes: 1 | 2): Translate =>
     const { b } = t;
     const v = t.isRegister ? t.low32(t.rm) : t.load(bytes, t.address(bytes, false));
     const lane = imm8(t) & (16 / bytes - 1);
-    const x = t.readXmm(t.reg);
+    const x = t.readXmm(t.first);
     t.writeXmm(t.reg, bytes === 1 ? b.setlane8(x, v, lane) : b.setlane16(x, v, lane));
   });
 
 const insertWide = vector((t) => {
   const { b } = t;
-  const size = t.bytes(1);
+  const size = t.secondBytes;
   const v = t.readRm(size);
-  const x = t.readXmm(t.reg);
+  const x = t.readXmm(t.first);
   t.writeXmm(t.reg, size === 8 ? b.setlane64(x, v, imm8(t) & 1) : b.setlane32(x, v, imm8(t) & 3));
 });
 
@@ -126,7 +126,7 @@ const insertps = vector((t) => {
   const { b } = t;
   const immediate = imm8(t);
   const v = t.isRegister ? b.lane32(t.readXmm(t.rm), immediate >> 6) : b.ld32(t.address(4, false));
-  const set = b.setlane32(t.readXmm(t.reg), v, (immediate >> 4) & 3);
+  const set = b.setlane32(t.readXmm(t.first), v, (immediate >> 4) & 3);
   t.writeXmm(t.reg, b.andv(set, laneMask(b, ~immediate, 4)));
 });
 
@@ -214,6 +214,6 @@ export const SSE_SHUFFLE_ROWS: readonly Row[] = [
   ...widening(0x20, 'PMOVSX', 's'),
   ...widening(0x30, 'PMOVZX', 'u'),
   row('66 0F38 17 /r', 'PTEST', 'Vo,Wo', ptest, SSE41),
-  immediateRow('66 0F3A 42 /r', 'MPSADBW', multipleSums, SSE41),
+  immediateRow('66 0F3A 42 /r', 'MPSADBW', multipleSums, SSE41, 3),
   unaryRow('66 0F38 41 /r', 'PHMINPOSUW', minimumPosition, SSE41),
 ];

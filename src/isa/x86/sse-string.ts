@@ -151,7 +151,7 @@ function implicitLength(b: Builder, words: boolean, v: Value): Value {
 /** The register's absolute value, but no more than there are elements. */
 function explicitLength(t: X86Translator, words: boolean, register: number): Value {
   const { b } = t;
-  const size: Size = t.w ? 8 : 4;
+  const size: Size = t.w && t.code64 ? 8 : 4;
   const most = words ? 8 : 16;
   const n = t.readReg(register, size);
   const none = t.constant(size, 0);

@@ -120,6 +120,10 @@ export const G_EFLAGS = define('eflags', I32, EFLAGS);
 export const G_XMM: readonly Global[] = Array.from({ length: 16 }, (_, i) =>
   define(`xmm${i}`, V128, XMM + 16 * i),
 );
+/** Bits 128-255 of the 16 ymm registers as IR globals. */
+export const G_YMM_HIGH: readonly Global[] = Array.from({ length: 16 }, (_, i) =>
+  define(`ymmHigh${i}`, V128, YMM_HIGH + 16 * i),
+);
 export const X86_GLOBALS: readonly Global[] = globals;
 
 

@@ -23,7 +23,8 @@
  *   B general register of VEX.vvvv              S segment register (ModRM reg)
  *   C D control, debug register (ModRM reg)     O memory at the address in the instruction
  *   I immediate, sign-extended to operand 0     J branch displacement
- *   A far pointer        AL CL AX DX rAX 1      fixed places
+ *   A far pointer        L xmm in the upper bits of an immediate byte
+ *   AL CL AX DX rAX 1    fixed places
  *   V xmm (ModRM reg)    W xmm or memory (ModRM rm)   U xmm (ModRM rm)   H xmm (VEX.vvvv)
  *   P mmx (ModRM reg)    Q mmx or memory (rm)   N mmx (rm)
  *   sizes: b w d q o(16 bytes) y(32 bytes) = fixed; v = operand size (2, 4, 8); z = the same, 4 at
@@ -34,7 +35,7 @@ import type { X86Translator } from './translator.ts';
 export type Translate = (t: X86Translator) => void;
 
 export interface RowOptions {
-  /** CPUID feature it belongs to. */
+  /** CPUID features it needs, by the names of system/models.ts. */
   feature?: string;
   /** Operand size is 64 by default in 64-bit mode (stack operations). */
   d64?: boolean;
@@ -50,6 +51,8 @@ export interface RowOptions {
   registerOnly?: boolean;
   /** #UD in real and V86 mode. */
   protectedOnly?: boolean;
+  /** The index register of the memory operand is a vector (VSIB). */
+  vsib?: boolean;
 }
 
 export const SPACE_LEGACY = 0;
@@ -102,6 +105,8 @@ export interface Row {
   readonly operands: readonly OperandSpec[];
   /** Operands that are read from the bytes after ModRM. */
   readonly immediates: readonly OperandSpec[];
+  /** VEX.vvvv names a register; where it does not it must be 1111. */
+  readonly usesV: boolean;
   readonly translate: Translate;
   readonly options: RowOptions;
 }
@@ -189,7 +194,7 @@ function parseEncoding(encoding: string): Encoding {
   return e;
 }
 
-const IMMEDIATE_PLACES = 'IJOA';
+const IMMEDIATE_PLACES = 'IJOAL';
 
 /** Describes one instruction form. */
 export function row(
@@ -206,6 +211,7 @@ export function row(
     ...parseEncoding(encoding),
     operands: parsed,
     immediates: parsed.filter((operand) => IMMEDIATE_PLACES.includes(operand.place)),
+    usesV: parsed.some((operand) => operand.place === 'B' || operand.place === 'H'),
     translate,
     options,
   };
@@ -223,10 +229,15 @@ function specificity(r: Row): number {
   return (r.modrm >= 0 ? 4 : 0) + (r.prefix >= 0 ? 2 : 0) + (r.w >= 0 ? 1 : 0);
 }
 
-/** Index: space << 10 | map << 8 | opcode. */
-export function buildTable(rows: readonly Row[]): OpcodeTable {
+/**
+ * Index: space << 10 | map << 8 | opcode.
+ * @param has which CPUID features there are: rows of others are left out, so that they raise #UD, or
+ *   mean what the opcode means without them
+ */
+export function buildTable(rows: readonly Row[], has: (feature: string) => boolean = () => true): OpcodeTable {
   const table: OpcodeTable = new Array<OpcodeEntry | null>(3 << 10).fill(null);
   for (const r of rows) {
+    if (r.options.feature !== undefined && !r.options.feature.split(' ').every(has)) continue;
     for (let i = 0; i < r.opcodes; i++) {
       const index = (r.space << 10) | (r.map << 8) | (r.opcode + i);
       const entry = (table[index] ??= { rows: [], hasModrm: false });

@@ -17,9 +17,10 @@ import type { Size } from './flags.ts';
 import { LEAVE_EXCEPTION, LEAVE_SEGMENT_FAULT, LEAVE_SINGLE_STEP } from './leave.ts';
 import {
   BF_CODE32, BF_CPL_SHIFT, BF_CS_BASE, BF_IO_FREE, BF_PROTECTED, BF_SEG_CHECK, BF_STACK32, BF_TF,
-  BF_V86, CS, FS, G, G_XMM, OP0, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SIZE,
+  BF_V86, CS, FS, G, G_XMM, G_YMM_HIGH, OP0, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SIZE,
   SS,
 } from './state.ts';
+import { SPACE_VEX } from './tables.ts';
 import type { OperandSpec } from './tables.ts';
 
 const RSP = 4;
@@ -33,6 +34,13 @@ const SIZE_CODE = [0, 0, 1, 1, 2, 2, 2, 2, 3] as const;
 export class X86Translator extends Decoded {
   readonly b: Builder;
   readonly cc: Flags;
+
+  /** Half of the ymm registers that `readXmm` and `writeXmm` work on: see `eachHalf`. */
+  half: 0 | 1 = 0;
+  // Register number and value of the write that `eachHalf` holds back, -1 = none.
+  private heldRegister = -1;
+  private heldValue = -1;
+  private holding = false;
 
   // Memo of this instruction's memory operand, -1 = not computed yet.
   private linearAddress = -1;
@@ -62,6 +70,9 @@ export class X86Translator extends Decoded {
 
   beginInsn(): void {
     this.linearAddress = -1;
+    this.heldRegister = -1;
+    this.holding = false;
+    this.half = 0;
     this.b.insn(this.start);
   }
 
@@ -426,32 +437,83 @@ export class X86Translator extends Decoded {
     else this.store(size, this.address(size, true), v);
   }
 
-  // --- xmm registers. ---
+  // --- Vector registers. ---
+
+  /** Is this a VEX-encoded instruction? */
+  get isVex(): boolean {
+    return this.space === SPACE_VEX;
+  }
+  /** Register of the first source: VEX names it apart, in the older forms it is the destination. */
+  get first(): number {
+    return this.isVex ? this.vexV : this.reg;
+  }
+
+  /** Bytes of ModRM rm in instructions whose second source it is. */
+  get secondBytes(): Size {
+    return this.bytes(this.isVex ? 2 : 1);
+  }
 
   readXmm(n: number): Value {
-    return this.b.get(G_XMM[n]!);
+    return this.b.get(this.half === 0 ? G_XMM[n]! : G_YMM_HIGH[n]!);
   }
+  /** VEX forms zero the upper half, unless `eachHalf` is about to write it, too. */
   writeXmm(n: number, v: Value): void {
+    if (this.holding) {
+      this.heldRegister = n;
+      this.heldValue = v;
+      return;
+    }
     this.b.set(G_XMM[n]!, v);
+    if (this.isVex) this.b.set(G_YMM_HIGH[n]!, this.b.v128(0, 0, 0, 0));
+  }
+
+  readYmm(n: number): readonly [low: Value, high: Value] {
+    return [this.b.get(G_XMM[n]!), this.b.get(G_YMM_HIGH[n]!)];
+  }
+  writeYmm(n: number, low: Value, high: Value): void {
+    this.b.set(G_XMM[n]!, low);
+    this.b.set(G_YMM_HIGH[n]!, high);
   }
 
   /**
-   * xmm register or memory of ModRM rm as a v128. From memory, 4 or 8 bytes come with zeros above.
+   * Translates an instruction for each half of its ymm registers. What it writes, one register,
+   * is written when both halves have been read.
+   */
+  eachHalf(translate: (t: this) => void): void {
+    this.holding = true;
+    translate(this);
+    const low = this.heldValue;
+    this.half = 1;
+    translate(this);
+    this.half = 0;
+    this.holding = false;
+    if (this.heldRegister >= 0) this.writeYmm(this.heldRegister, low, this.heldValue);
+    this.heldRegister = -1;
+  }
+
+  /**
+   * xmm register or memory of ModRM rm as a v128. From memory, 2, 4 or 8 bytes come with zeros above.
    * Alignment of 16-byte operands is the caller's business (`requireAligned`).
    */
   readXmmRm(bytes: number): Value {
     const { b } = this;
     if (this.mod === 3) return this.readXmm(this.rm);
+    if (bytes === 16) return b.ldv(this.halfAddress(false));
     const address = this.address(bytes, false);
-    if (bytes === 16) return b.ldv(address);
     const zero = b.v128(0, 0, 0, 0);
     if (bytes === 8) return b.setlane64(zero, b.ld64(address), 0);
     return b.setlane32(zero, this.load(bytes, address), 0);
   }
 
-  /** #GP(0) unless the 16-byte memory operand is aligned. No effect on register forms. */
+  /** Address of this half of the memory operand, which has 32 bytes while there are halves. */
+  halfAddress(write: boolean): Value {
+    const address = this.address(this.holding ? 32 : 16, write);
+    return this.half === 0 ? address : this.b.add64(address, this.b.i64(16));
+  }
+
+  /** #GP(0) unless the memory operand is aligned to its size. No effect on register forms. */
   requireAligned(bytes: number, write: boolean): void {
-    if (this.mod === 3) return;
+    if (this.mod === 3 || this.half === 1) return;
     const { b } = this;
     const low = b.wrap(this.address(bytes, write));
     this.faultIf(b.ne32(b.and32(low, b.i32(bytes - 1)), b.i32(0)), 13);

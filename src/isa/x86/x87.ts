@@ -21,6 +21,7 @@ import { HIGH_PART, STATUS_AFTER, SUPPRESSED } from './x87/convert.ts';
 
 const C1 = 0x200;
 const FPU = { feature: 'fpu' };
+const FPU_CMOV = { feature: 'fpu cmov' };
 
 const define = (name: string, params: readonly number[], result: number = I32): Helper =>
   defineHelper({
@@ -200,10 +201,10 @@ const COMPARISON_ROWS: readonly Row[] = [
   row('DD /4 reg', 'FUCOM', '', compareRegister(1, 0), FPU),
   row('DD /5 reg', 'FUCOMP', '', compareRegister(1, 1), FPU),
   row('DA =E9', 'FUCOMPP', '', compareRegister(1, 2), FPU),
-  row('DB /6 reg', 'FCOMI', '', compareToFlags(0, 0), FPU),
-  row('DB /5 reg', 'FUCOMI', '', compareToFlags(1, 0), FPU),
-  row('DF /6 reg', 'FCOMIP', '', compareToFlags(0, 1), FPU),
-  row('DF /5 reg', 'FUCOMIP', '', compareToFlags(1, 1), FPU),
+  row('DB /6 reg', 'FCOMI', '', compareToFlags(0, 0), FPU_CMOV),
+  row('DB /5 reg', 'FUCOMI', '', compareToFlags(1, 0), FPU_CMOV),
+  row('DF /6 reg', 'FCOMIP', '', compareToFlags(0, 1), FPU_CMOV),
+  row('DF /5 reg', 'FUCOMIP', '', compareToFlags(1, 1), FPU_CMOV),
   row('D9 =E4', 'FTST', '', x87((t) => t.b.call(COM_VALUE, t.b.i64(0), t.b.i32(0))), FPU),
 ];
 
@@ -341,9 +342,9 @@ const STORE_ROWS: readonly Row[] = [
   row('DD /3 mem', 'FSTP', 'Mq', storeDouble(true), FPU),
   row('DB /7 mem', 'FSTP', 'M', store80(STORE_80), FPU),
   row('DF /6 mem', 'FBSTP', 'M', store80(STORE_BCD), FPU),
-  row('DF /1 mem', 'FISTTP', 'Mw', storeInteger(2, 1, true), { feature: 'sse3' }),
-  row('DB /1 mem', 'FISTTP', 'Md', storeInteger(4, 1, true), { feature: 'sse3' }),
-  row('DD /1 mem', 'FISTTP', 'Mq', storeInteger(8, 1, true), { feature: 'sse3' }),
+  row('DF /1 mem', 'FISTTP', 'Mw', storeInteger(2, 1, true), { feature: 'pni' }),
+  row('DB /1 mem', 'FISTTP', 'Md', storeInteger(4, 1, true), { feature: 'pni' }),
+  row('DD /1 mem', 'FISTTP', 'Mq', storeInteger(8, 1, true), { feature: 'pni' }),
   row('DF /2 mem', 'FIST', 'Mw', storeInteger(2, 0, false), FPU),
   row('DF /3 mem', 'FISTP', 'Mw', storeInteger(2, 0, true), FPU),
   row('DB /2 mem', 'FIST', 'Md', storeInteger(4, 0, false), FPU),
@@ -389,14 +390,14 @@ const MOVE_ROWS: readonly Row[] = [
   row('D9 /1 reg', 'FXCH', '', exchange, FPU),
   row('DD /1 reg', 'FXCH', '', exchange, FPU),
   row('DF /1 reg', 'FXCH', '', exchange, FPU),
-  row('DA /0 reg', 'FCMOVB', '', moveIf(2), FPU),
-  row('DA /1 reg', 'FCMOVE', '', moveIf(4), FPU),
-  row('DA /2 reg', 'FCMOVBE', '', moveIf(6), FPU),
-  row('DA /3 reg', 'FCMOVU', '', moveIf(10), FPU),
-  row('DB /0 reg', 'FCMOVNB', '', moveIf(3), FPU),
-  row('DB /1 reg', 'FCMOVNE', '', moveIf(5), FPU),
-  row('DB /2 reg', 'FCMOVNBE', '', moveIf(7), FPU),
-  row('DB /3 reg', 'FCMOVNU', '', moveIf(11), FPU),
+  row('DA /0 reg', 'FCMOVB', '', moveIf(2), FPU_CMOV),
+  row('DA /1 reg', 'FCMOVE', '', moveIf(4), FPU_CMOV),
+  row('DA /2 reg', 'FCMOVBE', '', moveIf(6), FPU_CMOV),
+  row('DA /3 reg', 'FCMOVU', '', moveIf(10), FPU_CMOV),
+  row('DB /0 reg', 'FCMOVNB', '', moveIf(3), FPU_CMOV),
+  row('DB /1 reg', 'FCMOVNE', '', moveIf(5), FPU_CMOV),
+  row('DB /2 reg', 'FCMOVNBE', '', moveIf(7), FPU_CMOV),
+  row('DB /3 reg', 'FCMOVNU', '', moveIf(11), FPU_CMOV),
   row('D9 =E0', 'FCHS', '', changeSign(0, 0x8000), FPU),
   row('D9 =E1', 'FABS', '', changeSign(0x8000, 0), FPU),
   row('D9 =F6', 'FDECSTP', '', rotate(-1), FPU),

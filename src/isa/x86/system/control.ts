@@ -9,6 +9,8 @@ import {
 import type { Core } from './core.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
+import { AVX, SSE, X87, componentsOf } from './xsave.ts';
+import type { XSave } from './xsave.ts';
 
 const CR0_DEFINED = 0xe005003f | 0;
 const DR6_FIXED = 0xffff0ff0 | 0;
@@ -24,11 +26,13 @@ const PDPTE_CR4 = CR4_PGE | CR4_PAE | CR4_PSE | CR4_SMEP;
 export class Control {
   private readonly core: Core;
   private readonly mmu: Mmu;
+  private readonly xsave: XSave;
   private readonly validCr4: number;
 
-  constructor(core: Core, mmu: Mmu) {
+  constructor(core: Core, mmu: Mmu, xsave: XSave) {
     this.core = core;
     this.mmu = mmu;
+    this.xsave = xsave;
     this.validCr4 = cr4Bits(core);
   }
 
@@ -210,9 +214,9 @@ export class Control {
     const { core } = this;
     if (!(core.cr4 & CR4_OSXSAVE)) core.ud();
     const index = core.regLow(1);
-    // Index 1 tells which components are not in their initial state: always both here.
+    // Index 1 tells which components are not in their initial state.
     if (index !== 0 && !(index === 1 && core.model.has('xgetbv1'))) core.gp();
-    core.setReg(0, core.get(XCR0), 0);
+    core.setReg(0, index === 0 ? core.get(XCR0) : this.xsave.inUse(), 0);
     core.setReg(2, 0, 0);
   }
 
@@ -221,7 +225,9 @@ export class Control {
     if (!(core.cr4 & CR4_OSXSAVE)) core.ud();
     core.requireSupervisor();
     const value = core.regLow(0);
-    if (core.regLow(1) !== 0 || core.regLow(2) !== 0 || !(value & 1) || value & ~3) core.gp();
+    const components = componentsOf(core.model);
+    if (core.regLow(1) !== 0 || core.regLow(2) !== 0 || !(value & X87) || value & ~components) core.gp();
+    if (value & AVX && !(value & SSE)) core.gp();
     core.set2(XCR0, value, 0);
     core.changed = true;
   }

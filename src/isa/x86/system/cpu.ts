@@ -67,7 +67,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     const cpuid = new Cpuid(core);
     const ports = new Ports(core, mmu);
     const xsave = new XSave(core, mmu);
-    const control = new Control(core, mmu);
+    const control = new Control(core, mmu, xsave);
     const msrs = new Msrs(core, mmu, cpuid);
     const strings = new Strings(core, mmu, ports, segs);
     this.core = core;

@@ -35,20 +35,22 @@ test('features: OSXSAVE follows CR4, AMD repeats leaf 1', () => {
   kit.setBig(CR4, 1n << 18n);
   assert.notEqual(cpuid(kit, 1)[2]! & (1 << 27), 0);
   assert.equal(cpuid(kit, 0x80000001)[3]! & 0x2183f3ff, 0x2183f3fd);
-  assert.deepEqual(cpuid(kit, 0xd), [3, 576, 576, 0]);
+  assert.deepEqual(cpuid(kit, 0xd), [7, 576, 832, 0]);
+  assert.deepEqual(cpuid(kit, 0xd, 2), [256, 576, 0, 0]);
   assert.equal(cpuid(kit, 0x80000008)[0], 0x3028);
 });
 
 test('models and feature text', () => {
   assert.ok(modelNames().includes('qemu64'));
   assert.ok(featureNames().includes('sse4.2'));
-  assert.equal(isSupported('avx2'), false);
+  assert.deepEqual(['avx2', 'avx512f'].map(isSupported), [true, false]);
   for (const name of modelNames()) assert.equal(parseCpu(name).warnings.length, 0);
-  const { model, warnings } = parseCpu('qemu64,+sse4_2,-cx16,popcnt=on,svm=off,+avx,family=6,model-id=Fast one,enforce');
-  assert.deepEqual([model.has('sse4.2'), model.has('cx16'), model.has('popcnt'), model.has('avx')], [true, false, true, false]);
+  const { model, warnings } = parseCpu('qemu64,+sse4_2,-cx16,popcnt=on,svm=off,+avx512f,family=6,model-id=Fast one,enforce');
+  assert.deepEqual([model.has('sse4.2'), model.has('cx16'), model.has('popcnt'), model.has('avx512f')], [true, false, true, false]);
   assert.deepEqual([model.family, model.modelId], [6, 'Fast one']);
   assert.equal(warnings.length, 1);
-  assert.match(warnings[0]!, /avx .*1\.ecx bit 28/);
+  assert.match(warnings[0]!, /avx512f .*7\.ebx bit 16/);
+  assert.equal(parseCpu('max,-xsave').model.has('avx2'), false);
   assert.throws(() => parseCpu('max,+sse4_3'), /^Error: -cpu max: unknown feature "sse4_3" \(near names: sse4\.1, sse4\.2/);
   assert.throws(() => parseCpu('mux'), /unknown model "mux" \(near names: max\)/);
   assert.throws(() => parseCpu('max,family=x'), /family takes a number/);

@@ -1,9 +1,9 @@
 /** CPUID: what a model answers to each leaf (SDM vol. 2 CPUID, AMD APM vol. 3 appendix E). */
-import { CR4 } from '../state.ts';
+import { CR4, XCR0 } from '../state.ts';
 import { CR4_OSXSAVE } from './core.ts';
 import type { Core } from './core.ts';
 import type { CpuModel } from './models.ts';
-import { XSAVE_AREA } from './xsave.ts';
+import { AVX, AVX_BYTES, AVX_OFFSET, areaBytes, componentsOf } from './xsave.ts';
 
 /** Twelve characters that software may look for at leaf 0x40000000. */
 export const HYPERVISOR_SIGNATURE = 'VirelayVirel';
@@ -138,9 +138,11 @@ export class Cpuid {
 
   private extendedState(subleaf: number): Answer {
     if (!this.model.has('xsave')) return [0, 0, 0, 0];
-    if (subleaf === 0) return [3, XSAVE_AREA, XSAVE_AREA, 0];
-    if (subleaf === 1) return [this.model.words.fda, XSAVE_AREA, 0, 0];
-    return [0, 0, 0, 0];
+    const components = componentsOf(this.model);
+    const current = this.core.get(XCR0);
+    if (subleaf === 0) return [components, areaBytes(current), areaBytes(components), 0];
+    if (subleaf === 1) return [this.model.words.fda, areaBytes(current), 0, 0];
+    return subleaf === 2 && components & AVX ? [AVX_BYTES, AVX_OFFSET, 0, 0] : [0, 0, 0, 0];
   }
 
   private hypervisor(leaf: number): Answer {

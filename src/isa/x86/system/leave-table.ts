@@ -195,7 +195,11 @@ on(L.LEAVE_PUSHF_V86, ({ core }) => core.gp());
 on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
 on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
 
-// Arithmetic and frames.
+// Vectors, arithmetic and frames.
+on(L.LEAVE_MASK_EMPTY, ({ core }, arg) => {
+  misc.clearVectors(core, arg >> 8);
+  core.movePc(arg & 15);
+}, AT_INSTRUCTION);
 on(L.LEAVE_DIV, ({ core }, arg) => {
   misc.divide(core, (arg & 0x100) !== 0);
   core.movePc(arg & 15);

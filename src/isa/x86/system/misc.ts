@@ -1,7 +1,7 @@
 /** Instructions that are too long or too rare to be translated inline. */
 import {
   AC, CC_FLAGS, CF, EFLAGS, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SS,
+  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SS, XMM, YMM_HIGH,
 } from '../state.ts';
 import {
   ATTR_DB, BR, CR4_FSGSBASE, CR4_TSD, CR4_UMIP, DE, NO_ERROR_CODE,
@@ -209,4 +209,13 @@ export function loadMxcsr(core: Core): void {
   if (value & ~MXCSR_MASK) core.gp();
   core.set(MXCSR, value);
   core.changed = true;
+}
+
+/** What LEAVE_MASK_EMPTY asks for. @param what the exit's argument from bit 8 on */
+export function clearVectors(core: Core, what: number): void {
+  const register = what & 15;
+  const other = (what >> 4) & 15;
+  for (const at of [XMM, XMM + 8, YMM_HIGH, YMM_HIGH + 8]) core.set2(at + 16 * register, 0, 0);
+  const parts = [...(what & (1 << 8) ? [YMM_HIGH, YMM_HIGH + 8] : []), ...(what & (1 << 9) ? [XMM + 8] : [])];
+  for (const at of parts) core.set2(at + 16 * other, 0, 0);
 }

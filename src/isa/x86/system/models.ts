@@ -114,8 +114,10 @@ const NOT_VULNERABLE =
   'arch-capabilities rdctl-no ibrs-all skip-l1dfl-vmentry ssb-no mds-no pschange-mc-no taa-no ' +
   'sbdr-ssdp-no fbsdp-no psdp-no bhi-no pbrsb-no gds-no rfds-no amd-no-ssb auto-ibrs ibrs ' +
   'lfence-always-serializing';
+/** What QEMU's x86-64-v3, the ABI's level of that name, has beyond the second. */
+const V3 = `${V2} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave`;
 const MAX =
-  `${V2} movbe bmi1 bmi2 abm adx fsgsbase smep smap pcid invpcid pdpe1gb rdtscp xsave xsaveopt ` +
+  `${V3} aes pclmulqdq sha-ni adx clwb rdpid movdiri movdir64b fsgsbase smep smap pcid invpcid pdpe1gb rdtscp xsaveopt ` +
   'xsavec xgetbv1 xsaves x2apic tsc-deadline tsc-adjust arat rdrand rdseed umip clflushopt erms fsrm ' +
   'mmxext 3dnowprefetch cr8legacy invtsc null-sel-clr-base xsaveerptr no-nested-data-bp hypervisor ' +
   'kvm-nopiodelay kvmclock kvmclock-stable-bit ' +
@@ -131,11 +133,12 @@ type Row = {
 const AMD = 'AuthenticAMD';
 const INTEL = 'GenuineIntel';
 const ID = 'Virelay Virtual CPU';
+const NOT_VULNERABLE_INTEL =
+  'rdctl-no mds-no ssb-no ibrs-all pschange-mc-no taa-no skip-l1dfl-vmentry arch-capabilities';
 const NEHALEM: Row = {
   vendor: INTEL, family: 6, model: 26, stepping: 3, level: 0xb,
   modelId: 'Intel Core i7 9xx (Nehalem Class Core i7)',
-  features: `${V2} rdtscp hypervisor rdctl-no mds-no ssb-no ibrs-all pschange-mc-no taa-no ` +
-    'skip-l1dfl-vmentry arch-capabilities',
+  features: `${V2} rdtscp hypervisor ${NOT_VULNERABLE_INTEL}`,
 };
 const MODELS: Record<string, Row> = {
   'max': {
@@ -156,6 +159,11 @@ const MODELS: Record<string, Row> = {
   },
   'Nehalem': NEHALEM,
   'x86-64-v2': { ...NEHALEM, modelId: ID },
+  'x86-64-v3': {
+    vendor: INTEL, family: 6, model: 60, stepping: 4, level: 0xd, modelId: ID,
+    features: `${V3} xsaveopt aes pclmulqdq fsgsbase smep erms invpcid pcid rdrand rdtscp x2apic ` +
+      `tsc-deadline arat hypervisor ${NOT_VULNERABLE_INTEL}`,
+  },
   'pentium3': {
     vendor: INTEL, family: 6, model: 7, stepping: 3, level: 3, modelId: '',
     features: `${I586} pae apic sep mtrr pge mca cmov pat pse36 fxsr sse hypervisor`,
@@ -234,6 +242,12 @@ type Overrides = {
   physicalBits: number;
 };
 
+/** Features that another one brings the state for. */
+const DEPENDENTS: Readonly<Record<string, readonly string[]>> = {
+  'xsave': ['xsaveopt', 'xsavec', 'xgetbv1', 'xsaves', 'avx'],
+  'avx': ['avx2', 'fma', 'f16c'],
+};
+
 const PHYSICAL_BITS = 40;
 
 class Parser {
@@ -293,13 +307,20 @@ class Parser {
     this.values.vendor = value;
   }
 
+  /** Takes a feature away, and those that cannot be without it. */
+  private remove(name: string): void {
+    const place = PLACES.get(name)!;
+    this.words[place.word] &= ~(1 << place.bit);
+    for (const dependent of DEPENDENTS[name] ?? []) this.remove(dependent);
+  }
+
   private feature(text: string, on: boolean): void {
     const name = canonical(text);
     const place = PLACES.get(name);
     if (!place) {
       throw new Error(`-cpu ${this.name}: unknown feature "${text}"${near(name, PLACES.keys())}`);
     }
-    if (!on) this.words[place.word] &= ~(1 << place.bit);
+    if (!on) this.remove(name);
     else if (isSupported(name)) this.words[place.word] |= 1 << place.bit;
     else this.warnings.push(`CPU feature ${name} (CPUID ${WORDS[place.word].leaf} bit ${place.bit}) is not available`);
   }

@@ -1,16 +1,31 @@
 /** FXSAVE, FXRSTOR and the XSAVE family (SDM vol. 1, chapters 10.5 and 13). */
 import { ACCESS_READ, ACCESS_WRITE } from '../../isa.ts';
 import {
-  FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP, MXCSR, XCR0, XMM,
+  FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP, MXCSR, XCR0, XMM, YMM_HIGH,
 } from '../state.ts';
 import { CR0_EM, CR0_TS, CR4_OSXSAVE, NM, NO_ERROR_CODE } from './core.ts';
 import type { Core } from './core.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
+import type { CpuModel } from './models.ts';
 
 /** Bytes of the x87 and SSE part, and with the XSAVE header. */
 export const XSAVE_LEGACY = 512;
 export const XSAVE_AREA = XSAVE_LEGACY + 64;
+/** Where the upper halves of the ymm registers lie, in both forms of the area, and their bytes. */
+export const AVX_OFFSET = XSAVE_AREA;
+export const AVX_BYTES = 256;
+
+/** Components: bits of XCR0. */
+export const X87 = 1;
+export const SSE = 2;
+export const AVX = 4;
+
+/** Components that a CPU model has. */
+export const componentsOf = (model: CpuModel): number => X87 | SSE | (model.has('avx') ? AVX : 0);
+
+/** Bytes of an area with these components. */
+export const areaBytes = (components: number): number => XSAVE_AREA + (components & AVX ? AVX_BYTES : 0);
 
 const HIGH = 0x1_0000_0000;
 export const MXCSR_MASK = 0xffff;
@@ -21,8 +36,6 @@ const FCW_INIT = 0x37f;
 const AT_MXCSR = 24;
 const AT_REGISTERS = 32;
 const AT_XMM = 160;
-const X87 = 1;
-const SSE = 2;
 /** In XCOMP_BV's upper word: the area is compacted. */
 const COMPACT = 1 << 31;
 
@@ -38,7 +51,7 @@ const XRSTORS = 7;
 export class XSave {
   private readonly core: Core;
   private readonly mmu: Mmu;
-  private readonly area = new Uint8Array(XSAVE_AREA);
+  private readonly area = new Uint8Array(areaBytes(AVX));
   private readonly words = new Int32Array(this.area.buffer);
   private readonly view = new DataView(this.area.buffer);
 
@@ -61,10 +74,10 @@ export class XSave {
         return this.fxrstor(low, high, wide);
       case XSAVE:
       case XSAVEOPT:
-        return this.xsave(low, high, wide, false);
+        return this.xsave(low, high, wide, false, which === XSAVEOPT);
       case XSAVEC:
       case XSAVES:
-        return this.xsave(low, high, wide, true);
+        return this.xsave(low, high, wide, true, true);
       case XRSTOR:
       case XRSTORS:
         return this.xrstor(low, high, wide, which === XRSTORS);
@@ -94,34 +107,70 @@ export class XSave {
     this.core.changed = true;
   }
 
+  /** Components that the instruction names and XCR0 has. */
   private requested(): number {
-    return this.core.regLow(0) & this.core.get(XCR0) & (X87 | SSE);
+    return this.core.regLow(0) & this.core.get(XCR0);
   }
 
-  private xsave(low: number, high: number, wide: boolean, compact: boolean): void {
-    const wanted = this.requested();
-    this.mmu.probeWrite(low, high, XSAVE_AREA, AS_CURRENT);
+  /**
+   * Components that are not as after power-on: those that XSAVEOPT, XSAVEC and XSAVES write, and
+   * that XGETBV with index 1 tells of. SSE counts by its registers alone (SDM vol. 1, 13.6).
+   */
+  inUse(): number {
+    const { core } = this;
+    const { xmmBytes } = this;
+    let components = core.get(XCR0);
+    if (!this.x87InUse()) components &= ~X87;
+    if (this.isZero(XMM, xmmBytes)) components &= ~SSE;
+    if (this.isZero(YMM_HIGH, xmmBytes)) components &= ~AVX;
+    return components;
+  }
+
+  private isZero(offset: number, bytes: number): boolean {
+    const { core } = this;
+    for (let i = 0; i < bytes; i += 4) if (core.get(offset + i) !== 0) return false;
+    return true;
+  }
+
+  private x87InUse(): boolean {
+    const { core } = this;
+    if (core.get(FCW) !== FCW_INIT || core.get(FSW) !== 0 || core.get(FTOP) !== 0) return true;
+    for (let i = 0; i < 8; i++) if (core.u8[core.base + FTAG + i] === 0) return true;
+    return !this.isZero(FPREG, 128) || !this.isZero(FIP, 24 - 4) || core.view.getUint32(core.base + FCS, true) !== 0;
+  }
+
+  /** @param optimised leaves out components that are as after power-on */
+  private xsave(low: number, high: number, wide: boolean, compact: boolean, optimised: boolean): void {
+    const requested = this.requested();
+    let used = optimised ? this.inUse() : -1;
+    // MXCSR counts where the form leaves it out with the registers (SDM vol. 1, 13.10).
+    if (compact && this.core.get(MXCSR) !== MXCSR_INIT) used |= SSE;
+    const wanted = requested & used;
+    const bytes = compact ? areaBytes(requested) : areaBytes(requested & AVX);
+    this.mmu.probeWrite(low, high, bytes, AS_CURRENT);
     let present = wanted;
     if (!compact) {
       this.load(low, high, XSAVE_LEGACY, 4);
-      present |= this.words[XSAVE_LEGACY / 4]! & ~wanted;
+      present |= this.words[XSAVE_LEGACY / 4]! & ~requested;
     }
     if (wanted & X87) {
       this.collectX87(wide);
       this.store(low, high, 0, AT_MXCSR);
       this.store(low, high, AT_REGISTERS, 128);
     }
-    if (wanted & SSE) {
+    // Only the compacting forms leave MXCSR out with the registers.
+    if (compact ? wanted & SSE : requested & (SSE | AVX)) {
       this.collectMxcsr();
       this.store(low, high, AT_MXCSR, 8);
-      this.storeXmm(low, high);
     }
+    if (wanted & SSE) this.storeXmm(low, high);
+    if (wanted & AVX) this.storeYmm(low, high);
     const { words } = this;
     const at = XSAVE_LEGACY / 4;
     words[at] = present;
     words[at + 1] = words[at + 2] = words[at + 3] = 0;
     if (compact) {
-      words[at + 2] = wanted;
+      words[at + 2] = requested;
       words[at + 3] = COMPACT;
     }
     this.store(low, high, XSAVE_LEGACY, compact ? 16 : 4);
@@ -129,11 +178,13 @@ export class XSave {
 
   private xrstor(low: number, high: number, wide: boolean, system: boolean): void {
     const { core, words } = this;
+    const wanted = this.requested();
     this.load(low, high, 0, XSAVE_AREA);
     const present = this.checkHeader(system);
     const compact = words[XSAVE_LEGACY / 4 + 3]! < 0;
-    const wanted = this.requested();
-    const loadsMxcsr = (wanted & SSE) !== 0 && (!compact || (present & SSE) !== 0);
+    if (wanted & present & AVX) this.load(low, high, AVX_OFFSET, AVX_BYTES);
+    // MXCSR belongs to both vector components in the standard form, to SSE alone in the compacted one.
+    const loadsMxcsr = compact ? (wanted & present & SSE) !== 0 : (wanted & (SSE | AVX)) !== 0;
     if (loadsMxcsr) this.checkMxcsr();
     if (wanted & X87) {
       if (present & X87) this.restoreX87(wide);
@@ -142,8 +193,13 @@ export class XSave {
     if (wanted & SSE) {
       if (!(present & SSE)) this.area.fill(0, AT_XMM, AT_XMM + 256);
       this.restoreXmm();
-      core.set(MXCSR, loadsMxcsr ? words[AT_MXCSR / 4]! : MXCSR_INIT);
     }
+    if (wanted & AVX) {
+      if (!(present & AVX)) this.area.fill(0, AVX_OFFSET, AVX_OFFSET + AVX_BYTES);
+      this.restoreYmm();
+    }
+    if (loadsMxcsr) core.set(MXCSR, words[AT_MXCSR / 4]!);
+    else if (wanted & SSE) core.set(MXCSR, MXCSR_INIT);
     core.changed = true;
   }
 
@@ -247,6 +303,21 @@ export class XSave {
     const count = this.xmmBytes / 4;
     for (let i = 0; i < count; i++) this.words[AT_XMM / 4 + i] = core.i32[at + i]!;
     this.store(low, high, AT_XMM, this.xmmBytes);
+  }
+
+  private restoreYmm(): void {
+    const { core } = this;
+    const at = (core.base + YMM_HIGH) / 4;
+    const count = this.xmmBytes / 4;
+    for (let i = 0; i < count; i++) core.i32[at + i] = this.words[AVX_OFFSET / 4 + i]!;
+  }
+
+  private storeYmm(low: number, high: number): void {
+    const { core } = this;
+    const at = (core.base + YMM_HIGH) / 4;
+    const count = this.xmmBytes / 4;
+    for (let i = 0; i < count; i++) this.words[AVX_OFFSET / 4 + i] = core.i32[at + i]!;
+    this.store(low, high, AVX_OFFSET, this.xmmBytes);
   }
 
   // --- Between the area and guest memory. ---
