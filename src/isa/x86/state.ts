@@ -96,7 +96,12 @@ export const OP1 = 1736;
 export const OP2 = 1744;
 export const OP3 = 1752;
 export const OPV = 1760; // 32 bytes, v128 operands
-export const X86_STATE_END = 1792;
+/** i32: exceptions of the SSE instruction under way (float/arithmetic.ts); the next word is written and never read. */
+export const SSE_FLAGS = 1792;
+export const X86_STATE_END = 1800;
+
+/** MXCSR after power-on: round to nearest, all exceptions masked. */
+export const MXCSR_DEFAULT = 0x1f80;
 
 const globals: Global[] = [];
 function define(name: string, type: number, offset: number): Global {

@@ -10,7 +10,7 @@ import {
   AC, BF_AC_CHECK, BF_AVX, BF_CODE32, BF_CODE64, BF_CPL_SHIFT, BF_CS_BASE, BF_FPU_OFF,
   BF_IO_FREE, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_SEG_CHECK, BF_SMAP, BF_SMAP_OVERRIDE,
   BF_SSE_OFF, BF_STACK32, BF_TF, BF_TS, BF_TSD, BF_UMIP, BF_V86, CC_FLAGS, CPL, CR0, CR3, CR4, CS,
-  DS, EFER, EFLAGS, ES, GPR, MXCSR, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
+  DS, EFER, EFLAGS, ES, GPR, MXCSR, MXCSR_DEFAULT, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
   SEG_SIZE, SS, TF, VM, XCR0,
 } from '../state.ts';
 import { arithmeticFlags } from './condition-codes.ts';
@@ -122,7 +122,6 @@ export const ATTR_G = 1 << 15;
 export const attrDpl = (attributes: number): number => (attributes >> 5) & 3;
 
 const IS_FLAT_DATA = ATTR_P | ATTR_S | ATTR_WRITABLE;
-const MXCSR_DEFAULT = 0x1f80;
 
 export class Core {
   readonly services: EngineServices;

@@ -115,9 +115,9 @@ const NOT_VULNERABLE =
   'sbdr-ssdp-no fbsdp-no psdp-no bhi-no pbrsb-no gds-no rfds-no amd-no-ssb auto-ibrs ibrs ' +
   'lfence-always-serializing';
 /** What QEMU's x86-64-v3, the ABI's level of that name, has beyond the second. */
-const V3 = `${V2} avx avx2 bmi1 bmi2 abm movbe xsave`;
+const V3 = `${V2} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave`;
 const MAX =
-  `${V3} adx clwb rdpid fsgsbase smep smap pcid invpcid pdpe1gb rdtscp xsaveopt ` +
+  `${V3} aes pclmulqdq sha-ni adx clwb rdpid movdiri movdir64b fsgsbase smep smap pcid invpcid pdpe1gb rdtscp xsaveopt ` +
   'xsavec xgetbv1 xsaves x2apic tsc-deadline tsc-adjust arat rdrand rdseed umip clflushopt erms fsrm ' +
   'mmxext 3dnowprefetch cr8legacy invtsc null-sel-clr-base xsaveerptr no-nested-data-bp hypervisor ' +
   'kvm-nopiodelay kvmclock kvmclock-stable-bit ' +
@@ -161,7 +161,7 @@ const MODELS: Record<string, Row> = {
   'x86-64-v2': { ...NEHALEM, modelId: ID },
   'x86-64-v3': {
     vendor: INTEL, family: 6, model: 60, stepping: 4, level: 0xd, modelId: ID,
-    features: `${V3} xsaveopt fsgsbase smep erms invpcid pcid rdrand rdtscp x2apic ` +
+    features: `${V3} xsaveopt aes pclmulqdq fsgsbase smep erms invpcid pcid rdrand rdtscp x2apic ` +
       `tsc-deadline arat hypervisor ${NOT_VULNERABLE_INTEL}`,
   },
   'pentium3': {

@@ -1,7 +1,7 @@
 /** FXSAVE, FXRSTOR and the XSAVE family (SDM vol. 1, chapters 10.5 and 13). */
 import { ACCESS_READ, ACCESS_WRITE } from '../../isa.ts';
 import {
-  FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP, MXCSR, XCR0, XMM, YMM_HIGH,
+  FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP, MXCSR, MXCSR_DEFAULT, XCR0, XMM, YMM_HIGH,
 } from '../state.ts';
 import { CR0_EM, CR0_TS, CR4_OSXSAVE, NM, NO_ERROR_CODE } from './core.ts';
 import type { Core } from './core.ts';
@@ -29,7 +29,6 @@ export const areaBytes = (components: number): number => XSAVE_AREA + (component
 
 const HIGH = 0x1_0000_0000;
 export const MXCSR_MASK = 0xffff;
-const MXCSR_INIT = 0x1f80;
 const FCW_INIT = 0x37f;
 
 // The legacy area's layout.
@@ -144,7 +143,7 @@ export class XSave {
     const requested = this.requested();
     let used = optimised ? this.inUse() : -1;
     // MXCSR counts where the form leaves it out with the registers (SDM vol. 1, 13.10).
-    if (compact && this.core.get(MXCSR) !== MXCSR_INIT) used |= SSE;
+    if (compact && this.core.get(MXCSR) !== MXCSR_DEFAULT) used |= SSE;
     const wanted = requested & used;
     const bytes = compact ? areaBytes(requested) : areaBytes(requested & AVX);
     this.mmu.probeWrite(low, high, bytes, AS_CURRENT);
@@ -199,7 +198,7 @@ export class XSave {
       this.restoreYmm();
     }
     if (loadsMxcsr) core.set(MXCSR, words[AT_MXCSR / 4]!);
-    else if (wanted & SSE) core.set(MXCSR, MXCSR_INIT);
+    else if (wanted & SSE) core.set(MXCSR, MXCSR_DEFAULT);
     core.changed = true;
   }
 

@@ -22,7 +22,7 @@ export const STOPPED_SHIFT = 16;
 const BINARY = [I32, I64, I32, I64, I32, I32];
 
 /** High and low halves of the product of two i64 (Hacker's Delight, 8-2). */
-function multiply(f: Body, x: Local, y: Local): [hi: Local, lo: Local] {
+export function multiply(f: Body, x: Local, y: Local): [hi: Local, lo: Local] {
   const low = 0xffffffffn;
   const [x0, x1] = [f.let(x.and(low)), f.let(x.shr(32n))];
   const [y0, y1] = [f.let(y.and(low)), f.let(y.shr(32n))];
@@ -55,6 +55,51 @@ export function divideWide(f: Body, hi: Local, lo: Expr, v: Local): Local {
   const q1 = quotientDigit(f, hi, low.shr(32n), v, v1, v0);
   const q0 = quotientDigit(f, hi, low.and(0xffffffffn), v, v1, v0);
   return f.let(q1.shl(32n).add(q0));
+}
+
+/**
+ * floor(sqrt(m:low)) for m >= 2^62, and how rounding sees the rest. The double's root is
+ * good for 52 bits and made too small on purpose; the remainder divided by twice that root
+ * is exact but where it lies next to an integer.
+ */
+export function squareRoot(f: Body, m: Local, low: Local): [s: Local, rest: Local] {
+  const toDouble = (v: Expr): Expr => v.apply(0xb9, F64);
+  const truncate = (v: Expr): Expr => v.apply([0xfc, 6], I64);
+  const y = f.let(toDouble(m.shr(2n)).apply(0x9f, F64));
+  const s = f.let(truncate(y.mul(double(0x41f00000))).shl(1n).sub(8192n));
+  // Goes on beside the multiplication.
+  const inverse = f.let(double(0x3ed00000).div(y));
+  const [hi, lo] = multiply(f, s, s);
+  const rHi = f.let(m.sub(hi).sub(low.ltu(lo).extu()));
+  const rLo = f.let(low.sub(lo));
+  // (r / 2^16) * 2^-18 / y = r / 2s, since s = y * 2^33.
+  const r16 = rHi.shl(48n).or(rLo.shr(16n));
+  const d = f.let(truncate(toDouble(r16).mul(inverse)));
+  // Minus d * (2s + d), which is (s + d)^2 - s^2.
+  const t0 = f.let(s.and(0xffffffffn).shl(1n).add(d).mul(d));
+  const t1 = f.let(s.shr(32n).shl(1n).mul(d).add(t0.shr(32n)));
+  const less = f.let(rLo.sub(t1.shl(32n).or(t0.and(0xffffffffn))));
+  f.set(rHi, rHi.sub(t1.shr(32n)).sub(less.gtu(rLo).extu()));
+  f.set(s, s.add(d));
+  return mendRoot(f, s, rHi, less);
+}
+
+/** Moves s until its remainder lies in 0..2s. */
+function mendRoot(f: Body, s: Local, rHi: Local, rLo: Local): [s: Local, rest: Local] {
+  f.while(rHi.lts(0n), () => {
+    f.set(s, s.sub(1n));
+    const sum = f.let(rLo.add(s.shl(1n).or(1n)));
+    f.set(rHi, rHi.add(s.shr(63n)).add(sum.ltu(rLo).extu()));
+    f.set(rLo, sum);
+  });
+  f.while(rHi.gts(s.shr(63n)).or(rHi.eq(s.shr(63n)).and(rLo.gtu(s.shl(1n)))), () => {
+    const less = f.let(rLo.sub(s.shl(1n).or(1n)));
+    f.set(rHi, rHi.sub(s.shr(63n)).sub(less.gtu(rLo).extu()));
+    f.set(rLo, less);
+    f.set(s, s.add(1n));
+  });
+  const above = rHi.ne(0n).or(rLo.gtu(s));
+  return [s, f.let(above.select(i64(TOP_BIT | 1n), rLo.ne(0n).extu()))];
 }
 
 /** Where the remainder lies in the last place: what rounding needs of the bits cut off. */
@@ -313,51 +358,6 @@ export class Arithmetic {
   // --- Square root. ---
 
   /**
-   * floor(sqrt(m:low)) for m >= 2^62, and how rounding sees the rest. The double's root is
-   * good for 52 bits and made too small on purpose; the remainder divided by twice that root
-   * is exact but where it lies next to an integer.
-   */
-  private root(f: Body, m: Local, low: Local): [s: Local, rest: Local] {
-    const toDouble = (v: Expr): Expr => v.apply(0xb9, F64);
-    const truncate = (v: Expr): Expr => v.apply([0xfc, 6], I64);
-    const y = f.let(toDouble(m.shr(2n)).apply(0x9f, F64));
-    const s = f.let(truncate(y.mul(double(0x41f00000))).shl(1n).sub(8192n));
-    // Goes on beside the multiplication.
-    const inverse = f.let(double(0x3ed00000).div(y));
-    const [hi, lo] = multiply(f, s, s);
-    const rHi = f.let(m.sub(hi).sub(low.ltu(lo).extu()));
-    const rLo = f.let(low.sub(lo));
-    // (r / 2^16) * 2^-18 / y = r / 2s, since s = y * 2^33.
-    const r16 = rHi.shl(48n).or(rLo.shr(16n));
-    const d = f.let(truncate(toDouble(r16).mul(inverse)));
-    // Minus d * (2s + d), which is (s + d)^2 - s^2.
-    const t0 = f.let(s.and(0xffffffffn).shl(1n).add(d).mul(d));
-    const t1 = f.let(s.shr(32n).shl(1n).mul(d).add(t0.shr(32n)));
-    const less = f.let(rLo.sub(t1.shl(32n).or(t0.and(0xffffffffn))));
-    f.set(rHi, rHi.sub(t1.shr(32n)).sub(less.gtu(rLo).extu()));
-    f.set(s, s.add(d));
-    return this.mendRoot(f, s, rHi, less);
-  }
-
-  /** Moves s until its remainder lies in 0..2s. */
-  private mendRoot(f: Body, s: Local, rHi: Local, rLo: Local): [s: Local, rest: Local] {
-    f.while(rHi.lts(0n), () => {
-      f.set(s, s.sub(1n));
-      const sum = f.let(rLo.add(s.shl(1n).or(1n)));
-      f.set(rHi, rHi.add(s.shr(63n)).add(sum.ltu(rLo).extu()));
-      f.set(rLo, sum);
-    });
-    f.while(rHi.gts(s.shr(63n)).or(rHi.eq(s.shr(63n)).and(rLo.gtu(s.shl(1n)))), () => {
-      const less = f.let(rLo.sub(s.shl(1n).or(1n)));
-      f.set(rHi, rHi.sub(s.shr(63n)).sub(less.gtu(rLo).extu()));
-      f.set(rLo, less);
-      f.set(s, s.add(1n));
-    });
-    const above = rHi.ne(0n).or(rLo.gtu(s));
-    return [s, f.let(above.select(i64(TOP_BIT | 1n), rLo.ne(0n).extu()))];
-  }
-
-  /**
    * Exponent of the root; the operand becomes m:low with an even exponent.
    * @returns exponent and the low half
    */
@@ -376,7 +376,7 @@ export class Arithmetic {
       f.tail(this.sqrtSlow, d));
     const m = f.let(a.sig);
     const [exp, low] = this.halveExponent(f, exponentOf(a), m);
-    const [hi, lo] = this.root(f, m, low);
+    const [hi, lo] = squareRoot(f, m, low);
     this.finish(f, d, i32(0), exp, hi, lo);
   }
 
@@ -392,7 +392,7 @@ export class Arithmetic {
       x.raiseIfDenormal(f, a);
       const [ea, m] = unpack(f, a);
       const [exp, low] = this.halveExponent(f, ea, m);
-      const [hi, lo] = this.root(f, m, low);
+      const [hi, lo] = squareRoot(f, m, low);
       f.do(f.call(x.round, d, 0, exp, hi, lo, x.precision(f)));
       f.return(0);
     });
