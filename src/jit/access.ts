@@ -2,14 +2,13 @@
  * Wasm text of a guest memory access: TLB look-up, the access itself, and the call
  * of the slow path. Used by the interpreter and the region compiler alike.
  */
-import { BULK, I64, NONE, OPS } from '../ir/ops.ts';
-import { CTL_FAULT } from '../ir/vcpu-block.ts';
+import { BULK, I32, I64, OPS } from '../ir/ops.ts';
 import {
-  CALL, ELSE, END, I32_LOAD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LT_U, I64_SHR_U, I64_SUB, IF, typeByte, VOID,
+  CALL, ELSE, END, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LT_U, I64_SHR_U, I64_SUB, IF, typeByte, VOID,
 } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
 import {
-  TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, VCPU_BASE,
+  TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, 
 } from './layout.ts';
 
 /** How an access is described to the slow path: bytes | access << 8 | sign << 12. */
@@ -48,12 +47,15 @@ export const ACCESS: readonly (AccessInfo | null)[] = OPS.map((op) => {
   };
 });
 
-/** Slow-path functions of the runtime module, one for each memory operation: name and signature. */
-export const SLOW_IMPORTS: readonly { name: string; params: readonly number[]; result: number; info: AccessInfo }[] =
+/**
+ * Slow-path functions of the runtime module, one for each memory operation: name and signature.
+ * Their last result is not 0 when the access has faulted.
+ */
+export const SLOW_IMPORTS: readonly { name: string; params: readonly number[]; result: readonly number[]; info: AccessInfo }[] =
   ACCESS.filter((info) => info !== null).map((info) => ({
     name: info.name,
     params: info.store ? [I64, info.type] : [I64],
-    result: info.store ? NONE : info.type,
+    result: info.store ? [I32] : [info.type, I32],
     info,
   }));
 
@@ -71,10 +73,8 @@ export interface AccessContext {
   readonly tlb: number;
   /** Function index of the slow path of that name. */
   slow(name: string): number;
-  /** Emits what happens when the access has faulted, inside `depth` conditionals (never falls through). */
-  fault(depth: number): void;
-  /** Follows the slow path when it has not faulted. */
-  afterSlow?(): void;
+  /** Emits what happens when the access has faulted, as the i32 on the stack says, inside `depth` conditionals. */
+  faultIf(depth: number): void;
   /**
    * Look the TLB up in place. Outside loops that is not worth its size: cold code runs out of
    * caches long before it runs out of time, so the runtime module's function does it there.
@@ -119,13 +119,6 @@ function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): voi
   c.op(I64_EQ);
 }
 
-function emitFaultCheck(c: Code, ctx: AccessContext, depth: number): void {
-  c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
-  c.if(false);
-  ctx.fault(depth);
-  c.end();
-}
-
 /**
  * The access by the remembered page, else by the TLB, which is then remembered, else the slow path.
  * `direct` emits the access itself, the host address being on the stack.
@@ -153,9 +146,7 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
   }
   if (inline) emitInlineAccess(ctx, info, begin, direct);
   slow();
-  // Inside the probe's conditional, the page's if there is one, and the check's own.
-  emitFaultCheck(c, ctx, 1 + (page ? 1 : 0) + (inline ? 1 : 0));
-  ctx.afterSlow?.();
+  ctx.faultIf((page ? 1 : 0) + (inline ? 1 : 0));
   if (inline) c.op(END);
   if (page) c.op(END);
 }

@@ -14,8 +14,7 @@ function regionOf(edges: Record<number, number[]>, slot: number): RegionToCompil
     node.faultBase = 10 * i;
     node.cells = node.block.targets.map((target) => target * 8);
   });
-  const guards = [{ offset: -4096, host: 0x1_2345_6000 }, { offset: 8192, host: 0x8000_0000 }];
-  return { pc: [slot, -1], nodes, guards, slot, dispatchCell: 0x40008, mappingWord: 0x1238, inline: slot === 17, fallbackCell: 0x40010 };
+  return { pc: [slot, -1], nodes, slot, dispatchCell: 0x40008, guardList: 0x1238, inline: slot === 17, fallbackCell: 0x40010 };
 }
 
 test('a batch of regions comes back as it went', () => {
@@ -27,9 +26,9 @@ test('a batch of regions comes back as it went', () => {
   const back = readBatch(words);
   assert.equal(back.length, 3);
   back.forEach((region, i) => {
-    const { nodes, guards, slot, dispatchCell, fallbackCell } = regions[i]!;
+    const { nodes, slot, dispatchCell, fallbackCell, guardList } = regions[i]!;
     assert.deepEqual([region.slot, region.dispatchCell, region.fallbackCell], [slot, dispatchCell, fallbackCell]);
-    assert.deepEqual(region.guards, guards);
+    assert.equal(region.guardList, guardList);
     assert.equal(region.nodes.length, nodes.length);
     region.nodes.forEach((node, k) => {
       const original = nodes[k]!;

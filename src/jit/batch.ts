@@ -2,34 +2,24 @@
  * Regions on their way to a compiler, which may be another thread: flat words, so
  * that a batch is one transferable buffer, and back again.
  *
- * A region: pc (two words), slot, fallback cell, dispatch cell, mapping word, inline, guards, nodes; then for each guard
- * { offset, host low, host high } and for each node, in reverse post-order, the
- * fields that `writeNode` puts.
+ * A region: pc (two words), slot, fallback cell, dispatch cell, guard list, inline, number of nodes; then
+ * for each node, in reverse post-order, the fields that `writeNode` puts.
  */
 import { STRIDE } from '../ir/builder.ts';
 import type { RegionNode } from './region.ts';
-
-/** A page beyond the entry's own that the region has code in. */
-export interface PageGuard {
-  /** Byte offset of the page's first byte from the region's base pc. */
-  readonly offset: number;
-  /** Address of the page in the wasm memory. */
-  readonly host: number;
-}
 
 export interface RegionToCompile {
   /** Linear address of the entry when it was made, low and high half: its name in profiles. */
   readonly pc: readonly [number, number];
   readonly nodes: RegionNode[];
-  readonly guards: PageGuard[];
   /** Table slot that the function goes to. */
   readonly slot: number;
   /** Cell through which to go on at a computed pc. */
   readonly dispatchCell: number;
   /** Cell that runs the entry block in the interpreter, when a guard does not hold. */
   readonly fallbackCell: number;
-  /** Address of a word that holds the mapping (CTL_MAPPING) under which the guards held last, 0 = no guards. */
-  readonly mappingWord: number;
+  /** Address of the guards for pages beyond the entry's own that the region has code in, 0 = none. */
+  readonly guardList: number;
   /** Look the TLB up in place outside loops, too: faster, but larger. */
   readonly inline: boolean;
 }
@@ -56,10 +46,9 @@ export class BatchWriter {
   }
 
   add(region: RegionToCompile): void {
-    const { nodes, guards } = region;
-    this.put(...region.pc, region.slot, region.fallbackCell, region.dispatchCell, region.mappingWord);
-    this.put(region.inline ? 1 : 0, guards.length, nodes.length);
-    for (const { offset, host } of guards) this.put(offset, host | 0, Math.floor(host / 0x100000000));
+    const { nodes } = region;
+    this.put(...region.pc, region.slot, region.fallbackCell, region.dispatchCell, region.guardList);
+    this.put(region.inline ? 1 : 0, nodes.length);
     for (const node of nodes) this.writeNode(node);
     this.regions++;
   }
@@ -112,15 +101,8 @@ class BatchReader {
   region(): RegionToCompile {
     const pc = [this.next(), this.next()] as const;
     const [slot, fallbackCell, dispatchCell] = [this.next(), this.next(), this.next()];
-    const [mappingWord, inline] = [this.next(), this.next() === 1];
-    const guardCount = this.next();
+    const [guardList, inline] = [this.next(), this.next() === 1];
     const nodeCount = this.next();
-    const guards: PageGuard[] = [];
-    for (let i = 0; i < guardCount; i++) {
-      const offset = this.next();
-      const low = this.next() >>> 0;
-      guards.push({ offset, host: this.next() * 0x100000000 + low });
-    }
     const nodes: RegionNode[] = [];
     const successors: number[][] = [];
     const dominators: number[] = [];
@@ -130,7 +112,7 @@ class BatchReader {
       node.idom = nodes[dominators[i]!]!;
       if (node.idom !== node) node.idom.children.push(node);
     });
-    return { pc, nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline };
+    return { pc, nodes, slot, dispatchCell, fallbackCell, guardList, inline };
   }
 
   private node(order: number, successors: number[][], dominators: number[]): RegionNode {

@@ -29,16 +29,16 @@ import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_WRITE, VCPU_BASE,
+  CELL_ARGUMENT, CELL_FUNCTION, GUARDS_MAPPING, TLB_WRITE, VCPU_BASE,
 } from './layout.ts';
 import { readBatch } from './batch.ts';
-import type { PageGuard, RegionToCompile } from './batch.ts';
+import type { RegionToCompile } from './batch.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
-  BLOCK, BR, CALL, Code, ELSE, I32_LOAD, I32_LT_S, I32_NE, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LOAD32_U,
-  I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, SELECT, STORE_OP,
+  BLOCK, BR, BR_IF, CALL, Code, ELSE, I32_EQZ, I32_LOAD, I32_OR, I32_LT_S, I32_NE, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_EQ, I64_LOAD, I64_LOAD32_U,I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, SELECT, STORE_OP,
 } from '../wasm/wasm.ts';
+import type { Results } from '../wasm/wasm.ts';
 
 export interface CompilerOptions {
   readonly globals: readonly Global[];
@@ -99,11 +99,11 @@ export class RegionCompiler implements Surroundings {
 
   /** Imports come before a module's functions: declares all that a region may need. */
   private declareImports(): void {
-    const declare = (name: string, params: readonly number[], result: number): void => {
+    const declare = (name: string, params: readonly number[], result: Results): void => {
       this.imports.set(name, this.module.import(name, params, result));
     };
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
-    declare('guard', [I64, I64], I32);
+    declare('guards', [I64, I64], I32);
     for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
 
@@ -139,10 +139,10 @@ export class RegionCompiler implements Surroundings {
     c.i64(-8);
     c.op(I64_ADD);
     c.set(address);
-    const fault = (): never => {
+    const faultIf = (): never => {
       throw new Error('a look-up cannot fault');
     };
-    const context = { code: c, address, entry, tlb: this.tlb, slow: () => 0, fault, inline: true };
+    const context = { code: c, address, entry, tlb: this.tlb, slow: () => 0, faultIf, inline: true };
     emitRemember(context, TLB_WRITE, [this.page(pointer, false), this.page(pointer, true)]);
   }
 
@@ -164,10 +164,10 @@ export class RegionCompiler implements Surroundings {
   }
 
   /** Leaves the pc to the host, which finds it by the fault number. Short: there is one for each access. */
-  fault(depth: number): void {
+  faultIf(depth: number): void {
     this.code.i32(this.currentFault());
     this.code.set(this.faultId);
-    this.code.br(BR, this.labels.length + this.conditionals + depth);
+    this.code.br(BR_IF, this.labels.length + this.conditionals + depth);
   }
 
   sideExit(reason: number, argument: number, depth: number): void {
@@ -240,7 +240,7 @@ export class RegionCompiler implements Surroundings {
     c.set(this.base);
     c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
     c.set(this.tlb);
-    if (region.guards.length > 0) this.emitGuards();
+    if (region.guardList !== 0) this.emitGuards();
     this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
     if (!this.options.exactCount) {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
@@ -290,55 +290,21 @@ export class RegionCompiler implements Surroundings {
     this.tailCallCell();
   }
 
-  /** The guards hold as long as the mapping has not changed since they did. */
+  /**
+   * Goes to the interpreter when a page is not (or no longer) mapped where the region was made for. Guards
+   * hold as long as the mapping has not changed since they did.
+   */
   private emitGuards(): void {
     const c = this.code;
-    const { guards, mappingWord } = this.region;
+    const { guardList } = this.region;
     c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
-    c.loadAt(I32_LOAD, mappingWord);
+    c.loadAt(I32_LOAD, guardList + GUARDS_MAPPING);
     c.op(I32_NE);
     c.if(false);
-    for (const guard of guards) this.emitGuard(guard);
-    c.i64(0);
-    c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
-    c.memory(I32_STORE, mappingWord);
-    c.end();
-  }
-
-  /** Goes to the interpreter when the page is not (or no longer) mapped where the region was made for. */
-  private emitGuard(guard: PageGuard): void {
-    const c = this.code;
-    const page = this.exitPc;
+    c.address(guardList);
     c.get(this.base);
-    c.i64(guard.offset);
-    c.op(I64_ADD);
-    c.set(page);
-    const entry = (): void => {
-      c.get(page);
-      c.i64(12 - TLB_ENTRY_SHIFT);
-      c.op(I64_SHR_U);
-      c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
-      c.op(I64_AND);
-      c.get(this.tlb);
-      c.op(I64_ADD);
-    };
-    entry();
-    c.memory(I64_LOAD, TLB_EXEC);
-    c.get(page);
-    c.op(I64_EQ);
-    entry();
-    c.memory(I64_LOAD, TLB_ADDEND);
-    c.get(page);
-    c.op(I64_ADD);
-    c.address(guard.host);
-    c.op(I64_EQ);
-    c.op(0x71);
-    c.op(0x45);
-    c.if(false);
-    c.get(page);
-    c.address(guard.host);
-    c.call(CALL, this.slow('guard'));
-    c.op(0x45);
+    c.call(CALL, this.slow('guards'));
+    c.op(I32_EQZ);
     c.if(false);
     c.i32(this.region.fallbackCell);
     c.set(this.exitCell);
@@ -405,6 +371,11 @@ export class RegionCompiler implements Surroundings {
     c.get(this.budget);
     c.i32(0);
     c.op(I32_LT_S);
+    if (!exactCount && node.isLoopHeader) {
+      // A device may have asked for attention meanwhile.
+      c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
+      c.op(I32_OR);
+    }
     c.if(false);
     this.conditionals++;
     // What has not run is not counted.
@@ -438,13 +409,6 @@ export class RegionCompiler implements Surroundings {
     c.get(this.budget);
     c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
     c.op(SELECT);
-  }
-
-  /** In a loop, a device may have asked for attention: the next look at the budget shall see it. */
-  afterSlowAccess(): void {
-    if (this.options.exactCount || !this.inLoop) return;
-    this.pushBudget();
-    this.code.set(this.budget);
   }
 
   private storeContext(ctx: number): void {

@@ -25,8 +25,8 @@ export interface Surroundings {
   basePc(): void;
   /** The record of the next instruction was passed. */
   instruction(): void;
-  /** A fault in the current instruction, inside `depth` conditionals; never falls through. */
-  fault(depth: number): void;
+  /** Where the i32 on the stack says so, a fault in the current instruction, inside `depth` conditionals. */
+  faultIf(depth: number): void;
   /** Leaves with reason and argument, pc at the current instruction; never falls through. */
   sideExit(reason: number, argument: number, depth: number): void;
   slow(name: string): number;
@@ -35,8 +35,6 @@ export interface Surroundings {
   spill(): void;
   reload(): void;
   readonly tlb: number;
-  /** Follows each access that may have been the host's. */
-  afterSlowAccess(): void;
   /** The block may run many times in a row. */
   readonly inLoop: boolean;
   /** Global that points to the stack, or -1. */
@@ -314,8 +312,7 @@ export class BlockEmitter {
       entry: this.entry,
       tlb: around.tlb,
       slow: (name) => around.slow(name),
-      fault: (depth) => around.fault(depth),
-      afterSlow: () => around.afterSlowAccess(),
+      faultIf: (depth) => around.faultIf(depth),
       page: this.pageFor(value, store),
       inline: around.inLoop,
     };
@@ -368,9 +365,7 @@ export class BlockEmitter {
     if (helper.touchesGlobals) this.around.reload();
     if (helper.mayFault) {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
-      c.if(false);
-      this.around.fault(1);
-      c.end();
+      this.around.faultIf(0);
     }
   }
 }

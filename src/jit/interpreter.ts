@@ -308,7 +308,7 @@ export class InterpreterWriter {
     c.set(this.tlb);
     const ctx = {
       code: c, address: this.address, entry: this.entry, tlb: this.tlb, slow: this.slow,
-      fault: () => this.writeFault(), inline: true,
+      faultIf: () => this.writeFaultIf(), inline: true,
     };
     if (access.store) emitStore(ctx, access, () => this.operand(AT_D, access.type));
     else {
@@ -326,6 +326,12 @@ export class InterpreterWriter {
     this.c.call(WASM_CALL, this.slow(info.name));
     this.result(info.result);
     this.advance(2);
+  }
+
+  private writeFaultIf(): void {
+    this.c.if(false);
+    this.writeFault();
+    this.c.end();
   }
 
   private writeFault(): void {

@@ -28,6 +28,14 @@ export const CELL_ARGUMENT = 4;
 export const CELL_SIZE = 8;
 
 /**
+ * A region's guards stand among the entry cells: 0 mapping i32 under which they held last, 4 count i32,
+ * then for each { offset of the page from the region's base pc i64, its address in this memory i64 }.
+ */
+export const GUARDS_MAPPING = 0;
+export const GUARDS_COUNT = 4;
+export const GUARDS_FIRST = 8;
+
+/**
  * TLB entry, 32 bytes: the page's virtual address for each permitted access, else -1,
  * and what must be added to a virtual address to get the address in this memory.
  *

@@ -7,7 +7,6 @@ import { STRIDE, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Builder } from '../ir/builder.ts';
 import { Op } from '../ir/ops.ts';
 import { BatchWriter } from './batch.ts';
-import type { PageGuard } from './batch.ts';
 import type { Block, BlockTable, Region } from './blocks.ts';
 import type { Tlb } from './tlb.ts';
 import { FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
@@ -52,6 +51,14 @@ export interface RegionHost {
   readonly readerOffset: number;
   readonly readerSecondPage: number;
   readonly statistics: { regions: number };
+}
+
+/** A page beyond the entry's own that a region has code in. */
+interface PageGuard {
+  /** Byte offset of the page's first byte from the region's base pc. */
+  readonly offset: number;
+  /** Address of the page in the wasm memory. */
+  readonly host: number;
 }
 
 interface Pending {
@@ -103,10 +110,9 @@ export class RegionQueue {
     const { blocks, dispatchCell } = this.host;
     for (const node of nodes) this.prepareNode(node, source);
     const fallbackCell = blocks.newCell(FN_INTERPRETER, block.ip);
-    const guards = source.guards();
-    const mappingWord = guards.length > 0 ? blocks.newCell(0, 0) : 0;
+    const guardList = this.writeGuards(source.guards());
     const inline = this.host.favoursSpeed(block.flags);
-    this.batch.add({ pc: [low, high], nodes, guards, slot, dispatchCell, fallbackCell, mappingWord, inline });
+    this.batch.add({ pc: [low, high], nodes, slot, dispatchCell, fallbackCell, guardList, inline });
     block.region = region;
     for (const page of blocks.addRegion(region)) this.host.tlb.protect(page * PAGE);
     this.pending.push({ region, block });
@@ -124,6 +130,18 @@ export class RegionQueue {
       const ctx = block.words[at + 2]!;
       this.addFault(block.words[at + 1]!, ctx === CTX_UNKNOWN ? node.ctx : ctx, left--);
     }
+  }
+
+  /** @returns address of the list (layout.ts, GUARDS_*), 0 when there is nothing to guard */
+  private writeGuards(guards: readonly PageGuard[]): number {
+    if (guards.length === 0) return 0;
+    const { blocks } = this.host;
+    const list = blocks.newCell(0, guards.length);
+    for (const { offset, host } of guards) {
+      blocks.newCell(offset, offset >> 31);
+      blocks.newCell(host | 0, Math.floor(host / 0x100000000));
+    }
+    return list;
   }
 
   sliceEnded(): void {

@@ -6,18 +6,18 @@ import { I32, I64, NONE, V128 } from '../ir/ops.ts';
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper, IrSwitch } from '../ir/helpers.ts';
-import {CTL_FAULT, CTL_HOST_ADDR, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
+import {CTL_FAULT, CTL_HOST_ADDR, CTL_MAPPING, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
 } from '../ir/vcpu-block.ts';
 import { SLOW_IMPORTS } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
-import {FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE,
+import {FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, GUARDS_COUNT, GUARDS_FIRST, GUARDS_MAPPING, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_WRITE,
   VCPU_BASE, VICTIM, VICTIM_ENTRIES,
 } from './layout.ts';
 import {
-  BLOCK, BR_IF, BR_TABLE, CALL, Code, ELSE, I32_AND, I32_LOAD8_U, I32_STORE, I32_STORE8, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
+  BLOCK, BR_IF, BR_TABLE, CALL, Code, ELSE, I32_AND, I32_EQZ, I32_LOAD, I32_LOAD8_U, I32_STORE, I32_STORE8, I32_SUB, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
   I64_LT_U, I64_NE, I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, SELECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
@@ -51,7 +51,6 @@ function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], hos
   const { info, params, result } = path;
   const c = new Code();
   c.begin(params);
-  storeField(c, CTL_FAULT, () => c.i32(0));
   const page = c.local(I64);
   const entry = c.local(I64);
   c.get(0);
@@ -66,8 +65,10 @@ function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], hos
   storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
   storeField(c, CTL_SLOW_SIZE, () => c.i32(info.kind));
   if (info.store) storeField(c, CTL_SLOW_VALUE, () => c.get(1), STORE_OP[info.type]!);
+  storeField(c, CTL_FAULT, () => c.i32(0));
   c.call(CALL, host);
-  if (!info.store) c.loadAt(LOAD_OP[result]!, VCPU_BASE + CTL_SLOW_VALUE);
+  if (!info.store) c.loadAt(LOAD_OP[info.type]!, VCPU_BASE + CTL_SLOW_VALUE);
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
   return module.function(params, result, c);
 }
 
@@ -90,6 +91,7 @@ function tryCross(c: Code, info: AccessInfo, page: number, cross: number): void 
     c.i64(0);
     c.memory(info.wasm, slot);
   }
+  c.i32(0);
   c.op(RETURN);
   c.end();
   c.end();
@@ -175,6 +177,7 @@ function accessBy(c: Code, info: AccessInfo, entry: number): void {
   c.op(I64_ADD);
   if (info.store) c.get(1);
   c.memory(info.wasm, 0);
+  c.i32(0);
   c.op(RETURN);
 }
 
@@ -248,13 +251,60 @@ function exchange(c: Code, victim: number): void {
   c.set(victim);
 }
 
-/** guard(page, host): is the code page mapped there? Asks the host, which also fills the TLB. */
-function writeGuard(module: ModuleWriter, host: number): number {
+/**
+ * guards(list, base): are the code pages of a region mapped as they were? Asks the host of each that
+ * the TLB has not; notes the mapping under which all are. @returns 1, or 0
+ */
+function writeGuards(module: ModuleWriter, host: number): number {
   const c = new Code();
   c.begin([I64, I64]);
-  storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
-  storeField(c, CTL_HOST_ADDR, () => c.get(1), I64_STORE);
+  const [at, left, page, entry] = [c.local(I64), c.local(I32), c.local(I64), c.local(I64)] as const;
+  c.get(0);
+  c.set(at);
+  c.get(0);
+  c.memory(I32_LOAD, GUARDS_COUNT);
+  c.set(left);
+  c.block(LOOP);
+  c.get(1);
+  c.get(at);
+  c.memory(I64_LOAD, GUARDS_FIRST);
+  c.op(I64_ADD);
+  c.set(page);
+  pushEntry(c, page);
+  c.tee(entry);
+  c.memory(I64_LOAD, TLB_EXEC);
+  c.get(page);
+  c.op(I64_EQ);
+  c.get(entry);
+  c.memory(I64_LOAD, TLB_ADDEND);
+  c.get(page);
+  c.op(I64_ADD);
+  c.get(at);
+  c.memory(I64_LOAD, GUARDS_FIRST + 8);
+  c.op(I64_EQ);
+  c.op(I32_AND);
+  c.op(I32_EQZ);
+  c.if(false);
+  storeField(c, CTL_SLOW_ADDR, () => c.get(page), I64_STORE);
+  storeField(c, CTL_HOST_ADDR, () => {
+    c.get(at);
+    c.memory(I64_LOAD, GUARDS_FIRST + 8);
+  }, I64_STORE);
   c.call(CALL, host);
+  c.op(I32_EQZ);
+  giveUpIf(c);
+  c.end();
+  addTo(c, at, 16);
+  c.get(left);
+  c.i32(1);
+  c.op(I32_SUB);
+  c.tee(left);
+  c.br(BR_IF, 0);
+  c.end();
+  c.get(0);
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
+  c.memory(I32_STORE, GUARDS_MAPPING);
+  c.i32(1);
   return module.function([I64, I64], I32, c);
 }
 
@@ -357,7 +407,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   };
   return {
     globalLocal: (global) => global + 1,
-    basePc: never, instruction: never, fault: never, sideExit: never, slow: never, helper: never, spill: never, reload: never, afterSlowAccess: never, inLoop: false,
+    basePc: never, instruction: never, faultIf: never, sideExit: never, slow: never, helper: never, spill: never, reload: never, inLoop: false,
     tlb: 0, stackPointer: -1, page: never,
   };
 }
@@ -420,7 +470,7 @@ export function buildRuntime(
     slowIndex.set(name, index);
     module.export(name, index);
   }
-  module.export('guard', writeGuard(module, hostGuard));
+  module.export('guards', writeGuards(module, hostGuard));
   const helperIndex = new Map<Helper, number>();
   for (const helper of helpers) {
     if (helper.body.kind === 'ir') {

@@ -50,6 +50,7 @@ export const I32_ADD = 0x6a;
 export const I32_SUB = 0x6b;
 export const I32_MUL = 0x6c;
 export const I32_AND = 0x71;
+export const I32_OR = 0x72;
 export const I32_XOR = 0x73;
 export const I32_SHL = 0x74;
 export const I32_SHR_U = 0x76;
@@ -278,6 +279,14 @@ interface FunctionEntry {
   hintCount: number;
 }
 
+/** Type of a function's result, NONE, or the types of its several results. */
+export type Results = number | readonly number[];
+
+function listOf(result: Results): readonly number[] {
+  if (typeof result !== 'number') return result;
+  return result === NONE ? [] : [result];
+}
+
 /** What a module imports besides memory and table. */
 export interface FunctionImport {
   readonly name: string;
@@ -319,16 +328,16 @@ export class ModuleWriter {
   }
 
   /** Imports come before the first function. @returns its function index */
-  import(name: string, params: readonly number[], result: number): number {
-    const results = result === NONE ? [] : [result];
+  import(name: string, params: readonly number[], result: Results): number {
+    const results = listOf(result);
     const known = this.imports.findIndex((entry) => entry.name === name);
     if (known >= 0) return known;
     return this.imports.push({ name, params, results }) - 1;
   }
 
   /** @returns the function's index */
-  function(params: readonly number[], result: number, code: Code): number {
-    const type = this.type(params, result === NONE ? [] : [result]);
+  function(params: readonly number[], result: Results, code: Code): number {
+    const type = this.type(params, listOf(result));
     const declarations = code.declarations();
     const body = new Bytes(declarations.length + code.length + 8);
     const size = declarations.length + code.length + 1;
