@@ -67,7 +67,7 @@ export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, op
 /** What an access needs to know of the function it is written into. */
 export interface AccessContext {
   readonly code: Code;
-  /** i64 locals: the virtual address (already set), scratch, and the TLB's address. */
+  /** i64 locals: for the virtual address, scratch, and the TLB's address. */
   readonly address: number;
   readonly entry: number;
   readonly tlb: number;
@@ -193,9 +193,14 @@ export function emitRemember(ctx: AccessContext, tag: number, pages: readonly Pa
   c.end();
 }
 
-/** Load from the address in `ctx.address`; leaves the value on the stack. */
+/** Load from the address on the stack; leaves the value there. */
 export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
   const c = ctx.code;
+  if (!ctx.inline && !ctx.page) {
+    c.call(CALL, ctx.slow(info.name));
+    return ctx.faultIf(0);
+  }
+  c.set(ctx.address);
   emitAccess(
     ctx,
     info,
@@ -207,9 +212,15 @@ export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
   );
 }
 
-/** Store to the address in `ctx.address`; `value` leaves the value on the stack and is emitted twice or more. */
+/** Store to the address on the stack; `value` leaves the value there, without side effects. */
 export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => void): void {
   const c = ctx.code;
+  if (!ctx.inline && !ctx.page) {
+    value();
+    c.call(CALL, ctx.slow(info.name));
+    return ctx.faultIf(0);
+  }
+  c.set(ctx.address);
   emitAccess(
     ctx,
     info,

@@ -324,18 +324,21 @@ export class BlockEmitter {
     const ctx = this.accessContext(this.words[at + 1]!, info.store);
     if (!info.store) {
       this.pushValue(this.words[at + 1]!);
-      this.code.set(ctx.address);
       emitLoad(ctx, info);
       if (this.analysis.uses[i]! > 0) this.keep(i);
       else this.code.op(0x1a);
       return;
     }
     const value = this.words[at + 2]!;
+    if (!ctx.inline && !ctx.page) {
+      this.pushValue(this.words[at + 1]!);
+      return emitStore(ctx, info, () => this.pushValue(value));
+    }
+    // The value is needed in several places.
     this.pushValue(value);
     const local = this.pool.take(info.type);
     this.code.set(local);
     this.pushValue(this.words[at + 1]!);
-    this.code.set(ctx.address);
     emitStore(ctx, info, () => this.code.get(local));
   }
 

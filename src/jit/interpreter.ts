@@ -299,20 +299,20 @@ export class InterpreterWriter {
   private writeMemory(info: OpInfo): void {
     const c = this.c;
     const access = ACCESS[info.index]!;
+    this.load(CTL_TLB_BASE, I64_LOAD32_U);
+    c.set(this.tlb);
+    // The place of a load's result lies under its address.
+    if (!access.store) this.field(AT_D);
     this.operand(AT_A, I64);
     c.get(this.ip);
     c.memory(I64_LOAD32_S, AT_B);
     c.op(I64_ADD);
-    c.set(this.address);
-    this.load(CTL_TLB_BASE, I64_LOAD32_U);
-    c.set(this.tlb);
     const ctx = {
       code: c, address: this.address, entry: this.entry, tlb: this.tlb, slow: this.slow,
       faultIf: () => this.writeFaultIf(), inline: true,
     };
     if (access.store) emitStore(ctx, access, () => this.operand(AT_D, access.type));
     else {
-      this.field(AT_D);
       emitLoad(ctx, access);
       if (access.type === F32) c.memory(STORE_OP[F32]!, 0);
       else this.result(access.type);
