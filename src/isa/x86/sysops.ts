@@ -231,6 +231,7 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('NP 0F 01 =CB', 'STAC', '', accessCheck(L.LEAVE_STAC), { feature: 'smap' }),
   row('NP 0F 01 =D0', 'XGETBV', '', leave(L.LEAVE_XGETBV), { feature: 'xsave' }),
   row('NP 0F 01 =D1', 'XSETBV', '', system(L.LEAVE_XSETBV), { feature: 'xsave' }),
+  row('NP 0F 01 =E8', 'SERIALIZE', '', (t) => t.b.goto(t.end), { feature: 'serialize' }),
   row('NP 0F 01 =F8', 'SWAPGS', '', swapgs, { only64: true }),
   row('NP 0F 01 =F9', 'RDTSCP', '', rdtsc(L.LEAVE_RDTSCP), { feature: 'rdtscp' }),
   row('0F 02 /r', 'LAR', 'Gv,Ew', withSelector(L.LEAVE_LAR), { protectedOnly: true }),
