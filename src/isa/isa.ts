@@ -88,6 +88,15 @@ export interface Vcpu {
   clearShadow(): void;
   /** An interrupt could be taken were it not for the shadow. */
   readonly interruptWaiting: boolean;
+  /** Some data accesses must be told to `watch` (breakpoints); their pages get no tags in the TLB. */
+  readonly watching?: boolean;
+  /**
+   * A data access that is about to happen.
+   * @returns whether its instruction must run alone, so that `stepped` can say what comes of it
+   */
+  watch?(low: number, high: number, size: number, write: boolean): boolean;
+  /** An instruction has been executed alone. */
+  stepped?(): void;
   /** The pc points where no memory is. @param page physical address of the page */
   fetchFromNowhere(page: number): void;
   reset(): void;

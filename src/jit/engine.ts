@@ -563,6 +563,7 @@ export class Engine implements EngineServices {
     if (reason !== EXIT_BUDGET && reason !== EXIT_LOOKUP && reason !== EXIT_HOT) this.handleExit(0);
     else if (reason === EXIT_HOT) this.setField(CTL_BUDGET, 0);
     if (executed && this.granted > 0) this.grant(Math.max(0, left - 1));
+    this.vcpu.stepped?.();
   }
 
   private becameHot(block: Block): void {
@@ -628,6 +629,9 @@ export class Engine implements EngineServices {
     const access = store || kind & KIND_MODIFY ? ACCESS_WRITE : ACCESS_READ;
     const slot = VCPU_BASE + CTL_SLOW_VALUE;
     if (!store) this.words[slot >> 2] = 0;
+    if (this.vcpu.watching && this.vcpu.watch!(low, high, size, access === ACCESS_WRITE) && !this.stepping) {
+      return this.setField(CTL_FAULT, FAULT_RESTART);
+    }
     if ((low & 0xfff) + size > PAGE) this.crossPage(low, high, size, access, store);
     else {
       const host = this.reach(low, high, access);

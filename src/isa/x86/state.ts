@@ -50,6 +50,7 @@ export const EFER = 704;
 export const DR = 712; // dr0-dr3, then dr6, dr7
 export const DR6 = 744;
 export const DR7 = 752;
+export const DR7_LOCAL = 0x155; // breakpoints of the current task, and LE
 export const GDTR_BASE = 760;
 export const GDTR_LIMIT = 768;
 export const IDTR_BASE = 776;
@@ -71,11 +72,15 @@ export const MSR_XSS = 888;
 
 /** Non-zero: interrupts wait until after the next instruction (STI, MOV SS). 1 = STI, 2 = MOV/POP SS. */
 export const INTERRUPT_SHADOW = 896;
+export const SHADOW_STI = 1;
+export const SHADOW_SS = 2;
 export const HALTED = 900;
 export const NMI_BLOCKED = 904;
 export const CPL = 908;
 /** Non-zero: a maskable interrupt waits at the controller. Derived from its wire, not part of saved states. */
 export const INTR_LINE = 912;
+/** Four linear addresses that instruction breakpoints are at; the unused ones are none that code can have. */
+export const BREAKPOINTS = 920;
 
 export const FPREG = 1024; // 8 physical registers of 16 bytes: significand i64, sign+exponent u16 (as i32)
 export const FCW = 1152; // i32
@@ -175,3 +180,5 @@ export const BF_SMAP = 1 << 18; // CR4.SMAP is on: STAC/CLAC change the context
 export const BF_UMIP = 1 << 19; // CR4.UMIP
 export const BF_MXCSR_EXACT = 1 << 20; // MXCSR is not round-to-nearest with all exceptions masked, no DAZ/FTZ
 export const BF_TSD = 1 << 22; // CR4.TSD
+export const BF_BREAKPOINTS = 1 << 21; // DR7 enables an instruction breakpoint: compare pc with them
+export const BF_RESUME = 1 << 23; // the same with EFLAGS.RF set: one instruction without looking at them

@@ -83,7 +83,7 @@ function repeated(t: X86Translator, kind: number, size: Size): void {
   t.b.sts64(OP1, t.baseOf(ES));
   const repne = t.rep === 0xf2 ? 1 << 11 : 0;
   const argument = (kind << 8) | repne | (addressCode(t) << 12) | (sourceSegment(t) << 14);
-  const inline = t.addrSize === 8 && (kind === KIND_MOVS || kind === KIND_STOS);
+  const inline = t.addrSize === 8 && !t.singleStep && (kind === KIND_MOVS || kind === KIND_STOS);
   if (inline) repeatedWithinPage(t, kind, size, argument);
   else t.leaveWith(LEAVE_REP, argument, size);
 }

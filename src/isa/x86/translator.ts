@@ -14,11 +14,11 @@ import { I64, Op } from '../../ir/ops.ts';
 import { Decoded, NO_REGISTER, RIP, VECTOR_UD, operandBytes } from './decode.ts';
 import { Flags, signExtend, zeroExtend } from './flags.ts';
 import type { Size } from './flags.ts';
-import { LEAVE_EXCEPTION, LEAVE_SEGMENT_FAULT, LEAVE_SINGLE_STEP } from './leave.ts';
+import { LEAVE_BREAKPOINT, LEAVE_EXCEPTION, LEAVE_SEGMENT_FAULT, LEAVE_SINGLE_STEP } from './leave.ts';
 import {
-  BF_CODE32, BF_CPL_SHIFT, BF_CS_BASE, BF_IO_FREE, BF_PROTECTED, BF_SEG_CHECK, BF_STACK32, BF_TF,
-  BF_V86, CS, FS, G, G_XMM, G_YMM_HIGH, OP0, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SIZE,
-  SS,
+  BF_BREAKPOINTS, BF_CODE32, BF_CPL_SHIFT, BF_CS_BASE, BF_IO_FREE, BF_PROTECTED, BF_RESUME, BF_SEG_CHECK,
+  BF_STACK32, BF_TF, BF_V86, BREAKPOINTS, CS, FS, G, G_XMM, G_YMM_HIGH, INTERRUPT_SHADOW, OP0, SEG, SEG_ATTR,
+  SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SIZE, SHADOW_SS, SS,
 } from './state.ts';
 import { SPACE_VEX } from './tables.ts';
 import type { OperandSpec } from './tables.ts';
@@ -65,7 +65,7 @@ export class X86Translator extends Decoded {
 
   /** How many instructions a block may have. */
   limitInsns(flags: number, wanted: number): number {
-    return flags & BF_TF ? 1 : wanted;
+    return flags & (BF_TF | BF_RESUME) ? 1 : wanted;
   }
 
   beginInsn(): void {
@@ -74,6 +74,18 @@ export class X86Translator extends Decoded {
     this.holding = false;
     this.half = 0;
     this.b.insn(this.start);
+    if (this.flags & BF_BREAKPOINTS) this.checkBreakpoints();
+  }
+
+  /** Is this instruction at one of the breakpoints, and not the one after MOV SS? */
+  private checkBreakpoints(): void {
+    const { b } = this;
+    let pc = this.pcAt(this.start);
+    if (!this.code64) pc = b.extu(b.add32(b.wrap(pc), b.wrap(this.segmentBase(CS))));
+    let hit = b.eq64(pc, b.lds64(BREAKPOINTS));
+    for (let n = 1; n < 4; n++) hit = b.or32(hit, b.eq64(pc, b.lds64(BREAKPOINTS + 8 * n)));
+    const shadowed = b.eq32(b.lds32(INTERRUPT_SHADOW), b.i32(SHADOW_SS));
+    b.leaveIf(b.and32(hit, b.eqz32(shadowed)), LEAVE_BREAKPOINT, this.length);
   }
 
   // --- Mode. ---
@@ -564,7 +576,7 @@ export class X86Translator extends Decoded {
   }
 
   get singleStep(): boolean {
-    return (this.flags & BF_TF) !== 0;
+    return (this.flags & (BF_TF | BF_RESUME)) !== 0;
   }
 
   /** Does a branch to this offset possibly wrap EIP or IP? */

@@ -7,6 +7,8 @@ import {
   NO_ERROR_CODE,
 } from './core.ts';
 import type { Core } from './core.ts';
+import { DR6_BD, DR7_GD } from './debug.ts';
+import type { Debug } from './debug.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
 import { AVX, SSE, X87, componentsOf } from './xsave.ts';
@@ -15,9 +17,7 @@ import type { XSave } from './xsave.ts';
 const CR0_DEFINED = 0xe005003f | 0;
 const DR6_FIXED = 0xffff0ff0 | 0;
 const DR6_WRITABLE = 0xe00f;
-const DR6_BD = 1 << 13;
 const DR7_FIXED = 1 << 10;
-const DR7_GD = 1 << 13;
 /** Changes of CR0 and CR4 after which no translation may be kept. */
 const FLUSH_CR0 = CR0_PG | CR0_WP | CR0_PE;
 const FLUSH_CR4 = CR4_PGE | CR4_PAE | CR4_PSE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_LA57;
@@ -26,11 +26,13 @@ const PDPTE_CR4 = CR4_PGE | CR4_PAE | CR4_PSE | CR4_SMEP;
 export class Control {
   private readonly core: Core;
   private readonly mmu: Mmu;
+  private readonly debug: Debug;
   private readonly xsave: XSave;
   private readonly validCr4: number;
 
-  constructor(core: Core, mmu: Mmu, xsave: XSave) {
+  constructor(core: Core, mmu: Mmu, debug: Debug, xsave: XSave) {
     this.core = core;
+    this.debug = debug;
     this.mmu = mmu;
     this.xsave = xsave;
     this.validCr4 = cr4Bits(core);
@@ -122,6 +124,7 @@ export class Control {
     if (pae && (low ^ old) & PDPTE_CR4 && !mmu.loadPdptes(core.get(CR3))) core.gp();
     core.set2(CR4, low, 0);
     if ((low ^ old) & FLUSH_CR4) core.services.flushAll();
+    if ((low ^ old) & CR4_DE) this.debug.configure();
     mmu.configure();
     core.changed = true;
   }
@@ -153,6 +156,7 @@ export class Control {
     core.requireSupervisor();
     if (core.get(DR7) & DR7_GD) {
       core.set(DR6, core.get(DR6) | DR6_BD);
+      core.returnsWithRf = true;
       core.fault(DB, NO_ERROR_CODE);
     }
     return number < 4 ? DR + 8 * number : number === 6 ? DR6 : DR7;
@@ -176,6 +180,7 @@ export class Control {
       if (high !== 0) core.gp();
       core.set2(at, (low & ~0xd800) | DR7_FIXED, 0);
     } else core.set2(at, low, high);
+    this.debug.configure();
   }
 
   // --- Translations. ---

@@ -7,10 +7,10 @@ import { CTL_PC } from '../../../ir/vcpu-block.ts';
 import type { InterruptController, TscSource } from '../../../machine/interfaces.ts';
 import { writeArithmeticFlags } from '../flags.ts';
 import {
-  AC, BF_AC_CHECK, BF_AVX, BF_CODE32, BF_CODE64, BF_CPL_SHIFT, BF_CS_BASE, BF_FPU_OFF,
+  AC, BF_AC_CHECK, BF_AVX, BF_BREAKPOINTS, BF_RESUME, BF_CODE32, BF_CODE64, BF_CPL_SHIFT, BF_CS_BASE, BF_FPU_OFF,
   BF_IO_FREE, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_SEG_CHECK, BF_SMAP, BF_SMAP_OVERRIDE,
   BF_SSE_OFF, BF_STACK32, BF_TF, BF_TS, BF_TSD, BF_UMIP, BF_V86, CC_FLAGS, CPL, CR0, CR3, CR4, CS,
-  DS, EFER, EFLAGS, ES, GPR, MXCSR, MXCSR_DEFAULT, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
+  DS, EFER, EFLAGS, ES, GPR, MXCSR, MXCSR_DEFAULT, RF, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
   SEG_SIZE, SS, TF, VM, XCR0,
 } from '../state.ts';
 import { arithmeticFlags } from './condition-codes.ts';
@@ -145,9 +145,17 @@ export class Core {
   /** Length of the instruction that left, for faults of software interrupts. */
   insnLength = 0;
 
+  /**
+   * The next event pushes RF = 1 whatever its kind: it comes between two elements of a string instruction, or
+   * is a general-detect fault (SDM vol. 3, 19.3.1.1).
+   */
+  returnsWithRf = false;
+
   /** Block flags in force, and whether something they derive from may have changed. */
   flags = 0;
   changed = true;
+  /** Some instruction breakpoint is enabled (debug.ts). */
+  breakpoints = false;
   private context = -1;
   private asid = -1;
   /** The address space that selectContext last heard of must be announced again. */
@@ -256,6 +264,14 @@ export class Core {
   /** EFLAGS without the arithmetic flags. */
   get eflags(): number {
     return this.get(EFLAGS);
+  }
+
+  /**
+   * RF, where an instruction may set it. It lasts one instruction and is seen by breakpoints only:
+   * without them nobody need remember it.
+   */
+  get resumeFlag(): number {
+    return this.breakpoints ? RF : 0;
   }
 
   // --- Segments. ---
@@ -399,6 +415,7 @@ export class Core {
     }
     if (cpl <= ((eflags >> 12) & 3)) flags |= BF_IO_FREE;
     if (eflags & TF) flags |= BF_TF;
+    if (this.breakpoints) flags |= eflags & RF ? BF_RESUME : BF_BREAKPOINTS;
     if (eflags & AC && cpl === 3 && this.get(CR0) & CR0_AM) flags |= BF_AC_CHECK;
     const cr4 = this.get(CR4);
     if (cr4 & CR4_SMAP) {

@@ -3,15 +3,16 @@ import { CTL_CTX, EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import type { CpuPort, DeviceState } from '../../../machine/interfaces.ts';
 import type { EngineServices, Translation, Vcpu } from '../../isa.ts';
 import {
-  CR0, CR3, CR4, CS, DR6, DR7, DS, EFER, ES, FS, GDTR_BASE, GDTR_LIMIT, GS, HALTED, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, INTR_LINE, LDTR, MXCSR, NMI_BLOCKED, SS, TF, TR, X86_STATE_END, XCR0, GPR, SEG_NULL,
+  CR0, CR3, CR4, CS, DR6, DR7, DS, EFER, EFLAGS, ES, FS, GDTR_BASE, GDTR_LIMIT, GS, HALTED, IDTR_LIMIT, IF,
+  INTERRUPT_SHADOW, INTR_LINE, LDTR, MXCSR, NMI_BLOCKED, RF, SHADOW_SS, SS, TF, TR, X86_STATE_END, XCR0, GPR, SEG_NULL,
 } from '../state.ts';
 import { Control } from './control.ts';
-import { Core, FAULT, NMI, NO_ERROR_CODE, UD, describePlace } from './core.ts';
+import { Core, DB, FAULT, NMI, NO_ERROR_CODE, UD, describePlace } from './core.ts';
 import type { Platform } from './core.ts';
 import { Cpuid } from './cpuid.ts';
-import { Events, SOURCE_INTERRUPT } from './exceptions.ts';
-import { AT_INSTRUCTION, NO_TRAP, TABLE } from './leave-table.ts';
+import { DR6_BS, Debug } from './debug.ts';
+import { Events, SOURCE_EXCEPTION, SOURCE_INTERRUPT } from './exceptions.ts';
+import { AT_INSTRUCTION, KEEPS_RF, NO_TRAP, TABLE, TRAP_BY_NEW_FLAGS } from './leave-table.ts';
 import type { AllParts } from './leave-table.ts';
 import { Mmu } from './mmu.ts';
 import { Msrs } from './msr.ts';
@@ -41,12 +42,12 @@ const RSI = 6;
 const RBX = 3;
 const RSP = 4;
 const RDX = 2;
-const SHADOW_SS = 2;
 const OPERAND_BYTES = [1, 2, 4, 8] as const;
 
 export class X86Cpu implements Vcpu, CpuPort {
   readonly core: Core;
   readonly mmu: Mmu;
+  private readonly debug: Debug;
   readonly msrs: Msrs;
   readonly cpuid: Cpuid;
   private readonly parts: AllParts;
@@ -60,24 +61,26 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   constructor(services: EngineServices, platform: Platform) {
     const core = new Core(services, platform);
-    const mmu = new Mmu(core);
+    const debug = new Debug(core);
+    const mmu = new Mmu(core, debug);
     const segs = new Segments(core, mmu);
     const stack = new Stack(core, mmu);
     const events = new Events(core, mmu, segs, stack);
     const cpuid = new Cpuid(core);
-    const ports = new Ports(core, mmu);
+    const ports = new Ports(core, mmu, debug);
     const xsave = new XSave(core, mmu);
-    const control = new Control(core, mmu, xsave);
+    const control = new Control(core, mmu, debug, xsave);
     const msrs = new Msrs(core, mmu, cpuid);
-    const strings = new Strings(core, mmu, ports, segs);
+    const strings = new Strings({ core, debug, mmu, segs, stack, events }, ports);
     this.core = core;
+    this.debug = debug;
     this.mmu = mmu;
     this.events = events;
     this.cpuid = cpuid;
     this.msrs = msrs;
     this.xsave = xsave;
     this.parts = {
-      core, mmu, segs, stack, events, control, msrs, cpuid, ports, strings, xsave,
+      core, debug, mmu, segs, stack, events, control, msrs, cpuid, ports, strings, xsave,
       fpuError: () => platform.fpuError?.(),
     };
     events.taskGate = (selector, code) => switchTask(this.parts, selector, SWITCH_CALL, code);
@@ -111,6 +114,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.msrs.reset();
     this.nmiPending = this.initPending = this.waitForSipi = this.shutdown = false;
     mmu.configure();
+    this.debug.reset();
     this.modeReplaced();
   }
 
@@ -174,28 +178,62 @@ export class X86Cpu implements Vcpu, CpuPort {
   }
 
   deliverFault(): void {
+    this.debug.forget();
     this.events.deliverRecorded();
+    // The handler may be a task that traps at its start.
+    this.trap(false);
   }
 
   leave(reason: number, argument: number): void {
     const { core } = this;
     const entry = TABLE[reason - EXIT_ISA];
     if (entry === undefined) throw new Error(`no handler for exit reason ${reason}`);
-    const stepping = (core.eflags & TF) !== 0;
+    const before = core.eflags;
     core.insnLength = argument & 15;
     try {
       entry.handle(this.parts, argument, OPERAND_BYTES[(argument >> 4) & 3]!);
     } catch (error) {
       if (error !== FAULT) throw error;
       if (!(entry.flags & AT_INSTRUCTION)) core.movePc(-core.insnLength);
-      this.events.deliverRecorded();
+      this.deliverFault();
+      core.returnsWithRf = false;
       return;
     }
+    this.endInstruction(before, entry.flags);
     core.refresh();
-    // After MOV SS the trap waits like interrupts do.
-    if (stepping && !(entry.flags & NO_TRAP) && core.get(INTERRUPT_SHADOW) !== SHADOW_SS) {
-      this.events.singleStep();
+  }
+
+  /** RF lasts one instruction, and what traps after one comes now. @param before EFLAGS at its start */
+  private endInstruction(before: number, rules: number): void {
+    const { core, debug } = this;
+    if (before & RF && !(rules & KEEPS_RF) && !core.returnsWithRf) {
+      core.set(EFLAGS, core.eflags & ~RF);
+      core.changed = true;
     }
+    const shadowed = core.get(INTERRUPT_SHADOW) === SHADOW_SS;
+    const flags = rules & TRAP_BY_NEW_FLAGS ? core.eflags : before;
+    // After MOV SS the trap waits like interrupts do.
+    if (flags & TF && !(rules & NO_TRAP) && !shadowed) debug.trap(DR6_BS);
+    this.trap(shadowed);
+    if (core.returnsWithRf) this.pollInterrupts();
+    core.returnsWithRf = false;
+  }
+
+  /** Delivers the #DB that is due. */
+  private trap(hold: boolean): void {
+    if (this.debug.take(hold)) this.events.deliver(DB, NO_ERROR_CODE, SOURCE_EXCEPTION);
+  }
+
+  get watching(): boolean {
+    return this.debug.watching;
+  }
+
+  watch(low: number, high: number, size: number, write: boolean): boolean {
+    return this.debug.access(low, high, size, write);
+  }
+
+  stepped(): void {
+    this.trap(false);
   }
 
   fetchFromNowhere(page: number): void {
@@ -218,11 +256,15 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   clearShadow(): void {
     this.core.set(INTERRUPT_SHADOW, 0);
+    if (!this.debug.isHeld) return;
+    this.debug.release();
+    this.trap(false);
   }
 
   get interruptWaiting(): boolean {
     const { core } = this;
-    if (this.initPending) return true;
+    // What MOV SS puts off must come right after the next instruction.
+    if (this.initPending || this.debug.isHeld || core.breakpoints) return true;
     if (this.nmiPending && core.get(NMI_BLOCKED) === 0) return true;
     return this.intr && (core.eflags & IF) !== 0;
   }
@@ -329,6 +371,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.waitForSipi = pending.waitForSipi;
     this.shutdown = pending.shutdown;
     this.mmu.configure();
+    this.debug.reset();
     this.modeReplaced();
   }
 

@@ -1,7 +1,7 @@
 /** Exceptions and interrupts: from the vector to the handler's first instruction (SDM vol. 3, ch. 7). */
 import { ACCESS_WRITE } from '../../isa.ts';
 import {
-  CR2, CS, DR6, DR7, DS, EFLAGS, ES, FS, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF, INTERRUPT_SHADOW,
+  CR2, CS, DR7, DS, EFLAGS, ES, FS, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF, INTERRUPT_SHADOW,
   IOPL, NMI_BLOCKED, NT, RF, SS, TF, TR, VM, AC as AC_FLAG,
 } from '../state.ts';
 import {
@@ -10,6 +10,7 @@ import {
 } from './core.ts';
 import type { Core } from './core.ts';
 import { describePlace, hex64 } from './core.ts';
+import { DR7_GD } from './debug.ts';
 import { AS_SYSTEM, AS_USER } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
 import type { Segments } from './segments.ts';
@@ -24,8 +25,6 @@ const SOURCE_NAMES = ['exception', 'interrupt', 'software interrupt', 'debug tra
 
 const RSP = 4;
 const HIGH = 0x1_0000_0000;
-const DR6_BS = 1 << 14;
-const DR7_GD = 1 << 13;
 const GATE_TASK = 5;
 const GATE_INT16 = 6;
 const GATE_TRAP16 = 7;
@@ -100,12 +99,6 @@ export class Events {
     }
   }
 
-  /** #DB after an instruction that ran with TF set. */
-  singleStep(): void {
-    this.core.set(DR6, this.core.get(DR6) | DR6_BS);
-    this.deliver(DB, NO_ERROR_CODE, SOURCE_EXCEPTION);
-  }
-
   private traceEvent(vector: number, code: number, source: number): void {
     const { trace } = this.core.platform;
     if (!trace) return;
@@ -122,7 +115,7 @@ export class Events {
       if (vector === PF_FAULT) core.set2(CR2, core.faultLow, core.faultHigh);
       if (vector === DB) core.set(DR7, core.get(DR7) & ~DR7_GD);
     }
-    const pushRf = source === SOURCE_EXCEPTION && isFault(vector);
+    const pushRf = core.returnsWithRf || (source === SOURCE_EXCEPTION && isFault(vector));
     if (core.longMode) this.deliverLong(vector, code, source, pushRf);
     else if (core.cr0 & CR0_PE) this.deliverProtected(vector, code, source, pushRf);
     else this.deliverReal(vector);

@@ -11,7 +11,7 @@ import { taskReturn } from './task.ts';
 
 const RSP = 4;
 
-/** Bits of EFLAGS that POPF and IRET may change. RF is never kept: it lasts one instruction. */
+/** Bits of EFLAGS that POPF and IRET may change. */
 export function writableFlags(core: Core, size: number): number {
   let mask = CC_FLAGS | TF | DF | NT | AC | ID;
   const cpl = core.cpl;
@@ -59,7 +59,7 @@ function iretProtected(p: Parts, size: number): void {
   const selector = stack.pop(size) & 0xffff;
   const flags = stack.pop(size);
   if (flags & VM && size === 4 && core.cpl === 0 && !core.longMode) return iretV86(p, ipLow, selector, flags);
-  const mask = writableFlags(core, size) | (core.cpl === 0 && size > 2 ? VIF | VIP : 0);
+  const mask = writableFlags(core, size) | (core.cpl === 0 && size > 2 ? VIF | VIP : 0) | (size > 2 ? core.resumeFlag : 0);
   const outer = (selector & 3) > core.cpl;
   // 64-bit mode always restores SS:RSP.
   if (outer || core.code64) returnWithStack(p, size, ipLow, ipHigh, selector, 0);
@@ -71,7 +71,7 @@ function iretV86(p: Parts, ip: number, selector: number, flags: number): void {
   const { core, stack, segs } = p;
   const sp = stack.pop(4);
   const selectors = [SS, ES, DS, FS, GS].map((segment) => [segment, stack.pop(4) & 0xffff] as const);
-  core.writeFlags((flags & (CC_FLAGS | TF | DF | NT | AC | ID | IF | IOPL | VIF | VIP)) | VM);
+  core.writeFlags((flags & (CC_FLAGS | TF | DF | NT | AC | ID | IF | IOPL | VIF | VIP | core.resumeFlag)) | VM);
   core.cpl = 3;
   segs.setReal(CS, selector);
   for (const [segment, value] of selectors) segs.setReal(segment, value);

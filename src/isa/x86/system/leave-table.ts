@@ -1,11 +1,12 @@
 /** What to do for each reason for which translated code leaves, by its number. */
 import { EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import * as L from '../leave.ts';
-import { CR0, OP0, OP1 } from '../state.ts';
+import { CR0, CS, OP0, OP1 } from '../state.ts';
 import type { Control } from './control.ts';
 import {
   BP, CR0_NE, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT,
 } from './core.ts';
+import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
 import { SOURCE_ICEBP, SOURCE_SOFTWARE } from './exceptions.ts';
 import { swapgs, syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
@@ -36,8 +37,12 @@ export type Handler = (p: AllParts, arg: number, size: number) => void;
 
 /** The exit's pc is the instruction's own, not the next one's. */
 export const AT_INSTRUCTION = 1;
-/** No single-step trap follows: the handler has delivered an event, or the rules say so. */
+/** No single-step trap follows: the handler has delivered an event. */
 export const NO_TRAP = 2;
+/** TF as it is after the instruction decides: a call of the system must not trap in it, nor the return be missed. */
+export const TRAP_BY_NEW_FLAGS = 4;
+/** The instruction may have set RF, for the one that it leads to. */
+export const KEEPS_RF = 8;
 
 export interface Entry {
   readonly handle: Handler;
@@ -75,10 +80,13 @@ on(L.LEAVE_INTO, ({ core, events }, arg) => {
   events.deliver(OF_TRAP, NO_ERROR_CODE, SOURCE_SOFTWARE);
 }, AT_INSTRUCTION | NO_TRAP);
 on(L.LEAVE_INT1, ({ events }) => events.deliver(DB, NO_ERROR_CODE, SOURCE_ICEBP), NO_TRAP);
-on(L.LEAVE_SINGLE_STEP, ({ core, events }, arg) => {
+on(L.LEAVE_SINGLE_STEP, ({ core }, arg) => {
   if (arg & (1 << 8)) core.setPc(core.get(OP0), core.get(OP0 + 4));
-  events.singleStep();
-}, NO_TRAP);
+});
+on(L.LEAVE_BREAKPOINT, ({ core, debug }) => {
+  if (core.code64) debug.executed(core.pcLow, core.pcHigh);
+  debug.executed((core.pcLow + core.segBaseLow(CS)) | 0, 0);
+}, AT_INSTRUCTION);
 
 // Waiting.
 on(L.LEAVE_HLT, ({ core }) => misc.halt(core));
@@ -109,15 +117,19 @@ on(L.LEAVE_RDRAND, ({ core }, arg, size) => misc.random(core, field(arg, 8, 15),
 // Ports and strings.
 on(L.LEAVE_IN, ({ core, ports }, _, size) => ports.input(core.get(OP0) & 0xffff, size));
 on(L.LEAVE_OUT, ({ core, ports }, _, size) => ports.output(core.get(OP0) & 0xffff, size));
+function stayAtRepeat(core: Core): void {
+  core.movePc(-core.insnLength);
+  core.returnsWithRf = true;
+}
 const portString = (input: boolean): Handler => ({ core, strings }, arg, size) => {
   const complete = strings.port(input, (arg & 0x100) !== 0, size, field(arg, 9, 3), field(arg, 11, 7));
-  if (!complete) core.movePc(-core.insnLength);
+  if (!complete) stayAtRepeat(core);
 };
 on(L.LEAVE_INS, portString(true));
 on(L.LEAVE_OUTS, portString(false));
 const repeat: Handler = ({ core, strings }, arg, size) => {
   const complete = strings.repeat(field(arg, 8, 7), (arg & (1 << 11)) !== 0, size, field(arg, 12, 3), field(arg, 14, 7));
-  if (!complete) core.movePc(-core.insnLength);
+  if (!complete) stayAtRepeat(core);
 };
 on(L.LEAVE_REP, repeat);
 on(L.LEAVE_STI_HERE, ({ core }, arg) => {
@@ -175,15 +187,15 @@ on(L.LEAVE_SWAPGS, swapgs);
 // Transfers.
 on(L.LEAVE_FAR_JUMP, (p, _, size) => {
   farTransfer(p, false, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
-});
+}, KEEPS_RF);
 on(L.LEAVE_FAR_CALL, (p, _, size) => {
   farTransfer(p, true, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
-});
+}, KEEPS_RF);
 on(L.LEAVE_FAR_RET, (p, _, size) => farReturn(p, size, p.core.get(OP0) & 0xffff));
-on(L.LEAVE_IRET, (p, _, size) => iret(p, size));
-on(L.LEAVE_SYSCALL, syscall, NO_TRAP);
-on(L.LEAVE_SYSRET, (p, _, size) => sysret(p, size === 8));
-on(L.LEAVE_SYSENTER, sysenter, NO_TRAP);
+on(L.LEAVE_IRET, (p, _, size) => iret(p, size), KEEPS_RF);
+on(L.LEAVE_SYSCALL, syscall, TRAP_BY_NEW_FLAGS);
+on(L.LEAVE_SYSRET, (p, _, size) => sysret(p, size === 8), TRAP_BY_NEW_FLAGS);
+on(L.LEAVE_SYSENTER, sysenter);
 on(L.LEAVE_SYSEXIT, (p, _, size) => sysexit(p, size === 8));
 on(L.LEAVE_RSM, ({ core }) => core.ud());
 

@@ -1,7 +1,7 @@
 /** Instructions that are too long or too rare to be translated inline. */
 import {
   AC, CC_FLAGS, CF, EFLAGS, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SS, XMM, YMM_HIGH,
+  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SHADOW_SS, SHADOW_STI, SS, XMM, YMM_HIGH,
 } from '../state.ts';
 import {
   ATTR_DB, BR, CR4_FSGSBASE, CR4_TSD, CR4_UMIP, DE, NO_ERROR_CODE,
@@ -19,8 +19,6 @@ const RDX = 2;
 const RSP = 4;
 const RBP = 5;
 const HIGH = 0x1_0000_0000;
-const SHADOW_STI = 1;
-const SHADOW_SS = 2;
 
 /** Adds a constant to two words: result in core.low and core.high. */
 function plus(core: Core, low: number, high: number, delta: number): void {

@@ -9,6 +9,7 @@ import {
   GP, PF_FAULT,
 } from './core.ts';
 import type { Core, PhysicalMemory } from './core.ts';
+import type { Debug } from './debug.ts';
 
 const HIGH = 0x1_0000_0000;
 
@@ -50,6 +51,7 @@ const REGIONS = 256;
 
 export class Mmu {
   private readonly core: Core;
+  private readonly debug: Debug;
   private readonly mem: PhysicalMemory;
   private readonly i32: Int32Array;
   private readonly view: DataView;
@@ -92,8 +94,9 @@ export class Mmu {
   private readonly regionRights = new Int32Array(REGIONS);
   private readonly regionNoExecute = new Int32Array(REGIONS);
 
-  constructor(core: Core) {
+  constructor(core: Core, debug: Debug) {
     this.core = core;
+    this.debug = debug;
     this.mem = core.platform.mem;
     this.i32 = core.i32;
     this.view = core.view;
@@ -168,7 +171,13 @@ export class Mmu {
   walk(low: number, high: number, access: number, out: Translation): boolean {
     const { core } = this;
     const user = core.get(CPL) === 3;
-    return this.walkAs(low, high, access, user, (core.get(EFLAGS) & AC) === 0, out);
+    if (!this.walkAs(low, high, access, user, (core.get(EFLAGS) & AC) === 0, out)) return false;
+    if (this.debug.watching) {
+      const watched = this.debug.watchedPage(low, high);
+      if (watched & 1) out.permissions &= ~CAN_READ;
+      if (watched & 2) out.permissions &= ~CAN_WRITE;
+    }
+    return true;
   }
 
   /** @param guarded SMAP applies to a supervisor's data accesses */
@@ -430,13 +439,20 @@ export class Mmu {
     return this.slotPhysical[this.slot(low, high, how, access)]! + (low & 0xfff);
   }
 
+  /** A data access by an instruction that system code executes: it may meet a breakpoint. */
+  private watch(low: number, high: number, size: number, how: number, write: boolean): void {
+    if (this.debug.watching && how === AS_CURRENT) this.debug.access(low, high, size, write);
+  }
+
   read8(low: number, high: number, how: number): number {
+    this.watch(low, high, 1, how, false);
     const host = this.hostOf(low, high, how, ACCESS_READ);
     if (host >= 0) return this.view.getUint8(host);
     return this.mem.read(this.physicalOf(low, high, how, ACCESS_READ), 1);
   }
 
   read16(low: number, high: number, how: number): number {
+    this.watch(low, high, 2, how, false);
     if ((low & 0xfff) > 0xffe) return this.readSplit(low, high, how, 2);
     const host = this.hostOf(low, high, how, ACCESS_READ);
     if (host >= 0) return this.view.getUint16(host, true);
@@ -445,6 +461,7 @@ export class Mmu {
 
   /** @returns the 32 bits, signed */
   read32(low: number, high: number, how: number): number {
+    this.watch(low, high, 4, how, false);
     if ((low & 0xfff) > 0xffc) return this.readSplit(low, high, how, 4);
     const host = this.hostOf(low, high, how, ACCESS_READ);
     if (host >= 0) return this.view.getInt32(host, true);
@@ -494,6 +511,7 @@ export class Mmu {
 
   /** @param size 1, 2 or 4 */
   write(low: number, high: number, size: number, value: number, how: number): void {
+    this.watch(low, high, size, how, true);
     if ((low & 0xfff) + size > 4096) return this.writeSplit(low, high, size, value, how);
     const host = this.hostOf(low, high, how, ACCESS_WRITE);
     if (host < 0) {

@@ -1,5 +1,6 @@
 /** The parts of one vCPU's system code, for the functions that need several of them. */
 import type { Core } from './core.ts';
+import type { Debug } from './debug.ts';
 import type { Events } from './exceptions.ts';
 import type { Mmu } from './mmu.ts';
 import type { Segments } from './segments.ts';
@@ -7,6 +8,7 @@ import type { Stack } from './stack.ts';
 
 export interface Parts {
   readonly core: Core;
+  readonly debug: Debug;
   readonly mmu: Mmu;
   readonly segs: Segments;
   readonly stack: Stack;

@@ -2,6 +2,7 @@
 import { TR } from '../state.ts';
 import { CR0_PE } from './core.ts';
 import type { Core, IoPorts } from './core.ts';
+import type { Debug } from './debug.ts';
 import { AS_SYSTEM } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
 
@@ -12,9 +13,11 @@ export class Ports {
   private readonly core: Core;
   private readonly mmu: Mmu;
   private readonly io: IoPorts;
+  private readonly debug: Debug;
 
-  constructor(core: Core, mmu: Mmu) {
+  constructor(core: Core, mmu: Mmu, debug: Debug) {
     this.core = core;
+    this.debug = debug;
     this.mmu = mmu;
     this.io = core.platform.io;
   }
@@ -40,15 +43,17 @@ export class Ports {
   }
 
   in(port: number, size: number): number {
+    this.debug.port(port, size);
     return this.io.in(port, size);
   }
   out(port: number, size: number, value: number): void {
+    this.debug.port(port, size);
     this.io.out(port, size, size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff));
   }
 
   input(port: number, size: number): void {
     this.check(port, size);
-    this.core.writeReg(RAX, size, this.io.in(port, size) | 0, 0);
+    this.core.writeReg(RAX, size, this.in(port, size) | 0, 0);
   }
 
   output(port: number, size: number): void {

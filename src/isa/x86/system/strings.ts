@@ -7,8 +7,10 @@ import { CTL_CTX } from '../../../ir/vcpu-block.ts';
 import { KIND_SUB, ccOp } from '../flags.ts';
 import { CC_DST, CC_SRC, DF, ES, OP0, OP1, TF } from '../state.ts';
 import type { Core } from './core.ts';
+import type { Debug } from './debug.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
+import type { Parts } from './parts.ts';
 import type { Ports } from './ports.ts';
 import type { Segments } from './segments.ts';
 
@@ -32,6 +34,7 @@ export class Strings {
   private readonly core: Core;
   private readonly mmu: Mmu;
   private readonly ports: Ports;
+  private readonly debug: Debug;
   private readonly segs: Segments;
   private readonly u8: Uint8Array;
   private readonly i32: Int32Array;
@@ -54,8 +57,9 @@ export class Strings {
   /** Did a comparison end the repetition? */
   private ended = false;
 
-  constructor(core: Core, mmu: Mmu, ports: Ports, segs: Segments) {
+  constructor({ core, mmu, segs, debug }: Parts, ports: Ports) {
     this.core = core;
+    this.debug = debug;
     this.segs = segs;
     this.mmu = mmu;
     this.ports = ports;
@@ -163,6 +167,8 @@ export class Strings {
       if (usesTarget) this.advance(RDI, done);
       this.add(RCX, -done);
       if (this.ended) return true;
+      // A breakpoint traps between two elements.
+      if (this.debug.isDue) break;
       budget -= done;
     }
     return this.readCount() === 0;
@@ -183,9 +189,11 @@ export class Strings {
   }
 
   private sourceHost(): number {
+    if (this.debug.watching) return -1;
     return this.mmu.hostOf(this.srcLow, this.srcHigh, AS_CURRENT, ACCESS_READ);
   }
   private targetHost(access: number): number {
+    if (this.debug.watching) return -1;
     return this.mmu.hostOf(this.dstLow, this.dstHigh, AS_CURRENT, access);
   }
 
@@ -389,6 +397,7 @@ export class Strings {
       if (!repeat) return true;
       this.add(RCX, -1);
       if (this.readCount() === 0) return true;
+      if (this.debug.isDue) break;
     }
     return false;
   }

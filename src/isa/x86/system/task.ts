@@ -1,11 +1,12 @@
 /** Hardware task switches (SDM vol. 3, chapter 9), with 32- and 16-bit TSSs. */
 import {
-  CR0, CR3, CS, DS, EFLAGS, ES, FS, GS, LDTR, NT, SEG_NULL, SS, TR, VM,
+  CR0, CR3, CS, DS, EFLAGS, ES, FS, GS, LDTR, NT, RF, SEG_NULL, SS, TR, VM,
 } from '../state.ts';
 import {
   ATTR_CODE, ATTR_CONFORMING, ATTR_P, ATTR_READABLE, ATTR_S, CR0_TS, GP, NO_ERROR_CODE, NP, TS,
   attrDpl,
 } from './core.ts';
+import { DR6_BT } from './debug.ts';
 import { AS_SYSTEM } from './mmu.ts';
 import type { Parts } from './parts.ts';
 import { TYPE_LDT } from './segments.ts';
@@ -28,6 +29,9 @@ const TSS32: Layout = {
 const TSS16: Layout = {
   size: 2, ip: 14, flags: 16, registers: 18, segments: 34, ldt: 42, width: 2, limit: 43,
 };
+
+/** Word whose bit 0 asks for a trap at the task's start. */
+const TSS32_TRAP = 100;
 
 /** IRET with NT: back to the task that the current TSS links to. */
 export function taskReturn(p: Parts): void {
@@ -60,6 +64,8 @@ export function switchTask(
   if (how !== SWITCH_IRET) segs.markType(BUSY);
   core.setSegment(TR, selector, base, 0, segs.limit, segs.attributes | BUSY);
   loadTask(p, layout, base, how);
+  p.debug.clearLocal();
+  if (wide && mmu.read16((base + TSS32_TRAP) | 0, 0, AS_SYSTEM) & 1) p.debug.trap(DR6_BT);
   if (errorCode !== NO_ERROR_CODE) {
     p.stack.useCurrent();
     p.stack.push(layout.size, errorCode, 0);
@@ -116,7 +122,7 @@ function loadTask(p: Parts, layout: Layout, base: number, how: number): void {
   core.services.flushAddressSpace(core.currentAsid);
   core.spaceChanged = true;
   if (how === SWITCH_CALL) flags |= NT;
-  core.writeFlags(wide ? flags : flags & 0xffff);
+  core.writeFlags(wide ? flags & (core.resumeFlag | ~RF) : flags & 0xffff);
   registers.forEach((value, i) => core.setReg(i, wide ? value : value | 0xffff0000, 0));
   core.setPc(ip, 0);
   core.set(CR0, core.cr0 | CR0_TS);
