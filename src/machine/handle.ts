@@ -1,5 +1,4 @@
 /** The machine as a program sees it: a handle to the thread that the machine lives in. */
-import { startThread } from '#threads';
 import type { Thread } from '../host/host.ts';
 import { completeConfig, ConfigError, type MachineConfig } from './config.ts';
 import type { PowerEvent } from './interfaces.ts';
@@ -8,6 +7,7 @@ import {
   DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type ToMachine,
 } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
+import { takeMachineThread } from './thread.ts';
 
 export interface MachineEnd {
   readonly event: PowerEvent;
@@ -63,7 +63,7 @@ export class Machine {
    */
   static async create(given: Partial<MachineConfig>): Promise<Machine> {
     const config = completeConfig(given);
-    const machine = new Machine(config, startThread(new URL('./worker.ts', import.meta.url)));
+    const machine = new Machine(config, takeMachineThread());
     await machine.created.promise;
     return machine;
   }
