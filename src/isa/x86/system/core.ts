@@ -342,6 +342,13 @@ export class Core {
   get iopl(): number {
     return (this.get(EFLAGS) >> 12) & 3;
   }
+  /**
+   * VIF stands for IF in code that may not change IF: in virtual-8086 mode by CR4.VME, else at CPL 3 by CR4.PVI
+   * (SDM vol. 3, 22.3 and 22.4).
+   */
+  get hasVirtualInterrupts(): boolean {
+    return this.cpl === 3 && (this.get(CR4) & (this.v86 ? CR4_VME : CR4_PVI)) !== 0;
+  }
   get linearBits(): number {
     return this.get(CR4) & CR4_LA57 ? 57 : 48;
   }

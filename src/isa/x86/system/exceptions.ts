@@ -2,16 +2,17 @@
 import { ACCESS_WRITE } from '../../isa.ts';
 import {
   CR2, CS, DR7, DS, EFLAGS, ES, FS, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF, INTERRUPT_SHADOW,
-  IOPL, NMI_BLOCKED, NT, RF, SS, TF, TR, VM, AC as AC_FLAG,
+  NMI_BLOCKED, NT, RF, SS, TF, TR, VIF, VM, AC as AC_FLAG,
 } from '../state.ts';
 import {
-  ATTR_CODE, ATTR_CONFORMING, ATTR_DB, ATTR_L, ATTR_P, ATTR_S, BP, CR0_PE, DB, DE, DF_ABORT,
+  ATTR_CODE, ATTR_CONFORMING, ATTR_DB, ATTR_L, ATTR_P, ATTR_S, BP, CR0_PE, CR4_VME, DB, DE, DF_ABORT,
   FAULT, GP, NMI, NO_ERROR_CODE, NP, OF_TRAP, PF_FAULT, SS_FAULT, TS, attrDpl,
 } from './core.ts';
 import type { Core } from './core.ts';
 import { describePlace, hex64 } from './core.ts';
 import { DR7_GD } from './debug.ts';
-import { AS_SYSTEM, AS_USER } from './mmu.ts';
+import { virtualFlags } from './iret.ts';
+import { AS_CURRENT, AS_SYSTEM, AS_USER } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
 import type { Segments } from './segments.ts';
 import type { Stack } from './stack.ts';
@@ -25,6 +26,7 @@ const SOURCE_NAMES = ['exception', 'interrupt', 'software interrupt', 'debug tra
 
 const RSP = 4;
 const HIGH = 0x1_0000_0000;
+const TSS_MAP_BASE = 0x66;
 const GATE_TASK = 5;
 const GATE_INT16 = 6;
 const GATE_TRAP16 = 7;
@@ -135,6 +137,34 @@ export class Events {
     stack.push(2, core.pcLow, 0);
     stack.commit();
     core.set(EFLAGS, core.eflags & ~(IF | TF | RF | AC_FLAG));
+    this.segs.setReal(CS, entry >>> 16);
+    core.setPc(entry & 0xffff, 0);
+    core.changed = true;
+  }
+
+  // --- Virtual-8086 mode with VME: interrupts handled by the 8086 program itself. ---
+
+  /** The bit map of INT n that go to protected mode: the 32 bytes before the I/O permission map. */
+  private isIntercepted(vector: number): boolean {
+    const { core, mmu } = this;
+    const wide = (core.segAttr(TR) & 8) !== 0;
+    if (!wide || core.segLimit(TR) < TSS_MAP_BASE + 1) core.gp();
+    const base = core.segBaseLow(TR);
+    const at = mmu.read16((base + TSS_MAP_BASE) | 0, 0, AS_SYSTEM) - 32 + (vector >> 3);
+    if (at < 0 || at > core.segLimit(TR)) core.gp();
+    return ((mmu.read8((base + at) | 0, 0, AS_SYSTEM) >> (vector & 7)) & 1) !== 0;
+  }
+
+  private deliverVirtual(vector: number): void {
+    const { core, mmu, stack } = this;
+    const entry = mmu.read32(vector * 4, 0, AS_CURRENT);
+    const free = core.iopl === 3;
+    stack.useCurrent();
+    stack.push(2, free ? core.readFlags() & 0xffff : virtualFlags(core), 0);
+    stack.push(2, core.segSelector(CS), 0);
+    stack.push(2, core.pcLow, 0);
+    stack.commit();
+    core.set(EFLAGS, core.eflags & ~(TF | RF | (free ? IF : VIF)));
     this.segs.setReal(CS, entry >>> 16);
     core.setPc(entry & 0xffff, 0);
     core.changed = true;
@@ -359,10 +389,13 @@ export class Events {
     into[at + 9] = 0;
   }
 
-  /** INT n in virtual-8086 mode needs IOPL 3 (without VME): SDM vol. 3, 22.3. */
+  /** INT n. In virtual-8086 mode it needs IOPL 3, or VME may redirect it (SDM vol. 3, 22.3). */
   software(vector: number): void {
     const { core } = this;
-    if (core.v86 && (core.eflags & IOPL) !== IOPL) core.gp();
+    if (core.v86) {
+      if (core.cr4 & CR4_VME && !this.isIntercepted(vector)) return this.deliverVirtual(vector);
+      if (core.iopl !== 3) core.gp();
+    }
     this.deliver(vector, NO_ERROR_CODE, SOURCE_SOFTWARE);
   }
 }

@@ -24,6 +24,20 @@ export function replaceFlags(core: Core, value: number, mask: number): void {
   core.writeFlags((core.readFlags() & ~mask) | (value & mask));
 }
 
+/** The low half of EFLAGS as virtual-8086 code with IOPL below 3 sees it: VIF for IF, and IOPL 3. */
+export function virtualFlags(core: Core): number {
+  const flags = core.readFlags() & 0xffff & ~IF;
+  return flags | IOPL | (core.eflags & VIF ? IF : 0);
+}
+
+/** Replaces them: IF goes to VIF. #GP(0) when that would let a pending interrupt in, or TF is set. */
+function replaceVirtualFlags(core: Core, value: number, size: number): void {
+  const interrupt = (value & IF) !== 0 && (core.eflags & VIP) !== 0;
+  if (!core.hasVirtualInterrupts || size !== 2 || interrupt || value & TF) core.gp();
+  const virtual = value & IF ? VIF : 0;
+  replaceFlags(core, (value & 0xffff) | virtual, (writableFlags(core, size) & ~(IOPL | IF)) | VIF);
+}
+
 /** @param size operand size in bytes */
 export function iret(p: Parts, size: number): void {
   const { core } = p;
@@ -37,18 +51,21 @@ export function iret(p: Parts, size: number): void {
 
 function iretReal(p: Parts, size: number): void {
   const { core, stack, segs } = p;
-  if (core.v86 && core.iopl !== 3) core.gp();
+  const virtual = core.v86 && core.iopl !== 3;
+  if (virtual && (!core.hasVirtualInterrupts || size !== 2)) core.gp();
   stack.useCurrent();
   const ip = stack.pop(size);
   const selector = stack.pop(size) & 0xffff;
   const flags = stack.pop(size);
   if (ip >>> 0 > 0xffff && ip >>> 0 > core.segLimit(CS)) core.gp();
-  let mask = writableFlags(core, size) | IF | IOPL;
-  if (core.v86) mask &= ~IOPL;
+  if (virtual) replaceVirtualFlags(core, flags, size);
+  else {
+    const mask = writableFlags(core, size) | IF | IOPL;
+    replaceFlags(core, flags, core.v86 ? mask & ~IOPL : mask);
+  }
   segs.setReal(CS, selector);
   core.setPc(ip, 0);
   stack.commit();
-  replaceFlags(core, flags, mask);
 }
 
 function iretProtected(p: Parts, size: number): void {
@@ -169,7 +186,7 @@ export function farReturn(p: Parts, size: number, release: number): void {
 /** POPF: the stack pointer is moved by the caller. */
 export function popFlags(core: Core, value: number, size: number): void {
   if (core.v86) {
-    if (core.iopl !== 3) core.gp();
+    if (core.iopl !== 3) return replaceVirtualFlags(core, value, size);
     return replaceFlags(core, value, writableFlags(core, size) & ~IOPL);
   }
   replaceFlags(core, value, writableFlags(core, size));

@@ -203,7 +203,7 @@ on(L.LEAVE_RSM, ({ core }) => core.ud());
 on(L.LEAVE_CLI, ({ core }) => misc.cli(core));
 on(L.LEAVE_STI, ({ core }) => misc.sti(core));
 on(L.LEAVE_POPF, ({ core }, _, size) => misc.popf(core, size));
-on(L.LEAVE_PUSHF_V86, ({ core }) => core.gp());
+on(L.LEAVE_PUSHF_V86, (p, _, size) => misc.pushVirtualFlags(p, size));
 on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
 on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
 

@@ -1,7 +1,7 @@
 /** Instructions that are too long or too rare to be translated inline. */
 import {
   AC, CC_FLAGS, CF, EFLAGS, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SHADOW_SS, SHADOW_STI, SS, XMM, YMM_HIGH,
+  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SHADOW_SS, SHADOW_STI, SS, VIF, VIP, XMM, YMM_HIGH,
 } from '../state.ts';
 import {
   ATTR_DB, BR, CR4_FSGSBASE, CR4_TSD, CR4_UMIP, DE, NO_ERROR_CODE,
@@ -9,7 +9,7 @@ import {
 import type { Core } from './core.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
-import { popFlags } from './iret.ts';
+import { popFlags, virtualFlags } from './iret.ts';
 import type { Parts } from './parts.ts';
 import { MXCSR_MASK } from './xsave.ts';
 
@@ -30,15 +30,27 @@ function plus(core: Core, low: number, high: number, delta: number): void {
 // --- Flags and interrupts. ---
 
 export function sti(core: Core): void {
-  if (core.cpl > core.iopl) core.gp();
+  if (core.cpl > core.iopl) {
+    if (!core.hasVirtualInterrupts || core.eflags & VIP) core.gp();
+    core.set(EFLAGS, core.eflags | VIF);
+    return;
+  }
   if (core.eflags & IF) return;
   core.set(EFLAGS, core.eflags | IF);
   core.set(INTERRUPT_SHADOW, SHADOW_STI);
 }
 
 export function cli(core: Core): void {
-  if (core.cpl > core.iopl) core.gp();
-  core.set(EFLAGS, core.eflags & ~IF);
+  if (core.cpl > core.iopl && !core.hasVirtualInterrupts) core.gp();
+  core.set(EFLAGS, core.eflags & ~(core.cpl > core.iopl ? VIF : IF));
+}
+
+/** PUSHF in virtual-8086 mode with IOPL below 3: with VME it shows VIF as IF. */
+export function pushVirtualFlags({ core, stack }: Parts, size: number): void {
+  if (!core.hasVirtualInterrupts || size !== 2) core.gp();
+  stack.useCurrent();
+  stack.push(2, virtualFlags(core), 0);
+  stack.commit();
 }
 
 export function halt(core: Core): void {

@@ -120,10 +120,10 @@ const MAX =
   `${V3} aes pclmulqdq sha-ni adx clwb rdpid movdiri movdir64b fsgsbase smep smap pcid invpcid pdpe1gb rdtscp xsaveopt ` +
   'xsavec xgetbv1 xsaves x2apic tsc-deadline tsc-adjust arat rdrand rdseed umip clflushopt erms fsrm ' +
   'mmxext 3dnowprefetch cr8legacy invtsc null-sel-clr-base xsaveerptr no-nested-data-bp hypervisor ' +
-  'kvm-nopiodelay kvmclock kvmclock-stable-bit serialize ' +
+  'vme kvm-nopiodelay kvmclock kvmclock-stable-bit serialize ' +
   NOT_VULNERABLE;
 /** Possible, but not wanted unless asked for: 5-level walks cost time. */
-const OPTIONAL = 'la57 fxsr-opt ss ht cmp-legacy mp';
+const OPTIONAL = 'la57 fxsr-opt ss ht cmp-legacy mp monitor';
 
 type Row = {
   vendor: string; family: number; model: number; stepping: number; modelId: string; level: number;

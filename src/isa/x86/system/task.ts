@@ -125,11 +125,13 @@ function loadTask(p: Parts, layout: Layout, base: number, how: number): void {
   core.writeFlags(wide ? flags & (core.resumeFlag | ~RF) : flags & 0xffff);
   registers.forEach((value, i) => core.setReg(i, wide ? value : value | 0xffff0000, 0));
   core.setPc(ip, 0);
+  // Faults from here on belong to the new task, at its first instruction.
+  core.insnLength = 0;
   core.set(CR0, core.cr0 | CR0_TS);
   loadSegments(p, selectors, ldt);
+  if (ip >>> 0 > core.segLimit(CS)) core.gp();
 }
 
-/** Faults from here on belong to the new task. */
 function loadSegments(p: Parts, selectors: readonly number[], ldt: number): void {
   const { core, segs } = p;
   for (let i = 0; i < 6; i++) core.setSegment(i, selectors[i]!, 0, 0, 0, SEG_NULL);
