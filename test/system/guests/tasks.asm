@@ -132,7 +132,6 @@ main:   START
         SHOW "exception-saved ", [TSS32 + 32]
         SHOW " fl=", [TSS32 + 36]
         NL
-;= exception-saved 00011269 fl=00000046 ## RF
         call restore13
 
         TRY "iret-jmp-nt"       ; NT cleared in what IRET saves
