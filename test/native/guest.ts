@@ -4,7 +4,7 @@ import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../../src/isa/isa.ts';
 import type { Translation, Vcpu } from '../../src/isa/isa.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
-import { LEAVE_EXCEPTION, LEAVE_FPU_ERROR, LEAVE_INT3, LEAVE_MASK_EMPTY, LEAVE_SKIP } from '../../src/isa/x86/leave.ts';
+import { LEAVE_EXCEPTION, LEAVE_FPU_ERROR, LEAVE_INT3, LEAVE_MASK_EMPTY, LEAVE_SIMD_ERROR, LEAVE_SKIP } from '../../src/isa/x86/leave.ts';
 import {
   BF_AVX, BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FDP, FIP, FOP, FPREG, FSW, FTAG, FTOP, GPR,
   MXCSR, XMM, YMM_HIGH,
@@ -29,6 +29,7 @@ const SIGNAL_OF_VECTOR: Record<number, number> = { 0: SIGFPE, 3: SIGTRAP, 6: SIG
 export const UNSUPPORTED = -1;
 
 const VECTOR_PF = 14;
+const VECTOR_XM = 19;
 const HOT = 40;
 /** Runs after which a case has been compiled. */
 const HOT_ENOUGH = 4 * HOT;
@@ -92,6 +93,7 @@ class BareVcpu implements Vcpu {
     if (reason === LEAVE_INT3) this.signal = SIGTRAP;
     else if (reason === LEAVE_EXCEPTION) this.signal = SIGNAL_OF_VECTOR[argument >> 8] ?? UNSUPPORTED;
     else if (reason === LEAVE_FPU_ERROR) this.signal = SIGFPE;
+    else if (reason === LEAVE_SIMD_ERROR) [this.signal, this.vector] = [SIGFPE, VECTOR_XM];
     else if (reason === LEAVE_SKIP) this.skip(argument & 15);
     else if (reason === LEAVE_MASK_EMPTY) this.clearVectors(argument);
     else this.signal = UNSUPPORTED;
@@ -203,6 +205,7 @@ export class Guest {
     const top = view.getInt32(VCPU_BASE + FTOP, true);
     image.setUint16(0, view.getInt32(VCPU_BASE + FCW, true), true);
     image.setUint16(2, view.getInt32(VCPU_BASE + FSW, true) | (top << 11), true);
+    image.setUint32(24, view.getUint32(VCPU_BASE + MXCSR, true), true);
     image.setUint16(6, view.getInt32(VCPU_BASE + FOP, true), true);
     image.setBigUint64(8, view.getBigUint64(VCPU_BASE + FIP, true), true);
     image.setBigUint64(16, view.getBigUint64(VCPU_BASE + FDP, true), true);

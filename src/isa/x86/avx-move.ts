@@ -9,15 +9,6 @@ import type { X86Translator } from './translator.ts';
 
 // --- 32 bytes. ---
 
-/** ymm register or 32 bytes of memory at ModRM rm. */
-export function readYmmRm(t: X86Translator): readonly [low: Value, high: Value] {
-  if (t.isRegister) return t.readYmm(t.rm);
-  const { b } = t;
-  const address = t.address(32, false);
-  const low = b.ldv(address);
-  return [low, b.ldv(b.add64(address, b.i64(16)))];
-}
-
 /**
  * Nothing is written when any part cannot be: where the bytes may lie in two pages the first one is
  * probed, and the upper half, which shows whether the second page is there, is written first.
@@ -36,7 +27,7 @@ function storeYmm(t: X86Translator, aligned: boolean): void {
 const load32 = (aligned: boolean): Translate =>
   vector((t) => {
     if (aligned) t.requireAligned(32, false);
-    t.writeYmm(t.reg, ...readYmmRm(t));
+    t.writeYmm(t.reg, ...t.readYmmRm());
   });
 
 const store32 = (aligned: boolean): Translate => vector((t) => storeYmm(t, aligned));
@@ -54,7 +45,7 @@ const moves = (prefix: string, opcodes: [string, string], name: string, aligned:
 // --- Lanes. ---
 
 const movddup = vector((t) => {
-  const [low, high] = readYmmRm(t);
+  const [low, high] = t.readYmmRm();
   t.writeYmm(t.reg, pick(t.b, low, low, 8, [0, 0]), pick(t.b, high, high, 8, [0, 0]));
 });
 

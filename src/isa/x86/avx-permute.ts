@@ -1,10 +1,9 @@
 /** AVX and AVX2: permutations, blends, shifts by vectors, tests, and conversions that change the width. */
 import type { Builder, Value } from '../../ir/builder.ts';
 import { AVX, AVX2, wide } from './avx.ts';
-import { readYmmRm } from './avx-move.ts';
 import { all32, imm8, low64, pick, vector, zero } from './sse-common.ts';
 import { operand } from './sse-exact.ts';
-import { TRUNCATE, currentRounding, f64x2ToIntegers, laneMask, narrowPair } from './sse-float.ts';
+import { TRUNCATE, currentRounding, f64x2ToIntegers, dotProduct, laneMask, narrowPair, widenPair } from './sse-float.ts';
 import { SHIFT_OPS, shiftByValue } from './sse-integer.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
@@ -65,7 +64,7 @@ const blendDoubleWords = vector((t) => {
 /** Which 128 bits of the two operands, for the low (or high) half: bits 0-1, and bit 3 for zeros. */
 const permuteHalves = vector((t) => {
   const { b } = t;
-  const second = readYmmRm(t);
+  const second = t.readYmmRm();
   const parts = [...t.readYmm(t.vexV), ...second];
   const i = imm8(t);
   const part = (choice: number): Value => (choice & 8 ? zero(b) : parts[choice & 3]!);
@@ -75,7 +74,7 @@ const permuteHalves = vector((t) => {
 /** The four 64-bit lanes in any order. */
 const permuteQuads = vector((t) => {
   const { b } = t;
-  const [low, high] = readYmmRm(t);
+  const [low, high] = t.readYmmRm();
   const i = imm8(t);
   const two = (first: number, second: number): Value => pick(b, low, high, 8, [first & 3, second & 3]);
   t.writeYmm(t.reg, two(i, i >> 2), two(i >> 4, i >> 6));
@@ -84,7 +83,7 @@ const permuteQuads = vector((t) => {
 /** The eight 32-bit lanes of rm in the order that VEX.vvvv gives. */
 const permuteEight = vector((t) => {
   const { b } = t;
-  const [low, high] = readYmmRm(t);
+  const [low, high] = t.readYmmRm();
   const half = (order: Value): Value => {
     const fromHigh = b.sar32x4(b.shl32x4(order, b.i32(29)), b.i32(31));
     return b.bitselect(permuteSingles(b, high, order), permuteSingles(b, low, order), fromHigh);
@@ -150,7 +149,7 @@ function test(mask: (b: Builder) => Value): Translate {
     let both: Value;
     let alone: Value;
     if (t.vexL) {
-      const y = readYmmRm(t);
+      const y = t.readYmmRm();
       const x = t.readYmm(t.reg);
       both = b.orv(b.andv(x[0], y[0]), b.andv(x[1], y[1]));
       alone = b.orv(b.andnotv(y[0], x[0]), b.andnotv(y[1], x[1]));
@@ -179,18 +178,23 @@ const widen = (convert: (t: X86Translator, x: Value) => Value): Translate =>
     t.writeYmm(t.reg, convert(t, x), convert(t, pick(t.b, x, x, 8, [1, 1])));
   });
 
-const singlesToDoubles = widen((t, x) => t.b.f32x4tof64x2(operand(t, 'f32x4', x)));
+const singlesToDoubles = widen(widenPair);
 const integersToDoubles = widen((t, x) => t.b.s32x4tof64x2(x));
 
 /** Four 64-bit operands make four 32-bit results. */
 const narrow = (convert: (t: X86Translator, x: Value) => Value): Translate =>
   vector((t) => {
-    const [low, high] = readYmmRm(t);
+    const [low, high] = t.readYmmRm();
     t.writeXmm(t.reg, pick(t.b, convert(t, low), convert(t, high), 8, [0, 2]));
   });
 
 const doublesToIntegers = (truncating: boolean): Translate =>
-  narrow((t, x) => f64x2ToIntegers(t.b, operand(t, 'f64x2', x), truncating ? TRUNCATE : currentRounding(t)));
+  narrow((t, x) => f64x2ToIntegers(t, operand(t, 'f64x2', x), truncating ? TRUNCATE : currentRounding(t)));
+
+const dotProduct256 = vector((t) => {
+  const [low, high] = dotProduct(t, 'f32x4', t.readYmm(t.vexV), t.readYmmRm());
+  t.writeYmm(t.reg, low!, high!);
+});
 
 const permutes = (opcode: string, name: string, size: string, translate: Translate): Row[] => [
   row(`VEX.L0.W0 66 ${opcode} /r`, name, `Vo,${size === 'I' ? 'Wo,Ib' : 'Ho,Wo'}`, translate, AVX),
@@ -235,6 +239,7 @@ export const AVX_PERMUTE_ROWS: readonly Row[] = [
   row('VEX.L1.W0 66 0F38 0E /r', 'VTESTPS', 'Vy,Wy', testSingles, AVX),
   testRows('66 0F38 0F /r', 'VTESTPD', testDoubles),
   row('VEX.L1.W0 66 0F38 0F /r', 'VTESTPD', 'Vy,Wy', testDoubles, AVX),
+  row('VEX.L1 66 0F3A 40 /r', 'VDPPS', 'Vy,Hy,Wy,Ib', dotProduct256, AVX),
   row('VEX.L1 NP 0F 5A /r', 'VCVTPS2PD', 'Vy,Wo', singlesToDoubles, AVX),
   row('VEX.L1 F3 0F E6 /r', 'VCVTDQ2PD', 'Vy,Wo', integersToDoubles, AVX),
   row('VEX.L1 66 0F 5A /r', 'VCVTPD2PS', 'Vo,Wy', narrow(narrowPair), AVX),

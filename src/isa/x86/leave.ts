@@ -5,7 +5,7 @@
  * operand size (0 = 8, 1 = 16, 2 = 32, 3 = 64 bits), from bit 8 up what the list says.
  * The exit's pc is that of the NEXT instruction (wrapped to the code size), and a handler
  * that raises a fault takes the length off again; but for EXCEPTION, SEGMENT_FAULT,
- * FPU_ERROR, INTO, DIV, BREAKPOINT, SKIP, MASK_EMPTY and those named HERE, which side exits use, it is that of
+ * FPU_ERROR, SIMD_ERROR, INTO, DIV, BREAKPOINT, SKIP, MASK_EMPTY and those named HERE, which side exits use, it is that of
  * THIS instruction. Operands come in OP0-OP3 of the state block; addresses are linear, with the segment's base already added.
  * A handler that may change the mode recomputes block flags before it returns.
  */
@@ -116,6 +116,8 @@ export const LEAVE_SINGLE_STEP = reason();
 export const LEAVE_LDMXCSR = reason();
 /** WAIT/x87 instruction with a pending unmasked exception: #MF (or IRQ 13 by CR0.NE). */
 export const LEAVE_FPU_ERROR = reason();
+/** An SSE instruction raised an unmasked exception, which MXCSR names by now: #XM, or #UD by CR4. */
+export const LEAVE_SIMD_ERROR = reason();
 /** A memory operand violated its segment: bits 8-10 segment (SS raises #SS, the others #GP). Error code 0. */
 export const LEAVE_SEGMENT_FAULT = reason();
 /** A side exit of an instruction that has done all it does: go on after it. */

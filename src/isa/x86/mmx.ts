@@ -67,6 +67,7 @@ const readMm = (t: X86Translator, n: number): Value => t.b.lds64(place(n));
 
 function writeMm(t: X86Translator, n: number, v: Value): void {
   const { b } = t;
+  t.prepareWrite();
   b.sts64(place(n), v);
   b.sts32(place(n) + 8, b.i32(0xffff));
 }
@@ -201,13 +202,13 @@ const cvtpi2pd = fromIntegers((t, integers) => t.writeXmm(t.reg, t.b.s32x4tof64x
 const toIntegers32 = (truncating: boolean): Translate =>
   both((t) => {
     const rounding = truncating ? TRUNCATE : currentRounding(t);
-    writeVector(t, t.reg, f32x4ToIntegers(t.b, operand(t, 'f32x4', t.readXmmRm(8)), rounding));
+    writeVector(t, t.reg, f32x4ToIntegers(t, operand(t, 'f32x4', t.readXmmRm(8)), rounding, 2));
   });
 
 const toIntegers64 = (truncating: boolean): Translate =>
   both((t) => {
     const rounding = truncating ? TRUNCATE : currentRounding(t);
-    writeVector(t, t.reg, f64x2ToIntegers(t.b, operand(t, 'f64x2', readAligned(t)), rounding));
+    writeVector(t, t.reg, f64x2ToIntegers(t, operand(t, 'f64x2', readAligned(t)), rounding));
   });
 
 export const MMX_ROWS: readonly Row[] = [

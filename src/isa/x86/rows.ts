@@ -7,6 +7,7 @@ import { AVX_PERMUTE_ROWS } from './avx-permute.ts';
 import { BCD_ROWS } from './bcd.ts';
 import { BIT_ROWS } from './bits.ts';
 import { CONTROL_ROWS } from './control.ts';
+import { FMA_ROWS } from './fma.ts';
 import { MMX_ROWS } from './mmx.ts';
 import { MOVE_ROWS } from './move.ts';
 import { MULDIV_ROWS } from './muldiv.ts';
@@ -42,6 +43,7 @@ export const X86_ROWS: readonly Row[] = [
   ...AVX_MOVE_ROWS,
   ...AVX_PERMUTE_ROWS,
   ...AVX_MEMORY_ROWS,
+  ...FMA_ROWS,
   ...MMX_ROWS,
   ...X87_CONTROL_ROWS,
   ...X87_ENVIRONMENT_ROWS,

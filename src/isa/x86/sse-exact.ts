@@ -1,193 +1,187 @@
 /**
- * SSE arithmetic when MXCSR is not in its default mode (BF_MXCSR_EXACT): directed rounding,
- * denormals are zeros, flush to zero (SDM vol. 1, 10.2.3 and 11.5). Rare, so clearness wins:
- * each lane is a call.
- *
- * Still approximate: exception flags are not set and unmasked exceptions not raised. Results
- * that become the least normal number only by rounding are not flushed.
+ * SSE and AVX floating point in both of its ways. In the default mode (round to nearest, all
+ * exceptions masked, nobody looks at the flags) it is the host's own operations. Else, under
+ * BF_MXCSR_EXACT, each lane is a call of a routine (float/arithmetic.ts), exceptions are collected,
+ * and before an instruction writes anything `settle` makes them MXCSR's, or raises #XM.
  */
-import type { Value } from '../../ir/builder.ts';
-import { F64, I32 } from '../../ir/ops.ts';
+import type { Builder, Value } from '../../ir/builder.ts';
+import { I32, I64 } from '../../ir/ops.ts';
+import * as F from './float/arithmetic.ts';
 import { defineHelper } from './helpers.ts';
-import { all32, all64, zero } from './sse-common.ts';
-import { BF_MXCSR_EXACT, MXCSR } from './state.ts';
+import { LEAVE_SIMD_ERROR } from './leave.ts';
+import { all32, all64, pick, zero } from './sse-common.ts';
+import { BF_MXCSR_EXACT, MXCSR, SSE_FLAGS } from './state.ts';
 import type { X86Translator } from './translator.ts';
+import { DE, IE, PE } from './x87/common.ts';
 
 export type PackedFormat = 'f32x4' | 'f64x2';
+export type ScalarFormat = 'f32' | 'f64';
 export type Arithmetic = 'add' | 'sub' | 'mul' | 'div' | 'sqrt';
 
-/** CONVERT rounds the first operand to the result's format. */
-const CODES = { add: 0, sub: 1, mul: 2, div: 3, sqrt: 4, convert: 5 } as const;
-const SINGLE = 8;
-const MXCSR_SHIFT = 4;
-
+const CODES = { add: F.ADD, sub: F.SUB, mul: F.MUL, div: F.DIV, sqrt: F.SQRT } as const;
 const DAZ_BIT = 6;
-const ROUNDING_CONTROL = 3 << 13;
-const MASK_UNDERFLOW = 1 << 11;
-const FLUSH_TO_ZERO = 1 << 15;
-const DOWN = 1;
-const UP = 2;
 
-// --- The exact value against the nearest one. Numbers are m * 2^e. ---
+const routine = (name: string, params: readonly number[], result: number): ReturnType<typeof defineHelper> =>
+  defineHelper({
+    name: `sse.${name}`, params, result, touchesGlobals: false, mayFault: false,
+    body: { kind: 'wasm', export: name },
+  });
 
-const bits = new DataView(new ArrayBuffer(8));
-
-interface Exact {
-  readonly m: bigint;
-  readonly e: number;
-}
-
-function exact(x: number): Exact {
-  bits.setFloat64(0, x);
-  const high = bits.getUint32(0);
-  const exponent = (high >>> 20) & 0x7ff;
-  const fraction = bits.getBigUint64(0) & 0xfffffffffffffn;
-  const m = exponent === 0 ? fraction : fraction | 0x10000000000000n;
-  return { m: high >>> 31 ? -m : m, e: Math.max(exponent, 1) - 1075 };
-}
-
-const negative = (x: Exact): Exact => ({ m: -x.m, e: x.e });
-const product = (x: Exact, y: Exact): Exact => ({ m: x.m * y.m, e: x.e + y.e });
-
-/** Sign of a sum. */
-function signOf(...terms: Exact[]): number {
-  const least = Math.min(...terms.map((term) => term.e));
-  const sum = terms.reduce((total, term) => total + (term.m << BigInt(term.e - least)), 0n);
-  return sum > 0n ? 1 : sum < 0n ? -1 : 0;
-}
-
-/** Sign of the exact result minus r. Operands are finite, and the divisor is not 0. */
-function errorSign(code: number, x: number, y: number, r: number): number {
-  if (!Number.isFinite(r)) return r > 0 ? -1 : 1;
-  const minus = negative(exact(r));
-  switch (code) {
-    case CODES.add:
-      return signOf(exact(x), exact(y), minus);
-    case CODES.sub:
-      return signOf(exact(x), exact(-y), minus);
-    case CODES.mul:
-      return signOf(product(exact(x), exact(y)), minus);
-    case CODES.div:
-      return signOf(exact(x), product(minus, exact(y))) * Math.sign(y);
-    case CODES.sqrt:
-      return signOf(exact(x), product(minus, exact(r)));
-    default:
-      return signOf(exact(x), minus);
-  }
-}
-
-/** The neighbour of r above, or below, it. */
-function neighbour(r: number, above: boolean, single: boolean): number {
-  if (r === 0) return (above ? 1 : -1) * (single ? 2 ** -149 : 2 ** -1074);
-  const step = r > 0 === above ? 1 : -1;
-  if (single) {
-    bits.setFloat32(0, r);
-    bits.setInt32(0, bits.getInt32(0) + step);
-    return bits.getFloat32(0);
-  }
-  bits.setFloat64(0, r);
-  bits.setBigInt64(0, bits.getBigInt64(0) + BigInt(step));
-  return bits.getFloat64(0);
-}
-
-function nearest(code: number, x: number, y: number): number {
-  switch (code) {
-    case CODES.add:
-      return x + y;
-    case CODES.sub:
-      return x - y;
-    case CODES.mul:
-      return x * y;
-    case CODES.div:
-      return x / y;
-    case CODES.sqrt:
-      return Math.sqrt(x);
-    default:
-      return x;
-  }
-}
-
-function directed(
-  code: number, x: number, y: number, r: number, rounding: number, single: boolean,
-): number {
-  const sign = errorSign(code, x, y, r);
-  if (sign === 0) {
-    // An exact sum of 0 is negative when rounding down, unless both operands are +0.
-    const second = code === CODES.sub ? -y : y;
-    const isSum = code === CODES.add || code === CODES.sub;
-    return isSum && r === 0 && rounding === DOWN && !Object.is(x, second) ? -0 : r;
-  }
-  const below = rounding === DOWN || (rounding !== UP && (r > 0 || (r === 0 && sign > 0)));
-  if (below) return sign < 0 ? neighbour(r, false, single) : r;
-  return sign > 0 ? neighbour(r, true, single) : r;
-}
-
-/** One operation. @param word operation, format and MXCSR */
-export function exactFloat(word: number, x: number, y: number): number {
-  const code = word & 7;
-  const single = (word & SINGLE) !== 0;
-  const mxcsr = word >>> MXCSR_SHIFT;
-  let r = nearest(code, x, y);
-  if (single) r = Math.fround(r);
-  if (Number.isNaN(r) || !Number.isFinite(x) || !Number.isFinite(y)) return r;
-  const rounding = (mxcsr >> 13) & 3;
-  const byZero = code === CODES.div && y === 0;
-  if (rounding !== 0 && !byZero) r = directed(code, x, y, r, rounding, single);
-  const flush = (mxcsr & (FLUSH_TO_ZERO | MASK_UNDERFLOW)) === (FLUSH_TO_ZERO | MASK_UNDERFLOW);
-  return flush && Math.abs(r) < (single ? 2 ** -126 : 2 ** -1022) ? r * 0 : r;
-}
-
-/** (operation, format and MXCSR, operands) => result. */
-const EXACT_FLOAT = defineHelper({
-  name: 'exactFloat',
-  params: [I32, F64, F64],
-  result: F64,
-  touchesGlobals: false,
-  mayFault: false,
-  body: { kind: 'host', call: exactFloat },
-});
-
-// --- In the translator. ---
+/** (what, x, y, z) => bits. */
+const FLOAT = routine('float', [I32, I64, I64, I64], I64);
+/** (signs, x, y, z) => bits of x * y + z. */
+const FUSED = routine('fused', [I32, I64, I64, I64], I64);
+/** () => the exceptions that must be raised. */
+const SETTLE = routine('settle', [], I32);
 
 export const isExact = (t: X86Translator): boolean => (t.flags & BF_MXCSR_EXACT) !== 0;
+
+// --- Exceptions. ---
+
+function settle(t: X86Translator): void {
+  t.b.leaveIf(t.b.call(SETTLE), LEAVE_SIMD_ERROR, t.length);
+}
+
+/** From here on the instruction has exceptions to settle before its first write. */
+function collects(t: X86Translator): void {
+  t.beforeWrite = settle;
+}
+
+/** Collects exceptions (an i32). */
+export function raise(t: X86Translator, flags: Value): void {
+  const { b } = t;
+  b.sts32(SSE_FLAGS, b.or32(b.lds32(SSE_FLAGS), flags));
+  collects(t);
+}
+
+/** A mask of whole lanes (v128) as an exception when any is set. */
+const anyAs = (b: Builder, lanes: Value, exception: number): Value =>
+  b.select32(b.anytrue(lanes), b.i32(exception), b.i32(0));
+
+/** Lanes with denormals other than zeros. */
+function denormalLanes(b: Builder, format: PackedFormat, x: Value): Value {
+  if (format === 'f32x4') {
+    const magnitude = b.andv(x, all32(b, 0x7fffffff));
+    return b.ltu32x4(b.sub32x4(magnitude, all32(b, 1)), all32(b, 0x7fffff));
+  }
+  const magnitude = b.andv(x, all64(b, -1, 0x7fffffff));
+  const small = b.lts64x2(magnitude, all64(b, 0, 0x100000));
+  return b.andv(small, b.ne64x2(magnitude, zero(b)));
+}
+
+function signallingLanes(b: Builder, format: PackedFormat, x: Value): Value {
+  const nan = b[`ne${format}`](x, x);
+  if (format === 'f32x4') return b.andv(nan, b.eq32x4(b.andv(x, all32(b, 0x400000)), zero(b)));
+  return b.andv(nan, b.eq64x2(b.andv(x, all64(b, 0, 0x80000)), zero(b)));
+}
+
+export interface Inspection {
+  /** Quiet NaNs are invalid, too. */
+  readonly quiet?: boolean;
+  /** Denormals are an exception. */
+  readonly denormals?: boolean;
+  /** Lanes that count, from the lowest on; all by default. */
+  readonly lanes?: number;
+}
+
+/** Keeps the lanes that count, makes zeros of the others. */
+function firstLanes(b: Builder, format: PackedFormat, x: Value, lanes: number): Value {
+  const all = format === 'f32x4' ? 4 : 2;
+  if (lanes >= all) return x;
+  const words = (lanes * 4) / all;
+  const keep = (i: number): number => (i < words ? -1 : 0);
+  return b.andv(x, b.v128(keep(0), keep(1), keep(2), keep(3)));
+}
+
+/** Exceptions that operands raise by what they are. Denormals that DAZ makes zeros are zeros already. */
+export function inspect(t: X86Translator, format: PackedFormat, operands: readonly Value[], how: Inspection): void {
+  if (!isExact(t)) return;
+  const { b } = t;
+  const list = how.lanes === undefined ? operands : operands.map((x) => firstLanes(b, format, x, how.lanes!));
+  const either = (of: (x: Value) => Value): Value => list.map(of).reduce((x, y) => b.orv(x, y));
+  const nan = either((x) => b[`ne${format}`](x, x));
+  const invalid = how.quiet ? nan : either((x) => signallingLanes(b, format, x));
+  let flags = anyAs(b, invalid, IE);
+  if (how.denormals) {
+    // NaNs come before denormals.
+    const denormal = b.andnotv(either((x) => denormalLanes(b, format, x)), nan);
+    flags = b.or32(flags, anyAs(b, denormal, DE));
+  }
+  raise(t, flags);
+}
+
+/** Collects what a rounding did: inexact where x and its rounded form (not NaNs) differ. */
+export function inspectRounding(t: X86Translator, format: PackedFormat, x: Value, rounded: Value, lanes = 4): void {
+  if (!isExact(t)) return;
+  const { b } = t;
+  const less = b[`lt${format}`](x, rounded);
+  const different = b.orv(less, b[`gt${format}`](x, rounded));
+  raise(t, anyAs(b, firstLanes(b, format, different, lanes), PE));
+}
+
+/**
+ * Collects what a conversion to integers did.
+ * @param fits lanes (whole) whose rounded form is an integer of the size  @param lanes that count
+ */
+export function inspectConversion(
+  t: X86Translator, format: PackedFormat, x: Value, rounded: Value, fits: Value, lanes: number,
+): void {
+  if (!isExact(t)) return;
+  const { b } = t;
+  const inexact = b.andv(b[`ne${format}`](x, rounded), fits);
+  const flags = anyAs(b, firstLanes(b, format, b.notv(fits), lanes), IE);
+  raise(t, b.or32(flags, anyAs(b, firstLanes(b, format, inexact, lanes), PE)));
+}
+
+// --- Operands. ---
 
 /** An operand of a floating-point operation: denormals are zeros where MXCSR says so. */
 export function operand(t: X86Translator, format: PackedFormat, x: Value): Value {
   if (!isExact(t)) return x;
   const { b } = t;
   const enabled = b.and32(b.shr32(b.lds32(MXCSR), b.i32(DAZ_BIT)), b.i32(1));
-  const tiny = format === 'f32x4'
-    ? b.andv(b.eq32x4(b.andv(x, all32(b, 0x7f800000)), zero(b)), all32(b, 0x7fffffff))
-    : b.andv(b.eq64x2(b.andv(x, all64(b, 0, 0x7ff00000)), zero(b)), all64(b, -1, 0x7fffffff));
-  return b.andnotv(x, b.andv(tiny, b.splat32(b.sub32(b.i32(0), enabled))));
+  const sign = format === 'f32x4' ? all32(b, 0x80000000 | 0) : all64(b, 0, 0x80000000 | 0);
+  const flushed = b.andv(denormalLanes(b, format, x), b.splat32(b.sub32(b.i32(0), enabled)));
+  return b.bitselect(b.andv(x, sign), x, flushed);
 }
 
-function callExact(t: X86Translator, code: number, single: boolean, x: Value, y: Value): Value {
+/** The scalar form of `operand`. */
+export function scalarOperand(t: X86Translator, format: ScalarFormat, x: Value): Value {
   const { b } = t;
-  const mxcsr = b.shl32(b.lds32(MXCSR), b.i32(MXCSR_SHIFT));
-  return b.call(EXACT_FLOAT, b.or32(mxcsr, b.i32(code | (single ? SINGLE : 0))), x, y);
+  if (!isExact(t)) return x;
+  if (format === 'f32') return b.lanef32(operand(t, 'f32x4', b.splatf32(x)), 0);
+  return b.lanef64(operand(t, 'f64x2', b.splatf64(x)), 0);
 }
 
-function exactLanes(
-  t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value, lanes: number,
+/** A scalar in all lanes, for the functions that look at vectors. */
+export const splat = (b: Builder, format: ScalarFormat, x: Value): Value =>
+  format === 'f32' ? b.splatf32(x) : b.splatf64(x);
+export const packedOf = (format: ScalarFormat): PackedFormat => (format === 'f32' ? 'f32x4' : 'f64x2');
+
+// --- Arithmetic. ---
+
+/** Bits of lane i, an i64. */
+function laneBits(b: Builder, format: PackedFormat, x: Value, i: number): Value {
+  if (x < 0) return b.i64(0);
+  return format === 'f32x4' ? b.extu(b.lane32(x, i)) : b.lane64(x, i);
+}
+
+/** A routine on lanes of x, y and z (-1 = none). */
+function lanesBy(
+  t: X86Translator, how: 'float' | 'fused', what: number | ((lane: number) => number), format: PackedFormat,
+  operands: readonly Value[],
 ): Value {
   const { b } = t;
-  x = operand(t, format, x);
-  y = operand(t, format, y);
-  // NaN results are the native operation's.
-  let result = op === 'sqrt' ? b[`sqrt${format}`](x) : b[`${op}${format}`](x, y);
+  const [x = -1, y = -1, z = -1] = operands;
+  const lanes = format === 'f32x4' ? 4 : 2;
+  let result = zero(b);
   for (let i = 0; i < lanes; i++) {
-    if (format === 'f64x2') {
-      const native = b.lanef64(result, i);
-      const value = callExact(t, CODES[op], false, b.lanef64(x, i), b.lanef64(y, i));
-      result = b.setlanef64(result, b.selectf64(b.nef64(native, native), native, value), i);
-    } else {
-      const native = b.lanef32(result, i);
-      const second = b.f32tof64(b.lanef32(y, i));
-      const wide = callExact(t, CODES[op], true, b.f32tof64(b.lanef32(x, i)), second);
-      const value = b.f64tof32(wide);
-      result = b.setlanef32(result, b.selectf32(b.nef32(native, native), native, value), i);
-    }
+    const operation = typeof what === 'number' ? what : what(i);
+    const word = b.i32(operation | (format === 'f32x4' ? F.SINGLE : 0));
+    const bits = b.call(
+      how === 'float' ? FLOAT : FUSED, word,
+      laneBits(b, format, x, i), laneBits(b, format, y, i), laneBits(b, format, z, i));
+    result = format === 'f32x4' ? b.setlane32(result, b.wrap(bits), i) : b.setlane64(result, bits, i);
   }
   return result;
 }
@@ -196,58 +190,132 @@ function exactLanes(
 export function packed(
   t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value,
 ): Value {
-  if (isExact(t)) return exactLanes(t, op, format, x, y, format === 'f32x4' ? 4 : 2);
-  return op === 'sqrt' ? t.b[`sqrt${format}`](x) : t.b[`${op}${format}`](x, y);
+  if (!isExact(t)) return op === 'sqrt' ? t.b[`sqrt${format}`](x) : t.b[`${op}${format}`](x, y);
+  collects(t);
+  return lanesBy(t, 'float', CODES[op], format, [x, y]);
+}
+
+/** Subtracts in the even lanes, adds in the odd ones. */
+export function addSubtract(t: X86Translator, format: PackedFormat, x: Value, y: Value): Value {
+  const { b } = t;
+  if (isExact(t)) {
+    collects(t);
+    return lanesBy(t, 'float', (i) => (i & 1 ? F.ADD : F.SUB), format, [x, y]);
+  }
+  const [difference, sum] = [b[`sub${format}`](x, y), b[`add${format}`](x, y)];
+  return format === 'f32x4' ? pick(b, difference, sum, 4, [0, 5, 2, 7]) : pick(b, difference, sum, 8, [0, 3]);
+}
+
+const bitsOf = (b: Builder, format: ScalarFormat, x: Value): Value =>
+  format === 'f32' ? b.extu(b.bitsf32(x)) : b.bitsf64(x);
+const fromBits = (b: Builder, format: ScalarFormat, x: Value): Value =>
+  format === 'f32' ? b.f32bits(b.wrap(x)) : b.f64bits(x);
+
+function scalarBy(t: X86Translator, what: number, format: ScalarFormat, operands: readonly Value[]): Value {
+  const { b } = t;
+  collects(t);
+  const [x, y, z] = operands.map((v) => bitsOf(b, format, v));
+  const word = b.i32(what | (format === 'f32' ? F.SINGLE : 0));
+  return fromBits(b, format, b.call(FLOAT, word, x!, y ?? b.i64(0), z ?? b.i64(0)));
 }
 
 /** Arithmetic on scalars (f32 or f64). */
 export function scalar(
-  t: X86Translator, op: Arithmetic, format: 'f32' | 'f64', x: Value, y: Value,
+  t: X86Translator, op: Arithmetic, format: ScalarFormat, x: Value, y: Value,
 ): Value {
-  const { b } = t;
-  if (!isExact(t)) return op === 'sqrt' ? b[`sqrt${format}`](x) : b[`${op}${format}`](x, y);
-  if (format === 'f32') {
-    return b.lanef32(exactLanes(t, op, 'f32x4', b.splatf32(x), b.splatf32(y), 1), 0);
-  }
-  return b.lanef64(exactLanes(t, op, 'f64x2', b.splatf64(x), b.splatf64(y), 1), 0);
+  if (isExact(t)) return scalarBy(t, CODES[op], format, [x, y]);
+  return op === 'sqrt' ? t.b[`sqrt${format}`](x) : t.b[`${op}${format}`](x, y);
 }
 
-/** The scalar form of `operand`. */
-export function scalarOperand(t: X86Translator, format: 'f32' | 'f64', x: Value): Value {
-  const { b } = t;
-  if (!isExact(t)) return x;
-  if (format === 'f32') return b.lanef32(operand(t, 'f32x4', b.splatf32(x)), 0);
-  return b.lanef64(operand(t, 'f64x2', b.splatf64(x)), 0);
+// --- Fused multiplication and addition. ---
+
+/** Signs of the product and of the addend. */
+export interface Signs {
+  readonly product: boolean;
+  readonly addend: boolean;
 }
+
+const signWord = ({ product, addend }: Signs): number =>
+  (product ? F.NEGATE_PRODUCT : 0) | (addend ? F.NEGATE_ADDEND : 0);
+
+/**
+ * Two lanes of singles, widened: the product is exact as a double, the sum is rounded to odd, so
+ * that rounding it again to a single is as if it had been rounded once.
+ */
+function fusedWidened(b: Builder, x: Value, y: Value, z: Value, { product, addend }: Signs): Value {
+  // The sign goes into a factor: a NaN that the product makes keeps its own.
+  const p = b.mulf64x2(product ? b.negf64x2(x) : x, y);
+  if (addend) z = b.negf64x2(z);
+  const sum = b.addf64x2(p, z);
+  const part = b.subf64x2(sum, p);
+  const rest = b.addf64x2(b.subf64x2(p, b.subf64x2(sum, part)), b.subf64x2(z, part));
+  // Inexact (no infinity, no NaN) and even: one step to where the exact sum lies.
+  const inexact = b.gtf64x2(b.absf64x2(rest), zero(b));
+  const step = b.orv(b.sar64x2(b.xorv(sum, rest), b.i32(63)), all64(b, 1, 0));
+  const even = b.eq64x2(b.andv(sum, all64(b, 1, 0)), zero(b));
+  return b.add64x2(sum, b.andv(step, b.andv(inexact, even)));
+}
+
+/** NaNs are those of x, y, z, in this order and with their signs. */
+function withNans(b: Builder, format: PackedFormat, result: Value, x: Value, y: Value, z: Value): Value {
+  const sum = b[`add${format}`];
+  const nan = (v: Value): Value => b[`ne${format}`](v, v);
+  const quiet = (v: Value): Value => sum.call(b, v, v);
+  let chosen = b.bitselect(quiet(z), result, nan(z));
+  chosen = b.bitselect(quiet(y), chosen, nan(y));
+  return b.bitselect(quiet(x), chosen, nan(x));
+}
+
+/** x * y + z with one rounding, on all lanes. */
+export function fusedPacked(
+  t: X86Translator, format: PackedFormat, x: Value, y: Value, z: Value, signs: Signs,
+): Value {
+  const { b } = t;
+  if (isExact(t)) {
+    collects(t);
+    return lanesBy(t, 'float', F.FUSED | signWord(signs), format, [x, y, z]);
+  }
+  if (format === 'f64x2') return lanesBy(t, 'fused', F.FUSED | F.PLAIN | signWord(signs), format, [x, y, z]);
+  const half = (high: boolean): Value => {
+    const widen = (v: Value): Value => b.f32x4tof64x2(high ? pick(b, v, v, 8, [1, 1]) : v);
+    return b.f64x2tof32x4(fusedWidened(b, widen(x), widen(y), widen(z), signs));
+  };
+  return withNans(b, format, pick(b, half(false), half(true), 8, [0, 2]), x, y, z);
+}
+
+/** x * y + z with one rounding, on scalars. */
+export function fusedScalar(
+  t: X86Translator, format: ScalarFormat, x: Value, y: Value, z: Value, signs: Signs,
+): Value {
+  const { b } = t;
+  if (isExact(t)) return scalarBy(t, F.FUSED | signWord(signs), format, [x, y, z]);
+  if (format === 'f64') {
+    const word = b.i32(F.FUSED | F.PLAIN | signWord(signs));
+    return b.f64bits(b.call(FUSED, word, b.bitsf64(x), b.bitsf64(y), b.bitsf64(z)));
+  }
+  const [vx, vy, vz] = [x, y, z].map((v) => b.splatf32(v)) as [Value, Value, Value];
+  const wide = fusedWidened(b, b.f32x4tof64x2(vx), b.f32x4tof64x2(vy), b.f32x4tof64x2(vz), signs);
+  return b.lanef32(withNans(b, 'f32x4', b.f64x2tof32x4(wide), vx, vy, vz), 0);
+}
+
+// --- Conversions. ---
 
 /** A double rounded to a single. */
 export function narrow(t: X86Translator, x: Value): Value {
   const { b } = t;
   if (!isExact(t)) return b.f64tof32(x);
-  x = scalarOperand(t, 'f64', x);
-  const native = b.f64tof32(x);
-  const value = b.f64tof32(callExact(t, CODES.convert, true, x, x));
-  return b.selectf32(b.nef32(native, native), native, value);
+  collects(t);
+  const bits = b.call(FLOAT, b.i32(F.NARROW | F.SINGLE), b.bitsf64(x), b.i64(0), b.i64(0));
+  return b.f32bits(b.wrap(bits));
 }
 
 /** An integer (i32 or i64) as a single or double. */
 export function fromInteger(
-  t: X86Translator, format: 'f32' | 'f64', size: number, v: Value,
+  t: X86Translator, format: ScalarFormat, size: number, v: Value,
 ): Value {
   const { b } = t;
-  const single = format === 'f32';
   if (!isExact(t)) return size === 8 ? b[`s64to${format}`](v) : b[`s32to${format}`](v);
-  let value: Value;
-  if (size === 8) {
-    // Both halves are exact doubles, and so is their sum's rounding.
-    const twoTo32 = b.f64bits(b.i64(0, 0x41f00000));
-    const high = b.mulf64(b.s32tof64(b.wrap(b.sar64(v, b.i64(32)))), twoTo32);
-    value = callExact(t, CODES.add, single, high, b.u32tof64(b.wrap(v)));
-    if (single) {
-      // The nearest single of a double that was rounded itself may be the wrong one.
-      const toNearest = b.eqz32(b.and32(b.lds32(MXCSR), b.i32(ROUNDING_CONTROL)));
-      return b.selectf32(toNearest, b.s64tof32(v), b.f64tof32(value));
-    }
-  } else value = callExact(t, CODES.convert, single, b.s32tof64(v), b.s32tof64(v));
-  return single ? b.f64tof32(value) : value;
+  collects(t);
+  const word = b.i32(F.FROM_INTEGER | (format === 'f32' ? F.SINGLE : 0));
+  return fromBits(b, format, b.call(FLOAT, word, size === 8 ? v : b.exts(v), b.i64(0), b.i64(0)));
 }

@@ -2,8 +2,8 @@
  * SSE floating point: arithmetic, comparisons, conversions, rounding.
  *
  * These are the host's operations in round-to-nearest with all exceptions masked: the MXCSR
- * exception flags are not set. When MXCSR says otherwise, sse-exact.ts does arithmetic and
- * conversions.
+ * exception flags are not set. When MXCSR says otherwise, or the guest looks at the flags,
+ * sse-exact.ts does arithmetic and finds the exceptions (Core.deriveFpuFlags says when).
  *
  * NaN results: x86 gives the first operand's NaN made quiet, else the second's, and a negative
  * quiet NaN for invalid operations. Wasm leaves the bits open; V8 on x86 hosts emits the same
@@ -17,9 +17,10 @@ import {
 } from './sse-common.ts';
 import type { Binary, BinaryName } from './sse-common.ts';
 import {
-  fromInteger, isExact, narrow, operand, packed, scalar, scalarOperand,
+  addSubtract, fromInteger, inspect, inspectConversion, inspectRounding, isExact, narrow, operand, packed, packedOf, raise,
+  scalar, scalarOperand, splat,
 } from './sse-exact.ts';
-import type { Arithmetic, PackedFormat } from './sse-exact.ts';
+import type { Arithmetic, Inspection, PackedFormat } from './sse-exact.ts';
 import { MXCSR } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, RowOptions, Translate } from './tables.ts';
@@ -65,14 +66,23 @@ function arithmetic(opcode: string, name: string, op: Arithmetic): Row[] {
   ];
 }
 
+function inspectScalars(t: X86Translator, format: 'f32' | 'f64', operands: Value[], how: Inspection): void {
+  if (isExact(t)) inspect(t, packedOf(format), operands.map((x) => splat(t.b, format, x)), how);
+}
+
 /** MIN and MAX give y when either is a NaN or both are zeros: x < y ? x : y. */
 function extremes(opcode: string, name: string, op: 'min' | 'max'): Row[] {
   const how = op === 'min' ? 'lt' : 'gt';
-  const whole = (format: PackedFormat): Operation => (t, x, y) =>
-    t.b[`p${op}${format}`](operand(t, format, y), operand(t, format, x));
+  const inspection = { quiet: true, denormals: true };
+  const whole = (format: PackedFormat): Operation => (t, x, y) => {
+    const [first, second] = [operand(t, format, x), operand(t, format, y)];
+    inspect(t, format, [first, second], inspection);
+    return t.b[`p${op}${format}`](second, first);
+  };
   const low = (format: 'f32' | 'f64'): Operation => (t, x, y) => {
     const first = scalarOperand(t, format, x);
     const second = scalarOperand(t, format, y);
+    inspectScalars(t, format, [first, second], inspection);
     return t.b[`select${format}`](t.b[`${how}${format}`](first, second), first, second);
   };
   return [
@@ -124,6 +134,10 @@ function logic(opcode: string, name: string, op: Binary | BinaryName): Row[] {
 /** The immediate: three bits, in VEX forms five. */
 const predicateOf = (t: X86Translator): number => imm8(t) & (t.isVex ? 31 : 7);
 
+/** LT, LE and their opposites complain of quiet NaNs; bit 4 turns that round. */
+const comparison = (predicate: number): Inspection =>
+  ({ quiet: (((predicate + 1) >> 1) & 1) !== predicate >> 4, denormals: true });
+
 /** Predicates 0 to 3, and in their stead from 8 on: EQ_UQ NGE NGT FALSE. From 4 on the opposites. */
 export function compareVectors(
   b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
@@ -159,6 +173,7 @@ const comparePacked = (format: PackedFormat): Translate =>
   vector((t) => {
     const y = operand(t, format, readAligned(t));
     const x = operand(t, format, t.readXmm(t.first));
+    inspect(t, format, [x, y], comparison(predicateOf(t)));
     t.writeXmm(t.reg, compareVectors(t.b, format, predicateOf(t), x, y));
   });
 
@@ -166,7 +181,9 @@ const cmpss = vector((t) => {
   const { b } = t;
   const y = operand(t, 'f32x4', b.splatf32(readF32(t)));
   const x = t.readXmm(t.first);
-  const mask = compareVectors(b, 'f32x4', predicateOf(t), operand(t, 'f32x4', x), y);
+  const first = operand(t, 'f32x4', x);
+  inspect(t, 'f32x4', [first, y], { ...comparison(predicateOf(t)), lanes: 1 });
+  const mask = compareVectors(b, 'f32x4', predicateOf(t), first, y);
   t.writeXmm(t.reg, setLowF32(b, x, b.lanef32(mask, 0)));
 });
 
@@ -174,31 +191,41 @@ const cmpsd = vector((t) => {
   const { b } = t;
   const y = operand(t, 'f64x2', b.splatf64(readF64(t)));
   const x = t.readXmm(t.first);
-  const mask = compareVectors(b, 'f64x2', predicateOf(t), operand(t, 'f64x2', x), y);
+  const first = operand(t, 'f64x2', x);
+  inspect(t, 'f64x2', [first, y], { ...comparison(predicateOf(t)), lanes: 1 });
+  const mask = compareVectors(b, 'f64x2', predicateOf(t), first, y);
   t.writeXmm(t.reg, setLowF64(b, x, b.lanef64(mask, 0)));
 });
 
-const comiss = vector((t) => {
-  const { b } = t;
-  const y = scalarOperand(t, 'f32', readF32(t));
-  const x = scalarOperand(t, 'f32', lowF32(b, t.readXmm(t.reg)));
-  t.cc.setUcomis(b.f32tof64(x), b.f32tof64(y));
-});
+/** @param quiet complains of quiet NaNs */
+const comiss = (quiet: boolean): Translate =>
+  vector((t) => {
+    const { b } = t;
+    const y = scalarOperand(t, 'f32', readF32(t));
+    const x = scalarOperand(t, 'f32', lowF32(b, t.readXmm(t.reg)));
+    inspectScalars(t, 'f32', [x, y], { quiet, denormals: true });
+    t.prepareWrite();
+    t.cc.setUcomis(b.f32tof64(x), b.f32tof64(y));
+  });
 
-const comisd = vector((t) => {
-  const y = scalarOperand(t, 'f64', readF64(t));
-  t.cc.setUcomis(scalarOperand(t, 'f64', lowF64(t.b, t.readXmm(t.reg))), y);
-});
+const comisd = (quiet: boolean): Translate =>
+  vector((t) => {
+    const y = scalarOperand(t, 'f64', readF64(t));
+    const x = scalarOperand(t, 'f64', lowF64(t.b, t.readXmm(t.reg)));
+    inspectScalars(t, 'f64', [x, y], { quiet, denormals: true });
+    t.prepareWrite();
+    t.cc.setUcomis(x, y);
+  });
 
 const comparisons: readonly Row[] = [
   row('NP 0F C2 /r', 'CMPPS', 'Vo,Wo,Ib', comparePacked('f32x4'), SSE),
   row('66 0F C2 /r', 'CMPPD', 'Vo,Wo,Ib', comparePacked('f64x2'), SSE2),
   row('F3 0F C2 /r', 'CMPSS', 'Vo,Wd,Ib', cmpss, SSE),
   row('F2 0F C2 /r', 'CMPSD', 'Vo,Wq,Ib', cmpsd, SSE2),
-  row('NP 0F 2E /r', 'UCOMISS', 'Vd,Wd', comiss, SSE),
-  row('66 0F 2E /r', 'UCOMISD', 'Vq,Wq', comisd, SSE2),
-  row('NP 0F 2F /r', 'COMISS', 'Vd,Wd', comiss, SSE),
-  row('66 0F 2F /r', 'COMISD', 'Vq,Wq', comisd, SSE2),
+  row('NP 0F 2E /r', 'UCOMISS', 'Vd,Wd', comiss(false), SSE),
+  row('66 0F 2E /r', 'UCOMISD', 'Vq,Wq', comisd(false), SSE2),
+  row('NP 0F 2F /r', 'COMISS', 'Vd,Wd', comiss(true), SSE),
+  row('66 0F 2F /r', 'COMISD', 'Vq,Wq', comisd(true), SSE2),
 ];
 
 // --- Rounding to integral values. ---
@@ -232,11 +259,18 @@ function roundingOf(t: X86Translator): number {
   return immediate & 4 ? currentRounding(t) : immediate & 3;
 }
 
+/** ROUNDxx: bit 3 of the immediate keeps it from being inexact. */
+function inspectRounded(t: X86Translator, format: PackedFormat, x: Value, rounded: Value): void {
+  inspect(t, format, [x], {});
+  if (!(imm8(t) & 8)) inspectRounding(t, format, x, rounded);
+}
+
 const roundScalar = (format: 'f32' | 'f64'): Translate =>
   vector((t) => {
     const { b } = t;
     const y = scalarOperand(t, format, format === 'f32' ? readF32(t) : readF64(t));
     const rounded = roundTo(b, format, y, roundingOf(t));
+    if (isExact(t)) inspectRounded(t, packedOf(format), splat(b, format, y), splat(b, format, rounded));
     const x = t.readXmm(t.first);
     t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, rounded) : setLowF64(b, x, rounded));
   });
@@ -244,7 +278,9 @@ const roundScalar = (format: 'f32' | 'f64'): Translate =>
 const roundPacked = (format: 'f32x4' | 'f64x2'): Translate =>
   vector((t) => {
     const x = operand(t, format, readAligned(t));
-    t.writeXmm(t.reg, roundTo(t.b, format, x, roundingOf(t)));
+    const rounded = roundTo(t.b, format, x, roundingOf(t));
+    inspectRounded(t, format, x, rounded);
+    t.writeXmm(t.reg, rounded);
   });
 
 const roundings: readonly Row[] = [
@@ -262,23 +298,35 @@ const TWO_31_F64 = 0x41e00000;
 const TWO_63_F64 = 0x43e00000;
 
 /** The saturating operation already gives the indefinite when x is too small. */
-function floatToInteger(b: Builder, format: 'f32' | 'f64', size: number, x: Value): Value {
+function floatToInteger(t: X86Translator, format: 'f32' | 'f64', size: number, original: Value, x: Value): Value {
+  const { b } = t;
   const wide = size === 8;
   const limit = format === 'f32'
     ? b.f32bits(b.i32(wide ? TWO_63_F32 : TWO_31_F32))
     : b.f64bits(b.i64(0, wide ? TWO_63_F64 : TWO_31_F64));
   const fits = b[`lt${format}`](x, limit);
+  if (isExact(t)) inspectInteger(t, format, original, x, b.and32(fits, b[`ge${format}`](x, b[`neg${format}`](limit))));
   if (wide) return b.select64(fits, b[`${format}tos64`](x), b.i64(0, 0x80000000 | 0));
   return b.select32(fits, b[`${format}tos32`](x), b.i32(0x80000000 | 0));
+}
+
+/** @param fits an i32 of 0 or 1 */
+function inspectInteger(t: X86Translator, format: 'f32' | 'f64', x: Value, rounded: Value, fits: Value): void {
+  const { b } = t;
+  const inexact = b.shl32(b.and32(fits, b[`ne${format}`](x, rounded)), b.i32(5));
+  raise(t, b.or32(b.xor32(fits, b.i32(1)), inexact));
+  t.prepareWrite();
 }
 
 const toInteger = (format: 'f32' | 'f64', truncating: boolean): Translate =>
   vector((t) => {
     const { b } = t;
     const x = scalarOperand(t, format, format === 'f32' ? readF32(t) : readF64(t));
-    const rounded = truncating ? x : roundTo(b, format, x, currentRounding(t));
+    // Truncation is part of the conversion, but its inexactness shows by the rounded number.
+    const how = truncating ? TRUNCATE : currentRounding(t);
+    const rounded = truncating && !isExact(t) ? x : roundTo(b, format, x, how);
     const size = t.bytes(0);
-    t.writeReg(t.reg, size, floatToInteger(b, format, size, rounded));
+    t.writeReg(t.reg, size, floatToInteger(t, format, size, x, rounded));
   });
 
 const fromIntegerRow = (format: 'f32' | 'f64'): Translate =>
@@ -290,16 +338,27 @@ const fromIntegerRow = (format: 'f32' | 'f64'): Translate =>
     t.writeXmm(t.reg, format === 'f32' ? setLowF32(b, x, converted) : setLowF64(b, x, converted));
   });
 
-export function f32x4ToIntegers(b: Builder, x: Value, rounding: number): Value {
-  const rounded = rounding === TRUNCATE ? x : roundTo(b, 'f32x4', x, rounding);
+/** @param lanes that count, for exceptions */
+export function f32x4ToIntegers(t: X86Translator, x: Value, rounding: number, lanes = 4): Value {
+  const { b } = t;
+  const rounded = rounding === TRUNCATE && !isExact(t) ? x : roundTo(b, 'f32x4', x, rounding);
   const fits = b.ltf32x4(rounded, all32(b, TWO_31_F32));
+  if (isExact(t)) {
+    const both = b.andv(fits, b.gef32x4(rounded, all32(b, TWO_31_F32 | (1 << 31))));
+    inspectConversion(t, 'f32x4', x, rounded, both, lanes);
+  }
   return b.bitselect(b.f32x4tos32x4(rounded), all32(b, 0x80000000 | 0), fits);
 }
 
 /** Two results and zeros above. */
-export function f64x2ToIntegers(b: Builder, x: Value, rounding: number): Value {
-  const rounded = rounding === TRUNCATE ? x : roundTo(b, 'f64x2', x, rounding);
+export function f64x2ToIntegers(t: X86Translator, x: Value, rounding: number): Value {
+  const { b } = t;
+  const rounded = rounding === TRUNCATE && !isExact(t) ? x : roundTo(b, 'f64x2', x, rounding);
   const fits = b.ltf64x2(rounded, all64(b, 0, TWO_31_F64));
+  if (isExact(t)) {
+    const both = b.andv(fits, b.gef64x2(rounded, all64(b, 0, TWO_31_F64 | (1 << 31))));
+    inspectConversion(t, 'f64x2', x, rounded, both, 2);
+  }
   const indefinite = b.v128(0x80000000 | 0, 0x80000000 | 0, 0, 0);
   const chosen = pick(b, fits, all32(b, -1), 4, [0, 2, 4, 5]);
   return b.bitselect(b.f64x2tos32x4(rounded), indefinite, chosen);
@@ -309,7 +368,7 @@ const packedToIntegers = (format: PackedFormat, truncating: boolean): Translate 
   vector((t) => {
     const x = operand(t, format, readAligned(t));
     const convert = format === 'f32x4' ? f32x4ToIntegers : f64x2ToIntegers;
-    t.writeXmm(t.reg, convert(t.b, x, truncating ? TRUNCATE : currentRounding(t)));
+    t.writeXmm(t.reg, convert(t, x, truncating ? TRUNCATE : currentRounding(t)));
   });
 
 const cvtsd2ss = vector((t) => {
@@ -318,13 +377,20 @@ const cvtsd2ss = vector((t) => {
 });
 
 const cvtss2sd = vector((t) => {
-  const low = t.b.f32tof64(scalarOperand(t, 'f32', readF32(t)));
+  const x = scalarOperand(t, 'f32', readF32(t));
+  inspectScalars(t, 'f32', [x], { denormals: true });
+  const low = t.b.f32tof64(x);
   t.writeXmm(t.reg, setLowF64(t.b, t.readXmm(t.first), low));
 });
 
-const cvtps2pd = vector((t) => {
-  t.writeXmm(t.reg, t.b.f32x4tof64x2(operand(t, 'f32x4', t.readXmmRm(8))));
-});
+/** The low two singles as doubles. */
+export function widenPair(t: X86Translator, singles: Value): Value {
+  const x = operand(t, 'f32x4', singles);
+  inspect(t, 'f32x4', [x], { denormals: true, lanes: 2 });
+  return t.b.f32x4tof64x2(x);
+}
+
+const cvtps2pd = vector((t) => t.writeXmm(t.reg, widenPair(t, t.readXmmRm(8))));
 
 /** Two doubles as singles, zeros above. */
 export function narrowPair(t: X86Translator, x: Value): Value {
@@ -371,14 +437,6 @@ const conversions: readonly Row[] = [
 
 // --- SSE3 and SSE4.1: across lanes. ---
 
-/** Subtracts in the even lanes, adds in the odd ones. */
-const addSubtract =
-  (format: PackedFormat): Operation =>
-  (t, x, y) => {
-    const [bytes, lanes] = format === 'f32x4' ? [4, [0, 5, 2, 7]] : [8, [0, 3]];
-    return pick(t.b, packed(t, 'sub', format, x, y), packed(t, 'add', format, x, y), bytes, lanes);
-  };
-
 const horizontal =
   (op: 'add' | 'sub', format: PackedFormat): Operation =>
   (t, x, y) => {
@@ -394,30 +452,42 @@ export function laneMask(b: Builder, bits: number, lanes: 2 | 4): Value {
   return b.v128(word(0), word(1), word(2), word(3));
 }
 
-/** Immediate: high half = products that count, low half = lanes that get the sum. */
-const dotProduct = (format: PackedFormat): Translate =>
+/**
+ * DPPS and DPPD on each pair of vectors. The immediate: high half = products that count, low half =
+ * lanes that get the sum. Each step's exceptions are settled before the next one.
+ */
+export function dotProduct(t: X86Translator, format: PackedFormat, xs: readonly Value[], ys: readonly Value[]): Value[] {
+  const { b } = t;
+  const lanes = format === 'f32x4' ? 4 : 2;
+  const mask = laneMask(b, imm8(t) >> 4, lanes);
+  // Products that do not count raise nothing.
+  const factor = (v: Value): Value => (isExact(t) ? b.andv(v, mask) : v);
+  let sums = xs.map((x, i) => b.andv(packed(t, 'mul', format, factor(x), factor(ys[i]!)), mask));
+  const addEach = (sum: (v: Value) => Value): void => {
+    t.prepareWrite();
+    sums = sums.map(sum);
+  };
+  // The order decides which NaN comes out: the neighbour plus the lane itself, then plus the other half.
+  if (lanes === 4) addEach((v) => packed(t, 'add', format, pick(b, v, v, 4, [1, 0, 3, 2]), v));
+  addEach((v) => packed(t, 'add', format, v, pick(b, v, v, 8, [1, 0])));
+  return sums.map((v) => b.andv(v, laneMask(b, imm8(t), lanes)));
+}
+
+const dotProductRow = (format: PackedFormat): Translate =>
   vector((t) => {
-    const { b } = t;
     const y = readAligned(t);
-    const immediate = imm8(t);
-    const lanes = format === 'f32x4' ? 4 : 2;
-    const mask = laneMask(b, immediate >> 4, lanes);
-    let sum = b.andv(packed(t, 'mul', format, t.readXmm(t.first), y), mask);
-    // The order decides which NaN comes out: the neighbour plus the lane itself, then plus the other half.
-    if (lanes === 4) sum = packed(t, 'add', format, pick(b, sum, sum, 4, [1, 0, 3, 2]), sum);
-    sum = packed(t, 'add', format, sum, pick(b, sum, sum, 8, [1, 0]));
-    t.writeXmm(t.reg, b.andv(sum, laneMask(b, immediate, lanes)));
+    t.writeXmm(t.reg, dotProduct(t, format, [t.readXmm(t.first)], [y])[0]!);
   });
 
 const acrossLanes: readonly Row[] = [
-  packedRow('F2 0F D0 /r', 'ADDSUBPS', addSubtract('f32x4'), SSE3),
-  packedRow('66 0F D0 /r', 'ADDSUBPD', addSubtract('f64x2'), SSE3),
+  packedRow('F2 0F D0 /r', 'ADDSUBPS', (t, x, y) => addSubtract(t, 'f32x4', x, y), SSE3),
+  packedRow('66 0F D0 /r', 'ADDSUBPD', (t, x, y) => addSubtract(t, 'f64x2', x, y), SSE3),
   packedRow('F2 0F 7C /r', 'HADDPS', horizontal('add', 'f32x4'), SSE3),
   packedRow('66 0F 7C /r', 'HADDPD', horizontal('add', 'f64x2'), SSE3),
   packedRow('F2 0F 7D /r', 'HSUBPS', horizontal('sub', 'f32x4'), SSE3),
   packedRow('66 0F 7D /r', 'HSUBPD', horizontal('sub', 'f64x2'), SSE3),
-  row('66 0F3A 40 /r', 'DPPS', 'Vo,Wo,Ib', dotProduct('f32x4'), SSE41),
-  row('66 0F3A 41 /r', 'DPPD', 'Vo,Wo,Ib', dotProduct('f64x2'), SSE41),
+  row('66 0F3A 40 /r', 'DPPS', 'Vo,Wo,Ib', dotProductRow('f32x4'), SSE41),
+  row('66 0F3A 41 /r', 'DPPD', 'Vo,Wo,Ib', dotProductRow('f64x2'), SSE41),
 ];
 
 export const SSE_FLOAT_ROWS: readonly Row[] = [

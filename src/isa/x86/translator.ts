@@ -41,6 +41,10 @@ export class X86Translator extends Decoded {
   private heldRegister = -1;
   private heldValue = -1;
   private holding = false;
+  /** The halves of a 32-byte memory operand while there are halves. */
+  private loaded: readonly Value[] = [];
+  /** What to do before this instruction writes its first register or memory, once. */
+  beforeWrite: ((t: X86Translator) => void) | null = null;
 
   // Memo of this instruction's memory operand, -1 = not computed yet.
   private linearAddress = -1;
@@ -73,6 +77,7 @@ export class X86Translator extends Decoded {
     this.heldRegister = -1;
     this.holding = false;
     this.half = 0;
+    this.beforeWrite = null;
     this.b.insn(this.start);
     if (this.flags & BF_BREAKPOINTS) this.checkBreakpoints();
   }
@@ -465,6 +470,12 @@ export class X86Translator extends Decoded {
     return this.bytes(this.isVex ? 2 : 1);
   }
 
+  /** Called before anything is written that is not a vector register: those do it themselves. */
+  prepareWrite(): void {
+    this.beforeWrite?.(this);
+    this.beforeWrite = null;
+  }
+
   readXmm(n: number): Value {
     return this.b.get(this.half === 0 ? G_XMM[n]! : G_YMM_HIGH[n]!);
   }
@@ -475,6 +486,7 @@ export class X86Translator extends Decoded {
       this.heldValue = v;
       return;
     }
+    this.prepareWrite();
     this.b.set(G_XMM[n]!, v);
     if (this.isVex) this.b.set(G_YMM_HIGH[n]!, this.b.v128(0, 0, 0, 0));
   }
@@ -483,16 +495,18 @@ export class X86Translator extends Decoded {
     return [this.b.get(G_XMM[n]!), this.b.get(G_YMM_HIGH[n]!)];
   }
   writeYmm(n: number, low: Value, high: Value): void {
+    this.prepareWrite();
     this.b.set(G_XMM[n]!, low);
     this.b.set(G_YMM_HIGH[n]!, high);
   }
 
   /**
-   * Translates an instruction for each half of its ymm registers. What it writes, one register,
-   * is written when both halves have been read.
+   * Translates an instruction for each half of its ymm registers. A memory operand is read before
+   * anything is done; what the instruction writes, one register, is written when all is done.
    */
   eachHalf(translate: (t: this) => void): void {
     this.holding = true;
+    if (this.mod !== 3) this.loaded = this.loadYmm();
     translate(this);
     const low = this.heldValue;
     this.half = 1;
@@ -510,22 +524,29 @@ export class X86Translator extends Decoded {
   readXmmRm(bytes: number): Value {
     const { b } = this;
     if (this.mod === 3) return this.readXmm(this.rm);
-    if (bytes === 16) return b.ldv(this.halfAddress(false));
+    if (bytes === 16) return this.holding ? this.loaded[this.half]! : b.ldv(this.address(16, false));
     const address = this.address(bytes, false);
     const zero = b.v128(0, 0, 0, 0);
     if (bytes === 8) return b.setlane64(zero, b.ld64(address), 0);
     return b.setlane32(zero, this.load(bytes, address), 0);
   }
 
-  /** Address of this half of the memory operand, which has 32 bytes while there are halves. */
-  halfAddress(write: boolean): Value {
-    const address = this.address(this.holding ? 32 : 16, write);
-    return this.half === 0 ? address : this.b.add64(address, this.b.i64(16));
+  /** The 32-byte memory operand. */
+  private loadYmm(): readonly [low: Value, high: Value] {
+    const { b } = this;
+    const address = this.address(32, false);
+    const low = b.ldv(address);
+    return [low, b.ldv(b.add64(address, b.i64(16)))];
+  }
+
+  /** ymm register or 32 bytes of memory at ModRM rm. */
+  readYmmRm(): readonly [low: Value, high: Value] {
+    return this.mod === 3 ? this.readYmm(this.rm) : this.loadYmm();
   }
 
   /** #GP(0) unless the memory operand is aligned to its size. No effect on register forms. */
   requireAligned(bytes: number, write: boolean): void {
-    if (this.mod === 3 || this.half === 1) return;
+    if (this.mod === 3) return;
     const { b } = this;
     const low = b.wrap(this.address(bytes, write));
     this.faultIf(b.ne32(b.and32(low, b.i32(bytes - 1)), b.i32(0)), 13);

@@ -71,6 +71,7 @@ export const SS_FAULT = 12;
 export const GP = 13;
 export const PF_FAULT = 14;
 export const MF = 16;
+export const XM = 19;
 export const AC_FAULT = 17;
 
 // Control register bits.

@@ -4,7 +4,7 @@ import * as L from '../leave.ts';
 import { CR0, CS, OP0, OP1 } from '../state.ts';
 import type { Control } from './control.ts';
 import {
-  BP, CR0_NE, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT,
+  BP, CR0_NE, CR4_OSXMMEXCPT, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT, XM,
 } from './core.ts';
 import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
@@ -71,6 +71,10 @@ on(L.LEAVE_SEGMENT_FAULT, ({ core }, arg) => {
 on(L.LEAVE_FPU_ERROR, (p) => {
   if (p.core.get(CR0) & CR0_NE) p.core.fault(MF, NO_ERROR_CODE);
   p.fpuError();
+}, AT_INSTRUCTION);
+on(L.LEAVE_SIMD_ERROR, ({ core }) => {
+  if (!(core.cr4 & CR4_OSXMMEXCPT)) core.ud();
+  core.fault(XM, NO_ERROR_CODE);
 }, AT_INSTRUCTION);
 on(L.LEAVE_SKIP, ({ core }, arg) => core.movePc(arg & 15), AT_INSTRUCTION);
 on(L.LEAVE_INT, ({ events }, arg) => events.software((arg >> 8) & 0xff), NO_TRAP);

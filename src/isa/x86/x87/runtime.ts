@@ -1,4 +1,5 @@
-/** Makes the x87 routines for one vCPU. */
+/** Makes the x87 and SSE routines for one vCPU. */
+import { Floats } from '../float/arithmetic.ts';
 import { Program } from '../../../wasm/structured.ts';
 import type { ModuleWriter } from '../../../wasm/wasm.ts';
 import { X87 } from './common.ts';
@@ -14,6 +15,7 @@ export function makeX87(
 ): Record<string, WebAssembly.ImportValue> {
   const x = new X87(new Program(module, vcpuBase));
   const conversions = new Conversions(x);
+  new Floats(x.program);
   defineRoutines(x, conversions);
   defineRemainders(x, conversions);
   const table = new WebAssembly.Table({ initial: 0, element: 'anyfunc' });
