@@ -1,4 +1,5 @@
 /** All instruction rows; groups live in files of their own. */
+import { AES_ROWS } from './aes.ts';
 import { ALU_ROWS } from './alu.ts';
 import { AVX_ROWS } from './avx.ts';
 import { AVX_MEMORY_ROWS } from './avx-memory.ts';
@@ -7,6 +8,8 @@ import { AVX_PERMUTE_ROWS } from './avx-permute.ts';
 import { BCD_ROWS } from './bcd.ts';
 import { BIT_ROWS } from './bits.ts';
 import { CONTROL_ROWS } from './control.ts';
+import { CRYPTO_ROWS } from './crypto.ts';
+import { F16C_ROWS } from './f16c.ts';
 import { FMA_ROWS } from './fma.ts';
 import { MMX_ROWS } from './mmx.ts';
 import { MOVE_ROWS } from './move.ts';
@@ -44,6 +47,9 @@ export const X86_ROWS: readonly Row[] = [
   ...AVX_PERMUTE_ROWS,
   ...AVX_MEMORY_ROWS,
   ...FMA_ROWS,
+  ...F16C_ROWS,
+  ...AES_ROWS,
+  ...CRYPTO_ROWS,
   ...MMX_ROWS,
   ...X87_CONTROL_ROWS,
   ...X87_ENVIRONMENT_ROWS,

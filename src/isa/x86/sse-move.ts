@@ -4,6 +4,8 @@ import {
   SSE, SSE2, SSE3, SSE41, fromLow32, fromLow64, low32, low64, lowF32, lowF64, pick, readAligned,
   readF32, readF64, setLowF32, setLowF64, vector, zero,
 } from './sse-common.ts';
+import { VECTOR_GP } from './decode.ts';
+import { ES } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, RowOptions, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -127,6 +129,17 @@ const movnti: Translate = (t) => {
   t.writeRm(size, t.readReg(t.reg, size));
 };
 
+/** MOVDIR64B: 64 bytes at once; the destination, in ES, must be aligned. */
+const movdir64b: Translate = (t) => {
+  const { b } = t;
+  const to = t.linear(ES, t.readReg(t.reg, t.addrSize), 64, true);
+  t.faultIf(b.ne32(b.and32(b.wrap(to), b.i32(63)), b.i32(0)), VECTOR_GP);
+  const from = t.address(64, false);
+  const parts = [0, 16, 32, 48];
+  const values = parts.map((at) => b.ldv(b.add64(from, b.i64(at))));
+  parts.forEach((at, i) => b.stv(b.add64(to, b.i64(at)), values[i]!));
+};
+
 const mask = (lanes: 'bitmask8x16' | 'bitmask32x4' | 'bitmask64x2'): Translate =>
   vector((t) => t.writeReg(t.reg, 4, t.b[lanes](t.readXmm(t.rm))));
 
@@ -160,6 +173,8 @@ export const SSE_MOVE_ROWS: readonly Row[] = [
   row('66 0F E7 /r mem', 'MOVNTDQ', 'Mo,Vo', store(true), SSE2),
   row('66 0F38 2A /r mem', 'MOVNTDQA', 'Vo,Mo', load(true), SSE41),
   row('NP 0F C3 /r mem', 'MOVNTI', 'Mr,Gr', movnti, SSE2),
+  row('NP 0F38 F9 /r mem', 'MOVDIRI', 'Mr,Gr', movnti, { feature: 'movdiri' }),
+  row('66 0F38 F8 /r mem', 'MOVDIR64B', 'G,M', movdir64b, { feature: 'movdir64b' }),
   row('F3 0F 10 /r', 'MOVSS', 'Vo,Wd', movss, SSE),
   row('F3 0F 11 /r', 'MOVSS', 'Wd,Vo', movssStore, SSE),
   row('F2 0F 10 /r', 'MOVSD', 'Vo,Wq', movsd, SSE2),
