@@ -127,12 +127,16 @@ function roundedBy(t: X86Translator, magnitude: Value, negative: Value): Rounded
 function inspectNarrowed(t: X86Translator, magnitude: Value, r: Rounded, finite: Value): void {
   const { b } = t;
   const any = (lanes: Value): Value => b.anytrue(b.andv(lanes, finite));
-  const unmasked = b.eqz32(b.and32(b.lds32(MXCSR), b.i32(UE << 7)));
+  /** All ones when the exception is not masked. */
+  const unmasked = (exception: number): Value =>
+    b.splat32(b.sub32(b.i32(0), b.eqz32(b.and32(b.lds32(MXCSR), b.i32(exception << 7)))));
   const differs = b.ne32x4(widen(b, r.halves), magnitude);
-  // With its exception unmasked a tiny result is inexact by what precision alone takes away.
-  const byPrecision = b.bitselect(b.ne32x4(r.unbounded, magnitude), differs, b.andv(r.tiny, b.splat32(b.sub32(b.i32(0), unmasked))));
-  const inexact = b.orv(byPrecision, r.overflow);
-  const underflow = b.andv(r.tiny, b.orv(inexact, b.splat32(b.sub32(b.i32(0), unmasked))));
+  // A result that nobody will see is inexact by what precision alone takes away, and if x is a denormal.
+  const unseen = b.orv(b.andv(r.tiny, unmasked(UE)), b.andv(r.overflow, unmasked(OE)));
+  const denormal = b.ltu32x4(magnitude, all32(b, 0x800000));
+  const byPrecision = b.orv(b.ne32x4(r.unbounded, magnitude), denormal);
+  const inexact = b.bitselect(byPrecision, differs, unseen);
+  const underflow = b.andv(r.tiny, b.orv(inexact, unmasked(UE)));
   const flag = (lanes: Value, exception: number): Value => b.select32(any(lanes), b.i32(exception), b.i32(0));
   raise(t, b.or32(flag(r.overflow, OE), b.or32(flag(underflow, UE), flag(inexact, PE))));
 }

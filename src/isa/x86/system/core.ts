@@ -124,6 +124,8 @@ export const attrDpl = (attributes: number): number => (attributes >> 5) & 3;
 
 const IS_FLAT_DATA = ATTR_P | ATTR_S | ATTR_WRITABLE;
 
+const MOST_WATCHERS = 64;
+
 export class Core {
   readonly services: EngineServices;
   readonly platform: Platform;
@@ -161,6 +163,9 @@ export class Core {
   private asid = -1;
   /** The address space that selectContext last heard of must be announced again. */
   spaceChanged = true;
+
+  /** Address spaces whose programs look at MXCSR's exception flags, the most recent ones last. */
+  readonly watchers = new Set<number>();
 
   /** Result words of the 64-bit operations here and in the MMU. */
   low = 0;
@@ -462,6 +467,31 @@ export class Core {
     return (attributes & ATTR_CODE) === 0 || (attributes & ATTR_READABLE) !== 0;
   }
 
+  /** The address space in use, without what PCIDs add. */
+  private get space(): number {
+    return (this.get(CR3 + 4) & 0xfffff) * 2 ** 20 + (this.get(CR3) >>> 12);
+  }
+
+  /** Does the program that runs look at MXCSR's exception flags? */
+  private get watchesExceptions(): boolean {
+    return this.watchers.size > 0 && this.get(CPL) === 3 && this.watchers.has(this.space);
+  }
+
+  /**
+   * A program has loaded MXCSR: from now on its flags are exact, for that is how programs begin that
+   * want to know of exceptions. Others run without the cost, and find no flags of their own making.
+   */
+  watchExceptions(): void {
+    if (this.get(CPL) !== 3) return;
+    this.watchers.delete(this.space);
+    this.watchers.add(this.space);
+    for (const oldest of this.watchers) {
+      if (this.watchers.size <= MOST_WATCHERS) break;
+      this.watchers.delete(oldest);
+    }
+    this.changed = true;
+  }
+
   private deriveFpuFlags(): number {
     const cr0 = this.get(CR0);
     const cr4 = this.get(CR4);
@@ -470,8 +500,8 @@ export class Core {
     if (cr0 & CR0_EM || !(cr4 & CR4_OSFXSR)) flags |= BF_SSE_OFF;
     if (cr0 & CR0_TS) flags |= BF_TS;
     if (cr4 & CR4_OSXSAVE && (this.get(XCR0) & 6) === 6) flags |= BF_AVX;
-    // Status flags (bits 0-5) do not matter, all else must be the default.
-    if ((this.get(MXCSR) & ~0x3f) !== MXCSR_DEFAULT) flags |= BF_MXCSR_EXACT;
+    // Status flags (bits 0-5) do not matter unless the program looks at them, all else must be the default.
+    if ((this.get(MXCSR) & ~0x3f) !== MXCSR_DEFAULT || this.watchesExceptions) flags |= BF_MXCSR_EXACT;
     return flags;
   }
 }

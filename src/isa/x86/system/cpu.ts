@@ -94,6 +94,7 @@ export class X86Cpu implements Vcpu, CpuPort {
   reset(): void {
     const { core, mmu } = this;
     core.u8.fill(0, core.base + GPR, core.base + X86_STATE_END);
+    core.watchers.clear();
     core.set(INTR_LINE, this.intr ? 1 : 0);
     core.set(CTL_CTX, 0);
     core.writeFlags(2);

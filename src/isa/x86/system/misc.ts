@@ -218,6 +218,7 @@ export function loadMxcsr(core: Core): void {
   const value = core.get(OP0);
   if (value & ~MXCSR_MASK) core.gp();
   core.set(MXCSR, value);
+  core.watchExceptions();
   core.changed = true;
 }
 

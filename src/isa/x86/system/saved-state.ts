@@ -67,6 +67,7 @@ export function saveState(core: Core, mmu: Mmu, msrs: Msrs, pending: Pending): D
   fields.pdptes = Array.from(mmu.pdpte);
   fields.a20 = mmu.a20;
   fields.msrs = msrs.save();
+  fields.exceptionWatchers = [...core.watchers];
   fields.pending = { ...pending };
   return { version: STATE_VERSION, fields };
 }
@@ -99,6 +100,10 @@ class Reader {
   }
   list(name: string, length: number): number[] {
     return this.take(name, `a list of ${length}`, (v) => Array.isArray(v) && v.length === length);
+  }
+  /** Numbers, none when the field is missing. */
+  optionalList(name: string): number[] {
+    return this.fields[name] === undefined ? [] : this.take(name, 'a list', Array.isArray);
   }
   group(name: string): Reader {
     const fields = this.take<{ [name: string]: StateValue }>(
@@ -136,6 +141,8 @@ export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState):
   mmu.pdpte.set(from.list('pdptes', 8));
   mmu.setA20(from.flag('a20'));
   msrs.load(from.bigs('msrs'));
+  core.watchers.clear();
+  for (const space of from.optionalList('exceptionWatchers')) core.watchers.add(space);
   const pending = from.group('pending');
   return {
     nmi: pending.flag('nmi'), intr: pending.flag('intr'), waitForSipi: pending.flag('waitForSipi'),
