@@ -16,8 +16,18 @@ export interface CodeReader {
 /** Thrown by CodeReader when a code byte cannot be fetched. */
 export class FetchFault extends Error {}
 
+/** How another thread makes an equal Isa: the module exports `makeIsa(argument)`. */
+export interface IsaOrigin {
+  /** URL of the module. */
+  readonly module: string;
+  /** Something that can be sent to a thread. */
+  readonly argument: unknown;
+}
+
 export interface Isa {
   readonly name: string;
+  /** Without it, all work is done in the machine's thread. */
+  readonly origin?: IsaOrigin;
   readonly globals: readonly Global[];
   readonly helpers: readonly Helper[];
   /** The register that points to the stack: accesses through it stay on one page for long. */

@@ -19,8 +19,6 @@ export interface Region {
   /** Bytes that the region was made from, by page: [page, first, last + 1] triples. */
   readonly ranges: number[];
   alive: boolean;
-  /** Its function stands in the table. */
-  installed?: boolean;
 }
 
 export class Block {
@@ -35,6 +33,8 @@ export class Block {
   length = 0;
   insns = 0;
   region: Region | null = null;
+  /** A region for it has been asked for and has not come yet. */
+  asked = false;
   /** Page that its last instruction runs into, or -1. */
   secondPage = -1;
   /** One block for each second page seen, when the first instruction crosses the page's end. */
@@ -60,6 +60,8 @@ class CodePage {
   live = 0;
   /** Writes that hit no code, since the page got its first. */
   nearMisses = 0;
+  /** BlockTable.changes at the last write. */
+  changed = 0;
 }
 
 /** Stray writes to a page with code, after which its code is dropped rather than watched on. */
@@ -68,6 +70,8 @@ const MAX_NEAR_MISSES = 64;
 export class BlockTable {
   /** Told of each region that is taken out of service. */
   onRegionDropped: ((region: Region) => void) | undefined;
+  /** Writes to pages with code so far. */
+  changes = 0;
   readonly all: Block[] = [];
   private pages: (CodePage | undefined)[] = [];
   private readonly flagSets = new Map<number, number>();
@@ -233,6 +237,7 @@ export class BlockTable {
   private invalidateIn(page: number, start: number, end: number): boolean {
     const codePage = this.pages[page];
     if (!codePage) return false;
+    codePage.changed = ++this.changes;
     if (++codePage.nearMisses > MAX_NEAR_MISSES) {
       start = 0;
       end = 4096;
@@ -260,6 +265,12 @@ export class BlockTable {
       }
     }
     return dropped;
+  }
+
+  /** Has the page had no code, or been written to, since `changes` had that value? */
+  changedSince(page: number, changes: number): boolean {
+    const codePage = this.pages[page];
+    return !codePage || codePage.live === 0 || codePage.changed > changes;
   }
 
   private regionTouches(region: Region, page: number, start: number, end: number): boolean {

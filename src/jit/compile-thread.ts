@@ -1,20 +1,26 @@
 /** Entry of the thread that compiles regions while the vCPU goes on in the interpreter. */
 import { threadParent } from '#threads';
-import { compileBatch } from './compile.ts';
-import type { CompilerOptions } from './compile.ts';
+import type { Isa, IsaOrigin } from '../isa/isa.ts';
+import { RegionMaker } from './region-maker.ts';
+import type { MakerSettings } from './region-maker.ts';
+import type { CompiledBatch } from './request.ts';
 
-/** To the compiler: first the options, then batches (see batch.ts). */
-export type ToCompiler = { options: CompilerOptions } | { batch: number; words: Int32Array };
-export type FromCompiler = { ready: true } | { batch: number; module: WebAssembly.Module };
+/** To the compiler: first what it is to work on, then batches of requests. */
+export type ToCompiler =
+  | { origin: IsaOrigin; memory: WebAssembly.Memory; settings: MakerSettings }
+  | { words: Int32Array; fresh: boolean };
+/** Answers, one for each batch, in their order. */
+export type FromCompiler = CompiledBatch;
 
 const parent = threadParent<FromCompiler, ToCompiler>();
-let options: CompilerOptions | null = null;
+let maker: Promise<RegionMaker> | null = null;
+
+async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {
+  const { makeIsa } = (await import(origin.module)) as { makeIsa(argument: unknown): Isa };
+  return new RegionMaker(makeIsa(origin.argument), memory.buffer, settings);
+}
 
 parent.onMessage((message) => {
-  if ('options' in message) {
-    options = message.options;
-    parent.post({ ready: true });
-  } else if (options) {
-    parent.post({ batch: message.batch, module: compileBatch(message.words, options) });
-  }
+  if ('origin' in message) maker = begin(message.origin, message.memory, message.settings);
+  else void maker?.then((one) => parent.post(one.compile(message.words, message.fresh)));
 });

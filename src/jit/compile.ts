@@ -18,7 +18,7 @@
 import { I32, I64, NONE, Op } from '../ir/ops.ts';
 import { CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
-import type { HelperSignature } from '../ir/helpers.ts';
+import type { Helper } from '../ir/helpers.ts';
 import { IS_GET, IS_SET } from '../ir/analysis.ts';
 import {
   CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_KICK, CTL_MAPPING, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
@@ -31,8 +31,6 @@ import type { Surroundings } from './emit.ts';
 import {
   CELL_ARGUMENT, CELL_FUNCTION, GUARDS_MAPPING, TLB_WRITE, VCPU_BASE,
 } from './layout.ts';
-import { readBatch } from './batch.ts';
-import type { RegionToCompile } from './batch.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
@@ -40,12 +38,25 @@ import {
 } from '../wasm/wasm.ts';
 import type { Results } from '../wasm/wasm.ts';
 
+export interface RegionToCompile {
+  /** Linear address of the entry when it was made, low and high half: its name in profiles. */
+  readonly pc: readonly [number, number];
+  readonly nodes: RegionNode[];
+  /** Table slot that the function goes to. */
+  readonly slot: number;
+  /** Cell through which to go on at a computed pc. */
+  readonly dispatchCell: number;
+  /** Cell that runs the entry block in the interpreter, when a guard does not hold. */
+  readonly fallbackCell: number;
+  /** Address of the guards for pages beyond the entry's own that the region has code in, 0 = none. */
+  readonly guardList: number;
+  /** Look the TLB up in place outside loops, too: faster, but larger. */
+  readonly inline: boolean;
+}
+
 export interface CompilerOptions {
   readonly globals: readonly Global[];
-  readonly helpers: readonly HelperSignature[];
-  /** Size of the memory, in 64 KiB pages, and whether threads share it. */
-  readonly memoryPages: number;
-  readonly shared: boolean;
+  readonly helpers: readonly Helper[];
   /** Count every block exactly (instruction-counted clock) instead of loops only. */
   readonly exactCount: boolean;
   /** Number of the global that points to the stack, -1 = none. */
@@ -111,7 +122,7 @@ export class RegionCompiler implements Surroundings {
     return this.imports.get(name)!;
   }
 
-  helper(helper: HelperSignature): number {
+  helper(helper: Helper): number {
     return this.imports.get(`h${helper.index}`)!;
   }
 
@@ -515,12 +526,4 @@ export class RegionCompiler implements Surroundings {
     }
     throw new Error(`region compiler: no label for the node at offset ${target.offset}`);
   }
-}
-
-/** One module with the functions of all regions of a batch, which it puts into their table slots. */
-export function compileBatch(words: Int32Array, options: CompilerOptions): WebAssembly.Module {
-  const module = new ModuleWriter(options.memoryPages, options.memoryPages, options.shared);
-  const compiler = new RegionCompiler(options, module);
-  for (const region of readBatch(words)) compiler.compile(region);
-  return new WebAssembly.Module(module.finish());
 }

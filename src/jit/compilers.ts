@@ -1,53 +1,67 @@
-/** Compilers of region batches: in this thread, or in one beside it. */
+/** Compilers of regions: in this thread, or in one beside it. */
 import { startThread } from '#threads';
-import { signatureOf } from '../ir/helpers.ts';
-import type { Helper } from '../ir/helpers.ts';
-import { compileBatch } from './compile.ts';
-import type { CompilerOptions } from './compile.ts';
+import type { Isa } from '../isa/isa.ts';
 import type { FromCompiler, ToCompiler } from './compile-thread.ts';
-import type { BatchCompiler } from './queue.ts';
+import { RegionMaker } from './region-maker.ts';
+import type { MakerSettings } from './region-maker.ts';
+import type { CompiledBatch } from './request.ts';
 
-/** What a compiler must know of the machine. */
-export type CompilerSettings = Omit<CompilerOptions, 'helpers'> & { readonly helpers: readonly Helper[] };
+/** Turns requests into modules, here or in another thread. */
+export interface BatchCompiler {
+  /** Another thread does the work: a batch costs this one nothing, so small ones are as good as large. */
+  readonly background: boolean;
+  /**
+   * @param words what `writeRequests` made
+   * @param fresh all code from before has been dropped
+   * @param done called with the answer, at once or later, in the order of the calls
+   */
+  compile(words: Int32Array, fresh: boolean, done: (batch: CompiledBatch) => void): void;
+}
 
-export function compilerHere(options: CompilerSettings): BatchCompiler {
+export function compilerHere(
+  isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings, firstFault = 0,
+): BatchCompiler {
+  const maker = new RegionMaker(isa, memory.buffer, settings, firstFault);
   return {
     background: false,
-    compile: (words, done) => done(compileBatch(words, options)),
+    compile: (words, fresh, done) => done(maker.compile(words, fresh)),
   };
 }
 
+interface Waiting {
+  readonly words: Int32Array;
+  readonly fresh: boolean;
+  readonly done: (batch: CompiledBatch) => void;
+}
+
 /**
- * A compiler in a thread of its own. Until that has started, and if it cannot, batches are
- * compiled here. Its modules arrive when the event loop has its turn.
+ * A compiler in a thread of its own, or here should that fail. Its modules arrive when the event
+ * loop has its turn.
  */
-export function compilerBeside(options: CompilerSettings): BatchCompiler {
-  const here = compilerHere(options);
+export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings): BatchCompiler {
+  if (!isa.origin) return compilerHere(isa, memory, settings);
   const thread = startThread<ToCompiler, FromCompiler>(new URL('./compile-thread.ts', import.meta.url));
-  const waiting = new Map<number, (module: WebAssembly.Module) => void>();
-  let ready = false;
-  let next = 0;
+  const waiting: Waiting[] = [];
+  let here: BatchCompiler | null = null;
+  let nextFault = 0;
   thread.detach();
   thread.onError(() => {
-    ready = false;
+    here = compilerHere(isa, memory, settings, nextFault);
+    for (const { words, done } of waiting.splice(0)) here.compile(words, false, done);
   });
-  thread.onMessage((message) => {
-    if ('ready' in message) {
-      ready = true;
-      return;
-    }
-    waiting.get(message.batch)?.(message.module);
-    waiting.delete(message.batch);
+  thread.onMessage((batch) => {
+    for (const { faultBase, faults } of batch.regions) nextFault = Math.max(nextFault, faultBase + faults.length / 3);
+    waiting.shift()?.done(batch);
   });
-  thread.post({ options: { ...options, helpers: options.helpers.map(signatureOf) } });
+  thread.post({ origin: isa.origin, memory, settings });
   return {
     get background() {
-      return ready;
+      return here === null;
     },
-    compile(words, done) {
-      if (!ready) return here.compile(words, done);
-      waiting.set(next, done);
-      thread.post({ batch: next++, words }, [words.buffer]);
+    compile(words, fresh, done) {
+      if (here) return here.compile(words, fresh, done);
+      waiting.push({ words, fresh, done });
+      thread.post({ words, fresh });
     },
   };
 }

@@ -179,6 +179,9 @@ export function writeDispatch(module: ModuleWriter, find: number): number {
   return module.function([I32], NONE, c);
 }
 
+/** Added to the key of code that runs into a second page: translated code does not find it by its place. */
+export const INDEX_CROSSING = 0x80000000 | 0;
+
 /** The host's side of the code index. */
 export class CodeIndex {
   private readonly words: Int32Array;
@@ -187,18 +190,32 @@ export class CodeIndex {
     this.words = new Int32Array(buffer);
   }
 
-  /** @param host address of the code in the memory  @param keyHigh upper half of CTL_CODE_KEY */
-  add(host: number, keyHigh: number, cell: number): void {
-    const low = host | 0;
-    const high = (keyHigh + Math.floor(host / 0x100000000)) | 0;
-    const place = Math.imul(low ^ high, INDEX_FACTOR) >>> (32 - INDEX_BITS);
-    const at = (CODE_INDEX >> 2) + place * 4;
-    // What stood there moves to the neighbour, unless it is the same.
+  /** Word index of the entry where a key belongs. */
+  private place(low: number, high: number): number {
+    return (CODE_INDEX >> 2) + (Math.imul(low ^ high, INDEX_FACTOR) >>> (32 - INDEX_BITS)) * 4;
+  }
+
+  /** @param host address of the code in the memory  @param key upper half of CTL_CODE_KEY */
+  add(host: number, key: number, cell: number): void {
     const { words } = this;
+    const low = host | 0;
+    const high = (key + Math.floor(host / 0x100000000)) | 0;
+    const at = this.place(low, high);
+    // What stood there moves to the neighbour, unless it is the same.
     if (words[at] !== low || words[at + 1] !== high) words.copyWithin(at ^ 4, at, at + 4);
-    this.words[at] = low;
-    this.words[at + 1] = high;
-    this.words[at + 2] = cell;
+    words[at] = low;
+    words[at + 1] = high;
+    words[at + 2] = cell;
+  }
+
+  /** @returns the entry cell, 0 when there is none */
+  find(host: number, key: number): number {
+    const { words } = this;
+    const low = host | 0;
+    const high = (key + Math.floor(host / 0x100000000)) | 0;
+    const first = this.place(low, high);
+    for (const at of [first, first ^ 4]) if (words[at] === low && words[at + 1] === high) return words[at + 2]!;
+    return 0;
   }
 
   clear(): void {

@@ -8,7 +8,7 @@ import {
 } from '../ir/ops.ts';
 import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
-import type { HelperSignature } from '../ir/helpers.ts';
+import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
 import { ACCESS, emitLoad, emitStore } from './access.ts';
 import type { AccessContext, PageLocals } from './access.ts';
@@ -30,7 +30,7 @@ export interface Surroundings {
   /** Leaves with reason and argument, pc at the current instruction; never falls through. */
   sideExit(reason: number, argument: number, depth: number): void;
   slow(name: string): number;
-  helper(helper: HelperSignature): number;
+  helper(helper: Helper): number;
   /** Writes all changed globals to the state block / reads all used ones from it. */
   spill(): void;
   reload(): void;
@@ -75,7 +75,7 @@ const NO_LOCAL = -1;
 
 export class BlockEmitter {
   private readonly code: Code;
-  private readonly helpers: readonly HelperSignature[];
+  private readonly helpers: readonly Helper[];
   private readonly analysis: BlockAnalysis;
   private readonly scratch: Scratch;
   private readonly pool: LocalPool;
@@ -88,7 +88,7 @@ export class BlockEmitter {
   private address = NO_LOCAL;
   private entry = NO_LOCAL;
 
-  constructor(code: Code, globals: number, helpers: readonly HelperSignature[]) {
+  constructor(code: Code, globals: number, helpers: readonly Helper[]) {
     this.code = code;
     this.helpers = helpers;
     this.analysis = new BlockAnalysis(globals);

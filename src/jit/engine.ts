@@ -8,19 +8,18 @@ import {
   CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE, EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP, FAULT_EXCEPTION,
   FAULT_NONE, FAULT_RESTART,
 } from '../ir/vcpu-block.ts';
-import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE, FetchFault } from '../isa/isa.ts';
-import type { CodeReader, EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
+import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE, } from '../isa/isa.ts';
+import type { EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
 import { KIND_MODIFY, KIND_SIGNED, KIND_WRITE } from './access.ts';
 import { BlockTable, PAGE_HAS_CODE } from './blocks.ts';
-import { CodeIndex } from './dispatch.ts';
+import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import type { Block } from './blocks.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
-import { JUMP_TARGETS, NO_TARGET } from './interpreter.ts';
 import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, NULL_CELL, VCPU_BASE } from './layout.ts';
 import { compilerBeside, compilerHere } from './compilers.ts';
-import type { CompilerSettings } from './compilers.ts';
-import { RegionQueue } from './queue.ts';
-import type { BatchCompiler } from './queue.ts';
+import type { BatchCompiler } from './compilers.ts';
+import { FETCH_FAULT, PageReader } from './page-reader.ts';
+import { CELLS_OF_REGION, RegionQueue } from './queue.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
@@ -45,7 +44,7 @@ export interface EngineOptions {
   /** Compile in a thread of its own, if the host has threads. */
   readonly compileBeside?: boolean;
   /** What compiles, instead of either. */
-  readonly compiler?: (options: CompilerSettings) => BatchCompiler;
+  readonly compiler?: typeof compilerHere;
   /** Instructions are counted exactly (-icount). */
   readonly exactCount: boolean;
   /** Executions after which a block is compiled; its batch, when it still waits, after twice as many more. */
@@ -60,71 +59,12 @@ const HOT = 2500;
 const COLD = 0x7fffffff;
 /** Instructions in a block. */
 const MAX_INSNS = 64;
-/** Entry cells that a region may need: for each node, the targets of its exit. */
-const MAX_REGION_CELLS = 1024;
+/** Entry cells that a block may need: its own, and for its targets. */
+const MAX_BLOCK_CELLS = 1024;
 /** Where single instructions are put to be run alone. */
 const SCRATCH_CODE = CODE;
 const SCRATCH_SIZE = 0x10000;
 const PAGE = 4096;
-
-/** Reads code through the execute mapping, page by page, ahead from a block's first byte. */
-class PageReader implements CodeReader {
-  offset = 0;
-  pageEnd = 0;
-  private nextHostPage = -1;
-  /** The page that could not be fetched is no memory at all. */
-  nowhere = false;
-  private address = 0;
-  private limit = 0;
-  private low = 0;
-  private high = 0;
-  private readonly bytes: Uint8Array;
-  private readonly engine: Engine;
-
-  constructor(bytes: Uint8Array, engine: Engine) {
-    this.bytes = bytes;
-    this.engine = engine;
-  }
-
-  /** @param host address of the first byte  @param low linear address of it */
-  begin(host: number, low: number, high: number, offset: number): void {
-    this.offset = offset;
-    this.nextHostPage = -1;
-    this.nowhere = false;
-    this.address = host;
-    this.limit = (Math.floor(host / PAGE) + 1) * PAGE;
-    this.pageEnd = offset + this.limit - host;
-    this.low = low;
-    this.high = high;
-  }
-
-  /** Page that what was read runs into, or -1. */
-  get secondPage(): number {
-    return this.offset > this.pageEnd ? this.nextHostPage : -1;
-  }
-
-  u8(): number {
-    if (this.address >= this.limit) this.nextPage();
-    this.offset++;
-    return this.bytes[this.address++]!;
-  }
-
-  private nextPage(): void {
-    const sum = ((this.low & ~0xfff) >>> 0) + PAGE;
-    this.low = sum | 0;
-    if (sum > 0xffffffff) this.high = (this.high + 1) | 0;
-    const host = this.engine.codeHost(this.low, this.high);
-    if (host < 0) {
-      this.nowhere = host !== -1;
-      throw FETCH_FAULT;
-    }
-    this.nextHostPage = Math.floor(host / PAGE);
-    this.address = host;
-    this.limit = host + PAGE;
-  }
-}
-
-const FETCH_FAULT = new FetchFault('code page not executable');
 
 export class Engine implements EngineServices {
   readonly memory: WebAssembly.Memory;
@@ -174,13 +114,13 @@ export class Engine implements EngineServices {
     const { globals, helpers } = options.isa;
     this.builder = new Builder(globals);
     this.encoder = new Encoder(this.words, globals, helpers);
-    this.reader = new PageReader(this.bytes, this);
+    this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
     const isaRuntime = options.isa.instantiate?.(options.memory, VCPU_BASE, this.newModule()) ?? {};
     this.runtime = buildRuntime(
       () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow(), guard: () => this.guard() }, isaRuntime,
     );
-    this.queue = options.compile ? new RegionQueue(this, this.regionCompiler(), this.runtime.imports) : null;
     this.reserveCells();
+    this.queue = options.compile ? new RegionQueue(this, this.regionCompiler(), this.runtime.imports) : null;
     options.physical.onCodeWrite = (host, length) => {
       this.blocks.invalidate(host, length);
     };
@@ -188,13 +128,9 @@ export class Engine implements EngineServices {
   }
 
   private regionCompiler(): BatchCompiler {
-    const { isa, exactCount, compileBeside, compiler } = this.options;
-    const { globals, helpers } = isa;
-    const memoryPages = this.words.byteLength / 65536;
-    const shared = this.words.buffer instanceof SharedArrayBuffer;
-    const options = { globals, helpers, exactCount, stackPointer: isa.stackPointer?.index ?? -1, memoryPages, shared };
+    const { isa, memory, exactCount, compileBeside, compiler } = this.options;
     const make = compiler ?? (compileBeside ? compilerBeside : compilerHere);
-    return make(options);
+    return make(isa, memory, { exactCount, hot: this.hot, dispatchCell: this.dispatchCell });
   }
 
   private reserveCells(): void {
@@ -239,12 +175,14 @@ export class Engine implements EngineServices {
     this.setField(CTL_TLB_BASE, this.tlb.tlbAddress);
     this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
     this.setField(CTL_MAPPING, this.tlb.mapping);
-    this.setField(CTL_CODE_KEY + 4, this.codeKey(this.flags));
+    // The index goes by the pc's page, which a code segment base would move.
+    const findable = this.options.isa.codeIsLinear?.(this.flags) ?? true;
+    this.setField(CTL_CODE_KEY + 4, findable ? this.codeKey(this.flags) : 0);
   }
 
-  /** Upper half of CTL_CODE_KEY. The index goes by the pc's page, which a code segment base would move. */
-  private codeKey(flags: number): number {
-    return this.options.isa.codeIsLinear?.(flags) === false ? 0 : (this.blocks.flagSet(flags) + 1) << 16;
+  /** Upper half of a mode's key in the code index. */
+  codeKey(flags: number): number {
+    return (this.blocks.flagSet(flags) + 1) << 16;
   }
 
   kick(): void {
@@ -482,7 +420,7 @@ export class Engine implements EngineServices {
       if (error === FETCH_FAULT) return null;
       throw error;
     }
-    if (this.nextCode + Encoder.bound(builder.count) > this.codeEnd || this.blocks.cellsLeft < 2 * MAX_REGION_CELLS) {
+    if (this.nextCode + Encoder.bound(builder.count) > this.codeEnd || this.blocks.cellsLeft < MAX_BLOCK_CELLS) {
       this.flushCode();
       block = this.blocks.get(block.page, block.offset, block.flags);
     }
@@ -512,9 +450,10 @@ export class Engine implements EngineServices {
     for (const page of this.blocks.installed(block)) this.tlb.protect(page * PAGE);
   }
 
-  /** Enters a block into the code index; one that crosses pages depends on more than its place. */
+  /** Enters a block into the code index; of one that crosses pages its place is not all that matters. */
   private index(block: Block): void {
-    if (block.secondPage < 0) this.codeIndex.add(block.page * PAGE + block.offset, this.codeKey(block.flags), block.cell);
+    const key = this.codeKey(block.flags) | (block.secondPage < 0 ? 0 : INDEX_CROSSING);
+    this.codeIndex.add(block.page * PAGE + block.offset, key, block.cell);
   }
 
   /** Entry cell of a constant target, or 0 when only its virtual address leads there. */
@@ -567,48 +506,12 @@ export class Engine implements EngineServices {
   }
 
   private becameHot(block: Block): void {
-    if (block.ip === 0 || !this.queue || this.blocks.cellsLeft < MAX_REGION_CELLS) return;
+    if (block.ip === 0 || !this.queue || this.blocks.cellsLeft < CELLS_OF_REGION) return;
     // Also when its region waits or serves: should that be dropped, the block runs here again.
     this.words[(block.ip + 4) >> 2] = this.hot * 2;
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     this.queue.hot(block, lin[0]!, lin[1]!);
-  }
-
-  /** Executions of a block so far, as far as its countdown tells. */
-  executions(block: Block): number {
-    return this.hot - this.words[(block.ip + 4) >> 2]!;
-  }
-
-  favoursSpeed(flags: number): boolean {
-    return this.options.isa.favoursSpeed?.(flags) ?? true;
-  }
-
-  jumpTargets(block: Block): number[] {
-    const end = this.words[(block.ip + 8) >> 2]! >> 2;
-    return [...this.words.subarray(end - JUMP_TARGETS, end)].filter((target) => target !== NO_TARGET);
-  }
-
-  /** Translates for a region: IR of the block at a place, with what is known of its context. */
-  translateFor(host: number, low: number, high: number, offset: number, ctx: number): Builder | null {
-    const { reader, builder } = this;
-    builder.reset(ctx);
-    reader.begin(host, low, high, offset);
-    try {
-      this.options.isa.translate(builder, reader, this.flags, MAX_INSNS);
-    } catch (error) {
-      if (error === FETCH_FAULT) return null;
-      throw error;
-    }
-    return builder;
-  }
-
-  get readerSecondPage(): number {
-    return this.reader.secondPage;
-  }
-
-  get readerOffset(): number {
-    return this.reader.offset;
   }
 
   /** Is the code page at CTL_SLOW_ADDR the one at CTL_HOST_ADDR? Enters it into the TLB. */

@@ -53,6 +53,9 @@ export const TLB_SIZE = TLB_ENTRIES << TLB_ENTRY_SHIFT;
 export const VICTIM = TLB_SIZE;
 export const VICTIM_ENTRIES = 8;
 
+/** How often the context has been emptied as a whole, i32: by that others see that it is not the same any more. */
+export const EPOCH = VICTIM + VICTIM_ENTRIES * 32;
+
 /**
  * Jump cache entry, 16 bytes: 0 pc i64, 8 address of the entry cell i32. A page's entries
  * are neighbours, so that one page can be dropped alone: index = page bits, then
@@ -74,7 +77,7 @@ export const JUMP_SIZE = JUMP_ENTRIES * 16;
  * Its place: both halves of the key together times INDEX_FACTOR, the upper INDEX_BITS; or the neighbour
  * with the lowest of these bits inverted.
  */
-export const INDEX_BITS = 17;
+export const INDEX_BITS = 18;
 export const INDEX_FACTOR = 0x9e3779b1 | 0;
 export const INDEX_SIZE = 16 << INDEX_BITS;
 
@@ -83,6 +86,8 @@ export const CONTEXT_SIZE = 0x200000;
 export const SUPERVISOR_CONTEXTS = 2;
 export const USER_CONTEXTS = 8;
 export const CONTEXT_COUNT = SUPERVISOR_CONTEXTS + USER_CONTEXTS;
+/** Address of the first TLB that is a program's. */
+export const USER_TLB = CONTEXTS + SUPERVISOR_CONTEXTS * CONTEXT_SIZE;
 
 /** Constants -16 to 255 stand ready as 16-byte slots. */
 export const CONSTANT_MIN = -16;

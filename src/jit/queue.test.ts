@@ -1,10 +1,10 @@
 /** Regions that are compiled elsewhere and come back late. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { compileBatch } from './compile.ts';
-import type { CompilerOptions } from './compile.ts';
+import { compilerHere } from './compilers.ts';
+import type { BatchCompiler } from './compilers.ts';
 import { CODE } from './layout.ts';
-import type { BatchCompiler } from './queue.ts';
+import type { CompiledBatch } from './request.ts';
 import { HOT, L, TestIsa, TestMachine, add, loopBy, stop } from './test-kit.ts';
 import type { TestOptions } from './test-kit.ts';
 
@@ -12,16 +12,15 @@ import type { TestOptions } from './test-kit.ts';
 class LateCompiler implements BatchCompiler {
   readonly background = true;
   private readonly waiting: (() => void)[] = [];
-  private options: CompilerOptions | null = null;
+  private compiler: BatchCompiler | null = null;
 
-  with(options: CompilerOptions): this {
-    this.options = options;
+  with(compiler: BatchCompiler): this {
+    this.compiler = compiler;
     return this;
   }
 
-  compile(words: Int32Array, done: (module: WebAssembly.Module) => void): void {
-    const { options } = this;
-    this.waiting.push(() => done(compileBatch(words, options!)));
+  compile(words: Int32Array, fresh: boolean, done: (batch: CompiledBatch) => void): void {
+    this.compiler!.compile(words, fresh, (batch) => this.waiting.push(() => done(batch)));
   }
 
   get count(): number {
@@ -35,7 +34,7 @@ class LateCompiler implements BatchCompiler {
 
 function lateMachine(more: TestOptions = {}): [TestMachine, LateCompiler] {
   const compiler = new LateCompiler();
-  const machine = new TestMachine(new TestIsa(), { ...more, compiler: (options) => compiler.with(options) });
+  const machine = new TestMachine(new TestIsa(), { ...more, compiler: (...settings) => compiler.with(compilerHere(...settings)) });
   machine.code(0x1000, [add(0, 1), loopBy(1, -2), stop]);
   return [machine, compiler];
 }

@@ -6,7 +6,7 @@
  * each user address space has a context of its own, recycled least recently used.
  */
 import {
-  CONTEXTS, CONTEXT_COUNT, CONTEXT_SIZE, JUMP_CACHE, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, JUMP_SIZE,
+  EPOCH, CONTEXTS, CONTEXT_COUNT, CONTEXT_SIZE, JUMP_CACHE, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, JUMP_SIZE,
   SUPERVISOR_CONTEXTS, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_SIZE, TLB_WRITE, VICTIM,
   VICTIM_ENTRIES,
 } from './layout.ts';
@@ -98,6 +98,11 @@ export class Tlb {
     return this.current.mapping;
   }
 
+  /** See layout.ts, EPOCH. */
+  get epoch(): number {
+    return this.words[(this.current.tlb + EPOCH) >> 2]!;
+  }
+
   get jumpAddress(): number {
     return this.current.jumps;
   }
@@ -112,6 +117,7 @@ export class Tlb {
   /** Drops all entries of a context. */
   private clearAll(context: Context): void {
     const { privateEntries, globalEntries } = context;
+    this.words[(context.tlb + EPOCH) >> 2]!++;
     if (privateEntries.overflown || globalEntries.overflown) this.clearTlb(context);
     else {
       this.dropListed(context, privateEntries);
@@ -263,16 +269,18 @@ export class Tlb {
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
     const at = (this.current.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
     this.pushOut(at);
+    // The addend before the tags: other threads may be reading.
+    w.fill(-1, at, at + 6);
+    const hostLow = host % 0x100000000;
+    const difference = hostLow - (page >>> 0);
+    w[at + (TLB_ADDEND >> 2)] = difference;
+    w[at + (TLB_ADDEND >> 2) + 1] = Math.floor(host / 0x100000000) - high - (difference < 0 ? 1 : 0);
     this.setTag(at + (TLB_READ >> 2), page, high, permissions & (1 << ACCESS_READ));
     this.setTag(at + (TLB_WRITE >> 2), page, high, permissions & (1 << ACCESS_WRITE));
     this.setTag(at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
     if (permissions & (1 << ACCESS_WRITE)) {
       this.noteWritable(Math.floor(host / 4096), at);
     }
-    const hostLow = host % 0x100000000;
-    const difference = hostLow - (page >>> 0);
-    w[at + (TLB_ADDEND >> 2)] = difference;
-    w[at + (TLB_ADDEND >> 2) + 1] = Math.floor(host / 0x100000000) - high - (difference < 0 ? 1 : 0);
     if (global && this.current.asid >= 0) this.current.sharesGlobal = true;
     if (!global || this.current.asid >= 0) {
       this.current.privateEntries.add(index);

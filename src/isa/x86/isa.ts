@@ -12,6 +12,9 @@ import type { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { makeX87 } from './x87/runtime.ts';
 
+/** All features that some instruction needs. */
+const FEATURES = [...new Set(X86_ROWS.flatMap((row) => row.options.feature?.split(' ') ?? []))];
+
 /** Longer blocks cost translation time when their tail is not reached. */
 const MAX_INSNS = 64;
 
@@ -82,6 +85,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
   const units = new Units(has);
   return {
     name: 'x86',
+    origin: { module: import.meta.url, argument: FEATURES.filter(has) },
     globals: X86_GLOBALS,
     helpers: X86_HELPERS,
     stackPointer: G[4]!,
@@ -90,6 +94,12 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     translate: (b, code, flags, maxInsns) => translate(units.of(b), code, flags, maxInsns),
     instantiate: makeX87,
   };
+}
+
+/** See IsaOrigin. @param features those that the CPU has of all that rows name */
+export function makeIsa(features: unknown): Isa {
+  const present = new Set(features as readonly string[]);
+  return x86Isa((feature) => present.has(feature));
 }
 
 /** x86 with all instructions there are. */

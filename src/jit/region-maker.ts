@@ -1,0 +1,107 @@
+/** From requests to modules: builds the regions of hot blocks and compiles them, in whatever thread. */
+import { Builder, CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
+import { Op } from '../ir/ops.ts';
+import type { Isa } from '../isa/isa.ts';
+import { RegionCompiler } from './compile.ts';
+import { GUARDS_COUNT, GUARDS_FIRST } from './layout.ts';
+import { CodeMemory, CodeSource } from './region-source.ts';
+import type { PageGuard } from './region-source.ts';
+import { buildRegion } from './region.ts';
+import type { RegionNode } from './region.ts';
+import { readRequests } from './request.ts';
+import type { CompiledBatch, MadeRegion, RegionRequest } from './request.ts';
+import { ModuleWriter } from '../wasm/wasm.ts';
+
+/** What a compiler must know of the machine; can be sent to another thread. */
+export interface MakerSettings {
+  /** Count every block exactly (instruction-counted clock) instead of loops only. */
+  readonly exactCount: boolean;
+  /** Executions at which a block becomes hot. */
+  readonly hot: number;
+  /** Cell through which to go on at a computed pc. */
+  readonly dispatchCell: number;
+}
+
+const NOT_MADE: MadeRegion = { ranges: [], faultBase: 0, faults: new Int32Array(0) };
+
+export class RegionMaker {
+  private readonly isa: Isa;
+  private readonly settings: MakerSettings;
+  private readonly memory: CodeMemory;
+  private readonly builder: Builder;
+  private readonly pages: number;
+  private readonly shared: boolean;
+  private nextFault: number;
+
+  /** @param firstFault number that is free for instructions that may fault */
+  constructor(isa: Isa, buffer: ArrayBufferLike, settings: MakerSettings, firstFault = 0) {
+    this.nextFault = firstFault;
+    this.isa = isa;
+    this.settings = settings;
+    this.memory = new CodeMemory(buffer, settings.hot);
+    this.builder = new Builder(isa.globals);
+    this.pages = buffer.byteLength / 65536;
+    this.shared = buffer instanceof SharedArrayBuffer;
+  }
+
+  /** @param words what `writeRequests` made  @param fresh all code from before has been dropped */
+  compile(words: Int32Array, fresh: boolean): CompiledBatch {
+    if (fresh) {
+      this.nextFault = 0;
+      this.memory.clear();
+    }
+    const { isa } = this;
+    const module = new ModuleWriter(this.pages, this.pages, this.shared);
+    const compiler = new RegionCompiler({
+      globals: isa.globals, helpers: isa.helpers, exactCount: this.settings.exactCount, stackPointer: isa.stackPointer?.index ?? -1,
+    }, module);
+    const regions = readRequests(words).map((request) => this.make(request, compiler));
+    const made = regions.some(({ ranges }) => ranges.length > 0);
+    return { module: made ? new WebAssembly.Module(module.finish()) : null, regions };
+  }
+
+  private make(request: RegionRequest, compiler: RegionCompiler): MadeRegion {
+    const { isa, memory } = this;
+    const source = new CodeSource(memory, isa, this.builder, request);
+    memory.begin(source.entryCode);
+    const nodes = buildRegion(source);
+    if (!nodes) return NOT_MADE;
+    const faultBase = this.nextFault;
+    const faults: number[] = [];
+    for (const node of nodes) this.prepareNode(node, source, faults);
+    const guards = source.guards();
+    this.writeGuards(request.guardList, guards);
+    compiler.compile({
+      pc: [request.low, request.high], nodes, slot: request.slot, dispatchCell: this.settings.dispatchCell,
+      fallbackCell: request.fallbackCell, guardList: guards.length > 0 ? request.guardList : 0,
+      inline: isa.favoursSpeed?.(request.flags) ?? true,
+    });
+    return { ranges: source.ranges(nodes), faultBase, faults: Int32Array.from(faults) };
+  }
+
+  /** Adds what a node's place decides: entry cells of targets outside, numbers of instructions that may fault. */
+  private prepareNode(node: RegionNode, source: CodeSource, faults: number[]): void {
+    const { block } = node;
+    node.cells = block.targets.map((target, slot) => (node.successors[slot] ? 0 : source.targetCell(target)));
+    node.faultBase = this.nextFault;
+    let left = block.insns;
+    for (let at = 0; at < block.count * STRIDE; at += STRIDE) {
+      if (block.words[at] !== Op.insn) continue;
+      const ctx = block.words[at + 2]!;
+      faults.push(block.words[at + 1]!, ctx === CTX_UNKNOWN ? node.ctx : ctx, left--);
+      this.nextFault++;
+    }
+  }
+
+  private writeGuards(list: number, guards: readonly PageGuard[]): void {
+    const { words } = this.memory;
+    words[(list + GUARDS_COUNT) >> 2] = guards.length;
+    guards.forEach(({ offset, host }, i) => {
+      const at = (list + GUARDS_FIRST + i * 16) >> 2;
+      words[at] = offset;
+      words[at + 1] = offset >> 31;
+      words[at + 2] = host | 0;
+      words[at + 3] = Math.floor(host / 0x100000000);
+    });
+  }
+}

@@ -1,0 +1,255 @@
+/**
+ * Where the code of a region comes from: guest memory and what the machine's memory says of it, read
+ * while the vCPU may be running and changing both. What is read wrongly for that reason is found
+ * out later: by guards, or by the block table, which knows of each change of code.
+ */
+import type { Builder } from '../ir/builder.ts';
+import { STRIDE } from '../ir/builder.ts';
+import { Op } from '../ir/ops.ts';
+import type { Isa } from '../isa/isa.ts';
+import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
+import { JUMP_TARGETS, NO_TARGET } from './interpreter.ts';
+import {
+  CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC,
+  USER_TLB,
+} from './layout.ts';
+import { FETCH_FAULT, PageReader } from './page-reader.ts';
+import type { RegionRequest } from './request.ts';
+import { constantTargets } from './region.ts';
+import type { RegionBlock, RegionSource } from './region.ts';
+
+const PAGE = 4096;
+/** Instructions in a block. */
+const MAX_INSNS = 64;
+/** A target belongs into the region when it has run at least this often. */
+const WARM = 30;
+/** The same where larger regions pay. */
+const WARM_PROGRAM = 8;
+const MAX_PAGES = 4;
+/** Room for the guards of a region: every page but its first. */
+export const MAX_GUARDS = MAX_PAGES - 1;
+/** Targets of one computed jump that a region compares the pc with. */
+const MAX_JUMP_TARGETS = 12;
+/** A computed jump with so many targets is a switch: its targets run equally often or not at all. */
+const DISPATCH_TARGETS = 4;
+
+/** A page beyond the entry's own that a region has code in. */
+export interface PageGuard {
+  /** Byte offset of the page's first byte from the region's base pc. */
+  readonly offset: number;
+  /** Address of the page in the wasm memory. */
+  readonly host: number;
+}
+
+/** The machine's memory as a compiler reads it. */
+export class CodeMemory {
+  readonly words: Int32Array;
+  readonly bytes: Uint8Array;
+  private readonly index: CodeIndex;
+  /** Executions at which a block becomes hot. */
+  private readonly hot: number;
+  /** Interpreter code of blocks for which regions have been made. */
+  private readonly requested = new Set<number>();
+
+  constructor(buffer: ArrayBufferLike, hot: number) {
+    this.words = new Int32Array(buffer);
+    this.bytes = new Uint8Array(buffer);
+    this.index = new CodeIndex(buffer);
+    this.hot = hot;
+  }
+
+  /** Address of the byte that a TLB maps for execution, or -1. */
+  codeHost(tlb: number, low: number, high: number): number {
+    const w = this.words;
+    const at = (tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
+    const tag = at + (TLB_EXEC >> 2);
+    if (w[tag] !== (low & ~0xfff) || w[tag + 1] !== high) return -1;
+    const addend = at + (TLB_ADDEND >> 2);
+    const sum = (low >>> 0) + (w[addend]! >>> 0);
+    const carry = sum > 0xffffffff ? 1 : 0;
+    return ((high + w[addend + 1]! + carry) >>> 0) * 0x100000000 + (sum >>> 0);
+  }
+
+  /** Entry cell of the code at an address in the memory, 0 when there is none that depends on its place alone. */
+  cell(host: number, key: number): number {
+    return this.index.find(host, key);
+  }
+
+  /** Address of the interpreter code for it; 0 when there is none, or a region runs instead. */
+  interpreterCode(host: number, key: number): number {
+    const cell = this.cell(host, key) || this.index.find(host, key | INDEX_CROSSING);
+    if (cell === 0 || this.words[(cell + CELL_FUNCTION) >> 2] !== FN_INTERPRETER) return 0;
+    const ip = this.words[(cell + CELL_ARGUMENT) >> 2]!;
+    return ip >= CODE && ip < CODE_END ? ip : 0;
+  }
+
+  /**
+   * Executions of a block so far, as far as its countdown tells. That begins anew, from twice as many,
+   * when a region has been asked for: such a block gets its own. It still belongs into regions that were
+   * asked for before; by when these are made, all blocks of a loop may be hot.
+   */
+  executions(ip: number): number {
+    const left = this.words[(ip + 4) >> 2]!;
+    if (left <= this.hot) return this.hot - left;
+    return this.requested.has(ip) ? 0 : this.hot;
+  }
+
+  /** A region is about to be made for the block with this interpreter code. */
+  begin(ip: number): void {
+    this.requested.add(ip);
+  }
+
+  /** All code has been dropped. */
+  clear(): void {
+    this.requested.clear();
+  }
+
+  /** Targets that the block's computed jump has been seen to take, as offsets from its pc. */
+  jumpTargets(ip: number): number[] {
+    const end = this.words[(ip + 8) >> 2]! >> 2;
+    if (end * 4 <= ip || end * 4 > CODE_END) return [];
+    return [...this.words.subarray(end - JUMP_TARGETS, end)].filter((target) => target !== NO_TARGET);
+  }
+}
+
+/** The source of one region. */
+export class CodeSource implements RegionSource {
+  private readonly memory: CodeMemory;
+  private readonly isa: Isa;
+  private readonly builder: Builder;
+  private readonly request: RegionRequest;
+  private readonly reader: PageReader;
+  /** Page number in the wasm memory by virtual page relative to the entry's. */
+  private readonly pages = new Map<number, number>();
+  private readonly warm: number;
+  private readonly lengths = new Map<number, number>();
+
+  constructor(memory: CodeMemory, isa: Isa, builder: Builder, request: RegionRequest) {
+    this.memory = memory;
+    this.isa = isa;
+    this.builder = builder;
+    this.request = request;
+    this.reader = new PageReader(memory.bytes, (low, high) => this.codeHost(low, high));
+    this.warm = isa.favoursSpeed?.(request.flags) ?? true ? WARM_PROGRAM : WARM;
+    this.pages.set(0, request.page);
+    if (request.secondPage >= 0) this.pages.set(1, request.secondPage);
+  }
+
+  private codeHost(low: number, high: number): number {
+    const { tlb, epoch } = this.request;
+    const host = this.memory.codeHost(tlb, low, high);
+    // A program's address space may be another's by now; then its own page must do.
+    if (tlb >= USER_TLB && this.memory.words[(tlb + EPOCH) >> 2] !== epoch) return -1;
+    return host;
+  }
+
+  /** [relative page, offset in it] of a byte offset from the entry. */
+  private place(offset: number): [number, number] {
+    const at = this.request.offset + offset;
+    const page = Math.floor(at / PAGE);
+    return [page, at - page * PAGE];
+  }
+
+  /** Linear address of a byte offset from the entry. */
+  private linear(offset: number): [number, number] {
+    const sum = (this.request.low >>> 0) + offset;
+    const carry = Math.floor(sum / 0x100000000);
+    return [sum | 0, (this.request.high + carry) | 0];
+  }
+
+  private hostPage(page: number): number {
+    const known = this.pages.get(page);
+    if (known !== undefined) return known;
+    if (this.pages.size >= MAX_PAGES) return -1;
+    const [low, high] = this.linear(page * PAGE - this.request.offset);
+    const host = this.codeHost(low, high);
+    if (host < 0 || host >= this.memory.bytes.length) return -1;
+    return Math.floor(host / PAGE);
+  }
+
+  /** Interpreter code of the block at an offset from the entry, 0 = none. */
+  private codeAt(offset: number): number {
+    const [page, at] = this.place(offset);
+    const host = this.hostPage(page);
+    return host < 0 ? 0 : this.memory.interpreterCode(host * PAGE + at, this.request.key);
+  }
+
+  worthwhile(offset: number): boolean {
+    const ip = this.codeAt(offset);
+    return ip !== 0 && this.memory.executions(ip) >= this.warm;
+  }
+
+  translate(offset: number, ctx: number): RegionBlock | null {
+    const { builder: b, reader } = this;
+    const [page, at] = this.place(offset);
+    const host = this.hostPage(page);
+    if (host < 0) return null;
+    const [low, high] = this.linear(offset);
+    b.reset(ctx);
+    reader.begin(host * PAGE + at, low, high, offset);
+    try {
+      this.isa.translate(b, reader, this.request.flags, MAX_INSNS);
+    } catch (error) {
+      if (error === FETCH_FAULT) return null;
+      throw error;
+    }
+    this.pages.set(page, host);
+    if (reader.secondPage >= 0) {
+      if (this.hostPage(page + 1) !== reader.secondPage) return null;
+      this.pages.set(page + 1, reader.secondPage);
+    }
+    this.lengths.set(offset, reader.offset - offset);
+    const words = b.words.slice(0, b.count * STRIDE);
+    const computed = words[(b.count - 1) * STRIDE] === Op.jump;
+    const targets = computed ? this.seenTargets(offset) : constantTargets(words, b.count);
+    return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets, computed };
+  }
+
+  /** Where the computed jump that ends the block has gone, as far as the region may follow it. */
+  private seenTargets(offset: number): number[] {
+    const ip = offset === 0 ? this.entryCode : this.codeAt(offset);
+    if (ip === 0) return [];
+    const seen = this.memory.jumpTargets(ip).map((target) => offset + target);
+    const dispatch = seen.length >= DISPATCH_TARGETS;
+    return seen.filter((target) => this.worthwhile(target) || (dispatch && this.codeAt(target) !== 0)).slice(0, MAX_JUMP_TARGETS);
+  }
+
+  /** Interpreter code of the entry block. */
+  get entryCode(): number {
+    return this.memory.words[(this.request.fallbackCell + CELL_ARGUMENT) >> 2]!;
+  }
+
+  /** Pages other than the entry's, to be checked at each entry. */
+  guards(): PageGuard[] {
+    const guards: PageGuard[] = [];
+    for (const [page, host] of this.pages) {
+      if (page !== 0) guards.push({ offset: page * PAGE - this.request.offset, host: host * PAGE });
+    }
+    return guards;
+  }
+
+  /** Bytes that the nodes cover, by page, as Region.ranges wants them. */
+  ranges(nodes: readonly { offset: number }[]): number[] {
+    const ranges = new Map<number, [number, number]>();
+    const add = (page: number, start: number, end: number): void => {
+      const range = ranges.get(page);
+      if (range) {
+        range[0] = Math.min(range[0], start);
+        range[1] = Math.max(range[1], end);
+      } else ranges.set(page, [start, end]);
+    };
+    for (const { offset } of nodes) {
+      const [page, at] = this.place(offset);
+      const end = at + this.lengths.get(offset)!;
+      add(this.pages.get(page)!, at, Math.min(end, PAGE));
+      if (end > PAGE) add(this.pages.get(page + 1)!, 0, end - PAGE);
+    }
+    return [...ranges].flatMap(([page, [start, end]]) => [page, start, end]);
+  }
+
+  /** Entry cell for a target outside, 0 = none: only the entry's own page keeps its place. */
+  targetCell(offset: number): number {
+    const [page, at] = this.place(offset);
+    return page === 0 ? this.memory.cell(this.request.page * PAGE + at, this.request.key) : 0;
+  }
+}
