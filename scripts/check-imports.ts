@@ -16,7 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   host: [],
   character: ['host', 'machine'],
   devices: ['machine'],
-  machine: ['devices', 'host', 'ir', 'isa', 'jit', 'kvm'],
+  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'storage'],
   kvm: ['host', 'ir', 'machine'],
   storage: ['host', 'machine'],
   network: ['host', 'machine'],
@@ -39,7 +39,7 @@ const CONTRACTS: Record<string, readonly string[]> = {
 };
 const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
   ['devices', 'machine'], ['isa', 'machine'], ['jit', 'machine'], ['character', 'machine'],
-  ['jit', 'isa'], ['jit', 'host'],
+  ['jit', 'isa'], ['jit', 'host'], ['storage', 'machine'], ['display', 'machine'],
 ];
 const HOST_MODULES_IN = ['src/host/node/', 'src/cli/', 'src/kvm/', 'src/manager/'];
 

@@ -1,8 +1,12 @@
 /** What a command line of `virelay-system-x86_64` asks for; QEMU's names and behaviour. */
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
-import { type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
+import { type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
+import {
+  attachDrive, DriveError, type DriveOption, parseBoot, parseDrive, placeDrives, shortDrive,
+  withDefaultDrives,
+} from './drive-options.ts';
 import { parseTrace } from './trace.ts';
 import {
   onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError,
@@ -21,6 +25,16 @@ export interface CommandLine {
   initrd: string | null;
   append: string;
   bios: string | null;
+  /** Folders that firmware is looked for in first. */
+  firmwareFolders: string[];
+  vga: 'std' | 'none' | null;
+  display: 'none' | 'curses' | null;
+  drives: DriveOption[];
+  boot: BootConfig;
+  /** Writes to all drives are forgotten. */
+  snapshot: boolean;
+  /** Leave out what a PC has without being asked for. */
+  noDefaults: boolean;
   /** As given; null stands for the default of the machine. */
   serials: { text: string; spec: CharacterSpec }[];
   debugcon: { text: string; spec: CharacterSpec; iobase: number } | null;
@@ -56,6 +70,8 @@ function initial(): CommandLine {
   return {
     help: null, cpu: 'max', memory: 128 * MIB, accel: 'jit', icount: null,
     rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
+    firmwareFolders: [], vga: null, display: null, drives: [], snapshot: false, noDefaults: false,
+    boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
     serials: [], debugcon: null, debugExit: null, uuid: null, hpet: true, nographic: false,
     noReboot: false, noShutdown: false, startPaused: false, trace: [], traceFile: null,
     pidFile: null, warnings: [],
@@ -72,6 +88,15 @@ function only(...allowed: string[]): Option {
     if (!allowed.includes(value)) {
       throw new ValueError(`not available (only ${allowed.join(', ')} so far)`);
     }
+  });
+}
+
+/** `-hda` and its like. */
+function disk(kind: 'ide' | 'floppy', index: number, media: 'disk' | 'cdrom' = 'disk'): Option {
+  return valued((line, value) => {
+    const letter = 'abcd'[index]!;
+    const option = media === 'cdrom' ? '-cdrom' : kind === 'ide' ? `-hd${letter}` : `-fd${letter}`;
+    line.drives.push(shortDrive(option, value, kind, index, media));
   });
 }
 
@@ -103,6 +128,20 @@ const OPTIONS: Record<string, Option> = {
   bios: valued((line, value) => {
     line.bios = value;
   }),
+  L: valued((line, value) => {
+    line.firmwareFolders.push(value);
+  }),
+  hda: disk('ide', 0), hdb: disk('ide', 1), hdc: disk('ide', 2), hdd: disk('ide', 3),
+  fda: disk('floppy', 0), fdb: disk('floppy', 1), cdrom: disk('ide', 2, 'cdrom'),
+  drive: valued((line, value) => {
+    line.drives.push(parseDrive(value));
+  }),
+  snapshot: flag((line) => {
+    line.snapshot = true;
+  }),
+  boot: valued((line, value) => {
+    line.boot = parseBoot(value, line.boot);
+  }),
   serial: valued(setSerial),
   parallel: only('none', 'null'),
   debugcon: valued((line, value) => {
@@ -118,8 +157,17 @@ const OPTIONS: Record<string, Option> = {
   nographic: flag((line) => {
     line.nographic = true;
   }),
-  display: only('none'),
-  vga: only('none'),
+  display: valued((line, value) => {
+    if (value !== 'none' && value !== 'curses') {
+      throw new ValueError('not available (only none, curses so far)');
+    }
+    line.display = value;
+  }),
+  vga: valued((line, value) => {
+    if (value !== 'none' && value !== 'std') throw new ValueError('not available (only none, std so far)');
+    line.vga = value;
+  }),
+  k: ignoredValue(),
   monitor: only('none', 'null'),
   net: only('none'),
   nic: only('none'),
@@ -143,7 +191,9 @@ const OPTIONS: Record<string, Option> = {
   pidfile: valued((line, value) => {
     line.pidFile = value;
   }),
-  nodefaults: ignored(),
+  nodefaults: flag((line) => {
+    line.noDefaults = true;
+  }),
   'no-user-config': ignored(),
 };
 const ALIASES: Record<string, string> = { h: 'help', '?': 'help' };
@@ -189,11 +239,22 @@ function finish(line: CommandLine): CommandLine {
   if (line.kernel === null) {
     if (line.initrd !== null) throw new OptionError('-initrd', line.initrd, 'needs -kernel');
     if (line.append !== '') throw new OptionError('-append', line.append, 'needs -kernel');
-    if (line.bios === null) {
-      throw new OptionError('-kernel', null, 'missing: there is nothing to boot without it or -bios');
-    }
   }
+  finishDrives(line);
   return line;
+}
+
+function finishDrives(line: CommandLine): void {
+  try {
+    const drives = placeDrives(line.drives);
+    const firmware = line.kernel === null || line.bios !== null;
+    line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives) : drives)
+      .filter(({ config }) => config.interface !== 'none')
+      .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
+  } catch (error) {
+    if (!(error instanceof DriveError)) throw error;
+    throw new OptionError(error.drive.option, error.drive.text, error.message);
+  }
 }
 
 function character(text: string): CharacterSpec {
@@ -308,12 +369,19 @@ function setRtc(line: CommandLine, text: string): void {
   line.rtc = { base: named ? base : rtcBaseSeconds(base), clock: clock === 'vm' ? 'vm' : 'host' };
 }
 
+const DEVICES = ['ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA'] as const;
+
 function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
+  if (driver === 'ide-hd' || driver === 'ide-cd') return attachDrive(line.drives, text, driver);
+  if (driver === 'VGA') {
+    line.vga = 'std';
+    return;
+  }
   if (driver !== 'isa-debug-exit') {
-    throw new ValueError(`device "${driver}" is not known (known: isa-debug-exit)`);
+    throw new ValueError(`device "${driver}" is not known (known: ${DEVICES.join(', ')})`);
   }
   onlyKeys(values, ['driver', 'id', 'iobase', 'iosize']);
   const port = (key: string, otherwise: number): number =>

@@ -1,10 +1,12 @@
 /** `virelay-system-x86_64`: one machine in the foreground, driven by QEMU's options. */
+import { findFirmware } from '#host';
 import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
 import { openCharacter } from '../character/open.ts';
 import type { CharacterSpec } from '../character/spec.ts';
 import { describeError } from '../host/node/errors.ts';
 import type { Channel } from '../host/host.ts';
 import { ConfigError, Machine, type MachineConfig, type NamedFile } from '../index.ts';
+import { BIOS_NAME, VGA_BIOS_NAME } from '../machine/config.ts';
 import { type CommandLine, OptionError, parseCommandLine } from './command-line.ts';
 import { finish, guardTerminal, handleSignals, leave, quitter, report } from './foreground.ts';
 import { helpText, PROGRAM } from './help.ts';
@@ -33,11 +35,26 @@ function readInput(option: string, path: string | null): NamedFile | null {
   }
 }
 
+/** @param name as after -bios; without one the usual one is looked for, if not in the usual places */
+function readFirmware(line: CommandLine, name: string | null): NamedFile | null {
+  if (name === null && (line.kernel !== null || line.firmwareFolders.length === 0)) return null;
+  try {
+    const found = findFirmware(name ?? BIOS_NAME, line.firmwareFolders);
+    if (found === null) throw new Error('No such file or directory');
+    return found;
+  } catch (error) {
+    throw new OptionError('-bios', name, (error as Error).message);
+  }
+}
+
 function configure(line: CommandLine): Partial<MachineConfig> {
   return {
     cpu: line.cpu, memory: line.memory, accel: line.accel, icount: line.icount, rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel), initrd: readInput('-initrd', line.initrd),
-    append: line.append, bios: readInput('-bios', line.bios),
+    append: line.append, bios: readFirmware(line, line.bios), vga: line.vga,
+    vgaBios: line.firmwareFolders.length === 0 ? null
+      : findFirmware(VGA_BIOS_NAME, line.firmwareFolders),
+    textOnSerial: line.nographic, boot: line.boot, drives: line.drives.map(({ config }) => config),
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     debugExit: line.debugExit, uuid: line.uuid, hpet: line.hpet, noReboot: line.noReboot,
@@ -50,6 +67,9 @@ function configure(line: CommandLine): Partial<MachineConfig> {
 
 function optionError(error: ConfigError, line: CommandLine): OptionError {
   const why = error.message.replace(`${error.field}: `, '');
+  const place = error.field === 'drives' ? /^drive (\d+): (.*)/.exec(why) : null;
+  const one = place === null ? undefined : line.drives[Number(place[1])];
+  if (one !== undefined) return new OptionError(one.option, one.text, place![2]!);
   const option = OPTION_OF[error.field] ?? `-${error.field}`;
   const values: Partial<Record<keyof MachineConfig, string | null>> = {
     kernel: line.kernel, initrd: line.initrd, bios: line.bios, cpu: line.cpu,

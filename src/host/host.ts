@@ -24,3 +24,16 @@ export interface Channel {
   readonly writable: WritableStream<Uint8Array>;
   close(): void | Promise<void>;
 }
+
+/** A file of the host's that is read and written in place. */
+export interface BlockFile {
+  /** Bytes it had when it was opened. */
+  readonly size: number;
+  /** @returns bytes read, fewer than asked for at the file's end @throws Error */
+  read(offset: number, into: Uint8Array): number;
+  /** @throws Error */
+  write(offset: number, from: Uint8Array): void;
+  /** Settles when the data written before is on stable storage. */
+  sync(): Promise<void>;
+  close(): void;
+}

@@ -574,7 +574,6 @@ export class Engine implements EngineServices {
 
   private deviceAccess(address: number, slot: number, size: number, store: boolean): void {
     const { physical, words, bytes } = this;
-    if (store && physical.hostPage(address) >= 0) return; // ROM: the write is lost
     for (let i = 0; i < size; i += 4) {
       const part = Math.min(4, size - i);
       const at = (slot + i) >> 2;

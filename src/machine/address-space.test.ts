@@ -37,10 +37,40 @@ test('ROM reads and ignores writes; it can be turned into RAM', () => {
   mem.writeBytes(0xf0000, Uint8Array.of(9));
   assert.equal(mem.read(0xf0000, 1), 7);
   assert.equal(mem.isWritable(0xf0000), false);
-  mem.addRam(0xf0000, 0x1000, 0x4000);
+  const ram = mem.addRam(0xf0000, 0x1000, 0x4000);
   assert.equal(mem.isWritable(0xf0000), true);
-  mem.removePages(0xf0000, 0x1000);
-  assert.equal(mem.hostPage(0xf0000), -1);
+  ram.remove();
+  assert.equal(mem.isWritable(0xf0000), false);
+  assert.equal(mem.read(0xf0000, 1), 7);
+});
+
+test('memory over memory: priority first, then what came last; what was hidden shows again', () => {
+  const { mem } = space();
+  const bios = mem.addRom(0xe0000, 0x2000, 0x1000, -1);
+  mem.addRam(0xe0000, 0x1000, 0x4000);
+  const window = mem.addRam(0xdf000, 0x4000, 0x6000, -2);
+  assert.deepEqual([0xdf000, 0xe0000, 0xe1000, 0xe2000].map((at) => mem.hostPage(at)),
+    [0x6000, 0x4000, 0x2000, 0x9000]);
+  bios.remove();
+  assert.equal(mem.hostPage(0xe1000), 0x8000);
+  window.remove();
+  window.remove();
+  assert.equal(mem.hostPage(0xe1000), -1);
+  assert.equal(mem.hostPage(0xe0000), 0x4000);
+});
+
+test('a write shadow takes writes while reads see the ROM', () => {
+  const { bytes, mem } = space();
+  bytes[0x3004] = 7;
+  mem.addRom(0xf0000, 0x1000, 0x3000);
+  const shadow = mem.addWriteShadow(0xf0000, 0x2000, 0x4000);
+  mem.write(0xf0004, 1, 9);
+  mem.writeBytes(0xf1004, Uint8Array.of(8));
+  assert.equal(mem.read(0xf0004, 1), 7);
+  assert.deepEqual([bytes[0x4004], bytes[0x5004]], [9, 8]);
+  shadow.remove();
+  mem.write(0xf0004, 1, 1);
+  assert.equal(bytes[0x4004], 9);
 });
 
 test('RAM above 4 GiB and across the border', () => {

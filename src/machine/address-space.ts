@@ -2,7 +2,8 @@
  * Guest-physical memory: RAM and ROM pages in the shared buffer, and memory-mapped registers.
  *
  * RAM and ROM hide memory-mapped registers at the same address, as the memory controller's own
- * decoding does; among registers, the region that was added first wins.
+ * decoding does; among registers, the region that was added first wins. Where memory overlaps
+ * memory, the higher priority shows, and of equal ones what was added last.
  */
 import type { GuestMemory, IoHandler, MappedRegion, MmioBus, Trace } from './interfaces.ts';
 
@@ -12,9 +13,15 @@ export const PAGE_LOG_DIRTY = 2;
 
 const PAGE = 4096;
 const LOW_LIMIT = 0x1_0000_0000;
+/** Instead of a page to write to. */
+const NO_MEMORY = -1;
+const READ_ONLY = -2;
 
 type MmioRegion = { base: number; end: number; handler: IoHandler; name: string };
-type HighRange = { base: number; end: number; hostOffset: number; writable: boolean };
+type MemoryRegion = {
+  base: number; end: number; hostOffset: number; writable: boolean; priority: number;
+};
+type WriteShadow = { base: number; end: number; hostOffset: number };
 
 export class AddressSpace implements GuestMemory, MmioBus {
   /** Per host page (host offset / 4096): PAGE_* bits. */
@@ -29,7 +36,9 @@ export class AddressSpace implements GuestMemory, MmioBus {
   private readonly view: DataView;
   /** One entry per page below 4 GiB: host page + 1, negative when read-only, 0 when not memory. */
   private readonly low = new Int32Array(LOW_LIMIT / PAGE);
-  private readonly high: HighRange[] = [];
+  /** All RAM and ROM, what shows first coming last. */
+  private readonly memory: MemoryRegion[] = [];
+  private readonly shadows: WriteShadow[] = [];
   private mmio: MmioRegion[] = [];
   private lastMmio: MmioRegion | null = null;
 
@@ -39,18 +48,20 @@ export class AddressSpace implements GuestMemory, MmioBus {
     this.pageFlags = new Uint8Array(Math.ceil(bytes.length / PAGE));
   }
 
-  addRam(base: number, size: number, hostOffset: number): void {
-    this.mapPages(base, size, hostOffset, true);
+  /** @param priority memory of a lower one is hidden where they overlap */
+  addRam(base: number, size: number, hostOffset: number, priority = 0): MappedRegion {
+    return this.addMemory(base, size, hostOffset, true, priority);
   }
 
-  addRom(base: number, size: number, hostOffset: number): void {
-    this.mapPages(base, size, hostOffset, false);
+  addRom(base: number, size: number, hostOffset: number, priority = 0): MappedRegion {
+    return this.addMemory(base, size, hostOffset, false, priority);
   }
 
-  /** Takes RAM or ROM below 4 GiB out of the map again (registers beneath it show through). */
-  removePages(base: number, size: number): void {
-    this.low.fill(0, base / PAGE, (base + size) / PAGE);
-    this.onMapChange?.();
+  /** Writes to where no RAM shows go to RAM at `hostOffset`; what is read stays as it is. */
+  addWriteShadow(base: number, size: number, hostOffset: number): MappedRegion {
+    const shadow = { base, end: base + size, hostOffset };
+    this.shadows.push(shadow);
+    return { remove: () => void this.shadows.splice(this.shadows.indexOf(shadow), 1) };
   }
 
   addMmio(base: number, size: number, handler: IoHandler, name: string): MappedRegion {
@@ -71,14 +82,14 @@ export class AddressSpace implements GuestMemory, MmioBus {
       const entry = this.low[addr >>> 12]!;
       return entry > 0 ? (entry - 1) * PAGE : entry < 0 ? (-entry - 1) * PAGE : -1;
     }
-    const range = this.highRange(addr);
-    if (range === null) return -1;
-    const distance = addr - range.base;
-    return range.hostOffset + distance - (distance % PAGE);
+    const region = this.highRegion(addr);
+    if (region === null) return -1;
+    const distance = addr - region.base;
+    return region.hostOffset + distance - (distance % PAGE);
   }
 
   isWritable(addr: number): boolean {
-    return addr < LOW_LIMIT ? this.low[addr >>> 12]! > 0 : this.highRange(addr)?.writable === true;
+    return addr < LOW_LIMIT ? this.low[addr >>> 12]! > 0 : this.highRegion(addr)?.writable === true;
   }
 
   read(addr: number, size: number): number {
@@ -94,9 +105,9 @@ export class AddressSpace implements GuestMemory, MmioBus {
   write(addr: number, size: number, value: number): void {
     const inPage = addr % PAGE;
     if (inPage + size > PAGE) return this.writeSplit(addr, size, value);
-    const page = this.hostPage(addr);
-    if (page < 0) return this.writeMmio(addr, size, value);
-    if (!this.isWritable(addr)) return this.trace?.('rom-write', hex(addr));
+    const page = this.writePage(addr);
+    if (page === NO_MEMORY) return this.writeMmio(addr, size, value);
+    if (page === READ_ONLY) return this.trace?.('rom-write', hex(addr));
     const at = page + inPage;
     if (size === 4) this.view.setUint32(at, value, true);
     else if (size === 2) this.view.setUint16(at, value, true);
@@ -125,12 +136,12 @@ export class AddressSpace implements GuestMemory, MmioBus {
     for (let done = 0; done < from.length; ) {
       const at = addr + done;
       const length = Math.min(PAGE - (at % PAGE), from.length - done);
-      const page = this.hostPage(at);
-      if (page < 0) {
+      const page = this.writePage(at);
+      if (page === NO_MEMORY) {
         if (this.hasMmio(at, length)) {
           for (let i = 0; i < length; i++) this.writeMmio(at + i, 1, from[done + i]!);
         }
-      } else if (this.isWritable(at)) {
+      } else if (page !== READ_ONLY) {
         const host = page + (at % PAGE);
         this.bytes.set(from.subarray(done, done + length), host);
         this.touched(host, length);
@@ -144,31 +155,54 @@ export class AddressSpace implements GuestMemory, MmioBus {
     return this.mmio.map((r) => ({ base: r.base, size: r.end - r.base, name: r.name }));
   }
 
-  private mapPages(base: number, size: number, hostOffset: number, writable: boolean): void {
+  private addMemory(
+    base: number, size: number, hostOffset: number, writable: boolean, priority: number,
+  ): MappedRegion {
     if (base % PAGE !== 0 || size % PAGE !== 0 || hostOffset % PAGE !== 0) {
       throw new Error(`memory at ${hex(base)} is not a whole number of pages`);
     }
     if (hostOffset + size > this.bytes.length) {
       throw new Error(`memory at ${hex(base)} lies outside the host buffer`);
     }
-    const lowSize = Math.max(0, Math.min(size, LOW_LIMIT - base));
-    const first = base / PAGE;
-    const hostPage = hostOffset / PAGE;
-    for (let i = 0; i < lowSize / PAGE; i++) {
-      this.low[first + i] = writable ? hostPage + i + 1 : -(hostPage + i + 1);
-    }
-    if (lowSize < size) {
-      const highBase = base + lowSize;
-      this.high.unshift({
-        base: highBase, end: base + size, hostOffset: hostOffset + lowSize, writable,
-      });
+    const region: MemoryRegion = { base, end: base + size, hostOffset, writable, priority };
+    const above = this.memory.findIndex((other) => other.priority > priority);
+    this.memory.splice(above < 0 ? this.memory.length : above, 0, region);
+    this.rebuild(base, region.end);
+    return {
+      remove: () => {
+        const at = this.memory.indexOf(region);
+        if (at < 0) return;
+        this.memory.splice(at, 1);
+        this.rebuild(base, region.end);
+      },
+    };
+  }
+
+  /** Works out anew what shows between two addresses. */
+  private rebuild(from: number, to: number): void {
+    const end = Math.min(to, LOW_LIMIT) / PAGE;
+    if (from < LOW_LIMIT) this.low.fill(0, from / PAGE, end);
+    for (const { base, end: regionEnd, hostOffset, writable } of this.memory) {
+      const first = Math.max(base, from) / PAGE;
+      const last = Math.min(end, regionEnd / PAGE);
+      let entry = hostOffset / PAGE + first - base / PAGE + 1;
+      for (let page = first; page < last; page++, entry++) {
+        this.low[page] = writable ? entry : -entry;
+      }
     }
     this.onMapChange?.();
   }
 
-  private highRange(addr: number): HighRange | null {
-    for (const range of this.high) if (addr >= range.base && addr < range.end) return range;
-    return null;
+  private highRegion(addr: number): MemoryRegion | null {
+    return this.memory.findLast((region) => addr >= region.base && addr < region.end) ?? null;
+  }
+
+  /** Host offset of the page that a write to `addr` goes to, or READ_ONLY or NO_MEMORY. */
+  private writePage(addr: number): number {
+    if (this.isWritable(addr)) return this.hostPage(addr);
+    const shadow = this.shadows.find(({ base, end }) => addr >= base && addr < end);
+    if (shadow !== undefined) return shadow.hostOffset + addr - shadow.base - (addr % PAGE);
+    return this.hostPage(addr) < 0 ? NO_MEMORY : READ_ONLY;
   }
 
   private touched(host: number, length: number): void {

@@ -30,6 +30,38 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
+export type DriveInterface = 'ide' | 'floppy' | 'none';
+
+/** A drive and what is in it. */
+export interface DriveConfig {
+  /** `none` is for devices that name it by its `id`. */
+  readonly interface: DriveInterface;
+  /** IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; floppy: A is 0. */
+  readonly index: number;
+  readonly media: 'disk' | 'cdrom';
+  /** A path on the machine's host, or the image itself; null for a drive without a medium. */
+  readonly file: string | NamedFile | null;
+  readonly readOnly: boolean;
+  /** Writes are kept in memory and forgotten with the machine. */
+  readonly snapshot: boolean;
+  readonly serial: string | null;
+  /** Place among the devices that firmware tries to boot, lowest first; null for the usual order. */
+  readonly bootIndex: number | null;
+}
+
+/** What firmware is told about booting. */
+export interface BootConfig {
+  /** Devices to try: a, b floppy, c disk, d CD, n network. */
+  readonly order: string;
+  /** Overrides `order` until the first reset. */
+  readonly once: string | null;
+  readonly menu: boolean;
+  /** Milliseconds that the menu's invitation stays, or null for the firmware's own choice. */
+  readonly splashTime: number | null;
+  /** Milliseconds until a reset when nothing could be booted, or null for never. */
+  readonly rebootTimeout: number | null;
+}
+
 export interface MachineConfig {
   readonly machine: 'pc';
   /** As after QEMU's `-cpu`: `model,+feature,-feature,property=value`. */
@@ -46,6 +78,14 @@ export interface MachineConfig {
   readonly append: string;
   /** Firmware image, whose size is a multiple of 64 KiB. */
   readonly bios: NamedFile | null;
+  /** Display adapter; `none` leaves it out. By default there is one when firmware runs. */
+  readonly vga: 'std' | 'none' | null;
+  /** Its option ROM, which firmware runs to make it work. */
+  readonly vgaBios: NamedFile | null;
+  /** Nobody looks at the display: firmware uses the first serial port instead. */
+  readonly textOnSerial: boolean;
+  readonly drives: readonly DriveConfig[];
+  readonly boot: BootConfig;
   /** One per serial port, COM1 first, at most four; `none` leaves the port out. */
   readonly serials: readonly SerialConfig[];
   /** Port that prints what is written to it. */
@@ -73,7 +113,17 @@ const DEFAULTS: MachineConfig = {
   rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
   serials: ['connected'], debugcon: null, debugExit: null, uuid: null, hpet: true,
   noReboot: false, noShutdown: false, startPaused: false, trace: [],
+  vga: null, vgaBios: null, textOnSerial: false, drives: [],
+  boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
 };
+
+/** A drive with the usual settings, of which some are given. */
+export function drive(given: Partial<DriveConfig>): DriveConfig {
+  return {
+    interface: 'ide', index: 0, media: 'disk', file: null, readOnly: given.media === 'cdrom',
+    snapshot: false, serial: null, bootIndex: null, ...given,
+  };
+}
 
 /** A value that cannot be used; `field` names the member of the configuration. */
 export class ConfigError extends Error {
@@ -83,6 +133,29 @@ export class ConfigError extends Error {
     super(`${field}: ${why}`);
     this.field = field;
   }
+}
+
+export const BIOS_NAME = 'bios-256k.bin';
+export const VGA_BIOS_NAME = 'vgabios-stdvga.bin';
+
+/**
+ * A machine that is not given a kernel starts firmware, which need not be named.
+ * @param find looks a file up where the host keeps such things
+ * @throws ConfigError when there is none
+ */
+export function withFirmware(
+  config: MachineConfig, find: (name: string) => NamedFile | null,
+): MachineConfig {
+  if (config.kernel !== null && config.bios === null) {
+    return { ...config, vga: config.vga ?? 'none' };
+  }
+  const bios = config.bios ?? find(BIOS_NAME);
+  if (bios === null) {
+    throw new ConfigError('bios', `there is no kernel, and no firmware "${BIOS_NAME}" is installed`);
+  }
+  const vga = config.vga ?? 'std';
+  const vgaBios = config.vgaBios ?? (vga === 'std' ? find(VGA_BIOS_NAME) : null);
+  return { ...config, bios, vga, vgaBios };
 }
 
 /** Fills in what was left out and checks what was given. @throws ConfigError */
@@ -100,6 +173,7 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
   checkRtc(config.rtc);
   checkPorts(config);
   checkFiles(config);
+  checkDrives(config);
   return config;
 }
 
@@ -163,5 +237,31 @@ function checkFiles({ kernel, initrd, bios, append }: MachineConfig): void {
   if (kernel === null && append !== '') throw new ConfigError('append', 'needs a kernel');
   if (bios !== null && (bios.data.length === 0 || bios.data.length % 0x10000 !== 0)) {
     throw new ConfigError('bios', `${bios.name}: size is not a multiple of 64 KiB`);
+  }
+}
+
+const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, none: Infinity };
+
+function checkDrives({ drives, vga, boot }: MachineConfig): void {
+  if (vga !== null && vga !== 'std' && vga !== 'none') {
+    throw new ConfigError('vga', `"${String(vga)}" is not one of std, none`);
+  }
+  if (!/^[abcdn]*$/.test(`${boot.order}${boot.once ?? ''}`)) {
+    throw new ConfigError('boot', 'the order is made of the letters a, b, c, d and n');
+  }
+  const taken = new Set<string>();
+  for (const { interface: kind, index, media, readOnly, snapshot } of drives) {
+    const places = PLACES[kind];
+    if (places === undefined) throw new ConfigError('drives', `"${String(kind)}" is not an interface`);
+    if (kind === 'none') continue;
+    if (!Number.isInteger(index) || index < 0 || index >= places) {
+      throw new ConfigError('drives', `${kind} has no drive ${index}`);
+    }
+    const place = `${kind} ${index}`;
+    if (taken.has(place)) throw new ConfigError('drives', `there are two drives ${place}`);
+    taken.add(place);
+    if (kind === 'ide' && media === 'disk' && readOnly && !snapshot) {
+      throw new ConfigError('drives', `${place}: an IDE disk cannot be read-only`);
+    }
   }
 }

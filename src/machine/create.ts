@@ -16,6 +16,8 @@ import type { InitialCpuState } from './loader/cpu-state.ts';
 import { LocalMachine } from './machine.ts';
 import type { MachineEvents } from './machine.ts';
 import { PcMachine } from './pc.ts';
+import type { Drive } from './pc-storage.ts';
+import { openDrive } from '../storage/open.ts';
 import { hostRandom, repeatableRandom } from './random.ts';
 
 const WASM_PAGE = 65536;
@@ -97,6 +99,17 @@ function rtcOptions(config: MachineConfig, clock: HostClock | InstructionClock):
   return { baseSeconds, hostNow: () => performance.now() * 1e6 };
 }
 
+/** @throws ConfigError naming the drive */
+function openDrives({ drives }: MachineConfig): Drive[] {
+  return drives.map((drive, i) => {
+    try {
+      return { config: drive, backend: openDrive(drive) };
+    } catch (error) {
+      throw new ConfigError('drives', `drive ${i}: ${(error as Error).message}`);
+    }
+  });
+}
+
 /** Instruction durations of 2^3 ns are what `shift=auto` starts (and here stays) with. */
 const DEFAULT_SHIFT = 3;
 
@@ -151,6 +164,7 @@ export function createMachine(
     ...(config.uuid ? { uuid: config.uuid } : {}),
     ...(config.kernel ? { kernel: config.kernel.data, kernelName: config.kernel.name, append: config.append } : {}),
     ...(config.initrd ? { initrd: config.initrd.data } : {}),
+    boot: config.boot, textOnSerial: config.textOnSerial, drives: openDrives(config),
     ...(config.bios ? { bios: { offset: GUEST_MEMORY + config.memory, size: biosSize } } : {}),
     onPower,
     trace,

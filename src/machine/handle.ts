@@ -1,6 +1,7 @@
 /** The machine as a program sees it: a handle to the thread that the machine lives in. */
+import { findFirmware } from '#host';
 import type { Thread } from '../host/host.ts';
-import { completeConfig, ConfigError, type MachineConfig } from './config.ts';
+import { completeConfig, ConfigError, type MachineConfig, withFirmware } from './config.ts';
 import type { PowerEvent } from './interfaces.ts';
 import type { RunState } from './machine.ts';
 import {
@@ -62,7 +63,7 @@ export class Machine {
    * @throws ConfigError or Error, one line, when the configuration cannot be had
    */
   static async create(given: Partial<MachineConfig>): Promise<Machine> {
-    const config = completeConfig(given);
+    const config = withFirmware(completeConfig(given), findFirmware);
     const machine = new Machine(config, takeMachineThread());
     await machine.created.promise;
     return machine;

@@ -157,3 +157,21 @@ export interface PortBus {
     base: number, count: number, handler: IoHandler, name: string, options?: PortOptions,
   ): MappedRegion;
 }
+
+/** Nothing when an operation is done already, else a promise for its end. Failures throw or reject. */
+export type Completion = void | Promise<void>;
+
+/** The data behind a disk, CD or floppy drive. Offsets and lengths are bytes, whole sectors of 512. */
+export interface BlockBackend {
+  /** Bytes, a multiple of 512. */
+  readonly size: number;
+  readonly readOnly: boolean;
+  read(offset: number, into: Uint8Array): Completion;
+  /** The data may be changed by the caller once the operation has ended. */
+  write(offset: number, from: Uint8Array): Completion;
+  /** What has been written before survives the host's crash when this has ended. */
+  flush(): Completion;
+  /** The contents of this range no longer matter. */
+  discard(offset: number, length: number): Completion;
+  close(): void;
+}

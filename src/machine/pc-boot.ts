@@ -1,12 +1,12 @@
 /** What firmware would do before a kernel runs: tables, memory map, chipset set-up. */
 import { ACPI_DISABLE, ACPI_ENABLE, SLEEP_TYPE_S5 } from '../devices/acpi/pm.ts';
 import type { Mc146818 } from '../devices/timer/mc146818.ts';
-import { type PciBus, PCI, PCI_COMMAND, type PciDevice, pirqOf } from '../devices/pci/pci.ts';
+import { type PciBus, PCI, PCI_COMMAND, type PciDevice, pirqOf } from '../devices/pci.ts';
 import type { AddressSpace } from './address-space.ts';
-import { buildAcpiTables } from './firmware/acpi-tables.ts';
+import { type AcpiTables, buildAcpiTables } from './firmware/acpi-tables.ts';
 import { buildDsdt } from './firmware/dsdt.ts';
 import { buildE820, HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
-import { buildSmbios } from './firmware/smbios.ts';
+import { buildSmbios, type SmbiosTables } from './firmware/smbios.ts';
 import type { IoSpace } from './io-space.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
 import { type BootImage, loadKernel } from './loader/loader.ts';
@@ -53,20 +53,30 @@ export function startDirectly(
 function placeAcpi(
   mem: AddressSpace, options: StartOptions, base: number, lowRam: number,
 ): void {
+  const { rsdp, tables } = boardAcpiTables(options, PM_BASE, lowRam, base);
+  if (tables.length > TABLE_SPACE) throw new Error('ACPI tables do not fit into their space');
+  mem.writeBytes(base, tables);
+  mem.writeBytes(RSDP, rsdp);
+}
+
+/**
+ * @param pmBase port of the power management registers @param lowRam end of RAM below 4 GiB
+ * @param base where the tables will lie
+ */
+export function boardAcpiTables(
+  options: StartOptions, pmBase: number, lowRam: number, base: number,
+): AcpiTables {
   const dsdt = buildDsdt({
     pirqs: PIRQS, pirqOf, serials: options.serials,
     pciMemory: [lowRam, PCI_MEMORY_END], pciMemory64: highWindow(options.ramSize),
     sleepTypeS5: SLEEP_TYPE_S5, hpet: options.hpetBase !== null,
   });
-  const { rsdp, tables } = buildAcpiTables({
-    cpuCount: 1, dsdt, pmBase: PM_BASE, gpeBase: options.gpeBase, gpeLength: 4,
+  return buildAcpiTables({
+    cpuCount: 1, dsdt, pmBase, gpeBase: options.gpeBase, gpeLength: 4,
     smiCommand: 0xb2, acpiEnable: ACPI_ENABLE, acpiDisable: ACPI_DISABLE,
     sciInterrupt: options.sci, localApicBase: LAPIC_BASE, ioApicBase: options.ioApicBase,
     hpetBase: options.hpetBase, levelInterrupts: PIRQS,
   }, base);
-  if (tables.length > TABLE_SPACE) throw new Error('ACPI tables do not fit into their space');
-  mem.writeBytes(base, tables);
-  mem.writeBytes(RSDP, rsdp);
 }
 
 /** 64-bit PCI memory: 32 GiB above all RAM, below the 40-bit limit of the APIC's base. */
@@ -78,12 +88,17 @@ function highWindow(ramSize: number): [number, number] {
 }
 
 function placeSmbios(mem: AddressSpace, options: StartOptions, lowRam: number): void {
-  const { entry21, entry30, table } = buildSmbios({
-    ramSize: options.ramSize, lowRam, cpuCount: 1, uuid: options.uuid, machine: 'Standard PC',
-  }, SMBIOS_TABLE);
+  const { entry21, entry30, table } = boardSmbios(options, lowRam, SMBIOS_TABLE);
   mem.writeBytes(SMBIOS_ENTRY30, entry30);
   mem.writeBytes(SMBIOS_ENTRY21, entry21);
   mem.writeBytes(SMBIOS_TABLE, table);
+}
+
+/** @param base where the structure table will lie */
+export function boardSmbios(options: StartOptions, lowRam: number, base: number): SmbiosTables {
+  return buildSmbios({
+    ramSize: options.ramSize, lowRam, cpuCount: 1, uuid: options.uuid, machine: 'Standard PC',
+  }, base);
 }
 
 /** Routes PIRQs, places the ACPI registers and gives every PCI function its resources. */

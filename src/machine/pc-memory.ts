@@ -1,11 +1,15 @@
 /** The PC's firmware area: where the BIOS lies and how the host bridge shadows it. */
 import type { PamAccess } from '../devices/pci/i440fx.ts';
 import type { AddressSpace } from './address-space.ts';
+import type { MappedRegion } from './interfaces.ts';
 
 const FOUR_GIB = 0x1_0000_0000;
 const BIOS_AREA_END = 0x100000;
 const ISA_WINDOW = 0x20000;
+/** Among memory, the bridge's shadow RAM comes before what lies on the buses behind it. */
+const BUS_PRIORITY = -1;
 
+/** Firmware in the shared buffer, `size` bytes from `offset` on. */
 export type BiosImage = { offset: number; size: number };
 
 /** The image ends at 4 GiB; its last 128 KiB show below 1 MiB, too. */
@@ -13,31 +17,29 @@ export function mapBios(mem: AddressSpace, bios: BiosImage): void {
   if (bios.size % 0x10000 !== 0 || bios.size === 0 || bios.size > 2 ** 24) {
     throw new Error(`firmware of ${bios.size} bytes is not a multiple of 64 KiB up to 16 MiB`);
   }
-  mem.addRom(FOUR_GIB - bios.size, bios.size, bios.offset);
+  mem.addRom(FOUR_GIB - bios.size, bios.size, bios.offset, BUS_PRIORITY);
   const window = Math.min(bios.size, ISA_WINDOW);
-  mem.addRom(BIOS_AREA_END - window, window, bios.offset + bios.size - window);
+  mem.addRom(BIOS_AREA_END - window, window, bios.offset + bios.size - window, BUS_PRIORITY);
 }
 
-/**
- * Follows the bridge's PAM registers. An area that is read from ROM but written to RAM is mapped
- * as RAM, which the firmware that uses it (to copy ROM onto itself) cannot tell apart after that.
- */
+/** Follows the bridge's PAM registers: each area's reads and writes go to RAM or to the bus. */
 export function pamMapper(
-  mem: AddressSpace, ramOffset: number, bios: BiosImage,
-): (areas: PamAccess[]) => void {
-  const window = Math.min(bios.size, ISA_WINDOW);
-  const romBase = BIOS_AREA_END - window;
+  mem: AddressSpace, ramOffset: number,
+): (areas: readonly PamAccess[]) => void {
+  const now = new Map<number, { access: string; mapped: MappedRegion | null }>();
   return (areas) => {
-    for (const { base, size, read, write } of areas) {
-      if (read && write) mem.addRam(base, size, ramOffset + base);
-      else if (read) mem.addRom(base, size, ramOffset + base);
-      else mapRomPart(base, size);
+    for (const area of areas) {
+      const access = `${area.read} ${area.write}`;
+      const before = now.get(area.base);
+      if (before?.access === access) continue;
+      before?.mapped?.remove();
+      now.set(area.base, { access, mapped: map(area) });
     }
   };
 
-  function mapRomPart(base: number, size: number): void {
-    const inRom = base >= romBase;
-    if (inRom) mem.addRom(base, size, bios.offset + bios.size - (BIOS_AREA_END - base));
-    else mem.removePages(base, size);
+  function map({ base, size, read, write }: PamAccess): MappedRegion | null {
+    const host = ramOffset + base;
+    if (read) return write ? mem.addRam(base, size, host) : mem.addRom(base, size, host);
+    return write ? mem.addWriteShadow(base, size, host) : null;
   }
 }

@@ -8,15 +8,19 @@ import { LocalApic } from '../devices/intc/apic.ts';
 import { I8259Pair } from '../devices/intc/i8259.ts';
 import { IoApic } from '../devices/intc/ioapic.ts';
 import { I440Fx, I440FxHost } from '../devices/pci/i440fx.ts';
-import { PciBus } from '../devices/pci/pci.ts';
+import { PciBus } from '../devices/pci.ts';
 import { Piix3, Piix4Pm } from '../devices/pci/piix.ts';
 import { Uart16550 } from '../devices/serial/uart16550.ts';
 import { Hpet } from '../devices/timer/hpet.ts';
 import { I8254 } from '../devices/timer/i8254.ts';
 import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
 import { AddressSpace } from './address-space.ts';
-import { startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
-import { buildE820, e820File, HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
+import { type BootConfig } from './config.ts';
+import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
+import { describeBoard, type FirmwareOptions, writeBiosSettings } from './pc-firmware.ts';
+import { addFloppy, addIde, type Drive, factsOf } from './pc-storage.ts';
+import { IsaDma } from '../devices/floppy/isa-dma.ts';
+import { HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
 import type {
   CharBackend, CpuPort, Device, DeviceState, IrqLine, MappedRegion, PowerEvent, Trace, TscSource,
   VirtualClock,
@@ -48,6 +52,10 @@ export type PcConfig = {
   append?: string;
   /** Firmware, which lies in `bytes` at a page boundary; its size is a multiple of 64 KiB. */
   bios?: { offset: number; size: number };
+  boot?: BootConfig;
+  /** Firmware is told that nobody sees the display. */
+  textOnSerial?: boolean;
+  drives?: readonly Drive[];
   /** @param code exit code of a 'debug-exit' */
   onPower: (event: PowerEvent, code?: number) => void;
   trace?: Trace;
@@ -59,6 +67,9 @@ const IOAPIC_BASE = 0xfec00000;
 const HPET_BASE = 0xfed00000;
 const GPE_BASE = 0xafe0;
 const SCI = 9;
+const DEFAULT_BOOT: BootConfig = {
+  order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null,
+};
 
 export class PcMachine {
   readonly type = PC_TYPE;
@@ -75,11 +86,14 @@ export class PcMachine {
   readonly pci: PciBus;
   readonly fwCfg: FwCfg;
   readonly serials: Uart16550[] = [];
+  readonly dma: IsaDma;
 
   private readonly config: PcConfig;
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
   private readonly irqs: SharedIrq[] = [];
   private lapicPage: MappedRegion | null = null;
+  /** There has been a reset since power-on. */
+  private started = false;
 
   constructor(config: PcConfig) {
     this.config = config;
@@ -102,8 +116,10 @@ export class PcMachine {
     this.addLegacyPorts();
     this.addSerials();
     this.addDebug();
+    this.dma = this.addDma();
     this.fwCfg = this.addFwCfg();
     this.pci = this.addPci();
+    if (config.bios !== undefined) describeBoard(this.fwCfg, this.pci, this.firmwareOptions());
     this.lapic.reset();
   }
 
@@ -120,13 +136,31 @@ export class PcMachine {
   reset(): InitialCpuState {
     for (const device of this.devices) device.reset();
     const image = this.image();
-    if (image === null) return resetState();
-    const { ramSize } = this.config.memory;
-    return startDirectly(this, image, {
-      ramSize, uuid: this.config.uuid ?? null, hpetBase: this.hasHpet ? HPET_BASE : null,
+    if (image !== null) return startDirectly(this, image, this.startOptions());
+    const { order, once } = this.boot;
+    writeBiosSettings(this.rtc, this.firmwareOptions(), this.started ? order : once ?? order);
+    this.started = true;
+    return resetState();
+  }
+
+  private get boot(): BootConfig {
+    return this.config.boot ?? DEFAULT_BOOT;
+  }
+
+  private startOptions(): StartOptions {
+    return {
+      ramSize: this.config.memory.ramSize, uuid: this.config.uuid ?? null,
+      hpetBase: this.hasHpet ? HPET_BASE : null,
       ioApicBase: IOAPIC_BASE, gpeBase: GPE_BASE, sci: SCI,
       serials: this.serials.map((_, i) => COM_PORTS[i]!),
-    });
+    };
+  }
+
+  private firmwareOptions(): FirmwareOptions {
+    return {
+      start: this.startOptions(), boot: this.boot,
+      textOnSerial: this.config.textOnSerial === true, ...factsOf(this.config.drives ?? []),
+    };
   }
 
   /** What the outside calls `system_powerdown`. */
@@ -177,9 +211,10 @@ export class PcMachine {
   private mapRam(): void {
     const { ramOffset, ramSize } = this.config.memory;
     const low = Math.min(ramSize, LOW_RAM_END);
-    // The display's window at A0000h is never RAM; the BIOS area is, until firmware covers it.
+    // The display's window at A0000h is never RAM; from C0000h to 1 MiB firmware decides.
     this.mem.addRam(0, 0xa0000, ramOffset);
-    this.mem.addRam(0xc0000, low - 0xc0000, ramOffset + 0xc0000);
+    const upper = this.config.bios === undefined ? 0xc0000 : 0x100000;
+    if (low > upper) this.mem.addRam(upper, low - upper, ramOffset + upper);
     if (ramSize > low) this.mem.addRam(HIGH_RAM_BASE, ramSize - low, ramOffset + low);
     if (this.config.bios !== undefined) mapBios(this.mem, this.config.bios);
   }
@@ -279,12 +314,21 @@ export class PcMachine {
     }
   }
 
+  private addDma(): IsaDma {
+    const dma = this.add(new IsaDma(this.mem));
+    this.byteWide(0x00, 16, dma.first, dma.id);
+    this.byteWide(0xc0, 32, dma.second, dma.id);
+    this.byteWide(0x80, 16, dma.pages, dma.id);
+    const { clock, drives } = this.config;
+    this.add(addFloppy({ ports: this.io, clock, irq: this.irq(6), dma, drives: drives ?? [] }));
+    return dma;
+  }
+
   private addFwCfg(): FwCfg {
     const fwCfg = this.add(new FwCfg(this.mem));
     fwCfg.setNumber(FW_CFG.ramSize, this.config.memory.ramSize, 8);
     fwCfg.setNumber(FW_CFG.cpuCount, 1, 2);
     fwCfg.setNumber(FW_CFG.maxCpus, 1, 2);
-    fwCfg.setFile('etc/e820', e820File(buildE820(this.config.memory.ramSize, null)));
     this.io.register(0x510, 2, fwCfg.ports, fwCfg.id);
     this.io.register(0x514, 8, fwCfg.dma, 'fw_cfg-dma');
     return fwCfg;
@@ -294,11 +338,13 @@ export class PcMachine {
     const bus = new PciBus({ memory: this.mem, ports: this.io });
     const bridge = this.add(new I440Fx());
     if (this.config.bios !== undefined) {
-      bridge.onPam = pamMapper(this.mem, this.config.memory.ramOffset, this.config.bios);
+      bridge.onPam = pamMapper(this.mem, this.config.memory.ramOffset);
     }
     bus.plug(bridge, 0);
     const isa = this.irqs.slice(0, 16).map((irq) => irq.source());
     bus.plug(this.add(new Piix3(bus, isa)), 1);
+    const ide = addIde(this.mem, this.io, [this.irq(14), this.irq(15)], this.config.drives ?? []);
+    bus.plug(this.add(ide), 1, 1);
     bus.plug(this.add(new Piix4Pm(this.io, this.acpi.ports)), 1, 3);
     const host = this.add(new I440FxHost(bus));
     this.io.register(0xcf8, 8, host.ports, host.id);

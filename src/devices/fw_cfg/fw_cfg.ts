@@ -9,7 +9,7 @@ export const FW_CFG = {
   maxCpus: 0x0f, kernelEntry: 0x10, kernelData: 0x11, initrdData: 0x12,
   commandLineAddress: 0x13, commandLineSize: 0x14, commandLineData: 0x15,
   setupAddress: 0x16, setupSize: 0x17, setupData: 0x18, fileDirectory: 0x19,
-  acpiTables: 0x8000, smbiosEntries: 0x8001, irq0Override: 0x8002, e820Table: 0x8003,
+  acpiTables: 0x8000, smbiosEntries: 0x8001, irq0Override: 0x8002, e820Table: 0x8003, hpet: 0x8004,
   firstFile: 0x20,
 } as const;
 
@@ -32,6 +32,7 @@ export class FwCfg implements Device {
   private readonly memory: GuestMemory;
   private readonly items = new Map<number, Uint8Array>();
   private readonly names = new Map<string, number>();
+  private readonly generators = new Map<number, () => Uint8Array>();
   private readonly state = new StateBlock('fw_cfg', 1, () => ({
     selector: 0, offset: 0, dmaHigh: 0,
   }), { selector: 0xffff, offset: 0xffffffff, dmaHigh: 0xffffffff });
@@ -79,6 +80,15 @@ export class FwCfg implements Device {
     this.rebuildDirectory();
   }
 
+  /**
+   * Adds a file whose contents depend on how firmware has set the board up: it is made anew
+   * whenever the file is selected. @param make always returns the same number of bytes
+   */
+  setGeneratedFile(name: string, make: () => Uint8Array): void {
+    this.setFile(name, make());
+    this.generators.set(this.names.get(name)!, make);
+  }
+
   reset(): void {
     this.state.reset();
   }
@@ -109,6 +119,8 @@ export class FwCfg implements Device {
   private select(key: number): void {
     this.state.value.selector = key & 0xffff;
     this.state.value.offset = 0;
+    const make = this.generators.get(key & 0xffff);
+    if (make !== undefined) this.items.set(key & 0xffff, make());
   }
 
   private current(): Uint8Array | undefined {

@@ -1,7 +1,7 @@
 /** Host bridge: Intel 82441FX (290549), with configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). */
 import type { Device, DeviceState, IoHandler } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
-import { type PciBus, PciDevice } from './pci.ts';
+import { type PciBus, PciDevice } from '../pci.ts';
 
 const PAM = 0x59;
 const PAM_COUNT = 7;

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import type { IoHandler } from '../../machine/interfaces.ts';
 import { RecordingLine } from '../mocks.ts';
 import { I440Fx, I440FxHost, type PamAccess } from './i440fx.ts';
-import { PciBus, PciDevice } from './pci.ts';
+import { PciBus, PciDevice } from '../pci.ts';
 import { Piix3, Piix4Pm } from './piix.ts';
 
 class Spaces {

@@ -1,6 +1,6 @@
 /** South bridge functions: 82371SB (PIIX3, order 290550) and 82371AB (PIIX4, order 290562). */
 import type { IoHandler, IrqLine, MappedRegion, PortBus } from '../../machine/interfaces.ts';
-import { type PciBus, PciDevice } from './pci.ts';
+import { type PciBus, PciDevice } from '../pci.ts';
 
 const PIRQ_ROUTE = 0x60;
 const ROUTE_OFF = 0x80;
@@ -55,6 +55,9 @@ export class Piix3 extends PciDevice {
 const PM_BASE = 0x40;
 const PM_ENABLE = 0x80;
 const SMBUS_BASE = 0x90;
+/** DEVACTB (82371AB, 7.2.8); bit 25 enables SMIs by writes to the APM control port. */
+const DEVICE_ACTIVITY_B = 0x58;
+const APM_SMI_ENABLE = 0x02;
 
 /** Power management function: says where the ACPI registers lie. */
 export class Piix4Pm extends PciDevice {
@@ -77,6 +80,8 @@ export class Piix4Pm extends PciDevice {
     this.writable.set([0xf0, 0xff], SMBUS_BASE);
     this.writable[PM_ENABLE] = 1;
     for (let at = 0x58; at < 0x60; at++) this.writable[at] = 0xff;
+    // SMIs by APM writes count as set up already: firmware then leaves system management alone.
+    this.setInitial(DEVICE_ACTIVITY_B + 3, [APM_SMI_ENABLE]);
     this.writable[0xd2] = 0x0f;
   }
 

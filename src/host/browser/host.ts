@@ -1,6 +1,5 @@
 /** The host as a web page offers it. */
-import type { Channel } from '../host.ts';
-
+import type { BlockFile, Channel } from '../host.ts';
 
 function missing(what: string): never {
   throw new Error(`${what} are not available in a web page`);
@@ -11,3 +10,8 @@ export const openPty = (): Promise<{ channel: Channel; name: string }> =>
   missing('pseudo-terminals');
 export const openSocket = (): Promise<Channel> => missing('sockets');
 export const openStdio = (): Channel => missing('terminals');
+export const openBlockFile = (_path: string, _writable: boolean): BlockFile => missing('files');
+/** Whoever makes a machine in a page brings its firmware along. */
+export const findFirmware = (
+  _name: string, _folders?: readonly string[],
+): { name: string; data: Uint8Array } | null => null;

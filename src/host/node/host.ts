@@ -1,5 +1,7 @@
 /** The host as Node.js offers it. */
+export { findFirmware } from './firmware.ts';
 export { openFile } from './files.ts';
 export { openPty } from './pty.ts';
 export { openSocket } from './sockets.ts';
 export { openStdio } from './stdio.ts';
+export { openBlockFile } from './block-file.ts';

@@ -1,4 +1,7 @@
-/** ACPI tables for kernels started without firmware: ACPI specification 6.4, section 5.2. */
+/**
+ * ACPI tables: ACPI specification 6.4, section 5.2. They are made for a place in memory, or for
+ * firmware that places them itself (table-loader.ts) and needs to know where addresses stand.
+ */
 import { ByteWriter, fixChecksum } from './bytes.ts';
 
 const OEM_ID = 'VIRELY';
@@ -24,30 +27,58 @@ export type AcpiOptions = {
   levelInterrupts: readonly number[];
 };
 
-export type AcpiTables = { rsdp: Uint8Array; tables: Uint8Array };
+/** Where in a table, or in the RSDP, an address stands that points into the tables. */
+export type AcpiLink = { at: number; size: 4 | 8 };
+export type AcpiTables = {
+  rsdp: Uint8Array;
+  tables: Uint8Array;
+  /** Within `tables`: what has a checksum in its header. */
+  placed: { at: number; length: number }[];
+  /** By offset within `tables`. */
+  links: AcpiLink[];
+};
+
+/** Links of the RSDP. */
+export const RSDP_LINKS: readonly AcpiLink[] = [{ at: 16, size: 4 }, { at: 24, size: 8 }];
+/** Links of the FADT: FACS, DSDT and the 64-bit address of the DSDT. */
+const FADT_LINKS: readonly AcpiLink[] = [
+  { at: 36, size: 4 }, { at: 40, size: 4 }, { at: 140, size: 8 },
+];
+/** Place of the checksum in a table's header. */
+export const TABLE_CHECKSUM = 9;
 
 /** Builds every table for a place in memory. @param base physical address of `tables` */
 export function buildAcpiTables(options: AcpiOptions, base: number): AcpiTables {
   const out = new ByteWriter();
-  const place = (data: Uint8Array, align = 16): number => {
+  const links: AcpiLink[] = [];
+  const placed: { at: number; length: number }[] = [];
+  const put = (data: Uint8Array, align: number): number => {
     out.zeros((align - (out.length % align)) % align);
-    const at = base + out.length;
+    const at = out.length;
     out.bytes(data);
     return at;
   };
-  const facs = place(buildFacs(), 64);
+  const place = (data: Uint8Array, of: readonly AcpiLink[] = []): number => {
+    const at = put(data, 16);
+    placed.push({ at, length: data.length });
+    links.push(...of.map((link) => ({ ...link, at: at + link.at })));
+    return base + at;
+  };
+  const facs = base + put(buildFacs(), 64);
   const dsdt = place(table('DSDT', 2, options.dsdt));
-  const entries = [place(buildFadt(options, facs, dsdt)), place(buildMadt(options))];
+  const entries = [place(buildFadt(options, facs, dsdt), FADT_LINKS), place(buildMadt(options))];
   if (options.hpetBase !== null) entries.push(place(buildHpet(options.hpetBase)));
-  const rsdtBody = new ByteWriter();
-  const xsdtBody = new ByteWriter();
-  for (const entry of entries) {
-    rsdtBody.u32(entry);
-    xsdtBody.u64(entry);
-  }
-  const rsdt = place(table('RSDT', 1, rsdtBody.finish()));
-  const xsdt = place(table('XSDT', 1, xsdtBody.finish()));
-  return { rsdp: buildRsdp(rsdt, xsdt), tables: out.finish() };
+  const list = (size: 4 | 8): { body: Uint8Array; at: readonly AcpiLink[] } => {
+    const body = new ByteWriter();
+    for (const entry of entries) size === 4 ? body.u32(entry) : body.u64(entry);
+    const at = entries.map((_, i) => ({ at: HEADER_SIZE + size * i, size }));
+    return { body: body.finish(), at };
+  };
+  const short = list(4);
+  const long = list(8);
+  const rsdt = place(table('RSDT', 1, short.body), short.at);
+  const xsdt = place(table('XSDT', 1, long.body), long.at);
+  return { rsdp: buildRsdp(rsdt, xsdt), tables: out.finish(), placed, links };
 }
 
 function table(signature: string, revision: number, body: Uint8Array): Uint8Array {
@@ -55,7 +86,7 @@ function table(signature: string, revision: number, body: Uint8Array): Uint8Arra
     .text(signature).u32(HEADER_SIZE + body.length).u8(revision, 0)
     .text(OEM_ID).text(OEM_TABLE).u32(1).text(CREATOR).u32(1)
     .bytes(body).finish();
-  fixChecksum(data, 9);
+  fixChecksum(data, TABLE_CHECKSUM);
   return data;
 }
 

@@ -1,8 +1,8 @@
 /** PCI functions and their bus: PCI Local Bus Specification 3.0, chapter 6. */
 import type {
   Device, DeviceState, IoHandler, MappedRegion, MmioBus, PortBus,
-} from '../../machine/interfaces.ts';
-import { type StateFields, StateBlock } from '../state.ts';
+} from '../machine/interfaces.ts';
+import { type StateFields, StateBlock } from './state.ts';
 
 /** Configuration space offsets (6.1). */
 export const PCI = {
@@ -18,6 +18,9 @@ export const PCI_COMMAND = {
 const COMMAND_WRITABLE = 0x547;
 const STATUS_INTX = 1 << 3;
 const STATUS_CAPABILITIES = 1 << 4;
+
+/** While software sizes a 32-bit register it holds all ones: nothing may appear up there then. */
+const LOW_LIMIT = 2 ** 32 - 4096;
 
 /** Address spaces that base address registers map into. */
 export type PciSpaces = { memory: MmioBus; ports: PortBus };
@@ -35,6 +38,10 @@ export type BarOptions = {
   map?: (base: number) => MappedRegion;
 };
 
+/** Expansion ROM (6.2.5.2): bit 0 of its register makes it decode its address. */
+const ROM_ENABLE = 1;
+
+type Rom = { size: number; map: (base: number) => MappedRegion; mapping: MappedRegion | null; base: number };
 type Bar = { index: number; options: BarOptions; mapping: MappedRegion | null; base: number };
 
 export type PciIdentity = {
@@ -65,6 +72,7 @@ export abstract class PciDevice implements Device {
   private readonly base: StateBlock<{ config: Uint8Array; intx: boolean }>;
   private readonly initial = new Uint8Array(256);
   private readonly bars: Bar[] = [];
+  private rom: Rom | null = null;
   private spaces: PciSpaces | null = null;
   private bus: PciBus | null = null;
   private lastCapability = 0;
@@ -112,7 +120,8 @@ export abstract class PciDevice implements Device {
       const clears = byte & this.writeOneClears[at]!;
       this.config[at] = ((this.config[at]! & ~mask) | (byte & mask)) & ~clears;
     }
-    if (offset < PCI.capabilities) this.remap();
+    // Command, base addresses, ROM.
+    if (offset < PCI.rom + 4) this.remap();
     this.driveIntx();
     this.onConfigWrite(offset, size);
   }
@@ -192,6 +201,12 @@ export abstract class PciDevice implements Device {
     this.bars.push({ index, options, mapping: null, base: -1 });
   }
 
+  /** @param size bytes, a power of two from 2 KiB up @param map puts the ROM at an address */
+  protected addRom(size: number, map: (base: number) => MappedRegion): void {
+    new DataView(this.writable.buffer).setUint32(PCI.rom, (2 ** 32 - size + ROM_ENABLE) >>> 0, true);
+    this.rom = { size, map, mapping: null, base: -1 };
+  }
+
   /** Appends a capability (6.7). @returns its offset */
   protected addCapability(offset: number, id: number, body: readonly number[]): number {
     const link = this.lastCapability === 0 ? PCI.capabilities : this.lastCapability + 1;
@@ -230,6 +245,22 @@ export abstract class PciDevice implements Device {
       bar.mapping = base < 0 ? null : this.mapBar(bar.options, base);
       bar.base = base;
     }
+    this.remapRom();
+  }
+
+  private remapRom(): void {
+    const { rom } = this;
+    if (rom === null) return;
+    const register = this.configRead(PCI.rom, 4);
+    const decodes = (register & ROM_ENABLE) !== 0
+      && (this.config[PCI.command]! & PCI_COMMAND.memory) !== 0;
+    const address = (register & ~(rom.size - 1)) >>> 0;
+    const fits = address !== 0 && address + rom.size <= LOW_LIMIT;
+    const base = decodes && fits ? address : -1;
+    if (base === rom.base) return;
+    rom.mapping?.remove();
+    rom.mapping = base < 0 ? null : rom.map(base);
+    rom.base = base;
   }
 
   private mapBar(options: BarOptions, base: number): MappedRegion | null {
@@ -254,8 +285,7 @@ export abstract class PciDevice implements Device {
     }
     const high = kind === 'mem64' ? this.configRead(at + 4, 4) : 0;
     const base = high * 2 ** 32 + ((low & ~15) >>> 0);
-    // While software sizes the register it holds all ones: nothing may appear up there then.
-    const limit = kind === 'mem64' ? 2 ** 52 : 2 ** 32 - 4096;
+    const limit = kind === 'mem64' ? 2 ** 52 : LOW_LIMIT;
     const fits = base !== 0 && base + size <= limit;
     return (command & PCI_COMMAND.memory) !== 0 && fits ? base : -1;
   }

@@ -1,0 +1,170 @@
+/** Options that name drives, what is in them, and what to boot from. */
+import type { BootConfig, DriveConfig, DriveInterface } from '../machine/config.ts';
+import { drive } from '../machine/config.ts';
+import { onlyKeys, parseList, parseNumber, parseSwitch, ValueError } from './values.ts';
+
+/** A drive, and the option that asked for it. */
+export interface DriveOption {
+  readonly option: string;
+  readonly text: string;
+  readonly config: DriveConfig;
+  /** Name that a -device option refers to it by. */
+  readonly id: string | null;
+  /** Its index was given, so that it must not move. */
+  readonly placed: boolean;
+}
+
+const KEYS = [
+  'file', 'format', 'if', 'media', 'readonly', 'index', 'bus', 'unit', 'snapshot', 'id', 'serial',
+  // Accepted, and without effect: there is one way to cache and to deal with errors.
+  'cache', 'aio', 'discard', 'detect-zeroes', 'werror', 'rerror', 'copy-on-read',
+] as const;
+const INTERFACES: Record<string, DriveInterface> = { ide: 'ide', floppy: 'floppy', none: 'none' };
+const UNITS_OF_BUS = 2;
+const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, none: Infinity };
+
+/** `-hda FILE` and its like: a file name, not a list. */
+export function shortDrive(
+  option: string, file: string, kind: DriveInterface, index: number, media: 'disk' | 'cdrom',
+): DriveOption {
+  return {
+    option, text: file, id: null, placed: true,
+    config: drive({ interface: kind, index, media, file: file === '' ? null : file }),
+  };
+}
+
+export function parseDrive(text: string): DriveOption {
+  const values = parseList(text, null);
+  onlyKeys(values, KEYS);
+  const name = values.get('if') ?? 'ide';
+  const kind = INTERFACES[name];
+  if (kind === undefined) {
+    throw new ValueError(`if=${name} is not known (known: ${Object.keys(INTERFACES).join(', ')})`);
+  }
+  const format = values.get('format') ?? 'raw';
+  if (format !== 'raw') throw new ValueError(`format=${format} is not known (known: raw)`);
+  const media = values.get('media') ?? 'disk';
+  if (media !== 'disk' && media !== 'cdrom') {
+    throw new ValueError(`media=${media} is not one of disk, cdrom`);
+  }
+  const on = (key: string, otherwise: boolean): boolean =>
+    values.has(key) ? parseSwitch(key, values.get(key)!) : otherwise;
+  const place = placeOf(values);
+  return {
+    option: '-drive', text, id: values.get('id') ?? null, placed: place !== null,
+    config: drive({
+      interface: kind, media, index: place ?? 0, file: values.get('file') || null,
+      readOnly: on('readonly', media === 'cdrom'), snapshot: on('snapshot', false),
+      serial: values.get('serial') ?? null,
+    }),
+  };
+}
+
+function placeOf(values: ReadonlyMap<string, string>): number | null {
+  const value = (key: string): number | null =>
+    values.has(key) ? parseNumber(values.get(key)!, 0, 255) : null;
+  const index = value('index');
+  if (index !== null) return index;
+  const bus = value('bus');
+  const unit = value('unit');
+  return bus === null && unit === null ? null : (bus ?? 0) * UNITS_OF_BUS + (unit ?? 0);
+}
+
+/** `-device ide-hd,drive=…` puts a drive with `if=none` into a place. */
+export function attachDrive(drives: DriveOption[], text: string, driver: string): void {
+  const values = parseList(text, 'driver');
+  onlyKeys(values, ['driver', 'drive', 'bus', 'unit', 'id', 'serial', 'bootindex']);
+  const id = values.get('drive');
+  const at = drives.findIndex((one) => id !== undefined && one.id === id);
+  if (at < 0) throw new ValueError(id === undefined ? 'needs drive=' : `there is no drive "${id}"`);
+  const { config } = drives[at]!;
+  if (config.interface !== 'none') throw new ValueError(`drive "${id!}" is in use already`);
+  const bus = values.get('bus');
+  const match = bus === undefined ? null : /^ide\.(\d)$/.exec(bus);
+  if (bus !== undefined && match === null) throw new ValueError(`there is no bus "${bus}"`);
+  const unit = values.get('unit');
+  const placed = match !== null || unit !== undefined;
+  const number = (key: string): number | null =>
+    values.has(key) ? parseNumber(values.get(key)!, 0, 1e6) : null;
+  drives[at] = {
+    option: '-device', text, id: id!, placed,
+    config: {
+      ...config, interface: 'ide', media: driver === 'ide-cd' ? 'cdrom' : 'disk',
+      readOnly: driver === 'ide-cd' || config.readOnly,
+      index: Number(match?.[1] ?? 0) * UNITS_OF_BUS + (number('unit') ?? 0),
+      serial: values.get('serial') ?? config.serial, bootIndex: number('bootindex'),
+    },
+  };
+}
+
+/** Gives each drive without a place the first free one. */
+export function placeDrives(drives: readonly DriveOption[]): DriveOption[] {
+  const taken = new Map<string, DriveOption>();
+  const key = (kind: string, index: number): string => `${kind} ${index}`;
+  for (const one of drives) {
+    const { interface: kind, index } = one.config;
+    if (kind === 'none' || !one.placed) continue;
+    if (index >= PLACES[kind]) throw clash(one, `${kind} has no drive ${index}`);
+    const other = taken.get(key(kind, index));
+    if (other !== undefined) throw clash(one, `that place is taken by ${other.option} ${other.text}`);
+    taken.set(key(kind, index), one);
+  }
+  return drives.map((one) => {
+    const { interface: kind } = one.config;
+    if (kind === 'none' || one.placed) return one;
+    let index = 0;
+    while (taken.has(key(kind, index))) index++;
+    if (index >= PLACES[kind]) throw clash(one, `there is no free place for another ${kind} drive`);
+    taken.set(key(kind, index), one);
+    return { ...one, config: { ...one.config, index } };
+  });
+}
+
+/** A problem with a drive that shows when all options are known. */
+export class DriveError extends Error {
+  readonly drive: DriveOption;
+
+  constructor(option: DriveOption, why: string) {
+    super(why);
+    this.drive = option;
+  }
+}
+
+const clash = (option: DriveOption, why: string): DriveError => new DriveError(option, why);
+
+/** The empty drives that a PC has unless `-nodefaults` says otherwise. */
+export function withDefaultDrives(drives: readonly DriveOption[]): DriveOption[] {
+  const free = (kind: DriveInterface, index: number): boolean =>
+    !drives.some(({ config }) => config.interface === kind && config.index === index);
+  const has = (want: (config: DriveConfig) => boolean): boolean =>
+    drives.some(({ config }) => want(config));
+  const added: DriveOption[] = [];
+  if (!has(({ media }) => media === 'cdrom') && free('ide', 2)) {
+    added.push(shortDrive('-cdrom', '', 'ide', 2, 'cdrom'));
+  }
+  if (!has(({ interface: kind }) => kind === 'floppy')) {
+    added.push(shortDrive('-fda', '', 'floppy', 0, 'disk'));
+  }
+  return [...drives, ...added];
+}
+
+/** @param before what earlier `-boot` options have set */
+export function parseBoot(text: string, before: BootConfig): BootConfig {
+  const values = parseList(text, 'order');
+  onlyKeys(values, ['order', 'once', 'menu', 'splash-time', 'reboot-timeout', 'strict']);
+  const order = (key: string): string | undefined => {
+    const letters = values.get(key);
+    if (letters !== undefined && !/^[abcdn]+$/.test(letters)) {
+      throw new ValueError(`${key}=${letters}: boot devices are the letters a, b, c, d and n`);
+    }
+    return letters;
+  };
+  const time = (key: string, otherwise: number | null): number | null =>
+    values.has(key) ? parseNumber(values.get(key)!, 0, 65535) : otherwise;
+  return {
+    order: order('order') ?? before.order, once: order('once') ?? before.once,
+    menu: values.has('menu') ? parseSwitch('menu', values.get('menu')!) : before.menu,
+    splashTime: time('splash-time', before.splashTime),
+    rebootTimeout: time('reboot-timeout', before.rebootTimeout),
+  };
+}

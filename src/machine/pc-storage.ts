@@ -1,0 +1,87 @@
+/** The PC's own disk controllers, and what is attached to them. */
+import { FloppyController, floppyType } from '../devices/floppy/fdc.ts';
+import type { IsaDma } from '../devices/floppy/isa-dma.ts';
+import { IdeCdrom } from '../devices/ide/cdrom.ts';
+import { geometryOf, IdeDisk } from '../devices/ide/disk.ts';
+import { Piix3Ide } from '../devices/ide/piix3-ide.ts';
+import type { DriveConfig } from './config.ts';
+import type { BlockBackend, GuestMemory, IrqLine, PortBus, VirtualClock } from './interfaces.ts';
+
+/** A configured drive with its medium, which is open already. */
+export type Drive = { readonly config: DriveConfig; readonly backend: BlockBackend | null };
+
+/** What the BIOS wants to know of drives. */
+export type DriveFacts = {
+  floppyTypes: readonly [number, number];
+  /** See `FirmwareOptions.translations`. */
+  translations: readonly (boolean | null)[];
+  bootOrder: readonly string[];
+};
+
+const FDC_PORT = 0x3f0;
+const FDC_DMA = 2;
+/** Disks with more cylinders than a BIOS call can name need their geometry translated. */
+const BIOS_CYLINDERS = 1024;
+
+export function addIde(
+  memory: GuestMemory, ports: PortBus, irqs: readonly [IrqLine, IrqLine], drives: readonly Drive[],
+): Piix3Ide {
+  const ide = new Piix3Ide(memory, ports, irqs);
+  for (const { config, backend } of drives) {
+    if (config.interface !== 'ide') continue;
+    const { index, media } = config;
+    const id = `ide${index}-${media === 'cdrom' ? 'cd' : 'hd'}`;
+    const serial = config.serial ?? `VR${String(index + 1).padStart(5, '0')}`;
+    if (media === 'cdrom') ide.attach(new IdeCdrom(id, backend, serial), index);
+    else if (backend !== null) ide.attach(new IdeDisk(id, backend, serial), index);
+  }
+  return ide;
+}
+
+export type FloppyWiring = {
+  ports: PortBus; clock: VirtualClock; irq: IrqLine; dma: IsaDma; drives: readonly Drive[];
+};
+
+export function addFloppy({ ports, clock, irq, dma, drives }: FloppyWiring): FloppyController {
+  const media = [0, 1].map((index) => drives.find(({ config }) =>
+    config.interface === 'floppy' && config.index === index));
+  const fdc = new FloppyController({
+    clock, irq, dma: dma.channel(FDC_DMA),
+    drives: media.map((drive) => (drive === undefined ? null
+      : { backend: drive.backend, readOnly: drive.config.readOnly })),
+  });
+  // 3F6h in between is the IDE channel's.
+  ports.register(FDC_PORT, 6, fdc.ports, fdc.id, { maxSize: 1 });
+  ports.register(FDC_PORT + 7, 1, fdc.lastPort, fdc.id, { maxSize: 1 });
+  return fdc;
+}
+
+export function factsOf(drives: readonly Drive[]): DriveFacts {
+  const at = (kind: string, index: number): Drive | undefined =>
+    drives.find(({ config }) => config.interface === kind && config.index === index);
+  const floppy = (index: number): number => {
+    const drive = at('floppy', index);
+    return drive === undefined ? 0 : floppyType(drive.backend?.size ?? null);
+  };
+  const translation = (index: number): boolean | null => {
+    const drive = at('ide', index);
+    if (drive === undefined || drive.config.media === 'cdrom' || drive.backend === null) return null;
+    return geometryOf(drive.backend.size).cylinders > BIOS_CYLINDERS;
+  };
+  const ordered = drives.filter(({ config }) => config.bootIndex !== null)
+    .sort((a, b) => a.config.bootIndex! - b.config.bootIndex!);
+  return {
+    floppyTypes: [floppy(0), floppy(1)],
+    translations: [0, 1, 2, 3].map(translation),
+    bootOrder: ordered.map(({ config }) => bootPath(config)).filter((path) => path !== null),
+  };
+}
+
+/** Open Firmware's name of the place, as SeaBIOS and OVMF write it. */
+function bootPath({ interface: kind, index }: DriveConfig): string | null {
+  switch (kind) {
+    case 'ide': return `/pci@i0cf8/ide@1,1/drive@${index >> 1}/disk@${index & 1}`;
+    case 'floppy': return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
+    case 'none': return null;
+  }
+}
