@@ -2,9 +2,9 @@
 export { Machine } from './machine/handle.ts';
 export type { MachineEnd, MachineEventMap } from './machine/handle.ts';
 export { SerialPort } from './machine/serial-port.ts';
-export { completeConfig, ConfigError } from './machine/config.ts';
+export { completeConfig, ConfigError, drive } from './machine/config.ts';
 export type {
-  IcountConfig, MachineConfig, NamedFile, RtcConfig, SerialConfig,
+  BootConfig, DriveConfig, DriveInterface, IcountConfig, MachineConfig, NamedFile, RtcConfig, SerialConfig,
 } from './machine/config.ts';
-export type { PowerEvent } from './machine/interfaces.ts';
+export type { Picture, PowerEvent } from './machine/interfaces.ts';
 export type { RunState } from './machine/machine.ts';

@@ -45,7 +45,7 @@ test('ROM reads and ignores writes; it can be turned into RAM', () => {
 });
 
 test('memory over memory: priority first, then what came last; what was hidden shows again', () => {
-  const { mem } = space();
+  const mem = new AddressSpace(new Uint8Array(0x10000));
   const bios = mem.addRom(0xe0000, 0x2000, 0x1000, -1);
   mem.addRam(0xe0000, 0x1000, 0x4000);
   const window = mem.addRam(0xdf000, 0x4000, 0x6000, -2);

@@ -5,6 +5,7 @@ import { parseCpu } from '../isa/x86/system/models.ts';
 import { Engine } from '../jit/engine.ts';
 import type { EngineOptions } from '../jit/engine.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
+import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
@@ -99,6 +100,26 @@ function rtcOptions(config: MachineConfig, clock: HostClock | InstructionClock):
   return { baseSeconds, hostNow: () => performance.now() * 1e6 };
 }
 
+type Place = { offset: number; size: number };
+
+/** Where RAM, firmware, video memory and its ROM lie in the shared memory, one after the other. */
+function layOut(config: MachineConfig) {
+  let size = config.memory;
+  const place = (bytes: number): Place => {
+    const offset = GUEST_MEMORY + size;
+    size += bytes;
+    return { offset, size: bytes };
+  };
+  const bios = config.bios === null ? null : place(config.bios.data.length);
+  const vga = config.vga === 'std' ? place(VGA_MEMORY) : null;
+  const { vgaBios } = config;
+  const rom = vga === null || vgaBios === null ? null : place(romSize(vgaBios.data.length));
+  return { size, bios, vga: vga === null ? null : { offset: vga.offset, rom } };
+}
+
+/** Option ROMs take a power of two, whole pages. */
+const romSize = (bytes: number): number => Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
+
 /** @throws ConfigError naming the drive */
 function openDrives({ drives }: MachineConfig): Drive[] {
   return drives.map((drive, i) => {
@@ -124,10 +145,11 @@ export function createMachine(
 ): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
-  const biosSize = config.bios?.data.length ?? 0;
-  const memory = allocate(config.memory + biosSize);
+  const places = layOut(config);
+  const memory = allocate(places.size);
   const bytes = new Uint8Array(memory.buffer);
-  if (config.bios) bytes.set(config.bios.data, GUEST_MEMORY + config.memory);
+  if (config.bios) bytes.set(config.bios.data, places.bios!.offset);
+  if (places.vga?.rom) bytes.set(config.vgaBios!.data, places.vga.rom.offset);
   const tracing = new Set(config.trace);
   const trace = (category: string, line: string): void => {
     if (tracing.has(category)) events.trace?.(category, line);
@@ -165,7 +187,8 @@ export function createMachine(
     ...(config.kernel ? { kernel: config.kernel.data, kernelName: config.kernel.name, append: config.append } : {}),
     ...(config.initrd ? { initrd: config.initrd.data } : {}),
     boot: config.boot, textOnSerial: config.textOnSerial, drives: openDrives(config),
-    ...(config.bios ? { bios: { offset: GUEST_MEMORY + config.memory, size: biosSize } } : {}),
+    ...(places.bios ? { bios: places.bios } : {}),
+    ...(places.vga ? { vga: places.vga } : {}),
     onPower,
     trace,
   });

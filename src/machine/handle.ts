@@ -2,10 +2,13 @@
 import { findFirmware } from '#host';
 import type { Thread } from '../host/host.ts';
 import { completeConfig, ConfigError, type MachineConfig, withFirmware } from './config.ts';
-import type { PowerEvent } from './interfaces.ts';
+import { keySequence, textSequence } from '../display/keys.ts';
+import { encodePng } from '../display/png.ts';
+import { linesOf } from '../display/text.ts';
+import type { Picture, PowerEvent } from './interfaces.ts';
 import type { RunState } from './machine.ts';
 import {
-  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type ToMachine,
+  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine,
 } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
 import { takeMachineThread } from './thread.ts';
@@ -25,7 +28,7 @@ export interface MachineEventMap {
 }
 
 type Listener<K extends keyof MachineEventMap> = (value: MachineEventMap[K]) => void;
-type Pending = { resolve: () => void; reject: (error: Error) => void };
+type Pending = { resolve: (value?: unknown) => void; reject: (error: Error) => void };
 
 export class Machine {
   readonly config: MachineConfig;
@@ -33,6 +36,13 @@ export class Machine {
   readonly serial: readonly SerialPort[];
   /** What the guest writes to the debug console. */
   readonly debugcon: SerialPort | null;
+  /** The guest's keyboard, with US layout; the promises are settled when all has been typed. */
+  readonly keyboard: {
+    /** @throws Error naming a character that the keyboard lacks */
+    type(text: string): Promise<void>;
+    /** Presses keys by QEMU's names, as in `ctrl-alt-delete`. @throws Error naming a key that there is not */
+    press(combination: string): Promise<void>;
+  };
   /** Settles when the machine has come to its end; rejects when the emulator itself failed. */
   readonly ended: Promise<MachineEnd>;
 
@@ -52,6 +62,10 @@ export class Machine {
     this.ended.catch(() => undefined);
     const post = (message: ToMachine): void => thread.post(message);
     this.serial = config.serials.map((_, i) => new SerialPort(i, post));
+    this.keyboard = {
+      type: async (text) => this.typed(textSequence(text)),
+      press: async (combination) => this.typed(keySequence(combination)),
+    };
     this.debugcon = config.debugcon === null ? null : new SerialPort(DEBUGCON_CHANNEL, post);
     thread.onMessage((message) => this.receive(message));
     thread.onError((error) => this.fail(error));
@@ -94,6 +108,23 @@ export class Machine {
     return this.command('nmi');
   }
 
+  /** @returns the display's lines, or null while it shows pixels or there is none */
+  async screenText(): Promise<string[] | null> {
+    const screen = await this.query('text');
+    return screen === null ? null : linesOf(screen);
+  }
+
+  /** @returns what the display shows, or null when there is none */
+  screenshot(): Promise<Picture | null> {
+    return this.query('picture');
+  }
+
+  /** @returns what the display shows as a PNG file, or null when there is none */
+  async screenshotPng(): Promise<Uint8Array | null> {
+    const picture = await this.query('picture');
+    return picture === null ? null : encodePng(picture);
+  }
+
   /** Ends the machine at once. */
   async quit(): Promise<void> {
     await this.command('quit');
@@ -119,12 +150,30 @@ export class Machine {
   }
 
   private command(command: MachineCommand): Promise<void> {
-    if (this.current === 'shutdown' || this.current === 'crashed') return Promise.resolve();
+    if (this.over) return Promise.resolve();
+    return this.ask((id) => ({ type: 'command', id, command })).then(() => undefined);
+  }
+
+  private query<K extends keyof Queries>(query: K): Promise<Queries[K]> {
+    if (this.over) return Promise.resolve(null);
+    return this.ask((id) => ({ type: 'query', id, query })) as Promise<Queries[K]>;
+  }
+
+  private get over(): boolean {
+    return this.current === 'shutdown' || this.current === 'crashed';
+  }
+
+  /** Sends a message that is answered by `done`; the end of the machine answers it with null. */
+  private ask(message: (id: number) => ToMachine): Promise<unknown> {
     const id = this.nextId++;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.pending.set(id, { resolve, reject });
-    this.thread.post({ type: 'command', id, command });
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    this.pending.set(id, { resolve: (value) => resolve(value ?? null), reject });
+    this.thread.post(message(id));
     return promise;
+  }
+
+  private async typed(sequences: readonly (readonly number[])[]): Promise<void> {
+    if (!this.over) await this.ask((id) => ({ type: 'keys', id, sequences }));
   }
 
   private channel(index: number): SerialPort | null {
@@ -135,7 +184,7 @@ export class Machine {
     switch (message.type) {
       case 'created': return this.created.resolve();
       case 'failed': return this.fail(failure(message.message, message.field));
-      case 'done': return this.done(message.id, message.error);
+      case 'done': return this.done(message.id, message.error, message.value);
       case 'output': return this.channel(message.channel)?.deliver(message.data);
       case 'taken': return this.channel(message.channel)?.taken(message.bytes);
       case 'state':
@@ -149,10 +198,10 @@ export class Machine {
     }
   }
 
-  private done(id: number, error: string | null): void {
+  private done(id: number, error: string | null, value: unknown): void {
     const pending = this.pending.get(id);
     this.pending.delete(id);
-    if (error === null) pending?.resolve();
+    if (error === null) pending?.resolve(value);
     else pending?.reject(new Error(error));
   }
 

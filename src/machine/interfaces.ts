@@ -175,3 +175,27 @@ export interface BlockBackend {
   discard(offset: number, length: number): Completion;
   close(): void;
 }
+
+/** A picture: rows from the top, four bytes a pixel (red, green, blue, 255). */
+export interface Picture {
+  readonly width: number;
+  readonly height: number;
+  readonly pixels: Uint8Array;
+}
+
+/** A screen of characters. */
+export interface TextScreen {
+  readonly columns: number;
+  readonly rows: number;
+  /** Code (of code page 437) in the low byte, attribute above it, row by row. */
+  readonly cells: Uint16Array;
+  /** Place of the cursor in `cells`, or -1 when it is off. */
+  readonly cursor: number;
+}
+
+/** What a display adapter shows. */
+export interface DisplaySource {
+  /** Null while the adapter shows pixels. */
+  text(): TextScreen | null;
+  picture(): Picture;
+}

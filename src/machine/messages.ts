@@ -1,10 +1,17 @@
 /** Everything that passes between a machine's thread and the handle to it. */
 import type { MachineConfig } from './config.ts';
-import type { PowerEvent } from './interfaces.ts';
+import type { Picture, PowerEvent, TextScreen } from './interfaces.ts';
 import type { RunState } from './machine.ts';
 
 /** Requests without arguments; each is answered by `done`. */
 export type MachineCommand = 'start' | 'pause' | 'reset' | 'quit' | 'powerdown' | 'nmi';
+
+/** Questions, and what answers them. */
+export interface Queries {
+  /** Null while there is no text on the display, or no display. */
+  text: TextScreen | null;
+  picture: Picture | null;
+}
 
 /** Serial ports are channels 0 to 3. */
 export const DEBUGCON_CHANNEL = 4;
@@ -17,6 +24,9 @@ export const INPUT_WINDOW = 1 << 12;
 export type ToMachine =
   | { readonly type: 'create'; readonly config: MachineConfig }
   | { readonly type: 'command'; readonly id: number; readonly command: MachineCommand }
+  | { readonly type: 'query'; readonly id: number; readonly query: keyof Queries }
+  /** Changes of keys, as scancodes; answered when they have been typed. */
+  | { readonly type: 'keys'; readonly id: number; readonly sequences: readonly (readonly number[])[] }
   | { readonly type: 'input'; readonly channel: number; readonly data: Uint8Array }
   | { readonly type: 'break'; readonly channel: number }
   /** So many bytes of output have been passed on. */
@@ -25,7 +35,8 @@ export type ToMachine =
 export type FromMachine =
   | { readonly type: 'created' }
   | { readonly type: 'failed'; readonly message: string; readonly field: string | null }
-  | { readonly type: 'done'; readonly id: number; readonly error: string | null }
+  | { readonly type: 'done'; readonly id: number; readonly error: string | null;
+    readonly value?: Queries[keyof Queries] }
   | { readonly type: 'output'; readonly channel: number; readonly data: Uint8Array }
   /** So many bytes of input have been taken by the guest's port. */
   | { readonly type: 'taken'; readonly channel: number; readonly bytes: number }

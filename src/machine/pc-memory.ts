@@ -7,7 +7,7 @@ const FOUR_GIB = 0x1_0000_0000;
 const BIOS_AREA_END = 0x100000;
 const ISA_WINDOW = 0x20000;
 /** Among memory, the bridge's shadow RAM comes before what lies on the buses behind it. */
-const BUS_PRIORITY = -1;
+export const BUS_PRIORITY = -1;
 
 /** Firmware in the shared buffer, `size` bytes from `offset` on. */
 export type BiosImage = { offset: number; size: number };

@@ -2,6 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/mocks.ts';
 import { NanosecondTsc } from './clock.ts';
+import { VGA_MEMORY } from '../devices/vga/vga.ts';
+import { RawMemory } from '../storage/raw.ts';
+import { type DriveConfig, drive } from './config.ts';
+import type { Drive } from './pc-storage.ts';
 import type { PowerEvent } from './interfaces.ts';
 import { type PcConfig, PcMachine } from './pc.ts';
 
@@ -149,29 +153,50 @@ test('device states go round; strangers and gaps are named', () => {
   assert.throws(() => copy.loadDevices(without), /lacks device "rtc"/);
 });
 
-test('no access throws or hangs', () => {
-  const { pc, clock } = machine({ kernel: kernel() });
-  pc.reset();
-  let seed = 12345;
-  const random = () => (seed = (Math.imul(seed, 1103515245) + 12345) >>> 0);
-  const regions = pc.mem.describe();
-  const ports = pc.io.describe();
-  for (let i = 0; i < 100_000; i++) {
-    const size = 1 << (random() >>> 8) % 3;
-    const port = ports[(random() >>> 8) % ports.length]!;
-    const at = port.base + ((random() >>> 8) % port.count);
-    if ((random() & 0x100) !== 0) pc.io.out(at, size, random());
-    const value = pc.io.in(at, size);
-    assert.ok(value >= 0 && value < 2 ** (8 * size), `port ${at.toString(16)}: ${value}`);
-    const region = regions[(random() >>> 8) % regions.length]!;
-    const address = region.base + ((random() >>> 8) % Math.min(region.size, 0x400));
-    if ((random() & 0x100) !== 0) pc.mem.write(address, size, random());
-    pc.mem.read(address, size);
-    if (i % 100 === 0) clock.run(random() % 1e6);
-    if (i % 500 === 0) {
-      pc.lapic.acknowledge();
-      pc.mem.write(0xfee000b0, 4, 0);
+/** A board with everything that a PC may have. */
+function fullMachine() {
+  const bytes = new Uint8Array(RAM + 0x40000 + VGA_MEMORY);
+  const disk = (given: Partial<DriveConfig>, size: number): Drive => ({
+    config: drive(given), backend: new RawMemory(new Uint8Array(size), false),
+  });
+  return machine({
+    memory: { bytes, ramOffset: 0, ramSize: RAM }, bios: { offset: RAM, size: 0x40000 },
+    vga: { offset: RAM + 0x40000, rom: null },
+    drives: [
+      disk({}, 1 << 20), disk({ index: 2, media: 'cdrom' }, 1 << 20),
+      disk({ interface: 'floppy' }, 1474560),
+    ],
+  });
+}
+
+for (const [name, make] of [
+  ['started directly', () => machine({ kernel: kernel() })], ['with firmware', fullMachine],
+] as const) {
+  test(`no access throws or hangs (${name})`, () => {
+    const { pc, clock } = make();
+    pc.reset();
+    let seed = 12345;
+    const random = () => (seed = (Math.imul(seed, 1103515245) + 12345) >>> 0);
+    const regions = pc.mem.describe();
+    const ports = pc.io.describe();
+    for (let i = 0; i < 100_000; i++) {
+      const size = 1 << (random() >>> 8) % 3;
+      const port = ports[(random() >>> 8) % ports.length]!;
+      const at = port.base + ((random() >>> 8) % port.count);
+      if ((random() & 0x100) !== 0) pc.io.out(at, size, random());
+      const value = pc.io.in(at, size);
+      assert.ok(value >= 0 && value < 2 ** (8 * size), `port ${at.toString(16)}: ${value}`);
+      const region = regions[(random() >>> 8) % regions.length]!;
+      const address = region.base + ((random() >>> 8) % Math.min(region.size, 0x400));
+      if ((random() & 0x100) !== 0) pc.mem.write(address, size, random());
+      pc.mem.read(address, size);
+      if (i % 100 === 0) clock.run(random() % 1e6);
+      if (i % 500 === 0) {
+        pc.lapic.acknowledge();
+        pc.mem.write(0xfee000b0, 4, 0);
+      }
+      if (i % 5000 === 0) pc.display?.picture();
     }
-  }
-  pc.loadDevices(pc.saveDevices());
-});
+    pc.loadDevices(pc.saveDevices());
+  });
+}

@@ -14,6 +14,7 @@ import { Uart16550 } from '../devices/serial/uart16550.ts';
 import { Hpet } from '../devices/timer/hpet.ts';
 import { I8254 } from '../devices/timer/i8254.ts';
 import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
+import { Vga, VGA_MEMORY } from '../devices/vga/vga.ts';
 import { AddressSpace } from './address-space.ts';
 import { type BootConfig } from './config.ts';
 import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
@@ -22,14 +23,15 @@ import { addFloppy, addIde, type Drive, factsOf } from './pc-storage.ts';
 import { IsaDma } from '../devices/floppy/isa-dma.ts';
 import { HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
 import type {
-  CharBackend, CpuPort, Device, DeviceState, IrqLine, MappedRegion, PowerEvent, Trace, TscSource,
+  CharBackend, CpuPort, Device, DeviceState, DisplaySource, IrqLine, MappedRegion, PowerEvent, Trace, TscSource,
   VirtualClock,
 } from './interfaces.ts';
 import { IoSpace } from './io-space.ts';
 import { SharedIrq } from './irq.ts';
 import { type InitialCpuState, resetState } from './loader/cpu-state.ts';
+import { Typist } from './typist.ts';
 import type { BootImage } from './loader/loader.ts';
-import { mapBios, pamMapper } from './pc-memory.ts';
+import { BUS_PRIORITY, mapBios, pamMapper } from './pc-memory.ts';
 
 export type PcConfig = {
   /** `bytes` views the whole shared buffer; RAM lies at `ramOffset`, a whole number of pages. */
@@ -56,6 +58,8 @@ export type PcConfig = {
   /** Firmware is told that nobody sees the display. */
   textOnSerial?: boolean;
   drives?: readonly Drive[];
+  /** Display adapter: video memory and the option ROM (null for none) lie in `bytes`, page-aligned. */
+  vga?: { offset: number; rom: { offset: number; size: number } | null };
   /** @param code exit code of a 'debug-exit' */
   onPower: (event: PowerEvent, code?: number) => void;
   trace?: Trace;
@@ -67,6 +71,7 @@ const IOAPIC_BASE = 0xfec00000;
 const HPET_BASE = 0xfed00000;
 const GPE_BASE = 0xafe0;
 const SCI = 9;
+const VGA_SLOT = 2;
 const DEFAULT_BOOT: BootConfig = {
   order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null,
 };
@@ -87,6 +92,8 @@ export class PcMachine {
   readonly fwCfg: FwCfg;
   readonly serials: Uart16550[] = [];
   readonly dma: IsaDma;
+  readonly typist: Typist;
+  readonly display: DisplaySource | null;
 
   private readonly config: PcConfig;
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
@@ -112,6 +119,7 @@ export class PcMachine {
     this.wireInterrupts();
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
     this.keyboard = this.addKeyboard();
+    this.typist = new Typist(clock, (codes) => this.keyboard.injectScancode(...codes));
     this.rtc = this.addTimers();
     this.addLegacyPorts();
     this.addSerials();
@@ -119,6 +127,7 @@ export class PcMachine {
     this.dma = this.addDma();
     this.fwCfg = this.addFwCfg();
     this.pci = this.addPci();
+    this.display = this.addDisplay();
     if (config.bios !== undefined) describeBoard(this.fwCfg, this.pci, this.firmwareOptions());
     this.lapic.reset();
   }
@@ -332,6 +341,23 @@ export class PcMachine {
     this.io.register(0x510, 2, fwCfg.ports, fwCfg.id);
     this.io.register(0x514, 8, fwCfg.dma, 'fw_cfg-dma');
     return fwCfg;
+  }
+
+  private addDisplay(): DisplaySource | null {
+    const { vga, memory } = this.config;
+    if (vga === undefined) return null;
+    const { offset, rom } = vga;
+    const device = this.add(new Vga({
+      memory: this.mem, ports: this.io,
+      bytes: memory.bytes.subarray(offset, offset + VGA_MEMORY),
+      // Behind the bridge: RAM at the same place hides it.
+      mapMemory: (base, size, at) => this.mem.addRam(base, size, offset + at, BUS_PRIORITY),
+      rom: rom === null ? null : {
+        size: rom.size, map: (base) => this.mem.addRom(base, rom.size, rom.offset, BUS_PRIORITY),
+      },
+    }));
+    this.pci.plug(device, VGA_SLOT);
+    return device;
   }
 
   private addPci(): PciBus {

@@ -5,7 +5,7 @@ import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
 import {
-  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type ToMachine,
+  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine,
 } from './messages.ts';
 import { PortChannel } from './port-channel.ts';
 
@@ -95,8 +95,22 @@ function command(id: number, name: MachineCommand): void {
   post({ type: 'done', id, error });
 }
 
+const QUERIES: { [K in keyof Queries]: (machine: LocalMachine) => Queries[K] } = {
+  text: ({ board }) => board.display?.text() ?? null,
+  picture: ({ board }) => board.display?.picture() ?? null,
+};
+
+function query(id: number, name: keyof Queries): void {
+  const value = machine === null ? null : QUERIES[name](machine);
+  post({ type: 'done', id, error: null, value });
+}
+
 function handle(message: ToMachine): void {
   switch (message.type) {
+    case 'query': return query(message.id, message.query);
+    case 'keys':
+      return machine?.board.typist.type(message.sequences, () =>
+        post({ type: 'done', id: message.id, error: null }));
     case 'create': return create(message.config);
     case 'command': return command(message.id, message.command);
     case 'input': return channels.get(message.channel)?.receive(message.data);

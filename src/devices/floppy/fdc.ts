@@ -30,10 +30,11 @@ const EXECUTING = 2;
 const RESULT = 3;
 
 /** Bytes of parameters by command code (without the MT, MFM and SK bits); others are invalid. */
-const PARAMETER_COUNT: Record<number, number> = {
-  0x02: 8, 0x03: 2, 0x04: 1, 0x05: 8, 0x06: 8, 0x07: 1, 0x08: 0, 0x09: 8, 0x0a: 1, 0x0c: 8,
-  0x0d: 5, 0x0e: 0, 0x0f: 2, 0x10: 0, 0x12: 1, 0x13: 3, 0x14: 0, 0x16: 8, 0x18: 0,
-};
+const PARAMETER_COUNT = new Map<number, number>([
+  [0x02, 8], [0x03, 2], [0x04, 1], [0x05, 8], [0x06, 8], [0x07, 1], [0x08, 0], [0x09, 8],
+  [0x0a, 1], [0x0c, 8], [0x0d, 5], [0x0e, 0], [0x0f, 2], [0x10, 0], [0x12, 1], [0x13, 3],
+  [0x14, 0], [0x16, 8], [0x18, 0],
+]);
 const COMMAND_MASK = 0x1f;
 const MULTI_TRACK = 0x80;
 
@@ -256,7 +257,7 @@ export class FloppyController implements Device {
     const s = this.state.value;
     s.command = code;
     s.parameterCount = 0;
-    const wanted = PARAMETER_COUNT[code & COMMAND_MASK];
+    const wanted = PARAMETER_COUNT.get(code & COMMAND_MASK);
     if (wanted === undefined) return this.finish(ST0.invalid);
     s.parametersWanted = wanted;
     s.phase = PARAMETERS;

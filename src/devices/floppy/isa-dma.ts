@@ -9,7 +9,7 @@ import { StateBlock } from '../state.ts';
 const MODE = { direction: 0x0c, toMemory: 0x04, fromMemory: 0x08, autoInit: 0x10, down: 0x20 } as const;
 const CONTROLLER_OFF = 0x04;
 /** Page registers' ports (from 80h on) by channel. */
-const PAGE_PORTS = [0x7, 0x3, 0x1, 0x2, 0xf, 0xb, 0x9, 0xa] as const;
+const PAGE_PORTS: readonly number[] = [0x7, 0x3, 0x1, 0x2, 0xf, 0xb, 0x9, 0xa];
 
 type ChannelState = {
   base: number; baseCount: number; address: number; count: number; page: number; mode: number;
@@ -67,12 +67,12 @@ export class IsaDma implements Device {
     };
     this.pages = {
       read: (offset) => {
-        const channel = PAGE_PORTS.findIndex((port) => port === offset);
+        const channel = PAGE_PORTS.indexOf(offset);
         const s = this.state.value;
         return channel < 0 ? s.scratch[offset]! : s.channels[channel]!.page;
       },
       write: (offset, _size, value) => {
-        const channel = PAGE_PORTS.findIndex((port) => port === offset);
+        const channel = PAGE_PORTS.indexOf(offset);
         const s = this.state.value;
         if (channel < 0) s.scratch[offset] = value;
         else s.channels[channel]!.page = value & 0xff;

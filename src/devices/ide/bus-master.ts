@@ -40,10 +40,9 @@ export class BusMaster {
 
   private read(offset: number, size: number): number {
     const s = this.state;
-    if (offset >= 4) return s.table >>> (8 * (offset - 4));
-    const all = s.command | (s.status << 16);
     const mask = size === 4 ? 0xffffffff : size === 2 ? 0xffff : 0xff;
-    return (all >>> (8 * offset)) & mask;
+    if (offset >= 4) return (s.table >>> (8 * (offset - 4))) & mask;
+    return ((s.command | (s.status << 16)) >>> (8 * offset)) & mask;
   }
 
   private write(offset: number, size: number, value: number): void {

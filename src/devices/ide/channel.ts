@@ -75,7 +75,8 @@ export class IdeChannel {
     const device = this.selected;
     if (device === null) return 0;
     if (offset === DATA) return device.readData(size);
-    if (size !== 1) return 0xffffffff;
+    // All other registers are bytes; wider reads float.
+    if (size !== 1) return size === 2 ? 0xffff : 0xffffffff;
     if (offset !== COMMAND) return device.readRegister(offset);
     this.setInterrupt(this.state.selected, false);
     return device.status;

@@ -98,17 +98,17 @@ export function getConfiguration(all: number, from: number, sectors: number): Ui
 
 /** @returns the pages asked for (3Fh: all of them), or null when there is no such page */
 export function modePages(page: number, locked: boolean): Uint8Array | null {
-  const pages: Record<number, number[]> = {
+  const pages: readonly number[][] = [
     // Error recovery.
-    0x01: [0x01, 6, 0, 5, 0, 0, 0, 0],
+    [0x01, 6, 0, 5, 0, 0, 0, 0],
     // CD audio control.
-    0x0e: [0x0e, 14, 4, 0, 0, 0, 0, 75, 1, 255, 2, 255, 0, 0, 0, 0],
+    [0x0e, 14, 4, 0, 0, 0, 0, 75, 1, 255, 2, 255, 0, 0, 0, 0],
     // Capabilities: reads CD-R, CD-RW and DVD; a tray that can be locked and ejected; 706 KB/s,
     // no volume levels, 512 KiB of buffer.
-    0x2a: [0x2a, 18, 0x3b, 0, 0x71, 0x60, locked ? 0x2b : 0x29, 0, 706 >> 8, 706 & 0xff, 0, 2, 2, 0,
+    [0x2a, 18, 0x3b, 0, 0x71, 0x60, locked ? 0x2b : 0x29, 0, 706 >> 8, 706 & 0xff, 0, 2, 2, 0,
       706 >> 8, 706 & 0xff, 0, 0, 0, 0],
-  };
-  if (page === 0x3f) return Uint8Array.from(Object.values(pages).flat());
-  const data = pages[page];
+  ];
+  if (page === 0x3f) return Uint8Array.from(pages.flat());
+  const data = pages.find(([code]) => code === page);
   return data === undefined ? null : Uint8Array.from(data);
 }
