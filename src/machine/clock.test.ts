@@ -88,3 +88,22 @@ test('the TSC follows the clock from what the guest wrote', () => {
   tsc.write(1000n);
   assert.equal(tsc.toNanoseconds(1500n), 620);
 });
+
+test('while the guest measures, pauses of the host are no time', () => {
+  let host = 0;
+  let instructions = 0;
+  const clock = new HostClock(() => host, () => instructions);
+  clock.resume();
+  host = 1000;
+  clock.paceUntil(1_000_000);
+  host += 500;
+  assert.equal(clock.now(), 1500);
+  host += 250_000;
+  instructions += 100;
+  assert.equal(clock.now(), 1500 + 3000 + 100 * 20);
+  instructions += 1_000_000;
+  host += 2_000_000;
+  assert.equal(clock.now(), 6500 + 2_000_000);
+  host += 250_000;
+  assert.equal(clock.now(), 2_256_500);
+});

@@ -118,21 +118,64 @@ abstract class BaseClock implements VirtualClock {
   }
 }
 
+/** What a reading of the clock and an instruction may take at most while the guest's pace holds. */
+const PACE_READING_NS = 3000;
+const PACE_INSTRUCTION_NS = 20;
+
 /** Runs with the host's monotonic clock while the machine runs. Created paused. */
 export class HostClock extends BaseClock {
   private readonly source: () => number;
+  private readonly instructions: () => number;
   private running = false;
   /** Virtual time when paused; while running, virtual time minus host time. */
   private base = 0;
+  /** Until this virtual time the guest's pace holds, see `paceUntil`. */
+  private pacedUntil = -Infinity;
+  private pacedTime = 0;
+  private pacedInstructions = 0;
 
-  /** @param source monotonic nanoseconds */
-  constructor(source: () => number = () => performance.now() * 1e6) {
+  /** @param source monotonic nanoseconds  @param instructions how many the guest has executed */
+  constructor(source: () => number = () => performance.now() * 1e6, instructions: () => number = () => 0) {
     super();
     this.source = source;
+    this.instructions = instructions;
   }
 
   override now(): number {
-    return this.running ? Math.floor(this.base + this.source()) : this.base;
+    if (!this.running) return this.base;
+    const now = Math.floor(this.base + this.source());
+    return this.pacedUntil === -Infinity ? now : this.paced(now);
+  }
+
+  /**
+   * Until then, no more time passes than the guest's instructions account for: what it measures is one
+   * clock against another, and pauses of the host (translation, the event loop) would spoil that.
+   * @param end virtual nanoseconds
+   */
+  paceUntil(end: number): void {
+    this.pacedUntil = -Infinity;
+    this.pacedTime = this.now();
+    this.pacedInstructions = this.instructions();
+    this.pacedUntil = end;
+  }
+
+  /** Time passes with the host's again: the guest waits. */
+  endPace(): void {
+    this.pacedUntil = -Infinity;
+  }
+
+  private paced(now: number): number {
+    const instructions = this.instructions();
+    const most = PACE_READING_NS + (instructions - this.pacedInstructions) * PACE_INSTRUCTION_NS;
+    const excess = now - this.pacedTime - most;
+    if (excess > 0) {
+      this.base -= excess;
+      now -= excess;
+    }
+    this.pacedTime = now;
+    this.pacedInstructions = instructions;
+    if (now >= this.pacedUntil) this.pacedUntil = -Infinity;
+    return now;
   }
 
   /** Sets the virtual time, e.g. from a saved machine. */

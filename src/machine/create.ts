@@ -164,7 +164,7 @@ export function createMachine(
         () => engine?.instructions() ?? 0,
         config.icount.shift === 'auto' ? DEFAULT_SHIFT : config.icount.shift,
       )
-    : new HostClock();
+    : new HostClock(undefined, () => engine?.instructions() ?? 0);
   const tsc = new NanosecondTsc(clock);
   const early: { event: PowerEvent; code: number }[] = [];
   const onPower = (event: PowerEvent, code = 0): void => {

@@ -65,6 +65,8 @@ export interface VirtualClock {
   nextDeadline(): number;
   /** Fires every timer whose deadline has passed. */
   runTimers(): void;
+  /** Until then, time must not pass faster than the guest's instructions account for. @param end virtual nanoseconds */
+  paceUntil?(end: number): void;
 }
 
 /** What the interrupt controllers need of a vCPU. */

@@ -183,6 +183,7 @@ export class LocalMachine {
   /** @returns false when the machine went to sleep in the event loop */
   private passIdleTime(): boolean {
     const { clock } = this;
+    if (clock instanceof HostClock) clock.endPace();
     const deadline = clock.nextDeadline();
     if (clock instanceof InstructionClock && !this.policy.icountSleep && deadline !== Infinity) {
       clock.advanceTo(deadline);

@@ -259,6 +259,7 @@ export class PcMachine {
   private addTimers(): Mc146818 {
     const { clock } = this.config;
     const pit = this.add(new I8254(clock, this.irq(0)));
+    pit.onMeasure = (end) => clock.paceUntil?.(end);
     this.byteWide(0x40, 4, pit.ports, 'pit');
     this.byteWide(0x61, 1, pit.speaker, 'port61');
     const rtc = this.add(new Mc146818(clock, this.irq(8), this.config.rtc ?? { baseSeconds: 0 }));

@@ -205,6 +205,9 @@ export class I8254 implements Device {
   /** Port 61h: speaker and channel 2's gate. */
   readonly speaker: IoHandler;
 
+  /** Channel 2 counts down once: the guest measures another clock against it. @param end virtual nanoseconds */
+  onMeasure: ((end: number) => void) | undefined;
+
   private readonly clock: VirtualClock;
   private readonly irq: IrqLine;
   private readonly timer: Timer;
@@ -265,6 +268,8 @@ export class I8254 implements Device {
     if (offset !== 3) {
       const loaded = this.channels[offset]!.write(value);
       if (offset === 0) this.restart(loaded);
+      const { mode, gate, count } = this.channels[2]!.s;
+      if (offset === 2 && loaded && mode === 0 && gate) this.onMeasure?.(this.clock.now() + count * NS_PER_TICK);
       return;
     }
     const select = value >> 6;
