@@ -1,5 +1,5 @@
 /** Entry of the thread that compiles regions while the vCPU goes on in the interpreter. */
-import { threadParent } from '#threads';
+import { heedCompilationHints, threadParent } from '#threads';
 import type { Isa, IsaOrigin } from '../isa/isa.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
@@ -13,6 +13,7 @@ export type ToCompiler =
 export type FromCompiler = CompiledBatch;
 
 const parent = threadParent<FromCompiler, ToCompiler>();
+heedCompilationHints();
 let maker: Promise<RegionMaker> | null = null;
 
 async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {

@@ -53,7 +53,7 @@ export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: M
     for (const { faultBase, faults } of batch.regions) nextFault = Math.max(nextFault, faultBase + faults.length / 3);
     waiting.shift()?.done(batch);
   });
-  thread.post({ origin: isa.origin, memory, settings });
+  thread.post({ origin: isa.origin, memory, settings: { ...settings, early: true } });
   return {
     get background() {
       return here === null;

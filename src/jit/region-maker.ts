@@ -20,6 +20,8 @@ export interface MakerSettings {
   readonly hot: number;
   /** Cell through which to go on at a computed pc. */
   readonly dispatchCell: number;
+  /** Functions are compiled with their module: in a thread that has the time. */
+  readonly early?: boolean;
 }
 
 const NOT_MADE: MadeRegion = { ranges: [], faultBase: 0, faults: new Int32Array(0) };
@@ -52,6 +54,7 @@ export class RegionMaker {
     }
     const { isa } = this;
     const module = new ModuleWriter(this.pages, this.pages, this.shared);
+    if (this.settings.early) module.compileEarly();
     const compiler = new RegionCompiler({
       globals: isa.globals, helpers: isa.helpers, exactCount: this.settings.exactCount, stackPointer: isa.stackPointer?.index ?? -1,
     }, module);

@@ -307,12 +307,18 @@ export class ModuleWriter {
   private readonly memoryPages: number;
   private readonly maximumPages: number;
   private readonly shared: boolean;
+  private early = false;
 
   /** @param memoryPages initial size promised by the import, in 64 KiB pages */
   constructor(memoryPages: number, maximumPages: number, shared: boolean) {
     this.memoryPages = memoryPages;
     this.maximumPages = maximumPages;
     this.shared = shared;
+  }
+
+  /** Asks for the functions to be compiled with the module, in the thread that makes it. */
+  compileEarly(): void {
+    this.early = true;
   }
 
   type(params: readonly number[], results: readonly number[]): number {
@@ -434,6 +440,7 @@ export class ModuleWriter {
       }
     });
     if (this.elements.length > 0) this.section(out, 9, (s) => this.writeElements(s));
+    if (this.early) this.writePriorities(out);
     this.writeHints(out);
     this.section(out, 10, (s) => {
       s.uleb(this.functions.length);
@@ -470,6 +477,20 @@ export class ModuleWriter {
       s.uleb(1);
       s.uleb(functionIndex);
     }
+  }
+
+  /** Compilation-hints proposal: a priority for each function, without which it waits for its first call. */
+  private writePriorities(out: Bytes): void {
+    this.section(out, 0, (s) => {
+      s.text('metadata.code.compilation_priority');
+      s.uleb(this.functions.length);
+      this.functions.forEach((_, i) => {
+        s.uleb(this.imports.length + i);
+        s.uleb(0);
+        s.uleb(1);
+        s.uleb(0);
+      });
+    });
   }
 
   /** Branch-hinting proposal: custom section just before the code. */

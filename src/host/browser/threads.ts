@@ -28,3 +28,6 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
     },
   };
 }
+
+/** A page cannot set options of its browser's engine. */
+export function heedCompilationHints(): void {}

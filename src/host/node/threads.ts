@@ -1,4 +1,5 @@
 /** Threads of Node.js. */
+import { setFlagsFromString } from 'node:v8';
 import { parentPort, type Transferable, Worker } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
 
@@ -32,4 +33,9 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
       port.on('message', listener);
     },
   };
+}
+
+/** Lets modules say which functions are to be compiled at once (an option of the JavaScript engine, for all threads). */
+export function heedCompilationHints(): void {
+  setFlagsFromString('--experimental-wasm-compilation-hints');
 }
