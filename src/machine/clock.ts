@@ -125,7 +125,7 @@ const PACE_INSTRUCTION_NS = 20;
 /** Runs with the host's monotonic clock while the machine runs. Created paused. */
 export class HostClock extends BaseClock {
   private readonly source: () => number;
-  private readonly instructions: () => number;
+  private readonly instructions: (() => number) | null;
   private running = false;
   /** Virtual time when paused; while running, virtual time minus host time. */
   private base = 0;
@@ -134,8 +134,10 @@ export class HostClock extends BaseClock {
   private pacedTime = 0;
   private pacedInstructions = 0;
 
-  /** @param source monotonic nanoseconds  @param instructions how many the guest has executed */
-  constructor(source: () => number = () => performance.now() * 1e6, instructions: () => number = () => 0) {
+  /** @param source monotonic nanoseconds  @param instructions how many the guest has executed, if that is known */
+  constructor(
+    source: () => number = () => performance.now() * 1e6, instructions: (() => number) | null = null,
+  ) {
     super();
     this.source = source;
     this.instructions = instructions;
@@ -153,6 +155,7 @@ export class HostClock extends BaseClock {
    * @param end virtual nanoseconds
    */
   paceUntil(end: number): void {
+    if (this.instructions === null) return;
     this.pacedUntil = -Infinity;
     this.pacedTime = this.now();
     this.pacedInstructions = this.instructions();
@@ -165,7 +168,7 @@ export class HostClock extends BaseClock {
   }
 
   private paced(now: number): number {
-    const instructions = this.instructions();
+    const instructions = this.instructions!();
     const most = PACE_READING_NS + (instructions - this.pacedInstructions) * PACE_INSTRUCTION_NS;
     const excess = now - this.pacedTime - most;
     if (excess > 0) {
