@@ -12,6 +12,8 @@ export interface MessageEnd<Send, Receive> {
 export interface Thread<Send, Receive> extends MessageEnd<Send, Receive> {
   /** The thread has thrown, or could not be started. */
   onError(listener: (error: Error) => void): void;
+  /** Hands over what has arrived, where the host can, without waiting for the event loop. */
+  poll(): void;
   /** The thread alone no longer keeps the program running. */
   detach(): void;
   terminate(): void;

@@ -1,7 +1,6 @@
 /** Compilers of regions: in this thread, or in one beside it. */
-import { startThread } from '#threads';
 import type { Isa } from '../isa/isa.ts';
-import type { FromCompiler, ToCompiler } from './compile-thread.ts';
+import { takeCompiler } from './compiler-start.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
 import type { CompiledBatch } from './request.ts';
@@ -16,6 +15,8 @@ export interface BatchCompiler {
    * @param done called with the answer, at once or later, in the order of the calls
    */
   compile(words: Int32Array, fresh: boolean, done: (batch: CompiledBatch) => void): void;
+  /** Delivers the answers that are there. */
+  poll(): void;
 }
 
 export function compilerHere(
@@ -25,6 +26,7 @@ export function compilerHere(
   return {
     background: false,
     compile: (words, fresh, done) => done(maker.compile(words, fresh)),
+    poll: () => undefined,
   };
 }
 
@@ -34,17 +36,13 @@ interface Waiting {
   readonly done: (batch: CompiledBatch) => void;
 }
 
-/**
- * A compiler in a thread of its own, or here should that fail. Its modules arrive when the event
- * loop has its turn.
- */
+/** A compiler in a thread of its own, or here should that fail. */
 export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings): BatchCompiler {
   if (!isa.origin) return compilerHere(isa, memory, settings);
-  const thread = startThread<ToCompiler, FromCompiler>(new URL('./compile-thread.ts', import.meta.url));
+  const thread = takeCompiler();
   const waiting: Waiting[] = [];
   let here: BatchCompiler | null = null;
   let nextFault = 0;
-  thread.detach();
   thread.onError(() => {
     here = compilerHere(isa, memory, settings, nextFault);
     for (const { words, done } of waiting.splice(0)) here.compile(words, false, done);
@@ -63,5 +61,6 @@ export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: M
       waiting.push({ words, fresh, done });
       thread.post({ words, fresh });
     },
+    poll: () => thread.poll(),
   };
 }

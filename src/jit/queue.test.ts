@@ -23,6 +23,8 @@ class LateCompiler implements BatchCompiler {
     this.compiler!.compile(words, fresh, (batch) => this.waiting.push(() => done(batch)));
   }
 
+  poll(): void {}
+
   get count(): number {
     return this.waiting.length;
   }
@@ -89,7 +91,6 @@ test('a region from before all code was dropped is forgotten', () => {
     machine.run(0x10000 + 64 * i);
   }
   machine.physical.writeBytes(0x1000, machine.encoded(add(0, 9)));
-  assert.equal(go(machine), 9n);
   compiler.deliver();
   assert.equal(machine.regions, 0);
   for (let i = 0; i < 30; i++) {

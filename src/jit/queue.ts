@@ -16,6 +16,9 @@ const BATCH = 32;
 /** Slices that a started batch waits for more. */
 const PATIENCE = 16;
 
+/** Batches under way to a thread beside: one in work, one that it finds when it is done. */
+const AHEAD = 2;
+
 /** What the queue needs of the engine. */
 export interface RegionHost {
   readonly blocks: BlockTable;
@@ -84,13 +87,19 @@ export class RegionQueue {
     };
     block.asked = true;
     this.pending.push({ block, request, changes: host.blocks.changes });
-    if (this.pending.length >= BATCH) this.flush();
+    if (this.pending.length >= BATCH || this.compilerIdle) this.flush();
+  }
+
+  /** A thread beside has nothing to do. */
+  private get compilerIdle(): boolean {
+    return this.compiler.background && this.underWay < AHEAD;
   }
 
   sliceEnded(): void {
+    if (this.underWay > 0) this.compiler.poll();
     if (this.pending.length === 0) return;
     this.waited++;
-    if (this.waited >= PATIENCE || (this.compiler.background && this.underWay === 0)) this.flush();
+    if (this.waited >= PATIENCE || this.compilerIdle) this.flush();
   }
 
   /** Has the open batch compiled; its regions go into service when it is done. */

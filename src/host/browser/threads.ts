@@ -13,6 +13,7 @@ export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
     onError: (listener) => {
       worker.addEventListener('error', (event) => listener(new Error(event.message)));
     },
+    poll: () => undefined,
     detach: () => undefined,
     terminate: () => worker.terminate(),
   };

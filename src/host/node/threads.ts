@@ -1,22 +1,40 @@
 /** Threads of Node.js. */
 import { setFlagsFromString } from 'node:v8';
-import { parentPort, type Transferable, Worker } from 'node:worker_threads';
+import {
+  isMainThread, MessageChannel, type MessagePort, receiveMessageOnPort, type Transferable, Worker, workerData,
+} from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
 
 export { afterEvents } from './turns.ts';
 
+/** What a thread is given at its start. */
+interface ThreadData {
+  readonly port: MessagePort;
+}
+
 export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
+  const { port1: port, port2 } = new MessageChannel();
   // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
-  const worker = new Worker(entry, { execArgv: ['--no-warnings'] });
+  const worker = new Worker(entry, {
+    execArgv: ['--no-warnings'], workerData: { port: port2 } satisfies ThreadData, transferList: [port2],
+  });
+  let receive = (_: Receive): void => undefined;
   return {
-    post: (message, transfer) => worker.postMessage(message, transfer as Transferable[]),
+    post: (message, transfer) => port.postMessage(message, transfer as Transferable[]),
     onMessage: (listener) => {
-      worker.on('message', listener);
+      receive = listener;
+      port.on('message', listener);
     },
     onError: (listener) => {
       worker.on('error', (error) => listener(error as Error));
     },
-    detach: () => worker.unref(),
+    poll: () => {
+      for (let next = receiveMessageOnPort(port); next; next = receiveMessageOnPort(port)) receive(next.message as Receive);
+    },
+    detach: () => {
+      worker.unref();
+      port.unref();
+    },
     terminate: () => {
       void worker.terminate();
     },
@@ -25,8 +43,8 @@ export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
 
 /** Within a thread: the end that leads to whoever started it. */
 export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
-  const port = parentPort;
-  if (port === null) throw new Error('this module is the entry of a thread');
+  if (isMainThread) throw new Error('this module is the entry of a thread');
+  const { port } = workerData as ThreadData;
   return {
     post: (message, transfer) => port.postMessage(message, transfer as Transferable[]),
     onMessage: (listener) => {

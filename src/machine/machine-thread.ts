@@ -1,0 +1,128 @@
+/** The thread that a machine lives in: messages to and from its handle. */
+import { threadParent } from '#threads';
+import { dropCompiler } from '../jit/compiler-start.ts';
+import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
+import { createMachine } from './create.ts';
+import { ImageError } from './loader/loader.ts';
+import type { LocalMachine, MachineEvents } from './machine.ts';
+import {
+  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine,
+} from './messages.ts';
+import { PortChannel } from './port-channel.ts';
+
+const parent = threadParent<FromMachine, ToMachine>();
+const post = (message: FromMachine): void => parent.post(message);
+const channels = new Map<number, PortChannel>();
+let traced: string[] = [];
+let machine: LocalMachine | null = null;
+
+/** Traced lines collected before they are sent. */
+const TRACE_BATCH = 1000;
+
+function flush(): void {
+  for (const channel of channels.values()) channel.flush();
+  if (traced.length === 0) return;
+  post({ type: 'trace', lines: traced });
+  traced = [];
+}
+
+function open(channel: number): PortChannel {
+  const made = new PortChannel(channel, post);
+  channels.set(channel, made);
+  return made;
+}
+
+function openAll(config: MachineConfig): MachineIo {
+  return {
+    serials: config.serials.map((serial, i) => (serial === 'none' ? null : open(i))),
+    debugcon: config.debugcon === null ? null : open(DEBUGCON_CHANNEL),
+  };
+}
+
+function events(config: MachineConfig): MachineEvents {
+  const wanted = new Set(config.trace);
+  const base: MachineEvents = {
+    onEnd: (event, status) => {
+      flush();
+      post({ type: 'end', event, status });
+    },
+    onReset: () => post({ type: 'reset' }),
+    onStateChange: (state) => post({ type: 'state', state }),
+    onYield: flush,
+  };
+  if (wanted.size === 0) return base;
+  return {
+    ...base,
+    trace: (category, line) => {
+      if (!wanted.has(category)) return;
+      traced.push(`${category}: ${line}`);
+      if (traced.length >= TRACE_BATCH) flush();
+    },
+  };
+}
+
+function create(config: MachineConfig): void {
+  try {
+    machine = createMachine(config, events(config), openAll(config));
+    dropCompiler();
+    post({ type: 'created' });
+    if (!config.startPaused) machine.start();
+  } catch (error) {
+    const message = (error instanceof Error ? error.message : String(error)).split('\n')[0]!;
+    if (error instanceof ImageError) {
+      const why = message.replace(`kernel ${config.kernel?.name ?? ''}: `, '');
+      return post({ type: 'failed', message: why, field: 'kernel' });
+    }
+    post({ type: 'failed', message, field: error instanceof ConfigError ? error.field : null });
+  }
+}
+
+const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void> = {
+  start: (one) => one.start(),
+  pause: (one) => one.pause(),
+  reset: (one) => one.reset(),
+  quit: (one) => one.quit(),
+  powerdown: (one) => one.board.powerButton(),
+  nmi: (one) => one.board.injectNmi(),
+};
+
+function command(id: number, name: MachineCommand): void {
+  let error: string | null = null;
+  try {
+    if (machine === null) throw new Error('there is no machine');
+    COMMANDS[name](machine);
+  } catch (thrown) {
+    error = thrown instanceof Error ? thrown.message : String(thrown);
+  }
+  post({ type: 'done', id, error });
+}
+
+const QUERIES: { [K in keyof Queries]: (machine: LocalMachine) => Queries[K] } = {
+  text: ({ board }) => board.display?.text() ?? null,
+  picture: ({ board }) => board.display?.picture() ?? null,
+};
+
+function query(id: number, name: keyof Queries): void {
+  const value = machine === null ? null : QUERIES[name](machine);
+  post({ type: 'done', id, error: null, value });
+}
+
+function handle(message: ToMachine): void {
+  switch (message.type) {
+    case 'query': return query(message.id, message.query);
+    case 'keys':
+      return machine?.board.typist.type(message.sequences, () =>
+        post({ type: 'done', id: message.id, error: null }));
+    case 'create': return create(message.config);
+    case 'command': return command(message.id, message.command);
+    case 'input': return channels.get(message.channel)?.receive(message.data);
+    case 'consumed': return channels.get(message.channel)?.consumed(message.bytes);
+    case 'break': return machine?.board.serials[message.channel]?.receiveBreak();
+  }
+}
+
+parent.onMessage((message) => {
+  handle(message);
+  machine?.wake();
+  flush();
+});
