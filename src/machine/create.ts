@@ -209,6 +209,7 @@ export function createMachine(
       trace('cpu_reset', `the guest shut its CPU down: ${reason}`);
       onPower('reset');
     },
+    onSystemManagement: (inside) => board.setManaging(inside),
     trace: tracing.size > 0 ? trace : undefined,
   });
   engine.attach(cpu);

@@ -6,6 +6,8 @@ import type { MappedRegion } from './interfaces.ts';
 const FOUR_GIB = 0x1_0000_0000;
 const BIOS_AREA_END = 0x100000;
 const ISA_WINDOW = 0x20000;
+const SMRAM_BASE = 0xa0000;
+const SMRAM_SIZE = 0x20000;
 /** Among memory, the bridge's shadow RAM comes before what lies on the buses behind it. */
 export const BUS_PRIORITY = -1;
 
@@ -20,6 +22,16 @@ export function mapBios(mem: AddressSpace, bios: BiosImage): void {
   mem.addRom(FOUR_GIB - bios.size, bios.size, bios.offset, BUS_PRIORITY);
   const window = Math.min(bios.size, ISA_WINDOW);
   mem.addRom(BIOS_AREA_END - window, window, bios.offset + bios.size - window, BUS_PRIORITY);
+}
+
+/** RAM beneath the display's window, which system management mode has for itself. */
+export function smramMapper(mem: AddressSpace, ramOffset: number): (shows: boolean) => void {
+  let mapped: MappedRegion | null = null;
+  return (shows) => {
+    if (shows === (mapped !== null)) return;
+    mapped?.remove();
+    mapped = shows ? mem.addRam(SMRAM_BASE, SMRAM_SIZE, ramOffset + SMRAM_BASE) : null;
+  };
 }
 
 /** Follows the bridge's PAM registers: each area's reads and writes go to RAM or to the bus. */

@@ -31,7 +31,7 @@ import { SharedIrq } from './irq.ts';
 import { type InitialCpuState, resetState } from './loader/cpu-state.ts';
 import { Typist } from './typist.ts';
 import type { BootImage } from './loader/loader.ts';
-import { BUS_PRIORITY, mapBios, pamMapper } from './pc-memory.ts';
+import { BUS_PRIORITY, mapBios, pamMapper, smramMapper } from './pc-memory.ts';
 
 export type PcConfig = {
   /** `bytes` views the whole shared buffer; RAM lies at `ramOffset`, a whole number of pages. */
@@ -99,6 +99,8 @@ export class PcMachine {
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
   private readonly irqs: SharedIrq[] = [];
   private lapicPage: MappedRegion | null = null;
+  private managing = false;
+  private onManaging: () => void = () => undefined;
   /** There has been a reset since power-on. */
   private started = false;
 
@@ -170,6 +172,13 @@ export class PcMachine {
       start: this.startOptions(), boot: this.boot,
       textOnSerial: this.config.textOnSerial === true, ...factsOf(this.config.drives ?? []),
     };
+  }
+
+  /** The vCPU enters or leaves system management mode. */
+  setManaging(inside: boolean): void {
+    if (this.managing === inside) return;
+    this.managing = inside;
+    this.onManaging();
   }
 
   /** What the outside calls `system_powerdown`. */
@@ -367,12 +376,19 @@ export class PcMachine {
     if (this.config.bios !== undefined) {
       bridge.onPam = pamMapper(this.mem, this.config.memory.ramOffset);
     }
+    const smram = smramMapper(this.mem, this.config.memory.ramOffset);
+    bridge.onSmram = () => smram(bridge.smramShows(this.managing));
+    this.onManaging = bridge.onSmram;
     bus.plug(bridge, 0);
     const isa = this.irqs.slice(0, 16).map((irq) => irq.source());
     bus.plug(this.add(new Piix3(bus, isa)), 1);
     const ide = addIde(this.mem, this.io, [this.irq(14), this.irq(15)], this.config.drives ?? []);
     bus.plug(this.add(ide), 1, 1);
-    bus.plug(this.add(new Piix4Pm(this.io, this.acpi.ports)), 1, 3);
+    const pm = this.add(new Piix4Pm(this.io, this.acpi.ports));
+    this.acpi.onCommand = () => {
+      if (pm.raisesSmi) this.config.cpuPort.smi();
+    };
+    bus.plug(pm, 1, 3);
     const host = this.add(new I440FxHost(bus));
     this.io.register(0xcf8, 8, host.ports, host.id);
     writeCmosMemorySizes(this.rtc, this.config.memory.ramSize);

@@ -35,6 +35,9 @@ export class AcpiPm implements Device {
   /** Port B2h (command) and B3h (data). */
   readonly smi: IoHandler;
 
+  /** A command for system management code was written, other than those that switch ACPI mode. */
+  onCommand: (() => void) | undefined;
+
   private readonly clock: VirtualClock;
   private readonly sci: IrqLine;
   private readonly onPower: (event: PowerEvent) => void;
@@ -156,6 +159,7 @@ export class AcpiPm implements Device {
     s.smiCommand = value & 0xff;
     if (value === ACPI_ENABLE) s.control |= SCI_ENABLE;
     else if (value === ACPI_DISABLE) s.control &= ~SCI_ENABLE;
+    else this.onCommand?.();
     this.update();
   }
 

@@ -5,6 +5,14 @@ import { type PciBus, PciDevice } from '../pci.ts';
 
 const PAM = 0x59;
 const PAM_COUNT = 7;
+/** System management RAM control (290549, 3.2.19). */
+const SMRAM = 0x72;
+const SMRAM_OPEN = 1 << 6;
+const SMRAM_LOCK = 1 << 4;
+const SMRAM_ENABLE = 1 << 3;
+const SMRAM_WRITABLE = 0x78;
+/** The only place there is for it: A0000h. */
+const SMRAM_SEGMENT_A = 2;
 
 /** What the memory controller makes of a part of the BIOS area. */
 export type PamAccess = { base: number; size: number; read: boolean; write: boolean };
@@ -13,14 +21,21 @@ export type PamAccess = { base: number; size: number; read: boolean; write: bool
 export class I440Fx extends PciDevice {
   readonly type = 'i440FX';
   onPam: ((areas: PamAccess[]) => void) | undefined;
+  /** What `smramShows` says may have changed. */
+  onSmram: (() => void) | undefined;
 
   constructor(id = 'i440fx') {
     super(id, { vendor: 0x8086, device: 0x1237, revision: 2, classCode: 0x060000,
       subsystemVendor: 0x1af4, subsystem: 0x1100 });
     for (let i = 0; i < PAM_COUNT; i++) this.writable[PAM + i] = i === 0 ? 0x30 : 0x33;
-    // System management RAM control: kept, but there is no such memory.
-    this.writable[0x72] = 0x7f;
-    this.setInitial(0x72, [0x02]);
+    this.writable[SMRAM] = SMRAM_WRITABLE;
+    this.setInitial(SMRAM, [SMRAM_SEGMENT_A]);
+  }
+
+  /** @param managing the processor is in system management mode @returns whether RAM shows at A0000h to BFFFFh */
+  smramShows(managing: boolean): boolean {
+    const control = this.config[SMRAM]!;
+    return (control & SMRAM_ENABLE) !== 0 && (managing || (control & SMRAM_OPEN) !== 0);
   }
 
   /** PAM0's high half rules F0000h to FFFFFh; each nibble of PAM1 to 6 rules 16 KiB from C0000h. */
@@ -35,14 +50,25 @@ export class I440Fx extends PciDevice {
 
   protected override onConfigWrite(offset: number, size: number): void {
     if (offset + size > PAM && offset < PAM + PAM_COUNT) this.onPam?.(this.pamAreas());
+    if (offset <= SMRAM && offset + size > SMRAM) this.smramChanged();
   }
 
   protected override onReset(): void {
     this.onPam?.(this.pamAreas());
+    this.smramChanged();
   }
 
   protected override onLoad(): void {
     this.onPam?.(this.pamAreas());
+    this.smramChanged();
+  }
+
+  /** Locking closes it for good: until a reset, the register cannot be written. */
+  private smramChanged(): void {
+    const locked = (this.config[SMRAM]! & SMRAM_LOCK) !== 0;
+    if (locked) this.config[SMRAM]! &= ~SMRAM_OPEN;
+    this.writable[SMRAM] = locked ? 0 : SMRAM_WRITABLE;
+    this.onSmram?.();
   }
 }
 

@@ -80,9 +80,12 @@ export class Piix4Pm extends PciDevice {
     this.writable.set([0xf0, 0xff], SMBUS_BASE);
     this.writable[PM_ENABLE] = 1;
     for (let at = 0x58; at < 0x60; at++) this.writable[at] = 0xff;
-    // SMIs by APM writes count as set up already: firmware then leaves system management alone.
-    this.setInitial(DEVICE_ACTIVITY_B + 3, [APM_SMI_ENABLE]);
     this.writable[0xd2] = 0x0f;
+  }
+
+  /** Do writes to the APM control port raise SMIs? */
+  get raisesSmi(): boolean {
+    return (this.config[DEVICE_ACTIVITY_B + 3]! & APM_SMI_ENABLE) !== 0;
   }
 
   protected override onConfigWrite(): void {

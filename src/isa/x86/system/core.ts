@@ -45,6 +45,8 @@ export interface Platform {
   /** Unix time, in seconds, when the virtual clock stood at 0. */
   readonly bootTime: number;
   onShutdown(reason: ShutdownReason): void;
+  /** The vCPU enters or leaves system management mode, whose memory only it sees. */
+  onSystemManagement?: (inside: boolean) => void;
   /** An x87 error is to be reported by IRQ 13 (CR0.NE clear). */
   fpuError?: () => void;
   trace?: ((category: string, line: string) => void) | undefined;

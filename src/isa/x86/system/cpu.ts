@@ -18,7 +18,9 @@ import { Mmu } from './mmu.ts';
 import { Msrs } from './msr.ts';
 import { Ports } from './ports.ts';
 import { loadState, saveState } from './saved-state.ts';
+import type { Pending } from './saved-state.ts';
 import { Segments } from './segments.ts';
+import { Smm } from './smm.ts';
 import { Stack } from './stack.ts';
 import { Strings } from './strings.ts';
 import { SWITCH_CALL, switchTask } from './task.ts';
@@ -48,6 +50,7 @@ export class X86Cpu implements Vcpu, CpuPort {
   readonly core: Core;
   readonly mmu: Mmu;
   private readonly debug: Debug;
+  private readonly smm: Smm;
   readonly msrs: Msrs;
   readonly cpuid: Cpuid;
   private readonly parts: AllParts;
@@ -55,6 +58,7 @@ export class X86Cpu implements Vcpu, CpuPort {
   private readonly xsave: XSave;
   private intr = false;
   private nmiPending = false;
+  private smiPending = false;
   private initPending = false;
   private waitForSipi = false;
   private shutdown = false;
@@ -72,7 +76,9 @@ export class X86Cpu implements Vcpu, CpuPort {
     const control = new Control(core, mmu, debug, xsave);
     const msrs = new Msrs(core, mmu, cpuid);
     const strings = new Strings({ core, debug, mmu, segs, stack, events }, ports);
+    const smm = new Smm(core, mmu, debug);
     this.core = core;
+    this.smm = smm;
     this.debug = debug;
     this.mmu = mmu;
     this.events = events;
@@ -80,7 +86,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.msrs = msrs;
     this.xsave = xsave;
     this.parts = {
-      core, debug, mmu, segs, stack, events, control, msrs, cpuid, ports, strings, xsave,
+      core, debug, mmu, segs, stack, events, control, msrs, cpuid, ports, strings, xsave, smm,
       fpuError: () => platform.fpuError?.(),
     };
     events.taskGate = (selector, code) => switchTask(this.parts, selector, SWITCH_CALL, code);
@@ -113,7 +119,8 @@ export class X86Cpu implements Vcpu, CpuPort {
     core.setPc(0xfff0, 0);
     this.xsave.initX87();
     this.msrs.reset();
-    this.nmiPending = this.initPending = this.waitForSipi = this.shutdown = false;
+    this.smm.reset();
+    this.nmiPending = this.smiPending = this.initPending = this.waitForSipi = this.shutdown = false;
     mmu.configure();
     this.debug.reset();
     this.modeReplaced();
@@ -265,15 +272,22 @@ export class X86Cpu implements Vcpu, CpuPort {
   get interruptWaiting(): boolean {
     const { core } = this;
     // What MOV SS puts off must come right after the next instruction.
-    if (this.initPending || this.debug.isHeld || core.breakpoints) return true;
+    if ((this.smiPending || this.initPending) && !this.smm.active) return true;
+    if (this.debug.isHeld || core.breakpoints) return true;
     if (this.nmiPending && core.get(NMI_BLOCKED) === 0) return true;
     return this.intr && (core.eflags & IF) !== 0;
   }
 
   pollInterrupts(): void {
-    if (!this.intr && !this.nmiPending && !this.initPending) return;
+    if (!this.intr && !this.nmiPending && !this.initPending && !this.smiPending) return;
     const { core } = this;
-    if (this.initPending) return this.takeInit();
+    if (!this.smm.active) {
+      if (this.smiPending && !this.waitForSipi) {
+        this.smiPending = false;
+        return this.smm.enter();
+      }
+      if (this.initPending) return this.takeInit();
+    }
     if (this.shutdown || this.waitForSipi || core.get(INTERRUPT_SHADOW) !== 0) return;
     if (this.nmiPending && core.get(NMI_BLOCKED) === 0) {
       this.nmiPending = false;
@@ -296,9 +310,9 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.core.services.kick();
   }
 
-  /** System management mode is not there: firmware does without it. */
   smi(): void {
-    this.core.platform.trace?.('smi', 'ignored');
+    this.smiPending = true;
+    this.core.services.kick();
   }
 
   init(): void {
@@ -311,7 +325,9 @@ export class X86Cpu implements Vcpu, CpuPort {
     const bootProcessor = (core.platform.intc.getApicBase()[0] & 0x100) !== 0;
     // INIT keeps the x87 and SSE registers and most MSRs (SDM vol. 3, table 10-1).
     const kept = saveState(core, this.mmu, this.msrs, this.pending());
+    const { base } = this.smm;
     this.reset();
+    this.smm.restore(base, false);
     const now = saveState(core, this.mmu, this.msrs, this.pending());
     for (const name of KEPT_BY_INIT) now.fields[name] = kept.fields[name]!;
     loadState(core, this.mmu, this.msrs, now);
@@ -321,7 +337,7 @@ export class X86Cpu implements Vcpu, CpuPort {
   }
 
   sipi(vector: number): void {
-    if (this.initPending) this.takeInit();
+    if (this.initPending && !this.smm.active) this.takeInit();
     if (!this.waitForSipi) return;
     const { core } = this;
     this.waitForSipi = false;
@@ -354,9 +370,10 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   // --- Saved state. ---
 
-  private pending(): { nmi: boolean; intr: boolean; waitForSipi: boolean; shutdown: boolean } {
+  private pending(): Pending {
     return {
       nmi: this.nmiPending, intr: this.intr, waitForSipi: this.waitForSipi, shutdown: this.shutdown,
+      smi: this.smiPending, smm: this.smm.active, smbase: this.smm.base,
     };
   }
 
@@ -371,6 +388,8 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.intr = pending.intr;
     this.waitForSipi = pending.waitForSipi;
     this.shutdown = pending.shutdown;
+    this.smiPending = pending.smi;
+    this.smm.restore(pending.smbase, pending.smm);
     this.mmu.configure();
     this.debug.reset();
     this.modeReplaced();

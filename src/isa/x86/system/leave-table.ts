@@ -17,6 +17,7 @@ import { AS_CURRENT } from './mmu.ts';
 import type { Msrs } from './msr.ts';
 import type { Parts } from './parts.ts';
 import type { Ports } from './ports.ts';
+import type { Smm } from './smm.ts';
 import type { Strings } from './strings.ts';
 import type { XSave } from './xsave.ts';
 
@@ -28,6 +29,7 @@ export interface AllParts extends Parts {
   readonly ports: Ports;
   readonly strings: Strings;
   readonly xsave: XSave;
+  readonly smm: Smm;
   /** x87 error with CR0.NE clear: the board's IRQ 13. */
   fpuError(): void;
 }
@@ -201,7 +203,9 @@ on(L.LEAVE_SYSCALL, syscall, TRAP_BY_NEW_FLAGS);
 on(L.LEAVE_SYSRET, (p, _, size) => sysret(p, size === 8), TRAP_BY_NEW_FLAGS);
 on(L.LEAVE_SYSENTER, sysenter);
 on(L.LEAVE_SYSEXIT, (p, _, size) => sysexit(p, size === 8));
-on(L.LEAVE_RSM, ({ core }) => core.ud());
+on(L.LEAVE_RSM, ({ smm, events }) => {
+  if (!smm.resume()) events.onShutdown();
+}, KEEPS_RF | NO_TRAP);
 
 // Flags.
 on(L.LEAVE_CLI, ({ core }) => misc.cli(core));

@@ -45,6 +45,11 @@ export interface Pending {
   intr: boolean;
   waitForSipi: boolean;
   shutdown: boolean;
+  /** A system management interrupt waits; the mode is in force. */
+  smi: boolean;
+  smm: boolean;
+  /** Physical address, as a signed number. */
+  smbase: number;
 }
 
 export function saveState(core: Core, mmu: Mmu, msrs: Msrs, pending: Pending): DeviceState {
@@ -146,6 +151,7 @@ export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState):
   const pending = from.group('pending');
   return {
     nmi: pending.flag('nmi'), intr: pending.flag('intr'), waitForSipi: pending.flag('waitForSipi'),
-    shutdown: pending.flag('shutdown'),
+    shutdown: pending.flag('shutdown'), smi: pending.flag('smi'), smm: pending.flag('smm'),
+    smbase: pending.number('smbase') | 0,
   };
 }
