@@ -17,18 +17,19 @@
         mov dword [TSS1 + 76], %2
         mov dword [TSS1 + 80], %3
         mov dword [TSS1 + 36], %4
+        mov dword [TSS1 + 40], 0xa0a0a0a0
         mov byte [gdt + T1 + 5], 0x89
 %endmacro
 
 ;= call eax=a0a0a0a0 ecx=c1c1c1c1 edx=d2d2d2d2 ebx=b3b3b3b3 esp=00035ffc ebp=b5b5b5b5 esi=56565656 edi=d7d7d7d7 fl=00004002 gs=0000003b link=00000048 tr=00000068 back eax=00000000 ebx=12345678 fl=00000046 ok ## QEMU keeps arithmetic flags of the task that was left
-;= call-saved-eip 00011b8a fl=00000002 eax=77777777 ## the same
-;= gate eax=77777777 ecx=c1c1c1c1 edx=d2d2d2d2 ebx=b3b3b3b3 esp=00035ffc ebp=b5b5b5b5 esi=56565656 edi=d7d7d7d7 fl=00004002 gs=0000003b link=00000048 tr=00000068 ok ## the same
-;= iret-jmp-nt eax=00011267 ecx=c1c1c1c1 edx=d2d2d2d2 ebx=b3b3b3b3 esp=00035ffc ebp=b5b5b5b5 esi=56565656 edi=d7d7d7d7 fl=00004002 gs=0000003b link=00000048 tr=00000068 saved=00000002 ok ## the same
-;= null-ds-bad-es #0000000a e=00000048 ip=0000072b cs=00000008 fl=00004002 #0000000d e=00000048 ip=fffff26d cs=00000008 fl=00000046 ## the same, and the fault is at the new task's first instruction
+;= call-saved-eip 000000de fl=00000002 eax=77777777 ## the same
+;= gate eax=a0a0a0a0 ecx=c1c1c1c1 edx=d2d2d2d2 ebx=b3b3b3b3 esp=00035ffc ebp=b5b5b5b5 esi=56565656 edi=d7d7d7d7 fl=00004002 gs=0000003b link=00000048 tr=00000068 ok ## the same
+;= iret-jmp-nt eax=a0a0a0a0 ecx=c1c1c1c1 edx=d2d2d2d2 ebx=b3b3b3b3 esp=00035ffc ebp=b5b5b5b5 esi=56565656 edi=d7d7d7d7 fl=00004002 gs=0000003b link=00000048 tr=00000068 saved=00000002 ok ## the same
+;= bad-fs #0000000a e=00000048 ip=0000077b cs=00000008 fl=00004002 ## the same, and the fault is at the new task's first instruction
 ;= ldt ldtr=00000080 gs=0000000c type=00000093 after=00000000 ok ## QEMU does not mark segments accessed
-;= ring3 #00000030 ip=00000050 cs=00000033 fl=00004002 ss=0000003b sp=00036000 ## arithmetic flags
-;= v86 #00000006 ip=fffeecbe cs=00001000 fl=00024002 ss=00004000 sp=00000ff0 ## arithmetic flags
-;= trap #00000001 ip=000004a3 cs=00000008 fl=00004002 dr6=ffff8ff0 eax=00000093 ecx=c1c1c1c1 edx=d2d2d2d2 ebx=b3b3b3b3 esp=00035ffc ebp=b5b5b5b5 esi=56565656 edi=d7d7d7d7 fl=00004002 gs=00000000 link=00000048 tr=00000068 ok ## QEMU has no such trap
+;= ring3 #00000030 ip=0000005a cs=00000033 fl=00004002 ss=0000003b sp=00036000 ## arithmetic flags
+;= v86 #00000006 ip=00000234 cs=00001000 fl=00024002 ss=00004000 sp=00000ff0 ## arithmetic flags
+;= trap #00000001 ip=000004c1 cs=00000008 fl=00004002 dr6=ffff8ff0 eax=a0a0a0a0 ecx=c1c1c1c1 edx=d2d2d2d2 ebx=b3b3b3b3 esp=00035ffc ebp=b5b5b5b5 esi=56565656 edi=d7d7d7d7 fl=00004002 gs=00000000 link=00000048 tr=00000068 ok ## QEMU has no such trap
 
 main:   START
         TO_PM32
@@ -69,6 +70,7 @@ main:   START
         SHOW " fl=", eax
         END
         call types
+        sub dword [TSS1 + 32], task1
         SHOW "call-saved-eip ", [TSS1 + 32]
         SHOW " fl=", [TSS1 + 36]
         SHOW " eax=", [TSS1 + 40]
@@ -129,6 +131,7 @@ main:   START
         mov fs, ax
 .after: SAY " back"
         END
+        sub dword [TSS32 + 32], main
         SHOW "exception-saved ", [TSS32 + 32]
         SHOW " fl=", [TSS32 + 36]
         NL
@@ -139,12 +142,12 @@ main:   START
         call T1:0
         SHOW " saved=", [TSS1 + 36]
         END
-        TRY "null-ds-bad-es"
+        TRY "bad-fs"
         TASK32 task1, CODE32, DATA, 2
-        mov dword [TSS1 + 72], TSS
+        mov dword [TSS1 + 88], TSS
         call T1:0
         END
-        mov dword [TSS1 + 72], DATA
+        mov dword [TSS1 + 88], 0
         call reload
         TRY "ldt"
         SET TLDT, 0x71000, 0xf, 0x82
@@ -174,6 +177,7 @@ main:   START
         call reload
         TRY "v86"
         TASK32 0x234, 0x1000, 0x4000, 0x20002
+        mov dword [V_START], 0
         mov dword [TSS1 + 56], 0xff0
         mov byte [0x10234], 0x0f
         mov byte [0x10235], 0x0b
