@@ -17,3 +17,8 @@ fi
 if [ -z "$NODE_COMPILE_CACHE" ] && [ -n "${XDG_CACHE_HOME:-$HOME}" ]; then
   export NODE_COMPILE_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/virelay/compiled"
 fi
+# Options of the machine's process: V8's optimiser gets the cores that the guest and its compiler leave,
+# or it takes turns with them.
+cores=$(nproc 2>/dev/null || echo 2)
+pool=$((cores > 6 ? 4 : cores > 3 ? cores - 2 : 1))
+options="--no-warnings --v8-pool-size=$pool"

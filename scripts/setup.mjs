@@ -2,6 +2,7 @@
 // dependencies when they are missing and finds a Node.js that can run the project itself.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -44,6 +45,12 @@ export function findNode() {
   if (existsSync(path)) return path;
   process.stderr.write(`virelay: Node.js ${NEEDED} or newer is needed\n`);
   process.exit(1);
+}
+
+/** Node.js's options for a machine's process, see bin/node.sh. */
+export function machineOptions() {
+  const pool = Math.min(4, Math.max(1, availableParallelism() - 2));
+  return ['--no-warnings', `--v8-pool-size=${pool}`];
 }
 
 /** Runs a program in the project's folder with this terminal. @returns its exit status */
