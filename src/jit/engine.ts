@@ -55,7 +55,7 @@ export interface EngineOptions {
 }
 
 /** Executions after which a block is compiled. */
-const HOT = 2500;
+const HOT = 5000;
 const COLD = 0x7fffffff;
 /** Instructions in a block. */
 const MAX_INSNS = 64;
