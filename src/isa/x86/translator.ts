@@ -16,7 +16,7 @@ import { Flags, signExtend, zeroExtend } from './flags.ts';
 import type { Size } from './flags.ts';
 import { LEAVE_BREAKPOINT, LEAVE_EXCEPTION, LEAVE_SEGMENT_FAULT, LEAVE_SINGLE_STEP } from './leave.ts';
 import {
-  BF_BREAKPOINTS, BF_CODE32, BF_CPL_SHIFT, BF_CS_BASE, BF_IO_FREE, BF_PROTECTED, BF_RESUME, BF_SEG_CHECK,
+  BF_AC_CHECK, BF_BREAKPOINTS, BF_CODE32, BF_CPL_SHIFT, BF_CS_BASE, BF_IO_FREE, BF_PROTECTED, BF_RESUME, BF_SEG_CHECK,
   BF_STACK32, BF_TF, BF_V86, BREAKPOINTS, CS, FS, G, G_XMM, G_YMM_HIGH, INTERRUPT_SHADOW, OP0, SEG, SEG_ATTR,
   SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SIZE, SHADOW_SS, SS,
 } from './state.ts';
@@ -28,6 +28,12 @@ const RSP = 4;
 /** Widest branch displacements for which wrapping of EIP and IP is not looked at. */
 const NEAR_32 = 1 << 24;
 const NEAR_16 = 1 << 11;
+
+const VECTOR_AC = 17;
+/** What alignment checking asks of operands, by their bytes (SDM vol. 3, table 7-7). */
+const ALIGNMENTS: Readonly<Record<number, number>> = {
+  2: 2, 4: 4, 6: 4, 8: 8, 10: 8, 14: 2, 28: 4, 94: 2, 108: 4,
+};
 
 const SIZE_CODE = [0, 0, 1, 1, 2, 2, 2, 2, 3] as const;
 
@@ -279,6 +285,17 @@ export class X86Translator extends Decoded {
    * @param bytes size of the access; 0 = no access, no checks
    */
   linear(segment: number, offset: Value, bytes: number, write: boolean): Value {
+    const address = this.unaligned(segment, offset, bytes, write);
+    const alignment = this.flags & BF_AC_CHECK ? ALIGNMENTS[bytes] : undefined;
+    if (alignment !== undefined) {
+      const { b } = this;
+      const rest = b.and32(b.wrap(address), b.i32(alignment - 1));
+      this.faultIf(b.ne32(rest, b.i32(0)), VECTOR_AC);
+    }
+    return address;
+  }
+
+  private unaligned(segment: number, offset: Value, bytes: number, write: boolean): Value {
     const { b } = this;
     const is64 = b.typeOf(offset) === I64;
     if (this.isFlat(segment)) return is64 ? offset : b.extu(offset);

@@ -5,7 +5,8 @@
 import { ACCESS_READ, ACCESS_WRITE } from '../../isa.ts';
 import { CTL_CTX } from '../../../ir/vcpu-block.ts';
 import { KIND_SUB, ccOp } from '../flags.ts';
-import { CC_DST, CC_SRC, DF, ES, OP0, OP1, TF } from '../state.ts';
+import { BF_AC_CHECK, CC_DST, CC_SRC, DF, ES, OP0, OP1, TF } from '../state.ts';
+import { AC_FAULT } from './core.ts';
 import type { Core } from './core.ts';
 import type { Debug } from './debug.ts';
 import { AS_CURRENT } from './mmu.ts';
@@ -101,6 +102,7 @@ export class Strings {
     const room = this.wide ? HIGH : this.segs.room(source ? this.segment : ES, low, this.size, this.down, write);
     const sum = (low >>> 0) + (core.get(baseAt) >>> 0);
     low = sum | 0;
+    if (core.flags & BF_AC_CHECK && low & (this.size - 1)) core.fault(AC_FAULT, 0);
     high = this.wide ? (high + core.get(baseAt + 4) + (sum >= HIGH ? 1 : 0)) | 0 : 0;
     if (source) {
       this.srcLow = low;
