@@ -169,14 +169,16 @@ export class LocalMachine {
       this.accelerator.run(Math.min(Math.max(1, count), MAX_COUNTED_SLICE), this.stop);
       return;
     }
-    const count = Math.min(Math.max(MIN_SLICE, Math.floor(ahead * this.speed)), MAX_SLICE);
+    // A guest that is slow, because it keeps asking devices, must not keep the event loop waiting.
+    const time = Math.min(ahead, TURN_MS * 1e6);
+    const count = Math.min(Math.max(MIN_SLICE, Math.floor(time * this.speed)), MAX_SLICE);
     const instructions = this.accelerator.instructions();
     const before = performance.now();
     this.accelerator.run(count, this.stop);
     const elapsed = (performance.now() - before) * 1e6;
     if (elapsed > 20_000) {
       const now = (this.accelerator.instructions() - instructions) / elapsed;
-      this.speed = Math.max(0.01, this.speed * 0.75 + now * 0.25);
+      this.speed = Math.max(0.0005, this.speed * 0.75 + now * 0.25);
     }
   }
 
