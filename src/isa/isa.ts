@@ -126,7 +126,8 @@ export interface EngineServices {
   /**
    * Selects the TLB and jump cache for a mode and address space.
    * @param context 0 = supervisor, 1 = supervisor with user access allowed (SMAP override), 2 = user
-   * @param asid 0..4095 (x86: PCID); only user contexts are kept apart by it
+   * @param asid an address space's number (x86: PCID, or a mode without paging); only user contexts
+   * are kept apart by it
    * @param flags the block flags that will be in force (code translated under other flags is not found)
    */
   selectContext(context: number, asid: number, flags: number): void;

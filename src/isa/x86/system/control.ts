@@ -87,7 +87,9 @@ export class Control {
     if (enabling && core.efer & EFER_LME) core.set(EFER, core.efer | EFER_LMA);
     if (disabling) core.set(EFER, core.efer & ~EFER_LMA);
     if ((low ^ old) & FLUSH_CR0) {
-      core.services.flushAll();
+      // Without paging there are no translations that could be stale: programs that call the
+      // BIOS switch to real mode and back all the time.
+      if ((low | old) & CR0_PG) core.services.flushAll();
       this.mmu.configure();
     }
     // Leaving protected mode: real mode runs with full privilege.

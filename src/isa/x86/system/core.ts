@@ -127,6 +127,8 @@ export const attrDpl = (attributes: number): number => (attributes >> 5) & 3;
 const IS_FLAT_DATA = ATTR_P | ATTR_S | ATTR_WRITABLE;
 
 const MOST_WATCHERS = 64;
+/** Address spaces from here on are those without paging; PCIDs lie below. */
+const UNPAGED_SPACES = 0x1000;
 
 export class Core {
   readonly services: EngineServices;
@@ -163,6 +165,7 @@ export class Core {
   breakpoints = false;
   private context = -1;
   private asid = -1;
+  private readonly unpagedSpaces = new Map<number, number>();
   /** The address space that selectContext last heard of must be announced again. */
   spaceChanged = true;
 
@@ -403,9 +406,10 @@ export class Core {
     this.changed = false;
     const flags = this.deriveFlags();
     const cr4 = this.get(CR4);
+    const paging = (this.get(CR0) & CR0_PG) !== 0;
     const context =
-      this.get(CPL) === 3 ? 2 : cr4 & CR4_SMAP && this.get(EFLAGS) & AC ? 1 : 0;
-    const asid = cr4 & CR4_PCIDE ? this.get(CR3) & 0xfff : 0;
+      !paging || this.get(CPL) === 3 ? 2 : cr4 & CR4_SMAP && this.get(EFLAGS) & AC ? 1 : 0;
+    const asid = !paging ? this.unpagedSpace(flags) : cr4 & CR4_PCIDE ? this.get(CR3) & 0xfff : 0;
     if (
       flags === this.flags && context === this.context && asid === this.asid && !this.spaceChanged
     ) return;
@@ -414,6 +418,18 @@ export class Core {
     this.asid = asid;
     this.spaceChanged = false;
     this.services.selectContext(context, asid, flags);
+  }
+
+  /**
+   * Without paging, each mode has an address space of its own: what is known of code in one mode
+   * is not forgotten when a program goes to another and back.
+   */
+  private unpagedSpace(flags: number): number {
+    const known = this.unpagedSpaces.get(flags);
+    if (known !== undefined) return known;
+    const space = UNPAGED_SPACES + this.unpagedSpaces.size;
+    this.unpagedSpaces.set(flags, space);
+    return space;
   }
 
   get currentAsid(): number {
