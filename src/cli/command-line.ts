@@ -28,7 +28,6 @@ export interface CommandLine {
   /** Folders that firmware is looked for in first. */
   firmwareFolders: string[];
   vga: 'std' | 'none' | null;
-  display: 'none' | 'curses' | null;
   drives: DriveOption[];
   boot: BootConfig;
   /** Writes to all drives are forgotten. */
@@ -70,7 +69,7 @@ function initial(): CommandLine {
   return {
     help: null, cpu: 'max', memory: 128 * MIB, accel: 'jit', icount: null,
     rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
-    firmwareFolders: [], vga: null, display: null, drives: [], snapshot: false, noDefaults: false,
+    firmwareFolders: [], vga: null, drives: [], snapshot: false, noDefaults: false,
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
     serials: [], debugcon: null, debugExit: null, uuid: null, hpet: true, nographic: false,
     noReboot: false, noShutdown: false, startPaused: false, trace: [], traceFile: null,
@@ -157,12 +156,7 @@ const OPTIONS: Record<string, Option> = {
   nographic: flag((line) => {
     line.nographic = true;
   }),
-  display: valued((line, value) => {
-    if (value !== 'none' && value !== 'curses') {
-      throw new ValueError('not available (only none, curses so far)');
-    }
-    line.display = value;
-  }),
+  display: only('none'),
   vga: valued((line, value) => {
     if (value !== 'none' && value !== 'std') throw new ValueError('not available (only none, std so far)');
     line.vga = value;

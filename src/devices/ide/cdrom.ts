@@ -43,6 +43,8 @@ export class IdeCdrom extends AtaDevice {
   private medium: BlockBackend | null;
   private readonly serial: string;
   private packet = new Uint8Array(PACKET_SIZE);
+  /** The host's byte count limit, from the registers that later show what a block has. */
+  private limit = 0;
   private readonly handlers: Map<number, (packet: Uint8Array) => void>;
   /** The tray has moved; the board follows with the medium. */
   onTray: ((open: boolean) => void) | undefined;
@@ -115,6 +117,7 @@ export class IdeCdrom extends AtaDevice {
     const { registers } = this.state.value;
     // Overlapped commands are not supported.
     if ((registers[REGISTER.features]! & 2) !== 0) return this.failed(ERROR.abort);
+    this.limit = registers[REGISTER.lbaMid]! | (registers[REGISTER.lbaHigh]! << 8);
     this.pioOut(PACKET_SIZE, PACKET_SIZE, false, (from) => this.packet.set(from), () =>
       this.runPacket());
     registers[REGISTER.count] = REASON.command;
@@ -180,7 +183,7 @@ export class IdeCdrom extends AtaDevice {
       return this.dmaIn(total, produce, () => this.complete());
     }
     // The host's limit for one block, even unless it is the last; 0 and FFFFh mean FFFEh.
-    const limit = registers[REGISTER.lbaMid]! | (registers[REGISTER.lbaHigh]! << 8);
+    const { limit } = this;
     const block = limit === 0 || limit === 0xffff ? 0xfffe : limit === 1 ? 2 : limit & ~1;
     this.pioIn(total, block, produce, () => this.complete());
   }
