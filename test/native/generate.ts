@@ -166,7 +166,7 @@ export function makeCase(row: Row, random: Random, mode32 = false): Case {
     ymm: randomBytes(random, YMM_BYTES),
     tail: randomBytes(random, TAIL),
     vector: 0,
-    write: false,
+    error: 0,
     address: 0n,
   };
 }

@@ -1,14 +1,17 @@
-/** Runs the same cases in the translation engine: a bare vCPU in user mode. */
+/**
+ * Runs the same cases here: a vCPU in user mode as a kernel like Linux would set it up, with the
+ * machine's own system code; exceptions end a case instead of going to a kernel.
+ */
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
-import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../../src/isa/isa.ts';
-import type { Translation, Vcpu } from '../../src/isa/isa.ts';
+import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
-import { LEAVE_EXCEPTION, LEAVE_FPU_ERROR, LEAVE_INT3, LEAVE_MASK_EMPTY, LEAVE_SIMD_ERROR, LEAVE_SKIP } from '../../src/isa/x86/leave.ts';
 import {
-  BF_AVX, BF_CODE32, BF_CODE64, BF_LONG, BF_PROTECTED, BF_STACK32, EFLAGS, FCW, FDP, FIP, FOP, FPREG, FSW, FTAG, FTOP, GPR,
-  MXCSR, XMM, YMM_HIGH,
+  CPL, CR0, CR3, CR4, CS, DS, EFER, EFLAGS, ES, FCW, FDP, FIP, FOP, FPREG, FS, FSW, FTAG, FTOP, GDTR_BASE,
+  GDTR_LIMIT, GPR, GS, MXCSR, SEG_NULL, SS, TR, XCR0, XMM, YMM_HIGH,
 } from '../../src/isa/x86/state.ts';
+import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
+import { parseCpu } from '../../src/isa/x86/system/models.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
@@ -18,108 +21,27 @@ import {
 } from './native.ts';
 import type { Case } from './native.ts';
 
-const FLAGS32 = BF_AVX | BF_CODE32 | BF_STACK32 | BF_LONG | BF_PROTECTED | (3 << 6);
-const FLAGS64 = FLAGS32 | BF_CODE64;
 const RAM_SIZE = 0x100000;
 const PHYSICAL_CODE = 0x1000;
 const PHYSICAL_DATA = 0x10000;
-const SIGNAL_OF_VECTOR: Record<number, number> = { 0: SIGFPE, 3: SIGTRAP, 6: SIGILL, 13: SIGSEGV };
-
-/** Signal number of a case that left for system code that is not there. */
-export const UNSUPPORTED = -1;
-
+const TABLES = 0x20000;
 const VECTOR_PF = 14;
-const VECTOR_XM = 19;
+const SIGNAL_OF_VECTOR: Record<number, number> = {
+  0: SIGFPE, 1: SIGTRAP, 3: SIGTRAP, 4: SIGSEGV, 5: SIGSEGV, 6: SIGILL, 11: SIGSEGV, 12: SIGSEGV, 13: SIGSEGV, 14: SIGSEGV,
+  16: SIGFPE, 19: SIGFPE,
+};
+
 const HOT = 40;
 /** Runs after which a case has been compiled. */
 const HOT_ENOUGH = 4 * HOT;
 
-class BareVcpu implements Vcpu {
-  readonly halted = false;
-  readonly interruptShadow = false;
-  readonly interruptWaiting = false;
-  /** Signal that ended the case, 0 = still running. */
-  signal = 0;
-  reason = 0;
-  vector = 0;
-  /** Of the last walk that failed. */
-  address = 0n;
-  write = false;
-  private readonly view: DataView;
-
-  private readonly flags: number;
-
-  constructor(view: DataView, flags: number) {
-    this.view = view;
-    this.flags = flags;
-  }
-  walk(low: number, high: number, access: number, out: Translation): boolean {
-    const linear = low >>> 0;
-    out.permissions = 7;
-    out.global = false;
-    if (high === 0 && linear >= CODE_BASE && linear < CODE_BASE + 0x1000) {
-      out.page = PHYSICAL_CODE;
-      return true;
-    }
-    if (high === 0 && linear >= DATA_BASE && linear < DATA_BASE + DATA_SIZE) {
-      out.page = PHYSICAL_DATA + ((linear - DATA_BASE) & ~0xfff);
-      out.permissions = (1 << ACCESS_READ) | (1 << ACCESS_WRITE);
-      return access !== ACCESS_EXEC;
-    }
-    if (high === 0 && linear >= READ_ONLY && linear < READ_ONLY + 0x1000) {
-      out.page = PHYSICAL_DATA + DATA_SIZE;
-      out.permissions = 1 << ACCESS_READ;
-      if (access === ACCESS_READ) return true;
-    }
-    this.address = (BigInt(high >>> 0) << 32n) | BigInt(linear);
-    this.write = access === ACCESS_WRITE;
-    return false;
-  }
-  codeAddress(out: Int32Array): void {
-    out[0] = this.view.getInt32(VCPU_BASE + CTL_PC, true);
-    out[1] = this.view.getInt32(VCPU_BASE + CTL_PC + 4, true);
-  }
-  blockFlags(): number {
-    return this.flags;
-  }
-  deliverFault(): void {
-    this.signal = SIGSEGV;
-    this.vector = VECTOR_PF;
-  }
-  leave(reason: number, argument: number): void {
-    this.reason = reason;
-    this.vector = 0;
-    if (reason === LEAVE_EXCEPTION) this.vector = argument >> 8;
-    if (reason === LEAVE_INT3) this.signal = SIGTRAP;
-    else if (reason === LEAVE_EXCEPTION) this.signal = SIGNAL_OF_VECTOR[argument >> 8] ?? UNSUPPORTED;
-    else if (reason === LEAVE_FPU_ERROR) this.signal = SIGFPE;
-    else if (reason === LEAVE_SIMD_ERROR) [this.signal, this.vector] = [SIGFPE, VECTOR_XM];
-    else if (reason === LEAVE_SKIP) this.skip(argument & 15);
-    else if (reason === LEAVE_MASK_EMPTY) this.clearVectors(argument);
-    else this.signal = UNSUPPORTED;
-  }
-  private clearVectors(argument: number): void {
-    const zero = (at: number, bytes: number): void => {
-      for (let i = 0; i < bytes; i++) this.view.setUint8(VCPU_BASE + at + i, 0);
-    };
-    const register = (argument >> 8) & 15;
-    zero(XMM + 16 * register, 16);
-    zero(YMM_HIGH + 16 * register, 16);
-    if (argument & (1 << 16)) zero(YMM_HIGH + 16 * ((argument >> 12) & 15), 16);
-    if (argument & (1 << 17)) zero(XMM + 8 + 16 * ((argument >> 12) & 15), 8);
-    this.skip(argument & 15);
-  }
-  private skip(length: number): void {
-    const at = VCPU_BASE + CTL_PC;
-    this.view.setBigUint64(at, this.view.getBigUint64(at, true) + BigInt(length), true);
-  }
-  pollInterrupts(): void {}
-  clearShadow(): void {}
-  fetchFromNowhere(): void {
-    this.signal = SIGSEGV;
-  }
-  reset(): void {}
-}
+/** Descriptors and selectors of user code as Linux has them. */
+const SELECTOR_CODE32 = 0x23;
+const SELECTOR_DATA = 0x2b;
+const SELECTOR_CODE64 = 0x33;
+const ATTRIBUTES_CODE32 = 0xc0fb;
+const ATTRIBUTES_DATA = 0xc0f3;
+const ATTRIBUTES_CODE64 = 0xa0fb;
 
 /** A memory with 64-bit addresses; the type definitions do not know them yet. */
 function sharedMemory(pages: number): WebAssembly.Memory {
@@ -127,32 +49,111 @@ function sharedMemory(pages: number): WebAssembly.Memory {
   return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
 }
 
+const noInterrupts: InterruptController = {
+  acknowledge: () => -1,
+  getTpr: () => 0,
+  setTpr: () => {},
+  getApicBase: () => [0xfee00900, 0],
+  setApicBase: () => true,
+  readX2apic: () => null,
+  writeX2apic: () => false,
+  getTscDeadline: () => 0n,
+  setTscDeadline: () => {},
+};
+
+export interface GuestOptions {
+  readonly compile: boolean;
+  readonly mode32?: boolean;
+  /** MXCSR's flags are exact. */
+  readonly watch?: boolean;
+  /** Model and features, as after `-cpu`. */
+  readonly model?: string;
+}
+
 export class Guest {
   private readonly view: DataView;
   private readonly bytes: Uint8Array;
   private readonly engine: Engine;
-  private readonly vcpu: BareVcpu;
+  private readonly cpu: X86Cpu;
   private readonly physical: AddressSpace;
+  private readonly options: GuestOptions;
+  // How the case ended: vector (-1 = still running) and error code.
+  private vector = -1;
+  private code = 0;
+  private watch = false;
 
   /** Cases that ran but never became hot. */
   notCompiled = 0;
-  private readonly compile: boolean;
 
-  /** @param extraFlags block flags beyond those of user code */
-  constructor(compile: boolean, mode32 = false, extraFlags = 0) {
-    const flags = (mode32 ? FLAGS32 : FLAGS64) | extraFlags;
-    this.compile = compile;
+  constructor(options: GuestOptions) {
+    this.options = options;
     const memory = sharedMemory((GUEST_MEMORY + RAM_SIZE) >> 16);
     this.view = new DataView(memory.buffer);
     this.bytes = new Uint8Array(memory.buffer);
     this.physical = new AddressSpace(this.bytes);
     this.physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
     this.engine = new Engine({
-      isa: X86_ISA, memory, physical: this.physical, compile, exactCount: false, hotThreshold: HOT,
+      isa: X86_ISA, memory, physical: this.physical, compile: options.compile, exactCount: false, hotThreshold: HOT,
     });
-    this.vcpu = new BareVcpu(this.view, flags);
-    this.engine.attach(this.vcpu);
-    this.engine.selectContext(2, 0, flags);
+    this.cpu = new X86Cpu(this.engine, {
+      mem: this.physical,
+      io: { in: () => 0, out: () => {} },
+      intc: noInterrupts,
+      tsc: { frequency: 1e9, read: () => 0n, write: () => {}, toNanoseconds: Number },
+      model: parseCpu(options.model ?? 'max').model,
+      random32: () => 0x12345678,
+      bootTime: 0,
+      onShutdown: () => {},
+    });
+    this.cpu.interceptEvents((vector, code) => {
+      this.vector = vector;
+      this.code = code;
+      return true;
+    });
+    this.engine.attach(this.cpu);
+    this.writeTables();
+    this.enterUserMode();
+  }
+
+  private quad(physical: number, value: bigint): void {
+    this.view.setBigUint64(GUEST_MEMORY + physical, value, true);
+  }
+
+  /** Page tables for the code, the data and the read-only page. */
+  private writeTables(): void {
+    const next = (from: number, index: number, to: number): void => this.quad(from + 8 * index, BigInt(to) | 7n);
+    const page = (linear: number, physical: number, bits: bigint): void =>
+      this.quad(TABLES + 0x3000 + 8 * ((linear >>> 12) & 511), BigInt(physical) | bits);
+    next(TABLES, 0, TABLES + 0x1000);
+    next(TABLES + 0x1000, CODE_BASE >>> 30, TABLES + 0x2000);
+    next(TABLES + 0x2000, (CODE_BASE >>> 21) & 511, TABLES + 0x3000);
+    const noExecute = 1n << 63n;
+    page(CODE_BASE, PHYSICAL_CODE, 7n);
+    for (let at = 0; at < DATA_SIZE; at += 0x1000) page(DATA_BASE + at, PHYSICAL_DATA + at, 7n | noExecute);
+    page(READ_ONLY, PHYSICAL_DATA + DATA_SIZE, 5n | noExecute);
+  }
+
+  private enterUserMode(): void {
+    const { core, mmu } = this.cpu;
+    core.set(CR0, 0x80050033 | 0);
+    core.set2(CR3, TABLES, 0);
+    // PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE.
+    core.set(CR4, 0x50ea0);
+    core.set(EFER, 0xd01);
+    core.set(XCR0, core.model.has('avx') ? 7 : 3);
+    // Linear and physical addresses are not the same: descriptors are not to be looked for.
+    core.set2(GDTR_BASE, 0, 0);
+    core.set(GDTR_LIMIT, 0);
+    if (this.options.mode32) core.setSegment(CS, SELECTOR_CODE32, 0, 0, -1, ATTRIBUTES_CODE32);
+    else core.setSegment(CS, SELECTOR_CODE64, 0, 0, -1, ATTRIBUTES_CODE64);
+    for (const segment of [ES, SS, DS]) core.setSegment(segment, SELECTOR_DATA, 0, 0, -1, ATTRIBUTES_DATA);
+    // A task without a map of I/O ports.
+    core.setSegment(TR, 0x40, 0, 0, 0x5f, 0x8b);
+    for (const segment of [FS, GS]) core.setSegment(segment, 0, 0, 0, 0, SEG_NULL);
+    core.set(CPL, 3);
+    mmu.configure();
+    core.spaceChanged = true;
+    core.services.flushAll();
   }
 
   private load(one: Case): void {
@@ -174,11 +175,16 @@ export class Guest {
     view.setBigUint64(VCPU_BASE + CTL_PC, one.rip, true);
     view.setInt32(VCPU_BASE + EFLAGS, (one.flags & ~0x8d5) | 2, true);
     writeArithmeticFlags(view, VCPU_BASE, one.flags);
-    this.bytes.set(one.fx.subarray(160, 416), VCPU_BASE + XMM);
+    bytes.set(one.fx.subarray(160, 416), VCPU_BASE + XMM);
     this.loadFpu(one.fx);
+    this.enterUserMode();
+    const { core } = this.cpu;
+    core.watchers.clear();
+    if (this.watch) core.watchExceptions();
+    core.changed = true;
+    this.cpu.blockFlags();
   }
 
-  /** The x87 part of an FXSAVE image: its registers are numbered from the top of the stack. */
   private loadFpu(fx: Uint8Array): void {
     const { view, bytes } = this;
     const image = new DataView(fx.buffer, fx.byteOffset, fx.byteLength);
@@ -217,29 +223,40 @@ export class Guest {
     }
   }
 
-  /** Runs one case to its end, until it is compiled where `compile` is on. */
-  run(one: Case): Case {
+  /**
+   * Runs one case to its end, until it is compiled where `compile` is on.
+   * @param watch MXCSR's flags are exact
+   */
+  run(one: Case, watch = this.options.watch ?? false): Case {
+    this.watch = watch;
     this.load(one);
     const { statistics } = this.engine;
+    const { compile } = this.options;
     const before = statistics.regions;
-    const times = this.compile ? HOT_ENOUGH : 1;
+    const times = compile ? HOT_ENOUGH : 1;
     for (let i = 0; i < times; i++) {
       if (i > 0) this.loadState(one);
       this.runOnce();
       if (statistics.regions > before && i < times - 1) i = times - 2;
     }
-    if (this.compile && statistics.regions === before) this.notCompiled++;
+    if (compile && statistics.regions === before) this.notCompiled++;
     return this.result(one);
   }
 
   private runOnce(): void {
-    const { vcpu } = this;
-    vcpu.signal = 0;
-    this.engine.run(1000, () => vcpu.signal !== 0);
+    this.vector = -1;
+    for (let slices = 0; this.vector < 0 && slices < MOST_SLICES; slices++) {
+      this.engine.run(SLICE, () => this.vector >= 0);
+    }
+  }
+
+  private faultAddress(): bigint {
+    const { faultLow, faultHigh } = this.cpu.core;
+    return (BigInt(faultHigh >>> 0) << 32n) | BigInt(faultLow >>> 0);
   }
 
   private result(one: Case): Case {
-    const { view, vcpu } = this;
+    const { view, vector } = this;
     const data = GUEST_MEMORY + PHYSICAL_DATA + WINDOW - DATA_BASE;
     const tail = GUEST_MEMORY + PHYSICAL_DATA + DATA_SIZE - TAIL;
     const fx = Uint8Array.from(one.fx);
@@ -252,14 +269,18 @@ export class Guest {
       gpr: one.gpr.map((_, i) => view.getBigUint64(VCPU_BASE + GPR + 8 * i, true)),
       rip: view.getBigUint64(VCPU_BASE + CTL_PC, true),
       flags: view.getInt32(VCPU_BASE + EFLAGS, true) | readArithmeticFlags(view, VCPU_BASE),
-      signal: vcpu.signal,
+      signal: SIGNAL_OF_VECTOR[vector] ?? -1,
       fx,
       data: Uint8Array.from(this.bytes.subarray(data, data + WINDOW_SIZE)),
       ymm: Uint8Array.from(this.bytes.subarray(VCPU_BASE + YMM_HIGH, VCPU_BASE + YMM_HIGH + YMM_BYTES)),
       tail: Uint8Array.from(this.bytes.subarray(tail, tail + TAIL)),
-      vector: vcpu.vector,
-      write: vcpu.write,
-      address: vcpu.address,
+      vector,
+      error: Math.max(0, this.code),
+      address: vector === VECTOR_PF ? this.faultAddress() : 0n,
     };
   }
 }
+
+const SLICE = 1000;
+/** A case that has not ended by then never will. */
+const MOST_SLICES = 1000;

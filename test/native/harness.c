@@ -136,6 +136,8 @@ int main(void) {
   map(CODE, 0x1000, PROT_READ | PROT_WRITE | PROT_EXEC);
   map(DATA, DATA_SIZE, PROT_READ | PROT_WRITE);
   map(READ_ONLY, 0x1000, PROT_READ);
+  /* Present from now on, so that writes violate its protection. */
+  (void)*(volatile char *)READ_ONLY;
   memset((void *)CODE, 0xcc, 0x1000);
   /* 32-bit code needs data segments; 64-bit programs start with null ones. */
   __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(0x2b));

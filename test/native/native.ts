@@ -53,9 +53,9 @@ export interface Case {
   /** Bits 128-255 of ymm0 to ymm15. */
   readonly ymm: Uint8Array;
   readonly tail: Uint8Array;
-  /** After a fault: exception vector, and of page faults the error code's write bit and the address. */
+  /** After a fault: exception vector, error code (0 = none), of page faults the address. */
   vector: number;
-  write: boolean;
+  error: number;
   address: bigint;
 }
 
@@ -92,7 +92,7 @@ function decodeCase(one: Case, from: Buffer, at: number): Case {
     ymm: Uint8Array.from(from.subarray(at + AT_YMM, at + AT_YMM + YMM_BYTES)),
     tail: Uint8Array.from(from.subarray(at + AT_TAIL, at + AT_TAIL + TAIL)),
     vector: from.readUInt32LE(at + AT_VECTOR),
-    write: (from.readUInt32LE(at + AT_ERROR) & 2) !== 0,
+    error: from.readUInt32LE(at + AT_ERROR),
     address: from.readBigUInt64LE(at + AT_ADDRESS),
   };
 }

@@ -89,7 +89,7 @@ for (const compile of [false, true]) {
     const random = new Random(SEED);
     const count = compile ? Math.ceil(CASES / 12) : CASES;
     const cases = Array.from({ length: count }, () => makeSequence(random));
-    const guest = new Guest(compile);
+    const guest = new Guest({ compile });
     const failures: string[] = [];
     runNative(cases).forEach((native, i) => {
       const list = differences(COMPARED, false, native, guest.run(cases[i]!));

@@ -109,7 +109,7 @@ for (const compile of [false, true]) {
   test(`SSE instructions in a row, ${compile ? 'compiled' : 'interpreted'}`, { skip }, () => {
     const random = new FewRegisters(SEED);
     const cases = Array.from({ length: compile ? Math.ceil(CASES / 12) : CASES }, () => makeSequence(random));
-    const guest = new Guest(compile);
+    const guest = new Guest({ compile });
     const failures: string[] = [];
     runNative(cases).forEach((native, i) => {
       const ours = guest.run(cases[i]!);

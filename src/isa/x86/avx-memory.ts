@@ -94,12 +94,13 @@ const maskedStore = (bytes: Bytes, long: boolean): Translate =>
     const mask = readWhole(t, t.vexV, long);
     const lanes = (long ? 32 : 16) / bytes;
     const bits = maskBits(b, mask, bytes, lanes);
+    const start = t.address(lanes * bytes, true);
     b.leaveIf(b.eqz32(bits), LEAVE_SKIP, t.leaveArgument(0));
     const addresses = laneAddresses(t, bits, bytes, lanes);
     const last = b.sub32(b.i32(31), b.clz32(bits));
     for (const lane of [b.ctz32(bits), last]) {
       const distance = b.extu(b.shl32(lane, b.i32(Math.log2(bytes))));
-      t.loadForWrite(bytes, b.add64(t.address(lanes * bytes, true), distance));
+      t.loadForWrite(bytes, b.add64(start, distance));
     }
     const source = readWhole(t, t.reg, long);
     const values = addresses.map((_, i) => laneOf(b, source, bytes, i));

@@ -18,10 +18,16 @@ function storeYmm(t: X86Translator, aligned: boolean): void {
   const [low, high] = t.readYmm(t.reg);
   if (t.isRegister) return t.writeYmm(t.rm, low, high);
   const address = t.address(32, true);
-  if (aligned) t.requireAligned(32, true);
-  else b.ld8w(address);
-  b.stv(b.add64(address, b.i64(16)), high);
-  b.stv(address, low);
+  const upper = b.add64(address, b.i64(16));
+  if (aligned) {
+    t.requireAligned(32, true);
+    b.stv(address, low);
+    b.stv(upper, high);
+  } else {
+    b.ld8w(address);
+    b.stv(upper, high);
+    b.stv(address, low);
+  }
 }
 
 const load32 = (aligned: boolean): Translate =>

@@ -49,9 +49,14 @@ const portDx =
 
 // --- Control and debug registers. ---
 
+const CONTROL_REGISTERS = [0, 2, 3, 4, 8];
+
+/** A register that is not there is found before the privilege is missed. */
+const valid = (numbers: readonly number[], translate: Translate): Translate =>
+  (t) => (numbers.includes(t.reg) ? translate(t) : t.undefined());
+
 const controlRegister = (reason: number): Translate =>
   privileged((t) => {
-    if (t.reg === 1 || t.reg > 8 || (t.reg > 4 && t.reg < 8)) return t.undefined();
     t.leaveWith(reason, (t.reg << 8) | (((t.modrm & 7) | t.extB) << 12), t.code64 ? 8 : 4);
   });
 
@@ -73,9 +78,10 @@ const swapgs = privileged((t) => {
   b.sts64(MSR_KERNEL_GS_BASE, current);
 });
 
+const DEBUG_REGISTERS = [0, 1, 2, 3, 4, 5, 6, 7];
+
 const debugRegister = (reason: number): Translate =>
   privileged((t) => {
-    if (t.reg > 7) return t.undefined();
     t.leaveWith(reason, (t.reg << 8) | (((t.modrm & 7) | t.extB) << 12), t.code64 ? 8 : 4);
   });
 
@@ -202,6 +208,9 @@ const stmxcsr: Translate = (t) => {
 
 const nop: Translate = () => {};
 
+/** CLFLUSH and its like fault as loads do. */
+const cacheLine: Translate = (t) => void t.load(1, t.address(1, false));
+
 export const SYSTEM_ROWS: readonly Row[] = [
   row('E4', 'IN', 'AL,Ib', portImmediate(L.LEAVE_IN)),
   row('E5', 'IN', 'rAX,Ib', portImmediate(L.LEAVE_IN)),
@@ -241,10 +250,10 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 07', 'SYSRET', '', system(L.LEAVE_SYSRET), { feature: 'syscall' }),
   row('0F 08', 'INVD', '', system(L.LEAVE_WBINVD)),
   row('0F 09', 'WBINVD', '', system(L.LEAVE_WBINVD)),
-  row('0F 20 /r', 'MOV', 'R,C', readControl, { registerOnly: true }),
-  row('0F 21 /r', 'MOV', 'R,D', debugRegister(L.LEAVE_READ_DR), { registerOnly: true }),
-  row('0F 22 /r', 'MOV', 'C,R', controlRegister(L.LEAVE_WRITE_CR), { registerOnly: true }),
-  row('0F 23 /r', 'MOV', 'D,R', debugRegister(L.LEAVE_WRITE_DR), { registerOnly: true }),
+  row('0F 20 /r', 'MOV', 'R,C', valid(CONTROL_REGISTERS, readControl), { registerOnly: true }),
+  row('0F 21 /r', 'MOV', 'R,D', valid(DEBUG_REGISTERS, debugRegister(L.LEAVE_READ_DR)), { registerOnly: true }),
+  row('0F 22 /r', 'MOV', 'C,R', valid(CONTROL_REGISTERS, controlRegister(L.LEAVE_WRITE_CR)), { registerOnly: true }),
+  row('0F 23 /r', 'MOV', 'D,R', valid(DEBUG_REGISTERS, debugRegister(L.LEAVE_WRITE_DR)), { registerOnly: true }),
   row('0F 30', 'WRMSR', '', system(L.LEAVE_WRMSR), { feature: 'msr' }),
   row('0F 31', 'RDTSC', '', rdtsc(L.LEAVE_RDTSC), { feature: 'tsc' }),
   row('0F 32', 'RDMSR', '', system(L.LEAVE_RDMSR), { feature: 'msr' }),
@@ -265,9 +274,9 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('NP 0F C7 /4 mem', 'XSAVEC', 'M', xsave(5), { feature: 'xsavec' }),
   row('NP 0F C7 /5 mem', 'XSAVES', 'M', privileged(xsave(6)), { feature: 'xsaves' }),
   row('NP 0F C7 /3 mem', 'XRSTORS', 'M', privileged(xsave(7)), { feature: 'xsaves' }),
-  row('NP 0F AE /7 mem', 'CLFLUSH', 'M', nop, { feature: 'clflush' }),
-  row('66 0F AE /7 mem', 'CLFLUSHOPT', 'M', nop, { feature: 'clflushopt' }),
-  row('66 0F AE /6 mem', 'CLWB', 'M', nop, { feature: 'clwb' }),
+  row('NP 0F AE /7 mem', 'CLFLUSH', 'M', cacheLine, { feature: 'clflush' }),
+  row('66 0F AE /7 mem', 'CLFLUSHOPT', 'M', cacheLine, { feature: 'clflushopt' }),
+  row('66 0F AE /6 mem', 'CLWB', 'M', cacheLine, { feature: 'clwb' }),
   row('NP 0F AE /5 reg', 'LFENCE', '', nop, { feature: 'sse2' }),
   row('NP 0F AE /6 reg', 'MFENCE', '', nop, { feature: 'sse2' }),
   row('NP 0F AE /7 reg', 'SFENCE', '', nop, { feature: 'sse' }),

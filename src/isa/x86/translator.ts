@@ -298,7 +298,9 @@ export class X86Translator extends Decoded {
   private unaligned(segment: number, offset: Value, bytes: number, write: boolean): Value {
     const { b } = this;
     const is64 = b.typeOf(offset) === I64;
-    if (this.isFlat(segment)) return is64 ? offset : b.extu(offset);
+    // Code segments cannot be written, flat or not.
+    const readOnly = write && segment === CS && this.protectedMode && !this.code64;
+    if (this.isFlat(segment) && !readOnly) return is64 ? offset : b.extu(offset);
     if (this.code64) return b.add64(this.segmentBase(segment), is64 ? offset : b.extu(offset));
     if (bytes > 0) this.checkSegment(segment, offset, bytes, write);
     return b.extu(b.add32(b.wrap(this.segmentBase(segment)), offset));

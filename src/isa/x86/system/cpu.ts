@@ -368,6 +368,15 @@ export class X86Cpu implements Vcpu, CpuPort {
     core.platform.onShutdown('triple-fault');
   }
 
+  /**
+   * Hands exceptions and interrupts to a host that runs a program without a kernel.
+   * @param handle vector and error code (-1 = none), the pc being that of the instruction or, for traps, the next one;
+   *   returns true when the event is not to go through the guest's interrupt table
+   */
+  interceptEvents(handle: (vector: number, code: number) => boolean): void {
+    this.events.intercept = handle;
+  }
+
   // --- Saved state. ---
 
   private pending(): Pending {

@@ -58,6 +58,8 @@ export class Events {
   private readonly stack: Stack;
   taskGate: TaskGate = (selector) => this.core.selectorFault(GP, selector);
   onShutdown: () => void = () => {};
+  /** Asked first, where a host handles a program's events itself. @returns true when it has */
+  intercept: ((vector: number, code: number) => boolean) | null = null;
 
   constructor(core: Core, mmu: Mmu, segs: Segments, stack: Stack) {
     this.core = core;
@@ -73,6 +75,7 @@ export class Events {
 
   /** Delivers an event; faults on the way follow SDM vol. 3, table 7-5. */
   deliver(vector: number, code: number, source: number): void {
+    if (this.intercept?.(vector, code)) return;
     this.traceEvent(vector, code, source);
     const { core } = this;
     core.set(INTERRUPT_SHADOW, 0);

@@ -210,6 +210,8 @@ export function enter(p: Parts, size: number): void {
   }
   stack.push(size, frameLow, frameHigh);
   stack.skip(-bytes);
+  // ENTER faults where a write at the new top of the stack would.
+  mmu.probeWrite(wide ? stack.low : (base + stack.low) | 0, wide ? stack.high : 0, size, AS_CURRENT);
   stack.commit();
   core.writeReg(RBP, size, frameLow, frameHigh);
 }
