@@ -12,7 +12,7 @@ import {
   APPROXIMATE, AlignedRandom, LANES, describeVectors, mmxDifferences, mxcsrDifferences, vectorCase, vectorDifferences,
 } from './vector-cases.ts';
 
-const CASES_PER_ROW = Number(process.env.VIRELAY_FUZZ_CASES ?? 120);
+const CASES_PER_ROW = Number(process.env.VIRELAY_FUZZ_CASES ?? 24);
 const SEED = Number(process.env.VIRELAY_FUZZ_SEED ?? 20260102);
 const ONLY = process.env.VIRELAY_FUZZ_ONLY;
 
@@ -84,7 +84,7 @@ for (const mode32 of [false, true]) {
   test(`interpreted ${name}`, options, () =>
     compareWithHost({ ...plan, compile: false, perRow: CASES_PER_ROW }));
   test(`compiled ${name}`, options, () =>
-    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 20) }));
+    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 12) }));
 }
 
 const FLOATING = /^V?(ROUND|CVT|CMPS|CMPP|U?COMI|FN?M(ADD|SUB)|(ADD|SUB|MUL|DIV|MIN|MAX|SQRT|ADDSUB|HADD|HSUB|DP)[SP][SD]$)/;
@@ -99,7 +99,7 @@ for (const [mxcsr, unmasked] of [...MODES.map((mode) => [mode, 0]), ...UNMASKED.
   const plan = { mode32: false, mxcsr, unmasked, exact: true, names: FLOATING };
   const name = `MXCSR with ${mxcsr.toString(16)}, without ${unmasked.toString(16)}`;
   test(`${name}, interpreted`, options, () =>
-    compareWithHost({ ...plan, compile: false, perRow: CASES_PER_ROW / 4 }));
+    compareWithHost({ ...plan, compile: false, perRow: Math.ceil(CASES_PER_ROW / 3) }));
   test(`${name}, compiled`, options, () =>
-    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 60) }));
+    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 24) }));
 }

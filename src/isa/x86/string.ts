@@ -66,8 +66,9 @@ function lods(t: X86Translator, size: Size): void {
 }
 
 function cmps(t: X86Translator, size: Size): void {
-  const x = t.load(size, source(t, size));
+  // Where both are missing, processors fault at the second operand.
   const y = t.load(size, destination(t, size, false));
+  const x = t.load(size, source(t, size));
   advance(t, size, RSI, RDI);
   t.cc.setSub(size, x, y);
 }

@@ -308,8 +308,9 @@ export class Strings {
     const { core, size } = this;
     const n = Math.max(1, this.count);
     const step = this.down ? -size : size;
-    let from = this.count === 0 ? -1 : scan ? 0 : this.sourceHost();
+    // Where both are missing, processors fault at the second operand.
     let to = this.count === 0 ? -1 : this.targetHost(ACCESS_READ);
+    let from = this.count === 0 ? -1 : scan ? 0 : this.sourceHost();
     let xLow = core.regLow(RAX);
     let xHigh = core.regHigh(RAX);
     if (from < 0 || to < 0) return this.compareOne(scan, repne);
@@ -339,16 +340,18 @@ export class Strings {
     const { core, size } = this;
     let xLow = core.regLow(RAX);
     let xHigh = core.regHigh(RAX);
+    this.readElement(this.dstLow, this.dstHigh);
+    const yLow = core.low;
+    const yHigh = core.high;
     if (!scan) {
       this.readElement(this.srcLow, this.srcHigh);
       xLow = core.low;
       xHigh = core.high;
     }
-    this.readElement(this.dstLow, this.dstHigh);
     const mask = size === 1 ? 0xff : size === 2 ? 0xffff : -1;
-    const equal = ((xLow ^ core.low) & mask) === 0 && (size < 8 || xHigh === core.high);
+    const equal = ((xLow ^ yLow) & mask) === 0 && (size < 8 || xHigh === yHigh);
     if (equal === repne) this.ended = true;
-    this.setCompared(xLow, xHigh, core.low, core.high);
+    this.setCompared(xLow, xHigh, yLow, yHigh);
     return 1;
   }
 
