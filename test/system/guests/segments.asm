@@ -454,6 +454,7 @@ main:   START
         RING3 .u7
 .u7:    mov eax, cr0
         END_QUIET
+        ;= user-mov-cr5 #00000006 ip=00000010 cs=00000033 fl=00000046 ss=0000003b sp=0005f000 ## a register that is not there is found first, as on processors
         TRY "user-mov-cr5"      ; #UD comes first
         RING3 .u8
 .u8:    db 0x0f, 0x20, 0xe8
