@@ -12,9 +12,10 @@
 import type { Builder, Value } from '../../ir/builder.ts';
 import { I32, V128 } from '../../ir/ops.ts';
 import { definePureHelper } from './helpers.ts';
-import { all32, imm8, pick, readAligned, vector, zero } from './sse-common.ts';
+import { imm8, pick, readAligned, vector, zero } from './sse-common.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
+import { vectorConstant } from './vector-constants.ts';
 
 // --- GF(2^8) modulo x^8 + x^4 + x^3 + x + 1. ---
 
@@ -64,8 +65,11 @@ const A = inverse(multiply(Z, Z_CONJUGATE));
 const numberOf = (element: number): number => SUBFIELD.indexOf(element);
 const INFINITY = 0x80;
 
-type Table = readonly number[];
-const table = (entry: (n: number) => number): Table => Array.from({ length: 16 }, (_, n) => entry(n));
+/** A vector of 16 bytes by its offset in the state block. */
+type Table = number;
+const table = (entry: (n: number) => number): Table =>
+  vectorConstant(Array.from({ length: 16 }, (_, n) => entry(n)));
+const eachByte = (byte: number): Table => table(() => byte);
 
 const RECIPROCAL = table((n) => (n === 0 ? INFINITY : numberOf(inverse(SUBFIELD[n]!))));
 const A_OVER = table((n) => (n === 0 ? INFINITY : numberOf(multiply(A, inverse(SUBFIELD[n]!)))));
@@ -115,14 +119,10 @@ function output(map: (x: number) => number): Output {
 
 // --- In the translator. ---
 
-function constant(b: Builder, bytes: Table): Value {
-  const word = (i: number): number =>
-    bytes[4 * i]! | (bytes[4 * i + 1]! << 8) | (bytes[4 * i + 2]! << 16) | (bytes[4 * i + 3]! << 24);
-  return b.v128(word(0), word(1), word(2), word(3));
-}
+const NIBBLES = eachByte(0x0f);
 
-const lookUp = (b: Builder, entries: Table, index: Value): Value => b.vswizzle(constant(b, entries), index);
-const lowNibbles = (b: Builder, x: Value): Value => b.andv(x, all32(b, 0x0f0f0f0f));
+const lookUp = (b: Builder, entries: Table, index: Value): Value => b.vswizzle(b.ldsv(entries), index);
+const lowNibbles = (b: Builder, x: Value): Value => b.andv(x, b.ldsv(NIBBLES));
 const highNibbles = (b: Builder, x: Value): Value => lowNibbles(b, b.shr16x8(x, b.i32(4)));
 
 const apply = (b: Builder, map: Linear, x: Value): Value =>
@@ -145,39 +145,39 @@ const combine = (b: Builder, to: Output, [u, v]: readonly [Value, Value]): Value
 
 const SPLIT_PLAIN = linear((x) => SPLIT[x]!);
 const SPLIT_INVERSE = linear((x) => SPLIT[unaffine(x)]!);
-const SPLIT_CONSTANT = SPLIT[unaffine(CONSTANT)]!;
+const SPLIT_CONSTANT = eachByte(SPLIT[unaffine(CONSTANT)]!);
+const SUBSTITUTED_CONSTANT = eachByte(CONSTANT);
+const REDUCTION = eachByte(0x1b);
 
-const substituted = (factor: number): Output => output((x) => multiply(factor, affine(x)));
 const inverted = (factor: number): Output => output((x) => multiply(factor, x));
-const SUBSTITUTED = [substituted(1), substituted(2)] as const;
+const SUBSTITUTED = output(affine);
 const INVERTED = { 1: inverted(1), 9: inverted(9), 11: inverted(11), 13: inverted(13), 14: inverted(14) };
 const TIMES = { 9: linear((x) => multiply(9, x)), 11: linear((x) => multiply(11, x)), 13: linear((x) => multiply(13, x)), 14: linear((x) => multiply(14, x)) };
 
 /** Row r of the state's columns of four bytes comes from r columns on, or back. */
-const shiftRows = (b: Builder, x: Value, back = false): Value =>
-  pick(b, x, x, 1, Array.from({ length: 16 }, (_, n) => (n + (back ? -4 : 4) * (n & 3) + 64) & 15));
+const SHIFTED = table((n) => (n + 4 * (n & 3)) & 15);
+const SHIFTED_BACK = table((n) => (n - 4 * (n & 3) + 16) & 15);
 
 /** Byte n of each column from byte n + by. */
 const rotateColumns = (b: Builder, x: Value, by: number): Value =>
-  pick(b, x, x, 1, Array.from({ length: 16 }, (_, n) => (n & ~3) | ((n + by) & 3)));
-
-const constantBytes = (b: Builder, byte: number): Value => all32(b, byte * 0x01010101);
+  by === 2 ? b.orv(b.shl32x4(x, b.i32(16)), b.shr32x4(x, b.i32(16)))
+    : b.orv(b.shr32x4(x, b.i32(8 * by)), b.shl32x4(x, b.i32(32 - 8 * by)));
 
 const substitute = (b: Builder, x: Value): Value =>
-  b.xorv(combine(b, SUBSTITUTED[0], invert(b, SPLIT_PLAIN, x)), constantBytes(b, CONSTANT));
+  b.xorv(combine(b, SUBSTITUTED, invert(b, SPLIT_PLAIN, x)), b.ldsv(SUBSTITUTED_CONSTANT));
 
 function encrypt(b: Builder, state: Value, key: Value): Value {
-  const parts = invert(b, SPLIT_PLAIN, shiftRows(b, state));
-  const once = combine(b, SUBSTITUTED[0], parts);
-  const twice = combine(b, SUBSTITUTED[1], parts);
+  const once = combine(b, SUBSTITUTED, invert(b, SPLIT_PLAIN, b.vswizzle(state, b.ldsv(SHIFTED))));
+  const overflow = b.andv(b.lts8x16(once, zero(b)), b.ldsv(REDUCTION));
+  const twice = b.xorv(b.add8x16(once, once), overflow);
   // The sum of a column's factors 2, 3, 1, 1 is 1, so SubBytes' constant comes out as it went in.
   let mixed = b.xorv(twice, rotateColumns(b, b.xorv(once, twice), 1));
   mixed = b.xorv(mixed, b.xorv(rotateColumns(b, once, 2), rotateColumns(b, once, 3)));
-  return b.xorv(mixed, b.xorv(key, constantBytes(b, CONSTANT)));
+  return b.xorv(mixed, b.xorv(key, b.ldsv(SUBSTITUTED_CONSTANT)));
 }
 
 const encryptLast = (b: Builder, state: Value, key: Value): Value =>
-  b.xorv(substitute(b, shiftRows(b, state)), key);
+  b.xorv(substitute(b, b.vswizzle(state, b.ldsv(SHIFTED))), key);
 
 /** The sum of a column's bytes times 14, 11, 13 and 9. */
 function unmix(b: Builder, times: (factor: 9 | 11 | 13 | 14) => Value): Value {
@@ -186,9 +186,9 @@ function unmix(b: Builder, times: (factor: 9 | 11 | 13 | 14) => Value): Value {
 }
 
 function invertBytes(b: Builder, state: Value): readonly [Value, Value] {
-  const x = shiftRows(b, state, true);
+  const x = b.vswizzle(state, b.ldsv(SHIFTED_BACK));
   const split = apply(b, SPLIT_INVERSE, x);
-  const parts = b.xorv(split, constantBytes(b, SPLIT_CONSTANT));
+  const parts = b.xorv(split, b.ldsv(SPLIT_CONSTANT));
   return invert(b, IDENTITY, parts);
 }
 const IDENTITY = linear((x) => x);

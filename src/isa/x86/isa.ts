@@ -10,6 +10,7 @@ import { BF_CPL_SHIFT, BF_CS_BASE, G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import type { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
+import { writeVectorConstants } from './vector-constants.ts';
 import { makeX87 } from './x87/runtime.ts';
 
 /** All features that some instruction needs. */
@@ -92,7 +93,10 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
     codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
     translate: (b, code, flags, maxInsns) => translate(units.of(b), code, flags, maxInsns),
-    instantiate: makeX87,
+    instantiate: (memory, vcpuBase, module) => {
+      writeVectorConstants(memory, vcpuBase);
+      return makeX87(memory, vcpuBase, module);
+    },
   };
 }
 

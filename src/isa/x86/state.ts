@@ -104,6 +104,8 @@ export const OPV = 1760; // 32 bytes, v128 operands
 /** i32: exceptions of the SSE instruction under way (float/arithmetic.ts); the next word is written and never read. */
 export const SSE_FLAGS = 1792;
 export const X86_STATE_END = 1800;
+/** Vectors that never change, up to the end of the ISA's part: see vector-constants.ts. */
+export const VECTOR_CONSTANTS = 1808;
 
 /** MXCSR after power-on: round to nearest, all exceptions masked. */
 export const MXCSR_DEFAULT = 0x1f80;
