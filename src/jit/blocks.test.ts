@@ -96,11 +96,15 @@ test('an instruction across pages goes with either page, each variant alone', ()
   assert.deepEqual([flags[1], flags[2], flags[3]], [0, 0, 0]);
 });
 
-test('a block that once ended in its page has no cell that dispatches', () => {
+test('a block that once ended in its page must be forgotten by place before its cell dispatches', () => {
+  const told: Block[] = [];
+  table.onCrossing = (one) => told.push(one);
   const block = make(1, 0xffe, 2);
   table.invalidate(0x1ffe, 1);
   table.variant(block, 2);
-  assert.equal(functionOf(block), FN_LOOKUP);
+  assert.equal(functionOf(block), FN_DISPATCH);
+  table.variant(block, 3);
+  assert.deepEqual(told, [block], 'once');
 });
 
 test('a region goes with any of its bytes; its entry goes back to the interpreter or with them', () => {

@@ -70,6 +70,8 @@ const MAX_NEAR_MISSES = 64;
 export class BlockTable {
   /** Told of each region that is taken out of service. */
   onRegionDropped: ((region: Region) => void) | undefined;
+  /** Told of each block whose cell must not be found by its pc or place any more. */
+  onCrossing: ((block: Block) => void) | undefined;
   /** Writes to pages with code so far. */
   changes = 0;
   readonly all: Block[] = [];
@@ -146,9 +148,11 @@ export class BlockTable {
   /** The variant of a page-crossing block for the second page mapped now. */
   variant(block: Block, secondPage: number): Block {
     block.variants ??= [];
-    // Chains cannot know the second page: they go through the jump cache. Were the cell itself in
-    // some jump cache, from when the block ended before the page did, that would go round for ever.
-    this.setCell(block.cell, block.length > 0 ? FN_LOOKUP : FN_DISPATCH, 0);
+    // Chains cannot know the second page: they go through the jump cache. Were the cell itself found
+    // there, from when the block ended before the page did, that would go round for ever.
+    this.setCell(block.cell, FN_DISPATCH, 0);
+    if (block.length > 0) this.onCrossing?.(block);
+    block.length = 0;
     let variant = block.variants.find((candidate) => candidate.secondPage === secondPage);
     if (!variant) {
       variant = this.newBlock(block.page, block.offset, block.flags);

@@ -208,6 +208,14 @@ export class CodeIndex {
     words[at + 2] = cell;
   }
 
+  remove(host: number, key: number): void {
+    const { words } = this;
+    const low = host | 0;
+    const high = (key + Math.floor(host / 0x100000000)) | 0;
+    const first = this.place(low, high);
+    for (const at of [first, first ^ 4]) if (words[at] === low && words[at + 1] === high) words.fill(0, at, at + 3);
+  }
+
   /** @returns the entry cell, 0 when there is none */
   find(host: number, key: number): number {
     const { words } = this;

@@ -119,6 +119,10 @@ export class Engine implements EngineServices {
     this.runtime = buildRuntime(
       () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow(), guard: () => this.guard() }, isaRuntime,
     );
+    this.blocks.onCrossing = (block) => {
+      this.tlb.clearAllJumps();
+      this.codeIndex.remove(block.page * PAGE + block.offset, this.codeKey(block.flags));
+    };
     this.reserveCells();
     this.queue = options.compile ? new RegionQueue(this, this.regionCompiler(), this.runtime.imports) : null;
     options.physical.onCodeWrite = (host, length) => {

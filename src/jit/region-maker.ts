@@ -66,9 +66,10 @@ export class RegionMaker {
   private make(request: RegionRequest, compiler: RegionCompiler): MadeRegion {
     const { isa, memory } = this;
     const source = new CodeSource(memory, isa, this.builder, request);
-    memory.begin(source.entryCode);
+    if (!memory.begin(source.entryCode)) return NOT_MADE;
     const nodes = buildRegion(source);
     if (!nodes) return NOT_MADE;
+    for (const { inLoop, offset } of nodes) if (inLoop && offset !== 0) memory.covered(source.codeAt(offset));
     const faultBase = this.nextFault;
     const faults: number[] = [];
     for (const node of nodes) this.prepareNode(node, source, faults);

@@ -50,6 +50,8 @@ export class CodeMemory {
   private readonly hot: number;
   /** Interpreter code of blocks for which regions have been made. */
   private readonly requested = new Set<number>();
+  /** That of blocks that run within loops of regions. */
+  private readonly inLoops = new Set<number>();
 
   constructor(buffer: ArrayBufferLike, hot: number) {
     this.words = new Int32Array(buffer);
@@ -94,14 +96,25 @@ export class CodeMemory {
     return this.requested.has(ip) ? 0 : this.hot;
   }
 
-  /** A region is about to be made for the block with this interpreter code. */
-  begin(ip: number): void {
+  /**
+   * A region is wanted for the block with this interpreter code.
+   * @returns whether it is worth making: not when the block became hot in a loop that is compiled already
+   * and has only not been entered yet; if it becomes hot again, it is
+   */
+  begin(ip: number): boolean {
     this.requested.add(ip);
+    return !this.inLoops.delete(ip);
+  }
+
+  /** The block is part of a loop in a region that has been made. */
+  covered(ip: number): void {
+    this.inLoops.add(ip);
   }
 
   /** All code has been dropped. */
   clear(): void {
     this.requested.clear();
+    this.inLoops.clear();
   }
 
   /** Targets that the block's computed jump has been seen to take, as offsets from its pc. */
@@ -168,7 +181,7 @@ export class CodeSource implements RegionSource {
   }
 
   /** Interpreter code of the block at an offset from the entry, 0 = none. */
-  private codeAt(offset: number): number {
+  codeAt(offset: number): number {
     const [page, at] = this.place(offset);
     const host = this.hostPage(page);
     return host < 0 ? 0 : this.memory.interpreterCode(host * PAGE + at, this.request.key);
