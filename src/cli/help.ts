@@ -18,11 +18,23 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-kernel FILE', 'boot a Linux bzImage or a PVH ELF image'],
   ['-initrd FILE', 'initial RAM disk'],
   ['-append TEXT', 'kernel command line'],
-  ['-bios FILE', 'firmware'],
+  ['-bios FILE', 'firmware; without -kernel, SeaBIOS as the distribution has it'],
+  ['-L FOLDER', 'look for firmware there first'],
+  ['-hda FILE, -hdb, -hdc, -hdd', 'raw image of an IDE disk'],
+  ['-cdrom FILE', 'image of a CD or DVD'],
+  ['-fda FILE, -fdb FILE', 'image of a floppy disk'],
+  ['-drive file=F[,if=ide|floppy|none][,media=disk|cdrom]', ''],
+  ['   [,index=N][,readonly=on][,snapshot=on][,id=ID]', 'a drive'],
+  ['-device ide-hd|ide-cd,drive=ID[,bus=ide.N][,unit=N]', ''],
+  ['   [,bootindex=N]', 'where a drive with if=none is attached'],
+  ['-snapshot', 'forget what is written to drives'],
+  ['-boot [order=]acdn[,once=LETTERS][,menu=on]', ''],
+  ['   [,splash-time=MS][,reboot-timeout=MS]', 'what firmware boots'],
+  ['-vga std|none', 'display adapter (std when firmware runs)'],
   ['-serial DEV', 'next serial port (up to four): see below'],
   ['-debugcon DEV', 'debug console at port 0xe9 (-global isa-debugcon.iobase=PORT)'],
   ['-device isa-debug-exit[,iobase=P,iosize=N]', 'port that ends the machine with a status'],
-  ['-nographic', 'the serial port is on the terminal; Ctrl-A H helps there'],
+  ['-nographic', 'the serial port (and firmware) on the terminal; Ctrl-A H helps'],
   ['-S', 'do not start the CPU'],
   ['-no-reboot', 'end instead of rebooting'],
   ['-no-shutdown', 'stay, paused, when the guest powers off'],
@@ -30,8 +42,9 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-d CATEGORY,...', 'trace to standard error (-d help lists the categories)'],
   ['-D FILE', 'trace to this file'],
   ['-pidfile FILE', 'write the process\'s id there'],
-  ['-name, -nodefaults, -no-user-config', 'accepted, without effect'],
-  ['-display none, -vga none, -monitor none', 'accepted: there are none so far'],
+  ['-nodefaults', 'no empty CD and floppy drive'],
+  ['-name, -no-user-config, -k', 'accepted, without effect'],
+  ['-display none, -monitor none', 'accepted: there are none so far'],
   ['-version, -help', ''],
 ];
 
@@ -53,7 +66,10 @@ export function helpText(topic: HelpTopic, version: string): string {
     case 'machine': return 'Supported machines are:\npc    PC with an i440FX host bridge (default)';
     case 'cpu': return cpuText();
     case 'accel': return 'Accelerators supported:\njit (also known as tcg)\ninterp';
-    case 'device': return 'name "isa-debug-exit", bus ISA';
+    case 'device': return [
+      'name "ide-cd", bus IDE', 'name "ide-hd", bus IDE', 'name "isa-debug-exit", bus ISA',
+      'name "VGA", bus PCI',
+    ].join('\n');
     case 'trace':
       return Object.entries(TRACE_CATEGORIES)
         .map(([name, { text }]) => `${name.padEnd(16)} ${text}`)

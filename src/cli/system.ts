@@ -40,7 +40,7 @@ function readFirmware(line: CommandLine, name: string | null): NamedFile | null 
   if (name === null && (line.kernel !== null || line.firmwareFolders.length === 0)) return null;
   try {
     const found = findFirmware(name ?? BIOS_NAME, line.firmwareFolders);
-    if (found === null) throw new Error('No such file or directory');
+    if (found === null) throw new Error('no such file or directory');
     return found;
   } catch (error) {
     throw new OptionError('-bios', name, (error as Error).message);

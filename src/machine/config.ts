@@ -250,18 +250,19 @@ function checkDrives({ drives, vga, boot }: MachineConfig): void {
     throw new ConfigError('boot', 'the order is made of the letters a, b, c, d and n');
   }
   const taken = new Set<string>();
-  for (const { interface: kind, index, media, readOnly, snapshot } of drives) {
+  drives.forEach(({ interface: kind, index, media, readOnly, snapshot }, i) => {
+    const bad = (why: string): ConfigError => new ConfigError('drives', `drive ${i}: ${why}`);
     const places = PLACES[kind];
-    if (places === undefined) throw new ConfigError('drives', `"${String(kind)}" is not an interface`);
-    if (kind === 'none') continue;
+    if (places === undefined) throw bad(`"${String(kind)}" is not an interface`);
+    if (kind === 'none') return;
     if (!Number.isInteger(index) || index < 0 || index >= places) {
-      throw new ConfigError('drives', `${kind} has no drive ${index}`);
+      throw bad(`${kind} has no drive ${index}`);
     }
     const place = `${kind} ${index}`;
-    if (taken.has(place)) throw new ConfigError('drives', `there are two drives ${place}`);
+    if (taken.has(place)) throw bad(`there are two drives ${place}`);
     taken.add(place);
     if (kind === 'ide' && media === 'disk' && readOnly && !snapshot) {
-      throw new ConfigError('drives', `${place}: an IDE disk cannot be read-only`);
+      throw bad('an IDE disk cannot be read-only');
     }
-  }
+  });
 }
