@@ -52,7 +52,7 @@ test('bad input: one line, status 1, nothing half started', () => {
     [['-bios', place('text')], /-bios \S+text: size is not a multiple of 64 KiB/],
     [['-bios', 'absent.bin'], /-bios absent.bin: no such file/],
     [[...bios('z', sleeper('')), '-hda', place('absent')], /-hda \S+absent: no such file/],
-    [[...bios('z', sleeper('')), '-cdrom', folder], /-cdrom \S+: .*directory/],
+    [[...bios('z', sleeper('')), '-cdrom', folder], /-cdrom \S+: not a regular file/],
     [[...bios('z', sleeper('')), '-drive', `file=${place('text')},readonly=on`],
       /-drive file=\S+: an IDE disk cannot be read-only/],
     [[...bios('z', sleeper('')), '-m', '100T'], /-m 104857600M: .*more than/],
