@@ -5,6 +5,12 @@ type Category = { readonly text: string; readonly covers: readonly string[] };
 
 export const TRACE_CATEGORIES: Record<string, Category> = {
   int: { text: 'interrupts and exceptions', covers: ['int', 'smi'] },
+  cpu: { text: 'registers at each interrupt and exception', covers: ['int', 'cpu'] },
+  pcall: { text: 'far transfers, returns and system calls', covers: ['pcall'] },
+  mmu: { text: 'page faults and changes of the address space', covers: ['mmu'] },
+  in_asm: { text: 'guest code, as bytes, when it is translated', covers: ['in_asm'] },
+  op: { text: 'the intermediate code of each block', covers: ['op'] },
+  out_asm: { text: 'the size of what it becomes', covers: ['out_asm'] },
   cpu_reset: { text: 'resets and triple faults', covers: ['cpu_reset', 'triple-fault'] },
   guest_errors: {
     text: 'what no correct guest does: unknown MSRs, writes to ROM, code outside memory',

@@ -23,6 +23,7 @@ import { CELLS_OF_REGION, RegionQueue } from './queue.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
+import { traceBlock } from './trace-block.ts';
 import { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Physical memory as the engine sees it (machine/address-space.ts). */
@@ -52,6 +53,8 @@ export interface EngineOptions {
   /** End of the area for interpreter code: translated code is dropped when it is reached. */
   readonly codeEnd?: number;
   trace?: (category: string, line: string) => void;
+  /** Is a category traced that blocks are described in (trace-block.ts)? */
+  tracesBlocks?: (category: string) => boolean;
 }
 
 /** Executions after which a block is compiled. */
@@ -437,10 +440,20 @@ export class Engine implements EngineServices {
     return target;
   }
 
+  private traceBlock(block: Block, codeBytes: number): void {
+    const { isa, trace, tracesBlocks } = this.options;
+    const at = block.page * PAGE + block.offset;
+    const pc = [CTL_PC + 4, CTL_PC].map((word) => (this.field(word) >>> 0).toString(16).padStart(8, '0')).join('');
+    const guest = this.bytes.slice(at, Math.min(at + block.length, (block.page + 1) * PAGE));
+    const { globals, helpers } = isa;
+    traceBlock({ pc, guest, builder: this.builder, globals, helpers, codeBytes }, tracesBlocks!, trace ?? (() => undefined));
+  }
+
   private install(block: Block): void {
     const { encoder, builder } = this;
     const countdown = this.queue ? this.hot : COLD;
     const code = encoder.encode(builder, this.nextCode, block.id, countdown, (offset) => this.cellFor(block, offset));
+    if (this.options.tracesBlocks) this.traceBlock(block, code.end - this.nextCode);
     this.nextCode = (code.end + 15) & ~15;
     block.ip = code.ip;
     if (this.codeCount === this.codeIps.length) {

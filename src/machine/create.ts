@@ -4,6 +4,7 @@ import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { Engine } from '../jit/engine.ts';
 import type { EngineOptions } from '../jit/engine.ts';
+import { BLOCK_CATEGORIES } from '../jit/trace-block.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
@@ -195,7 +196,9 @@ export function createMachine(
   engine = new Engine({
     isa: x86Isa(model.has), memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null,
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
-    compileBeside: config.icount === null, trace, ...tuning,
+    compileBeside: config.icount === null, trace,
+    ...(BLOCK_CATEGORIES.some((category) => tracing.has(category)) ? { tracesBlocks: (category) => tracing.has(category) } : {}),
+    ...tuning,
   });
   cpu = new X86Cpu(engine, {
     mem: board.mem,
@@ -211,6 +214,7 @@ export function createMachine(
     },
     onSystemManagement: (inside) => board.setManaging(inside),
     trace: tracing.size > 0 ? trace : undefined,
+    tracesRegisters: tracing.has('cpu'),
   });
   engine.attach(cpu);
   const vcpu = cpu;

@@ -25,6 +25,8 @@ export interface MachineEventMap {
   reset: null;
   /** Lines of the categories in `config.trace`. */
   trace: readonly string[];
+  /** Something the user should know, e.g. a CPU feature that is not there. */
+  warning: string;
 }
 
 type Listener<K extends keyof MachineEventMap> = (value: MachineEventMap[K]) => void;
@@ -43,6 +45,8 @@ export class Machine {
     /** Presses keys by QEMU's names, as in `ctrl-alt-delete`. @throws Error naming a key that there is not */
     press(combination: string): Promise<void>;
   };
+  /** What the machine has warned of so far, also while it was being made. */
+  readonly warnings: string[] = [];
   /** Settles when the machine has come to its end; rejects when the emulator itself failed. */
   readonly ended: Promise<MachineEnd>;
 
@@ -191,6 +195,9 @@ export class Machine {
         this.current = message.state;
         return this.emit('state', message.state);
       case 'reset': return this.emit('reset', null);
+      case 'warning':
+        this.warnings.push(message.line);
+        return this.emit('warning', message.line);
       case 'trace': return this.emit('trace', message.lines);
       case 'end':
         this.close();

@@ -49,6 +49,7 @@ function events(config: MachineConfig): MachineEvents {
     onReset: () => post({ type: 'reset' }),
     onStateChange: (state) => post({ type: 'state', state }),
     onYield: flush,
+    warn: (line) => post({ type: 'warning', line }),
   };
   if (wanted.size === 0) return base;
   return {

@@ -42,5 +42,7 @@ export type FromMachine =
   | { readonly type: 'taken'; readonly channel: number; readonly bytes: number }
   | { readonly type: 'state'; readonly state: RunState }
   | { readonly type: 'reset' }
+  /** Something the user should know. */
+  | { readonly type: 'warning'; readonly line: string }
   | { readonly type: 'trace'; readonly lines: readonly string[] }
   | { readonly type: 'end'; readonly event: PowerEvent; readonly status: number };

@@ -18,7 +18,7 @@ export type StartOptions = {
   ioApicBase: number;
   gpeBase: number;
   sci: number;
-  serials: readonly (readonly [number, number])[];
+  serials: readonly (readonly [number, number] | null)[];
 };
 
 /** The parts of the board that are set up here. */

@@ -90,7 +90,8 @@ export class PcMachine {
   readonly rtc: Mc146818;
   readonly pci: PciBus;
   readonly fwCfg: FwCfg;
-  readonly serials: Uart16550[] = [];
+  /** COM1 first; null where there is no port. */
+  readonly serials: (Uart16550 | null)[] = [];
   readonly dma: IsaDma;
   readonly typist: Typist;
   readonly display: DisplaySource | null;
@@ -163,7 +164,7 @@ export class PcMachine {
       ramSize: this.config.memory.ramSize, uuid: this.config.uuid ?? null,
       hpetBase: this.hasHpet ? HPET_BASE : null,
       ioApicBase: IOAPIC_BASE, gpeBase: GPE_BASE, sci: SCI,
-      serials: this.serials.map((_, i) => COM_PORTS[i]!),
+      serials: this.serials.map((uart, i) => (uart === null ? null : COM_PORTS[i]!)),
     };
   }
 
@@ -314,6 +315,10 @@ export class PcMachine {
 
   private addSerials(): void {
     (this.config.serials ?? []).slice(0, COM_PORTS.length).forEach((backend, i) => {
+      if (backend === null) {
+        this.serials.push(null);
+        return;
+      }
       const [base, irq] = COM_PORTS[i]!;
       const uart = new Uart16550(this.config.clock, this.irq(irq), backend, `serial${i}`);
       this.serials.push(this.add(uart));

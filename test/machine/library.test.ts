@@ -98,3 +98,9 @@ test('counted instructions make two runs the same', async () => {
   };
   assert.equal(await run(), await run());
 });
+
+test('what the machine warns of reaches its user', async () => {
+  const machine = await Machine.create(config(greeter('x', 1), { cpu: 'max,+avx512f', serials: ['none'] }));
+  assert.equal((await machine.ended).status, 3);
+  assert.match(machine.warnings.join('\n'), /avx512f/);
+});

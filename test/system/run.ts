@@ -19,6 +19,7 @@ function collector(into: (text: string) => void): CharBackend {
 /** @returns the lines that the guest logged, and how it ended */
 export function runGuest(
   recording: Pick<Recording, 'program' | 'cpu' | 'passes'>, accel: 'jit' | 'interp', trace: readonly string[] = [],
+  traced: (category: string, line: string) => void = (category, line) => console.error(`${category}: ${line}`),
 ): Promise<string[]> {
   const passes = accel === 'jit' ? recording.passes : 1;
   const data = guestImage(Buffer.from(recording.program, 'base64'), passes);
@@ -37,7 +38,7 @@ export function runGuest(
   const machine = createMachine(config, {
     onEnd: (event) => end(event === 'debug-exit' ? 'end' : event),
     trace: (category, line) => {
-      if (trace.includes(category)) console.error(`${category}: ${line}`);
+      if (trace.includes(category)) traced(category, line);
     },
   }, { serials: [], debugcon: collector((more) => (text += more)) }, { hotThreshold: 1, compileBeside: false });
   const timer = setTimeout(() => {

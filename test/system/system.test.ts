@@ -21,3 +21,12 @@ for (const name of names) {
     });
   }
 }
+
+test('every category of the trace is written to', async () => {
+  const categories = ['int', 'cpu', 'pcall', 'mmu', 'in_asm', 'op', 'out_asm', 'machine', 'smi'];
+  const lines = new Map<string, number>();
+  for (const name of ['long', 'smm']) {
+    await runGuest(readRecording(name), 'interp', categories, (category) => lines.set(category, (lines.get(category) ?? 0) + 1));
+  }
+  assert.deepEqual(categories.filter((category) => !lines.has(category)), []);
+});

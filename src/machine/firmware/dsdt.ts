@@ -10,7 +10,7 @@ export type DsdtOptions = {
   /** Slot and pin to PIRQ, as the board is wired. */
   pirqOf: (slot: number, pin: number) => number;
   /** Serial ports present, as [base, irq]. */
-  serials: readonly (readonly [number, number])[];
+  serials: readonly (readonly [number, number] | null)[];
   /** Window for 32-bit PCI memory. */
   pciMemory: readonly [number, number];
   /** Window above 4 GiB, or null. */
@@ -62,9 +62,9 @@ function routing(options: DsdtOptions): Aml {
 }
 
 function isaBridge(options: DsdtOptions): Aml {
-  const serials = options.serials.map(([base, line], i) => isaDevice(
-    `COM${i + 1}`, 'PNP0501', i + 1, ioPorts(base, 8), irq(line),
-  ));
+  const serials = options.serials.flatMap((serial, i) => serial === null ? [] : [isaDevice(
+    `COM${i + 1}`, 'PNP0501', i + 1, ioPorts(serial[0], 8), irq(serial[1]),
+  )]);
   return device('ISA', name('_ADR', integer(0x00010000)),
     isaDevice('RTC', 'PNP0B00', 0, ioPorts(0x70, 2), irq(8)),
     isaDevice('KBD', 'PNP0303', 0, ioPorts(0x60, 1), ioPorts(0x64, 1), irq(1)),

@@ -6,6 +6,7 @@ import {
   CR4_PCIDE, CR4_PGE, CR4_PSE, CR4_SMAP, CR4_SMEP, CR4_PVI, CR4_TSD, CR4_UMIP, CR4_VME, DB, EFER_LMA, EFER_LME,
   NO_ERROR_CODE,
 } from './core.ts';
+import { hex64 } from './core.ts';
 import type { Core } from './core.ts';
 import { DR6_BD, DR7_GD } from './debug.ts';
 import type { Debug } from './debug.ts';
@@ -110,6 +111,7 @@ export class Control {
     if (tagged) high &= 0x7fffffff;
     if (high & -(2 ** Math.max(0, core.model.physicalBits - 32))) core.gp();
     if (mmu.isPae && !mmu.loadPdptes(low)) core.gp();
+    core.platform.trace?.('mmu', `address space ${hex64(high, low)}${keep ? ', kept' : ''}`);
     core.set2(CR3, low, high);
     mmu.configure();
     if (!keep) core.services.flushAddressSpace(core.currentAsid);

@@ -50,6 +50,8 @@ export interface Platform {
   /** An x87 error is to be reported by IRQ 13 (CR0.NE clear). */
   fpuError?: () => void;
   trace?: ((category: string, line: string) => void) | undefined;
+  /** All registers are traced with each event and transfer. */
+  readonly tracesRegisters?: boolean;
 }
 
 /** Thrown, always this one object, when a guest exception has been recorded in the core. */

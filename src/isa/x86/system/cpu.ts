@@ -11,8 +11,9 @@ import { Core, DB, FAULT, NMI, NO_ERROR_CODE, UD, describePlace } from './core.t
 import type { Platform } from './core.ts';
 import { Cpuid } from './cpuid.ts';
 import { DR6_BS, Debug } from './debug.ts';
+import { describeRegisters } from './describe.ts';
 import { Events, SOURCE_EXCEPTION, SOURCE_INTERRUPT } from './exceptions.ts';
-import { AT_INSTRUCTION, KEEPS_RF, NO_TRAP, TABLE, TRAP_BY_NEW_FLAGS } from './leave-table.ts';
+import { AT_INSTRUCTION, KEEPS_RF, NO_TRAP, TABLE, TRANSFERS, TRAP_BY_NEW_FLAGS } from './leave-table.ts';
 import type { AllParts } from './leave-table.ts';
 import { Mmu } from './mmu.ts';
 import { Msrs } from './msr.ts';
@@ -209,6 +210,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     }
     this.endInstruction(before, entry.flags);
     core.refresh();
+    if (entry.flags & TRANSFERS) core.platform.trace?.('pcall', `to ${describePlace(core)}, CPL ${core.cpl}`);
   }
 
   /** RF lasts one instruction, and what traps after one comes now. @param before EFLAGS at its start */
@@ -361,7 +363,7 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   private tripleFault(): void {
     const { core } = this;
-    core.platform.trace?.('triple-fault', describePlace(core));
+    core.platform.trace?.('triple-fault', `${describePlace(core)}\n${describeRegisters(core)}`);
     this.shutdown = true;
     core.set(HALTED, 1);
     core.services.kick();

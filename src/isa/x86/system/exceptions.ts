@@ -10,6 +10,7 @@ import {
 } from './core.ts';
 import type { Core } from './core.ts';
 import { describePlace, hex64 } from './core.ts';
+import { describeRegisters } from './describe.ts';
 import { DR7_GD } from './debug.ts';
 import { virtualFlags } from './iret.ts';
 import { AS_CURRENT, AS_SYSTEM, AS_USER } from './mmu.ts';
@@ -110,6 +111,7 @@ export class Events {
     const what = SOURCE_NAMES[source] ?? 'exception';
     const error = code === NO_ERROR_CODE ? '' : ` error ${code.toString(16)}`;
     const address = vector === PF_FAULT ? ` address ${hex64(this.core.get(CR2 + 4), this.core.get(CR2))}` : '';
+    if (this.core.platform.tracesRegisters) trace('cpu', `at an event\n${describeRegisters(this.core)}`);
     trace('int', `${what} ${vector}${error}${address} at ${describePlace(this.core)}`);
   }
 

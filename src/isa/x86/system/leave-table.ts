@@ -45,6 +45,8 @@ export const NO_TRAP = 2;
 export const TRAP_BY_NEW_FLAGS = 4;
 /** The instruction may have set RF, for the one that it leads to. */
 export const KEEPS_RF = 8;
+/** A transfer that may change the privilege level or the mode, for traces. */
+export const TRANSFERS = 16;
 
 export interface Entry {
   readonly handle: Handler;
@@ -193,16 +195,16 @@ on(L.LEAVE_SWAPGS, swapgs);
 // Transfers.
 on(L.LEAVE_FAR_JUMP, (p, _, size) => {
   farTransfer(p, false, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
-}, KEEPS_RF);
+}, KEEPS_RF | TRANSFERS);
 on(L.LEAVE_FAR_CALL, (p, _, size) => {
   farTransfer(p, true, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
-}, KEEPS_RF);
-on(L.LEAVE_FAR_RET, (p, _, size) => farReturn(p, size, p.core.get(OP0) & 0xffff));
-on(L.LEAVE_IRET, (p, _, size) => iret(p, size), KEEPS_RF);
-on(L.LEAVE_SYSCALL, syscall, TRAP_BY_NEW_FLAGS);
-on(L.LEAVE_SYSRET, (p, _, size) => sysret(p, size === 8), TRAP_BY_NEW_FLAGS);
-on(L.LEAVE_SYSENTER, sysenter);
-on(L.LEAVE_SYSEXIT, (p, _, size) => sysexit(p, size === 8));
+}, KEEPS_RF | TRANSFERS);
+on(L.LEAVE_FAR_RET, (p, _, size) => farReturn(p, size, p.core.get(OP0) & 0xffff), TRANSFERS);
+on(L.LEAVE_IRET, (p, _, size) => iret(p, size), KEEPS_RF | TRANSFERS);
+on(L.LEAVE_SYSCALL, syscall, TRAP_BY_NEW_FLAGS | TRANSFERS);
+on(L.LEAVE_SYSRET, (p, _, size) => sysret(p, size === 8), TRAP_BY_NEW_FLAGS | TRANSFERS);
+on(L.LEAVE_SYSENTER, sysenter, TRANSFERS);
+on(L.LEAVE_SYSEXIT, (p, _, size) => sysexit(p, size === 8), TRANSFERS);
 on(L.LEAVE_RSM, ({ smm, events }) => {
   if (!smm.resume()) events.onShutdown();
 }, KEEPS_RF | NO_TRAP);

@@ -8,6 +8,7 @@ import {
   CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, FAULT,
   GP, PF_FAULT,
 } from './core.ts';
+import { hex64 } from './core.ts';
 import type { Core, PhysicalMemory } from './core.ts';
 import type { Debug } from './debug.ts';
 
@@ -391,6 +392,7 @@ export class Mmu {
     if (user) code |= ERR_USER;
     if (access === ACCESS_EXEC && (this.nxe || this.smep)) code |= ERR_FETCH;
     const { core } = this;
+    core.platform.trace?.('mmu', `no access to ${hex64(high, low)}, error ${code.toString(16)}`);
     core.record(PF_FAULT, code);
     core.faultLow = low;
     core.faultHigh = high;
