@@ -139,7 +139,7 @@ export abstract class AtaDevice {
   }
 
   writeControl(value: number): void {
-    this.state.value.control = value;
+    this.state.value.control = value & 0xff;
   }
 
   start(command: number): void {
