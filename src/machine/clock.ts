@@ -202,7 +202,7 @@ export class HostClock extends BaseClock {
 /** Derives time from executed instructions (`-icount`), so that every run is the same. */
 export class InstructionClock extends BaseClock {
   private readonly instructions: () => number;
-  readonly nsPerInstruction: number;
+  nsPerInstruction: number;
   private warp = 0;
 
   /** @param shift each instruction lasts 2^shift nanoseconds */
@@ -214,6 +214,13 @@ export class InstructionClock extends BaseClock {
 
   override now(): number {
     return this.instructions() * this.nsPerInstruction + this.warp;
+  }
+
+  /** From now on, each instruction lasts 2^shift nanoseconds. */
+  setShift(shift: number): void {
+    const now = this.now();
+    this.nsPerInstruction = 2 ** shift;
+    this.warp += now - this.now();
   }
 
   /** An idle machine executes nothing: its clock jumps to the next event instead. */

@@ -10,6 +10,7 @@ import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
+import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
 import { ConfigError } from './config.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
@@ -132,9 +133,6 @@ function openDrives({ drives }: MachineConfig): Drive[] {
   });
 }
 
-/** Instruction durations of 2^3 ns are what `shift=auto` starts (and here stays) with. */
-const DEFAULT_SHIFT = 3;
-
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
@@ -163,7 +161,7 @@ export function createMachine(
   const clock = config.icount
     ? new InstructionClock(
         () => engine?.instructions() ?? 0,
-        config.icount.shift === 'auto' ? DEFAULT_SHIFT : config.icount.shift,
+        config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift,
       )
     : new HostClock(undefined, () => engine?.instructions() ?? 0);
   const tsc = new NanosecondTsc(clock);
@@ -221,7 +219,7 @@ export function createMachine(
   board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
     { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock },
-    { noReboot: config.noReboot, noShutdown: config.noShutdown, icountSleep: config.icount?.sleep ?? true },
+    { noReboot: config.noReboot, noShutdown: config.noShutdown, icountSleep: config.icount?.sleep ?? true, icountAdapts: config.icount?.shift === 'auto' && config.icount.sleep },
     events,
   );
   for (const { event, code } of early) machine.power(event, code);

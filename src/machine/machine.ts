@@ -4,6 +4,7 @@
  */
 import { afterEvents } from '#threads';
 import type { Accelerator } from './accelerator.ts';
+import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
 import type { PowerEvent } from './interfaces.ts';
@@ -23,6 +24,8 @@ export interface MachinePolicy {
   noShutdown: boolean;
   /** Instruction-counted time also passes at host speed while idle (-icount sleep=on). */
   icountSleep: boolean;
+  /** The duration of an instruction follows the host's clock (-icount shift=auto). */
+  icountAdapts: boolean;
 }
 
 export interface MachineEvents {
@@ -59,6 +62,7 @@ export class LocalMachine {
   private sleeping: ReturnType<typeof setTimeout> | null = null;
   private scheduled = false;
   private stopRequested = false;
+  private adaptiveShift: AdaptiveShift | null = null;
   /** Instructions per host nanosecond, a running estimate. */
   private speed = 0.2;
   private readonly sleeper = new Int32Array(new SharedArrayBuffer(4));
@@ -68,6 +72,8 @@ export class LocalMachine {
     this.accelerator = parts.accelerator;
     this.clock = parts.clock;
     this.policy = policy;
+    const { clock } = parts;
+    if (policy.icountAdapts && clock instanceof InstructionClock) this.adaptiveShift = new AdaptiveShift(clock);
     this.events = events;
     this.accelerator.reset(this.board.reset());
   }
@@ -81,6 +87,7 @@ export class LocalMachine {
     this.setState('running');
     this.stopRequested = false;
     this.clock.resume();
+    this.adaptiveShift?.resume();
     this.schedule();
   }
 
@@ -151,6 +158,7 @@ export class LocalMachine {
     if (this.current !== 'running') return;
     const until = performance.now() + TURN_MS;
     do {
+      this.adaptiveShift?.adjust();
       this.clock.runTimers();
       if (this.accelerator.idle) {
         if (!this.passIdleTime()) return this.events.onYield?.();
