@@ -9,25 +9,20 @@ import type { X86Translator } from './translator.ts';
 
 // --- 32 bytes. ---
 
-/**
- * Nothing is written when any part cannot be: where the bytes may lie in two pages the first one is
- * probed, and the upper half, which shows whether the second page is there, is written first.
- */
+/** Nothing is written when any part cannot be: where the bytes may lie in two pages both are probed. */
 function storeYmm(t: X86Translator, aligned: boolean): void {
   const { b } = t;
   const [low, high] = t.readYmm(t.reg);
   if (t.isRegister) return t.writeYmm(t.rm, low, high);
   const address = t.address(32, true);
-  const upper = b.add64(address, b.i64(16));
-  if (aligned) {
-    t.requireAligned(32, true);
-    b.stv(address, low);
-    b.stv(upper, high);
-  } else {
+  if (aligned) t.requireAligned(32, true);
+  else {
     b.ld8w(address);
-    b.stv(upper, high);
-    b.stv(address, low);
+    const lastPage = b.and64(b.add64(address, b.i64(31)), b.i64(-4096));
+    b.ld8w(b.select64(b.gtu64(lastPage, address), lastPage, address));
   }
+  b.stv(address, low);
+  b.stv(b.add64(address, b.i64(16)), high);
 }
 
 const load32 = (aligned: boolean): Translate =>
