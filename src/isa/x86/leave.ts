@@ -38,7 +38,7 @@ export const LEAVE_OUTS = reason();
  * bit 11 REPNE, bits 12-13 address size (1, 2, 3), bits 14-16 source segment. OP0 = base of the source segment (linear), OP1 = base of ES.
  * The handler does a bounded amount of work; when it is not finished it leaves pc at the instruction. */
 export const LEAVE_REP = reason();
-/** MOV CRn: bits 8-11 CR number, bits 12-15 general register. */
+/** MOV CRn (reads: CR8 only): bits 8-11 CR number, bits 12-15 general register. */
 export const LEAVE_READ_CR = reason();
 export const LEAVE_WRITE_CR = reason();
 export const LEAVE_READ_DR = reason();
@@ -75,7 +75,6 @@ export const LEAVE_SYSCALL = reason();
 export const LEAVE_SYSRET = reason(); // operand size 64: to 64-bit code
 export const LEAVE_SYSENTER = reason();
 export const LEAVE_SYSEXIT = reason();
-export const LEAVE_SWAPGS = reason();
 /** INVLPG: linear address in OP0. */
 export const LEAVE_INVLPG = reason();
 /** INVPCID: type in OP0, linear address of the descriptor in OP1. */

@@ -41,14 +41,11 @@ export class Control {
 
   // --- MOV to and from control registers. ---
 
-  read(number: number, register: number): void {
+  /** CR8; translated code reads the others itself. */
+  readTaskPriority(register: number): void {
     const { core } = this;
     core.requireSupervisor();
-    const wide = core.code64;
-    if (number === 8) return core.setReg(register, core.platform.intc.getTpr(), 0);
-    const at = placeOf(number);
-    if (at < 0) core.ud();
-    core.setReg(register, core.get(at), wide ? core.get(at + 4) : 0);
+    core.setReg(register, core.platform.intc.getTpr(), 0);
   }
 
   write(number: number, register: number): void {
@@ -240,10 +237,6 @@ export class Control {
     core.set2(XCR0, value, 0);
     core.changed = true;
   }
-}
-
-function placeOf(number: number): number {
-  return number === 0 ? CR0 : number === 2 ? CR2 : number === 3 ? CR3 : number === 4 ? CR4 : -1;
 }
 
 function cr4Bits({ model }: Core): number {

@@ -67,6 +67,9 @@ export class Cpuid {
         return this.features();
       case 4:
         return this.caches(subleaf);
+      // MONITOR's lines, and MWAIT's extensions: interrupts end a wait even where they are masked.
+      case 5:
+        return this.model.has('monitor') ? [CACHE_LINE, CACHE_LINE, 3, 0] : [0, 0, 0, 0];
       case 6:
         return [words.f6a, 0, 0, 0];
       case 7:

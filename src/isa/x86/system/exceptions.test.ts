@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   LEAVE_EXCEPTION, LEAVE_INT, LEAVE_IRET, LEAVE_SYSCALL, LEAVE_SYSRET, LEAVE_STI, LEAVE_HLT,
-  LEAVE_CLI, LEAVE_SWAPGS,
+  LEAVE_CLI,
 } from '../leave.ts';
 import {
-  CR2, CS, EFLAGS, GS, IF, MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_SFMASK, MSR_STAR, SS, TF, VM, NMI_BLOCKED,
+  CR2, CS, EFLAGS, IF, MSR_LSTAR, MSR_SFMASK, MSR_STAR, SS, TF, VM, NMI_BLOCKED,
   IOPL, CPL,
 } from '../state.ts';
 import { Kit } from './test-kit.ts';
@@ -195,7 +195,7 @@ test('interrupts: shadow after STI, NMI blocking until IRET, HLT wakes', () => {
   assert.equal(kit.rip, 0x2200n);
 });
 
-test('SYSCALL, SYSRET and SWAPGS', () => {
+test('SYSCALL and SYSRET', () => {
   const kit = new Kit().long64(3);
   kit.setBig(MSR_STAR, (0x23n << 48n) | (8n << 32n));
   kit.setBig(MSR_LSTAR, 0xffffffff81000000n);
@@ -205,10 +205,6 @@ test('SYSCALL, SYSRET and SWAPGS', () => {
   kit.leave(LEAVE_SYSCALL, 2 | SIZE32);
   assert.deepEqual([kit.rip, kit.reg(1), kit.reg(11)], [0xffffffff81000000n, 0x400002n, BigInt(IF | 2)]);
   assert.deepEqual([kit.cpl, kit.selector(CS), kit.selector(SS), kit.cpu.core.eflags], [0, 8, 0x10, 2]);
-  kit.setBig(MSR_KERNEL_GS_BASE, 0xffff888000001234n);
-  kit.leave(LEAVE_SWAPGS, 3);
-  assert.equal(kit.big(kit.cpu.core.segAt(GS)), 0xffff888000001234n);
-  assert.equal(kit.big(MSR_KERNEL_GS_BASE), 0n);
   kit.leave(LEAVE_SYSRET, 3 | SIZE64);
   assert.deepEqual([kit.rip, kit.cpl, kit.selector(CS), kit.selector(SS)], [0x400002n, 3, 0x33, 0x2b]);
   assert.equal(kit.cpu.core.eflags, IF | 2);

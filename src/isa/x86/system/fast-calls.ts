@@ -1,7 +1,7 @@
-/** SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS: system calls without descriptors. */
+/** SYSCALL, SYSRET, SYSENTER, SYSEXIT: system calls without descriptors. */
 import {
-  CS, EFLAGS, GS, IF, MSR_CSTAR, MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_SFMASK, MSR_STAR,
-  MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP, RF, SEG_BASE, SS, VM,
+  CS, EFLAGS, IF, MSR_CSTAR, MSR_LSTAR, MSR_SFMASK, MSR_STAR,
+  MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP, RF, SS, VM,
 } from '../state.ts';
 import { EFER_SCE } from './core.ts';
 import type { Core } from './core.ts';
@@ -86,14 +86,4 @@ export function sysexit(p: Parts, wide: boolean): void {
 
 function requireCanonical(core: Core, register: number): void {
   if (!core.isCanonical(core.regLow(register), core.regHigh(register))) core.gp();
-}
-
-export function swapgs(p: Parts): void {
-  const { core } = p;
-  core.requireSupervisor();
-  const at = core.segAt(GS) + SEG_BASE;
-  const low = core.get(at);
-  const high = core.get(at + 4);
-  core.set2(at, core.get(MSR_KERNEL_GS_BASE), core.get(MSR_KERNEL_GS_BASE + 4));
-  core.set2(MSR_KERNEL_GS_BASE, low, high);
 }

@@ -9,7 +9,7 @@ import {
 import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
 import { SOURCE_ICEBP, SOURCE_SOFTWARE } from './exceptions.ts';
-import { swapgs, syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
+import { syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
 import { farTransfer } from './far.ts';
 import { farReturn, iret } from './iret.ts';
 import * as misc from './misc.ts';
@@ -55,6 +55,8 @@ export interface Entry {
 
 export const TABLE: Entry[] = [];
 
+const RCX = 1;
+
 function on(reason: number, handle: Handler, flags = 0): void {
   TABLE[reason - EXIT_ISA] = { handle, flags };
 }
@@ -98,9 +100,10 @@ on(L.LEAVE_BREAKPOINT, ({ core, debug }) => {
 
 // Waiting.
 on(L.LEAVE_HLT, ({ core }) => misc.halt(core));
-on(L.LEAVE_MWAIT, ({ core }) => misc.halt(core));
+on(L.LEAVE_MWAIT, ({ core }) => misc.mwait(core));
 on(L.LEAVE_MONITOR, ({ core, mmu }) => {
   core.requireSupervisor();
+  if (core.regLow(RCX) !== 0) core.gp();
   mmu.probeRead(core.get(OP0), core.get(OP0 + 4), 1, AS_CURRENT);
 });
 
@@ -150,7 +153,7 @@ on(L.LEAVE_REP_HERE, (parts, arg, size) => {
 });
 
 // Control and debug registers, translations.
-on(L.LEAVE_READ_CR, ({ control }, arg) => control.read(field(arg, 8, 15), field(arg, 12, 15)));
+on(L.LEAVE_READ_CR, ({ control }, arg) => control.readTaskPriority(field(arg, 12, 15)));
 on(L.LEAVE_WRITE_CR, ({ control }, arg) => control.write(field(arg, 8, 15), field(arg, 12, 15)));
 on(L.LEAVE_READ_DR, ({ control }, arg) => control.readDebug(field(arg, 8, 15), field(arg, 12, 15)));
 on(L.LEAVE_WRITE_DR, ({ control }, arg) => control.writeDebug(field(arg, 8, 15), field(arg, 12, 15)));
@@ -190,7 +193,6 @@ on(L.LEAVE_LOAD_SEG, (p, arg, size) => {
 });
 on(L.LEAVE_LOAD_FAR, (p, arg, size) => misc.loadFar(p, field(arg, 8, 7), field(arg, 12, 15), size));
 on(L.LEAVE_FSGSBASE, ({ core }, arg, size) => misc.fsGsBase(core, field(arg, 8, 3), field(arg, 12, 15), size));
-on(L.LEAVE_SWAPGS, swapgs);
 
 // Transfers.
 on(L.LEAVE_FAR_JUMP, (p, _, size) => {

@@ -58,6 +58,19 @@ export function halt(core: Core): void {
   core.set(HALTED, 1);
 }
 
+/** Bit of ECX: interrupts end the wait even where they are masked. */
+const MWAIT_BREAKS = 1;
+
+/**
+ * MWAIT may end at any time: it waits as HLT does where an interrupt will end that, and else not at all,
+ * since a store to the monitored address is not watched for.
+ */
+export function mwait(core: Core): void {
+  core.requireSupervisor();
+  if (core.regLow(RCX) & ~MWAIT_BREAKS) core.gp();
+  if (core.eflags & IF) halt(core);
+}
+
 export function accessFlag(core: Core, set: boolean): void {
   if (core.cpl !== 0) core.ud();
   core.set(EFLAGS, set ? core.eflags | AC : core.eflags & ~AC);

@@ -262,6 +262,11 @@ export class Msrs {
     this.ignored(0x2a);
     this.readOnly(0x34, 0);
     this.ignored(0x79);
+    // Feature control: locked, with nothing enabled that it governs.
+    if (!amd) this.readOnly(0x3a, 1);
+    // What the core is at, and the temperature at which it would throttle: 100 degrees.
+    this.readOnly(0x1a2, 100 << 16);
+    this.ignored(0x1b1);
     // Microcode revision: in the upper half with Intel (after a write of zero and CPUID), lower with AMD.
     this.row(0x8b, () => (amd ? this.give(0x01000065, 0) : this.give(0, 1)), () => true);
     this.ignored(0x11e);
