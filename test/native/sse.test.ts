@@ -103,3 +103,11 @@ for (const [mxcsr, unmasked] of [...MODES.map((mode) => [mode, 0]), ...UNMASKED.
   test(`${name}, compiled`, options, () =>
     compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 24) }));
 }
+
+for (const mxcsr of [0x8000, 0x0040, 0x8040]) {
+  const plan = { mode32: false, mxcsr, exact: false, names: FLOATING };
+  test(`MXCSR with ${mxcsr.toString(16)}, nobody looking at flags`, options, () => {
+    compareWithHost({ ...plan, compile: false, perRow: CASES_PER_ROW });
+    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 24) });
+  });
+}

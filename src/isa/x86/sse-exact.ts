@@ -10,7 +10,7 @@ import * as F from './float/arithmetic.ts';
 import { defineHelper } from './helpers.ts';
 import { LEAVE_SIMD_ERROR } from './leave.ts';
 import { all32, all64, pick, zero } from './sse-common.ts';
-import { BF_MXCSR_EXACT, MXCSR, SSE_FLAGS } from './state.ts';
+import { BF_MXCSR_EXACT, BF_MXCSR_FLUSH, MXCSR, SSE_FLAGS } from './state.ts';
 import type { X86Translator } from './translator.ts';
 import { DE, IE, PE } from './x87/common.ts';
 
@@ -20,6 +20,7 @@ export type Arithmetic = 'add' | 'sub' | 'mul' | 'div' | 'sqrt';
 
 const CODES = { add: F.ADD, sub: F.SUB, mul: F.MUL, div: F.DIV, sqrt: F.SQRT } as const;
 const DAZ_BIT = 6;
+const FTZ_BIT = 15;
 
 const routine = (name: string, params: readonly number[], result: number): ReturnType<typeof defineHelper> =>
   defineHelper({
@@ -36,6 +37,9 @@ const SETTLE = routine('settle', [], I32);
 
 export const isExact = (t: X86Translator): boolean => (t.flags & BF_MXCSR_EXACT) !== 0;
 
+/** FTZ and DAZ alone, without anyone who looks at flags: arithmetic stays the host's own. */
+const isFlushing = (t: X86Translator): boolean => (t.flags & BF_MXCSR_FLUSH) !== 0;
+
 // --- Exceptions. ---
 
 function settle(t: X86Translator): void {
@@ -50,6 +54,7 @@ function collects(t: X86Translator): void {
 /** Collects exceptions (an i32). */
 export function raise(t: X86Translator, flags: Value): void {
   const { b } = t;
+  if (isFlushing(t)) return;
   b.sts32(SSE_FLAGS, b.or32(b.lds32(SSE_FLAGS), flags));
   collects(t);
 }
@@ -95,7 +100,7 @@ function firstLanes(b: Builder, format: PackedFormat, x: Value, lanes: number): 
 
 /** Exceptions that operands raise by what they are. Denormals that DAZ makes zeros are zeros already. */
 export function inspect(t: X86Translator, format: PackedFormat, operands: readonly Value[], how: Inspection): void {
-  if (!isExact(t)) return;
+  if (!isExact(t) || isFlushing(t)) return;
   const { b } = t;
   const list = how.lanes === undefined ? operands : operands.map((x) => firstLanes(b, format, x, how.lanes!));
   const either = (of: (x: Value) => Value): Value => list.map(of).reduce((x, y) => b.orv(x, y));
@@ -112,7 +117,7 @@ export function inspect(t: X86Translator, format: PackedFormat, operands: readon
 
 /** Collects what a rounding did: inexact where x and its rounded form (not NaNs) differ. */
 export function inspectRounding(t: X86Translator, format: PackedFormat, x: Value, rounded: Value, lanes = 4): void {
-  if (!isExact(t)) return;
+  if (!isExact(t) || isFlushing(t)) return;
   const { b } = t;
   const less = b[`lt${format}`](x, rounded);
   const different = b.orv(less, b[`gt${format}`](x, rounded));
@@ -139,9 +144,8 @@ export function inspectConversion(
 export function operand(t: X86Translator, format: PackedFormat, x: Value): Value {
   if (!isExact(t)) return x;
   const { b } = t;
-  const enabled = b.and32(b.shr32(b.lds32(MXCSR), b.i32(DAZ_BIT)), b.i32(1));
   const sign = format === 'f32x4' ? all32(b, 0x80000000 | 0) : all64(b, 0, 0x80000000 | 0);
-  const flushed = b.andv(denormalLanes(b, format, x), b.splat32(b.sub32(b.i32(0), enabled)));
+  const flushed = b.andv(denormalLanes(b, format, x), mxcsrMask(b, DAZ_BIT));
   return b.bitselect(b.andv(x, sign), x, flushed);
 }
 
@@ -186,10 +190,37 @@ function lanesBy(
   return result;
 }
 
+/** All ones when a bit of MXCSR is set. */
+function mxcsrMask(b: Builder, bit: number): Value {
+  return b.splat32(b.sub32(b.i32(0), b.and32(b.shr32(b.lds32(MXCSR), b.i32(bit)), b.i32(1))));
+}
+
+/**
+ * Arithmetic under FTZ and DAZ. Results are tiny if they are so with a range of exponents that has no
+ * end: of products and quotients that shows with one operand scaled up. Sums that are tiny are exact.
+ */
+function flushed(t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value): Value {
+  const { b } = t;
+  x = operand(t, format, x);
+  if (op === 'sqrt') return b[`sqrt${format}`](x);
+  y = operand(t, format, y);
+  const result = b[`${op}${format}`](x, y);
+  const scales = op === 'mul' || op === 'div';
+  const single = format === 'f32x4';
+  // 2^64 and 2^512; the least normal number, and it scaled likewise.
+  const scale = single ? all32(b, 0x5f800000) : all64(b, 0, 0x5ff00000);
+  const limit = single ? all32(b, scales ? 0x20800000 : 0x00800000) : all64(b, 0, scales ? 0x20100000 : 0x00100000);
+  const unbounded = scales ? b[`${op}${format}`](b[`mul${format}`](x, scale), y) : result;
+  const tiny = b.andv(b[`lt${format}`](b[`abs${format}`](unbounded), limit), mxcsrMask(b, FTZ_BIT));
+  const sign = single ? all32(b, 0x80000000 | 0) : all64(b, 0, 0x80000000 | 0);
+  return b.bitselect(b.andv(result, sign), result, tiny);
+}
+
 /** Arithmetic on all lanes; of the square root x is the operand. */
 export function packed(
   t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value,
 ): Value {
+  if (isFlushing(t)) return flushed(t, op, format, x, y);
   if (!isExact(t)) return op === 'sqrt' ? t.b[`sqrt${format}`](x) : t.b[`${op}${format}`](x, y);
   collects(t);
   return lanesBy(t, 'float', CODES[op], format, [x, y]);
@@ -223,6 +254,11 @@ function scalarBy(t: X86Translator, what: number, format: ScalarFormat, operands
 export function scalar(
   t: X86Translator, op: Arithmetic, format: ScalarFormat, x: Value, y: Value,
 ): Value {
+  if (isFlushing(t)) {
+    const { b } = t;
+    const result = flushed(t, op, packedOf(format), splat(b, format, x), splat(b, format, y));
+    return format === 'f32' ? b.lanef32(result, 0) : b.lanef64(result, 0);
+  }
   if (isExact(t)) return scalarBy(t, CODES[op], format, [x, y]);
   return op === 'sqrt' ? t.b[`sqrt${format}`](x) : t.b[`${op}${format}`](x, y);
 }

@@ -8,9 +8,9 @@ import type { InterruptController, TscSource } from '../../../machine/interfaces
 import { writeArithmeticFlags } from '../flags.ts';
 import {
   AC, BF_AC_CHECK, BF_AVX, BF_BREAKPOINTS, BF_RESUME, BF_CODE32, BF_CODE64, BF_CPL_SHIFT, BF_CS_BASE, BF_FPU_OFF,
-  BF_IO_FREE, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_SEG_CHECK, BF_SMAP, BF_SMAP_OVERRIDE,
+  BF_IO_FREE, BF_LONG, BF_MXCSR_EXACT, BF_MXCSR_FLUSH, BF_PROTECTED, BF_SEG_CHECK, BF_SMAP, BF_SMAP_OVERRIDE,
   BF_SSE_OFF, BF_STACK32, BF_TF, BF_TS, BF_TSD, BF_UMIP, BF_V86, CC_FLAGS, CPL, CR0, CR3, CR4, CS,
-  DS, EFER, EFLAGS, ES, GPR, MXCSR, MXCSR_DEFAULT, RF, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
+  DS, EFER, EFLAGS, ES, GPR, MXCSR, MXCSR_DEFAULT, MXCSR_FLUSHING, RF, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
   SEG_SIZE, SS, TF, VM, XCR0,
 } from '../state.ts';
 import { arithmeticFlags } from './condition-codes.ts';
@@ -521,7 +521,10 @@ export class Core {
     if (cr0 & CR0_TS) flags |= BF_TS;
     if (cr4 & CR4_OSXSAVE && (this.get(XCR0) & 6) === 6) flags |= BF_AVX;
     // Status flags (bits 0-5) do not matter unless the program looks at them, all else must be the default.
-    if ((this.get(MXCSR) & ~0x3f) !== MXCSR_DEFAULT || this.watchesExceptions) flags |= BF_MXCSR_EXACT;
+    const control = this.get(MXCSR) & ~0x3f;
+    const watched = this.watchesExceptions;
+    if (control !== MXCSR_DEFAULT || watched) flags |= BF_MXCSR_EXACT;
+    if ((control & ~MXCSR_FLUSHING) === MXCSR_DEFAULT && control !== MXCSR_DEFAULT && !watched) flags |= BF_MXCSR_FLUSH;
     return flags;
   }
 }

@@ -1,7 +1,7 @@
 /** Instructions that are too long or too rare to be translated inline. */
 import {
   AC, CC_FLAGS, CF, EFLAGS, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG_BASE, SHADOW_SS, SHADOW_STI, SS, VIF, VIP, XMM, YMM_HIGH,
+  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, MXCSR_FLUSHING, OP0, OP1, SEG_BASE, SHADOW_SS, SHADOW_STI, SS, VIF, VIP, XMM, YMM_HIGH,
 } from '../state.ts';
 import {
   ATTR_DB, BR, CR4_FSGSBASE, CR4_TSD, CR4_UMIP, DE, NO_ERROR_CODE,
@@ -233,7 +233,8 @@ export function loadMxcsr(core: Core): void {
   const value = core.get(OP0);
   if (value & ~MXCSR_MASK) core.gp();
   core.set(MXCSR, value);
-  core.watchExceptions();
+  // What is flushed is not meant to be looked at closely: programs made for speed begin like this.
+  if (!(value & MXCSR_FLUSHING)) core.watchExceptions();
   core.changed = true;
 }
 
