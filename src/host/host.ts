@@ -37,5 +37,7 @@ export interface BlockFile {
   write(offset: number, from: Uint8Array): void;
   /** Settles when the data written before is on stable storage. */
   sync(): Promise<void>;
+  /** The same, waited for. @throws Error */
+  syncNow(): void;
   close(): void;
 }

@@ -123,10 +123,10 @@ function layOut(config: MachineConfig) {
 const romSize = (bytes: number): number => Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
 
 /** @throws ConfigError naming the drive */
-function openDrives({ drives }: MachineConfig): Drive[] {
+function openDrives({ drives, icount }: MachineConfig): Drive[] {
   return drives.map((drive, i) => {
     try {
-      return { config: drive, backend: openDrive(drive) };
+      return { config: drive, backend: openDrive(drive, icount !== null) };
     } catch (error) {
       throw new ConfigError('drives', `drive ${i}: ${(error as Error).message}`);
     }

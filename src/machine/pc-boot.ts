@@ -36,6 +36,9 @@ const PIRQS = [10, 10, 11, 11] as const;
 /** 32-bit PCI memory ends before the I/O APIC. */
 const PCI_MEMORY_END = 0xfebfffff;
 const PCI_PORTS = 0xc000;
+/** Timing registers of the IDE function's channels, whose highest bit makes them decode their ports. */
+const IDE_TIMING = [0x40, 0x42] as const;
+const IDE_DECODE = 0x8000;
 
 export function startDirectly(
   board: StartBoard, image: BootImage, options: StartOptions,
@@ -114,6 +117,8 @@ function setUpChipset(board: StartBoard, lowRam: number): void {
   const pm = pci.find(8 + 3);
   pm?.configWrite(0x40, 4, PM_BASE | 1);
   pm?.configWrite(0x80, 1, 1);
+  const ide = pci.find(8 + 1);
+  for (const at of IDE_TIMING) ide?.configWrite(at, 2, IDE_DECODE);
   assignResources(pci.all(), lowRam);
 }
 

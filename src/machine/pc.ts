@@ -147,12 +147,11 @@ export class PcMachine {
    */
   reset(): InitialCpuState {
     for (const device of this.devices) device.reset();
-    const image = this.image();
-    if (image !== null) return startDirectly(this, image, this.startOptions());
     const { order, once } = this.boot;
     writeBiosSettings(this.rtc, this.firmwareOptions(), this.started ? order : once ?? order);
     this.started = true;
-    return resetState();
+    const image = this.image();
+    return image === null ? resetState() : startDirectly(this, image, this.startOptions());
   }
 
   private get boot(): BootConfig {

@@ -11,9 +11,12 @@ export class RawFile implements BlockBackend {
   readonly size: number;
   readonly readOnly: boolean;
   private readonly file: BlockFile;
+  private readonly repeatable: boolean;
 
-  constructor(file: BlockFile, readOnly: boolean) {
+  /** @param repeatable every operation is over when it returns, so that runs do not depend on the host */
+  constructor(file: BlockFile, readOnly: boolean, repeatable = false) {
     this.file = file;
+    this.repeatable = repeatable;
     this.size = wholeSectors(file.size);
     this.readOnly = readOnly;
   }
@@ -33,7 +36,8 @@ export class RawFile implements BlockBackend {
   }
 
   flush(): Completion {
-    return this.readOnly ? undefined : this.file.sync();
+    if (this.readOnly) return undefined;
+    return this.repeatable ? this.file.syncNow() : this.file.sync();
   }
 
   discard(): Completion {

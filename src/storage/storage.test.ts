@@ -17,6 +17,7 @@ function file(bytes: number[]): BlockFile & { data: number[] } {
       opened.data[offset + i] = value;
     }),
     sync: async (): Promise<void> => undefined,
+    syncNow: (): void => undefined,
     close: (): void => undefined,
   };
   return opened;
@@ -37,6 +38,12 @@ test('a file that has become shorter is an error, as is writing where that is no
   opened.data.length = 600;
   assert.throws(() => raw.read(512, new Uint8Array(512)), /the file ends at byte 600/);
   assert.throws(() => new RawMemory(new Uint8Array(512), true).write(0, new Uint8Array(512)), /read-only/);
+});
+
+test('a flush is over when it returns where runs are to repeat', async () => {
+  const opened = file(new Array<number>(512).fill(7));
+  assert.equal(new RawFile(opened, false, true).flush(), undefined);
+  assert.ok(new RawFile(opened, false).flush() instanceof Promise);
 });
 
 test('an overlay keeps writes to itself', async () => {

@@ -1,6 +1,6 @@
 /** Files that are read and written in place. */
 import {
-  closeSync, constants, fdatasync, fstatSync, openSync, readSync, writeSync,
+  closeSync, constants, fdatasync, fdatasyncSync, fstatSync, openSync, readSync, writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
 import type { BlockFile } from '../host.ts';
@@ -38,6 +38,7 @@ export function openBlockFile(path: string, writable: boolean): BlockFile {
       }
     },
     sync: () => sync(fd),
+    syncNow: () => fdatasyncSync(fd),
     close: () => closeSync(fd),
   };
 }
