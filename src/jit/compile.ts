@@ -5,7 +5,7 @@
  * A function takes an unused i32 and runs guest code from the pc in the state
  * block until it leaves. Its shape:
  *
- *     guards of further pages; load globals
+ *     load globals
  *     block $exit
  *       block $fault
  *         ...nodes...                every way out sets $pc and $cell, then br $exit
@@ -29,7 +29,7 @@ import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, GUARDS_MAPPING, TLB_WRITE, VCPU_BASE,
+  CELL_ARGUMENT, CELL_FUNCTION, GUARD_MAPPING, TLB_WRITE, VCPU_BASE,
 } from './layout.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
@@ -48,8 +48,6 @@ export interface RegionToCompile {
   readonly dispatchCell: number;
   /** Cell that runs the entry block in the interpreter, when a guard does not hold. */
   readonly fallbackCell: number;
-  /** Address of the guards for pages beyond the entry's own that the region has code in, 0 = none. */
-  readonly guardList: number;
   /** Look the TLB up in place outside loops, too: faster, but larger. */
   readonly inline: boolean;
 }
@@ -114,7 +112,7 @@ export class RegionCompiler implements Surroundings {
       this.imports.set(name, this.module.import(name, params, result));
     };
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
-    declare('guards', [I64, I64], I32);
+    declare('guard', [I64, I64], I32);
     for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
 
@@ -251,7 +249,7 @@ export class RegionCompiler implements Surroundings {
     c.set(this.base);
     c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
     c.set(this.tlb);
-    if (region.guardList !== 0) this.emitGuards();
+    this.emitEntryGuards();
     this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
     if (!this.options.exactCount) {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
@@ -301,25 +299,35 @@ export class RegionCompiler implements Surroundings {
     this.tailCallCell();
   }
 
+  /** Goes to the interpreter when the entry block runs into a page that is not mapped where it was. */
+  private emitEntryGuards(): void {
+    for (const guard of this.region.nodes[0]!.guards) {
+      this.emitGuard(guard, () => {
+        this.code.i32(this.region.fallbackCell);
+        this.code.set(this.exitCell);
+        this.tailCallCell();
+      });
+    }
+  }
+
   /**
-   * Goes to the interpreter when a page is not (or no longer) mapped where the region was made for. Guards
-   * hold as long as the mapping has not changed since they did.
+   * Another page may be mapped elsewhere now. A guard holds as long as the mapping has not changed since
+   * it did. @param otherwise what to do when it does not hold, inside two conditionals; never falls through
    */
-  private emitGuards(): void {
+  private emitGuard(guard: number, otherwise: () => void): void {
     const c = this.code;
-    const { guardList } = this.region;
     c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
-    c.loadAt(I32_LOAD, guardList + GUARDS_MAPPING);
+    c.loadAt(I32_LOAD, guard + GUARD_MAPPING);
     c.op(I32_NE);
     c.if(false);
-    c.address(guardList);
+    c.address(guard);
     c.get(this.base);
-    c.call(CALL, this.slow('guards'));
+    c.call(CALL, this.slow('guard'));
     c.op(I32_EQZ);
     c.if(false);
-    c.i32(this.region.fallbackCell);
-    c.set(this.exitCell);
-    this.tailCallCell();
+    this.conditionals += 2;
+    otherwise();
+    this.conditionals -= 2;
     c.end();
     c.end();
   }
@@ -498,12 +506,9 @@ export class RegionCompiler implements Surroundings {
 
   private emitEdge(node: RegionNode, slot: number, offset: number, ctx: number): void {
     const target = node.successors[slot];
-    if (!target) {
-      this.storeContext(ctx);
-      this.pushPc(offset);
-      this.code.set(this.exitPc);
-      this.leaveThrough(node.cells[slot]! || this.region.dispatchCell);
-      return;
+    if (!target) return this.emitLeaving(offset, ctx, node.cells[slot]! || this.region.dispatchCell);
+    for (const guard of target.guards) {
+      if (!node.guards.includes(guard)) this.emitGuard(guard, () => this.emitLeaving(offset, ctx, this.region.dispatchCell));
     }
     // A target that was compiled without knowing the context finds it in the state block.
     if (target.ctx === CTX_UNKNOWN) this.storeContext(ctx);
@@ -518,6 +523,13 @@ export class RegionCompiler implements Surroundings {
     this.emitTree(target);
     this.conditionals = outer;
     this.labels.length -= outer;
+  }
+
+  private emitLeaving(offset: number, ctx: number, cell: number): void {
+    this.storeContext(ctx);
+    this.pushPc(offset);
+    this.code.set(this.exitPc);
+    this.leaveThrough(cell);
   }
 
   private depthOf(target: RegionNode, backwards: boolean): number {

@@ -28,12 +28,14 @@ export const CELL_ARGUMENT = 4;
 export const CELL_SIZE = 8;
 
 /**
- * A region's guards stand among the entry cells: 0 mapping i32 under which they held last, 4 count i32,
- * then for each { offset of the page from the region's base pc i64, its address in this memory i64 }.
+ * Guard of a page beyond a region's first, among the entry cells: 0 mapping i32 under which the page was last
+ * found where the region's code is from, 8 offset of the page from the region's base pc i64, 16 its address in
+ * this memory i64.
  */
-export const GUARDS_MAPPING = 0;
-export const GUARDS_COUNT = 4;
-export const GUARDS_FIRST = 8;
+export const GUARD_MAPPING = 0;
+export const GUARD_OFFSET = 8;
+export const GUARD_HOST = 16;
+export const GUARD_SIZE = 24;
 
 /**
  * TLB entry, 32 bytes: the page's virtual address for each permitted access, else -1,

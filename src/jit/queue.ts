@@ -5,7 +5,7 @@
  */
 import type { Block, BlockTable, Region } from './blocks.ts';
 import type { BatchCompiler } from './compilers.ts';
-import { CELL_SIZE, FN_FIRST_FREE, FN_INTERPRETER } from './layout.ts';
+import { CELL_SIZE, FN_FIRST_FREE, FN_INTERPRETER, GUARD_SIZE } from './layout.ts';
 import { MAX_GUARDS } from './region-source.ts';
 import { writeRequests } from './request.ts';
 import type { CompiledBatch, MadeRegion, RegionRequest } from './request.ts';
@@ -37,7 +37,7 @@ interface Pending {
 }
 
 /** Entry cells that a region takes for itself: the fallback, and its guards. */
-export const CELLS_OF_REGION = 2 + (MAX_GUARDS * 16) / CELL_SIZE;
+export const CELLS_OF_REGION = 1 + (MAX_GUARDS * GUARD_SIZE) / CELL_SIZE;
 
 export class RegionQueue {
   private readonly host: RegionHost;
@@ -79,11 +79,11 @@ export class RegionQueue {
     while (slot >= host.table.length) host.table.grow(4096);
     const { page, offset, secondPage, flags } = block;
     const fallbackCell = host.blocks.newCell(FN_INTERPRETER, block.ip);
-    const guardList = host.blocks.newCell(0, 0);
+    const guards = host.blocks.newCell(0, 0);
     for (let i = 2; i < CELLS_OF_REGION; i++) host.blocks.newCell(0, 0);
     const { tlbAddress, epoch } = host.tlb;
     const request = {
-      low, high, flags, key: host.codeKey(flags), page, offset, secondPage, tlb: tlbAddress, epoch, slot, fallbackCell, guardList,
+      low, high, flags, key: host.codeKey(flags), page, offset, secondPage, tlb: tlbAddress, epoch, slot, fallbackCell, guards,
     };
     block.asked = true;
     this.pending.push({ block, request, changes: host.blocks.changes });

@@ -3,9 +3,9 @@ import { Builder, CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import { Op } from '../ir/ops.ts';
 import type { Isa } from '../isa/isa.ts';
 import { RegionCompiler } from './compile.ts';
-import { GUARDS_COUNT, GUARDS_FIRST } from './layout.ts';
+import { GUARD_HOST, GUARD_OFFSET, GUARD_SIZE } from './layout.ts';
 import { CodeMemory, CodeSource } from './region-source.ts';
-import type { PageGuard } from './region-source.ts';
+import type { OtherPage } from './region-source.ts';
 import { buildRegion } from './region.ts';
 import type { RegionNode } from './region.ts';
 import { readRequests } from './request.ts';
@@ -72,12 +72,14 @@ export class RegionMaker {
     for (const { inLoop, offset } of nodes) if (inLoop && offset !== 0) memory.covered(source.codeAt(offset));
     const faultBase = this.nextFault;
     const faults: number[] = [];
-    for (const node of nodes) this.prepareNode(node, source, faults);
-    const guards = source.guards();
-    this.writeGuards(request.guardList, guards);
+    const guards = this.writeGuards(request.guards, source.otherPages());
+    for (const node of nodes) {
+      this.prepareNode(node, source, faults);
+      node.guards = source.pagesOf(node.offset).flatMap((page) => guards.get(page) ?? []);
+    }
     compiler.compile({
       pc: [request.low, request.high], nodes, slot: request.slot, dispatchCell: this.settings.dispatchCell,
-      fallbackCell: request.fallbackCell, guardList: guards.length > 0 ? request.guardList : 0,
+      fallbackCell: request.fallbackCell,
       inline: isa.favoursSpeed?.(request.flags) ?? true,
     });
     return { ranges: source.ranges(nodes), faultBase, faults: Int32Array.from(faults) };
@@ -97,15 +99,18 @@ export class RegionMaker {
     }
   }
 
-  private writeGuards(list: number, guards: readonly PageGuard[]): void {
+  /** @param at address of room for them  @returns their addresses by page */
+  private writeGuards(at: number, pages: readonly OtherPage[]): Map<number, number> {
     const { words } = this.memory;
-    words[(list + GUARDS_COUNT) >> 2] = guards.length;
-    guards.forEach(({ offset, host }, i) => {
-      const at = (list + GUARDS_FIRST + i * 16) >> 2;
-      words[at] = offset;
-      words[at + 1] = offset >> 31;
-      words[at + 2] = host | 0;
-      words[at + 3] = Math.floor(host / 0x100000000);
-    });
+    const guards = new Map<number, number>();
+    for (const { page, offset, host } of pages) {
+      words[(at + GUARD_OFFSET) >> 2] = offset;
+      words[(at + GUARD_OFFSET + 4) >> 2] = offset >> 31;
+      words[(at + GUARD_HOST) >> 2] = host | 0;
+      words[(at + GUARD_HOST + 4) >> 2] = Math.floor(host / 0x100000000);
+      guards.set(page, at);
+      at += GUARD_SIZE;
+    }
+    return guards;
   }
 }

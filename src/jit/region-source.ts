@@ -34,7 +34,9 @@ const MAX_JUMP_TARGETS = 12;
 const DISPATCH_TARGETS = 4;
 
 /** A page beyond the entry's own that a region has code in. */
-export interface PageGuard {
+export interface OtherPage {
+  /** Its number, counted from the entry's. */
+  readonly page: number;
   /** Byte offset of the page's first byte from the region's base pc. */
   readonly offset: number;
   /** Address of the page in the wasm memory. */
@@ -232,13 +234,19 @@ export class CodeSource implements RegionSource {
     return this.memory.words[(this.request.fallbackCell + CELL_ARGUMENT) >> 2]!;
   }
 
-  /** Pages other than the entry's, to be checked at each entry. */
-  guards(): PageGuard[] {
-    const guards: PageGuard[] = [];
+  /** Pages other than the entry's: before code on them is run, they must be found mapped as they were. */
+  otherPages(): OtherPage[] {
+    const others: OtherPage[] = [];
     for (const [page, host] of this.pages) {
-      if (page !== 0) guards.push({ offset: page * PAGE - this.request.offset, host: host * PAGE });
+      if (page !== 0) others.push({ page, offset: page * PAGE - this.request.offset, host: host * PAGE });
     }
-    return guards;
+    return others;
+  }
+
+  /** Pages that the block at an offset from the entry lies on. */
+  pagesOf(offset: number): number[] {
+    const [page, at] = this.place(offset);
+    return at + this.lengths.get(offset)! > PAGE ? [page, page + 1] : [page];
   }
 
   /** Bytes that the nodes cover, by page, as Region.ranges wants them. */

@@ -40,6 +40,8 @@ export interface RegionNode {
   loopInsns: number;
   /** Fault number of its first instruction; the others follow. */
   faultBase: number;
+  /** Addresses of the guards for the pages that it has code in, beyond the region's first (layout.ts, GUARD_*). */
+  guards: number[];
   /** By exit slot: entry cell of a target outside the region, 0 = through the dispatcher. */
   cells: number[];
 }
@@ -113,7 +115,7 @@ class RegionBuilder {
     this.insns += block.insns;
     const node: RegionNode = {
       offset, ctx: known, block, successors: [], order: -1, idom: null, children: [],
-      forwardEdges: 0, isLoopHeader: false, inLoop: false, loopInsns: 0, faultBase: 0, cells: [],
+      forwardEdges: 0, isLoopHeader: false, inLoop: false, loopInsns: 0, faultBase: 0, guards: [], cells: [],
     };
     this.nodes.set(key, node);
     queue.push(node);

@@ -22,12 +22,12 @@ export interface RegionRequest {
   readonly slot: number;
   /** Cell that runs the block in the interpreter, when a guard does not hold. */
   readonly fallbackCell: number;
-  /** Room for the region's guards (layout.ts, GUARDS_*). */
-  readonly guardList: number;
+  /** Room for the region's guards (layout.ts, GUARD_*). */
+  readonly guards: number;
 }
 
 const FIELDS = [
-  'low', 'high', 'flags', 'key', 'page', 'offset', 'secondPage', 'tlb', 'epoch', 'slot', 'fallbackCell', 'guardList',
+  'low', 'high', 'flags', 'key', 'page', 'offset', 'secondPage', 'tlb', 'epoch', 'slot', 'fallbackCell', 'guards',
 ] as const satisfies readonly (keyof RegionRequest)[];
 
 export function writeRequests(requests: readonly RegionRequest[]): Int32Array {

@@ -13,11 +13,11 @@ import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
-import {FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, GUARDS_COUNT, GUARDS_FIRST, GUARDS_MAPPING, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_WRITE,
+import {FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, GUARD_HOST, GUARD_MAPPING, GUARD_OFFSET, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_WRITE,
   VCPU_BASE, VICTIM, VICTIM_ENTRIES,
 } from './layout.ts';
 import {
-  BLOCK, BR_IF, BR_TABLE, CALL, Code, ELSE, I32_AND, I32_EQZ, I32_LOAD, I32_LOAD8_U, I32_STORE, I32_STORE8, I32_SUB, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
+  BLOCK, BR_IF, BR_TABLE, CALL, Code, ELSE, I32_AND, I32_EQZ, I32_LOAD, I32_LOAD8_U, I32_STORE, I32_STORE8, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
   I64_LT_U, I64_NE, I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, SELECT, STORE_OP,
 } from '../wasm/wasm.ts';
 
@@ -252,22 +252,20 @@ function exchange(c: Code, victim: number): void {
 }
 
 /**
- * guards(list, base): are the code pages of a region mapped as they were? Asks the host of each that
- * the TLB has not; notes the mapping under which all are. @returns 1, or 0
+ * guard(record, base): is the page mapped where the region's code is from? Asks the host when the TLB
+ * does not say; notes the mapping under which it is. @returns 1, or 0
  */
-function writeGuards(module: ModuleWriter, host: number): number {
+function writeGuard(module: ModuleWriter, host: number): number {
   const c = new Code();
   c.begin([I64, I64]);
-  const [at, left, page, entry] = [c.local(I64), c.local(I32), c.local(I64), c.local(I64)] as const;
-  c.get(0);
-  c.set(at);
-  c.get(0);
-  c.memory(I32_LOAD, GUARDS_COUNT);
-  c.set(left);
-  c.block(LOOP);
+  const [page, entry] = [c.local(I64), c.local(I64)] as const;
+  const pushHost = (): void => {
+    c.get(0);
+    c.memory(I64_LOAD, GUARD_HOST);
+  };
   c.get(1);
-  c.get(at);
-  c.memory(I64_LOAD, GUARDS_FIRST);
+  c.get(0);
+  c.memory(I64_LOAD, GUARD_OFFSET);
   c.op(I64_ADD);
   c.set(page);
   pushEntry(c, page);
@@ -275,35 +273,24 @@ function writeGuards(module: ModuleWriter, host: number): number {
   c.memory(I64_LOAD, TLB_EXEC);
   c.get(page);
   c.op(I64_EQ);
+  c.if();
   c.get(entry);
   c.memory(I64_LOAD, TLB_ADDEND);
   c.get(page);
   c.op(I64_ADD);
-  c.get(at);
-  c.memory(I64_LOAD, GUARDS_FIRST + 8);
-  c.op(I64_EQ);
-  c.op(I32_AND);
-  c.op(I32_EQZ);
-  c.if(false);
+  pushHost();
+  c.op(I64_NE);
+  giveUpIf(c);
+  c.op(ELSE);
   storeField(c, CTL_SLOW_ADDR, () => c.get(page), I64_STORE);
-  storeField(c, CTL_HOST_ADDR, () => {
-    c.get(at);
-    c.memory(I64_LOAD, GUARDS_FIRST + 8);
-  }, I64_STORE);
+  storeField(c, CTL_HOST_ADDR, pushHost, I64_STORE);
   c.call(CALL, host);
   c.op(I32_EQZ);
   giveUpIf(c);
   c.end();
-  addTo(c, at, 16);
-  c.get(left);
-  c.i32(1);
-  c.op(I32_SUB);
-  c.tee(left);
-  c.br(BR_IF, 0);
-  c.end();
   c.get(0);
   c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
-  c.memory(I32_STORE, GUARDS_MAPPING);
+  c.memory(I32_STORE, GUARD_MAPPING);
   c.i32(1);
   return module.function([I64, I64], I32, c);
 }
@@ -470,7 +457,7 @@ export function buildRuntime(
     slowIndex.set(name, index);
     module.export(name, index);
   }
-  module.export('guards', writeGuards(module, hostGuard));
+  module.export('guard', writeGuard(module, hostGuard));
   const helperIndex = new Map<Helper, number>();
   for (const helper of helpers) {
     if (helper.body.kind === 'ir') {
