@@ -139,3 +139,22 @@ test('a boot sector needs no display', LIMIT, async (t) => {
   const { status, text } = await boot([image(disk)], { vga: 'none' });
   assert.deepEqual([status, text], [3, 'hello\r\n']);
 });
+
+test('OVMF comes to its shell', LIMIT, async (t) => {
+  const bios = findFirmware('OVMF.fd');
+  if (bios === null) {
+    t.skip('OVMF is not installed');
+    return;
+  }
+  await using machine = await Machine.create({ memory: 128 * MIB, bios });
+  const decoder = new TextDecoder();
+  let text = '';
+  for await (const chunk of machine.serial[0]!.readable) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.includes('UEFI Interactive Shell')) break;
+  }
+  assert.match(text, /UEFI Interactive Shell/);
+  const picture = (await machine.screenshot())!;
+  assert.ok(picture.width >= 640 && picture.height >= 480);
+  assert.equal(await machine.screenText(), null, 'the display shows pixels');
+});
