@@ -94,8 +94,8 @@ const maskedStore = (bytes: Bytes, long: boolean): Translate =>
     const mask = readWhole(t, t.vexV, long);
     const lanes = (long ? 32 : 16) / bytes;
     const bits = maskBits(b, mask, bytes, lanes);
-    const start = t.address(lanes * bytes, true);
     b.leaveIf(b.eqz32(bits), LEAVE_SKIP, t.leaveArgument(0));
+    const start = t.address(lanes * bytes, true);
     const addresses = laneAddresses(t, bits, bytes, lanes);
     const last = b.sub32(b.i32(31), b.clz32(bits));
     for (const lane of [b.ctz32(bits), last]) {
