@@ -65,6 +65,18 @@ function hexadecimal([low, high]: readonly [number, number]): string {
   return ((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)).toString(16);
 }
 
+/** A step of so many bytes leaves a page too soon for remembering it to pay. */
+const FAR = 128;
+
+/** Size of the constant that a value is a sum or difference with, 0 = it is none. */
+function stepOf(words: Int32Array, value: number): number {
+  const at = value * STRIDE;
+  const op = words[at]!;
+  if (op !== Op.add64 && op !== Op.sub64) return 0;
+  const constant = words[at + 2]! * STRIDE;
+  return words[constant] === Op.const64 ? Math.abs(words[constant + 1]!) : 0;
+}
+
 /** Control constructs around the place being emitted, innermost last. */
 type Label = RegionNode | null;
 
@@ -79,6 +91,8 @@ export class RegionCompiler implements Surroundings {
   private readonly globalLocals: Int32Array;
   private readonly used: Uint8Array;
   private readonly written: Uint8Array;
+  /** Globals that go far with each step in some loop: from page to page soon. */
+  private readonly strides: Uint8Array;
   private labels: Label[] = [];
   private base = 0;
   private exitPc = 0;
@@ -102,6 +116,7 @@ export class RegionCompiler implements Surroundings {
     this.globalLocals = new Int32Array(options.globals.length);
     this.used = new Uint8Array(options.globals.length);
     this.written = new Uint8Array(options.globals.length);
+    this.strides = new Uint8Array(options.globals.length);
     this.stackPointer = options.stackPointer;
     this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers);
   }
@@ -124,7 +139,8 @@ export class RegionCompiler implements Surroundings {
     return this.imports.get(`h${helper.index}`)!;
   }
 
-  page(global: number, store: boolean): PageLocals {
+  page(global: number, store: boolean): PageLocals | undefined {
+    if (this.strides[global]) return undefined;
     const key = global * 2 + (store ? 1 : 0);
     let page = this.pages.get(key);
     if (!page) this.pages.set(key, (page = this.newPage()));
@@ -152,7 +168,7 @@ export class RegionCompiler implements Surroundings {
       throw new Error('a look-up cannot fault');
     };
     const context = { code: c, address, entry, tlb: this.tlb, slow: () => 0, faultIf, inline: true };
-    emitRemember(context, TLB_WRITE, [this.page(pointer, false), this.page(pointer, true)]);
+    emitRemember(context, TLB_WRITE, [this.page(pointer, false), this.page(pointer, true)].filter((page) => page !== undefined));
   }
 
   globalLocal(global: number): number {
@@ -220,11 +236,17 @@ export class RegionCompiler implements Surroundings {
   private findGlobals(): void {
     this.used.fill(0);
     this.written.fill(0);
-    for (const { block } of this.region.nodes) {
+    this.strides.fill(0);
+    for (const { block, inLoop } of this.region.nodes) {
+      const { words } = block;
       for (let at = 0; at < block.count * STRIDE; at += STRIDE) {
-        const op = block.words[at]!;
-        if (IS_GET[op]) this.used[block.words[at + 1]!] = 1;
-        else if (IS_SET[op]) this.written[block.words[at + 2]!] = this.used[block.words[at + 2]!] = 1;
+        const op = words[at]!;
+        if (IS_GET[op]) this.used[words[at + 1]!] = 1;
+        else if (IS_SET[op]) {
+          const global = words[at + 2]!;
+          this.written[global] = this.used[global] = 1;
+          if (inLoop && stepOf(words, words[at + 1]!) > FAR) this.strides[global] = 1;
+        }
       }
     }
   }

@@ -39,8 +39,8 @@ export interface Surroundings {
   readonly inLoop: boolean;
   /** Global that points to the stack, or -1. */
   readonly stackPointer: number;
-  /** Locals for the page that accesses by a global remember. */
-  page(global: number, store: boolean): PageLocals;
+  /** Locals for the page that accesses by a global remember, if they are worth it. */
+  page(global: number, store: boolean): PageLocals | undefined;
 }
 
 /** Pools of locals that blocks of one function share. */
