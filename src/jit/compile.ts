@@ -65,6 +65,10 @@ function hexadecimal([low, high]: readonly [number, number]): string {
   return ((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)).toString(16);
 }
 
+/** Instructions up to which a loop of one block stands several times in a row, and how often. */
+const UNROLL_INSNS = 6;
+const COPIES = 4;
+
 /** A step of so many bytes leaves a page too soon for remembering it to pay. */
 const FAR = 128;
 
@@ -356,22 +360,79 @@ export class RegionCompiler implements Surroundings {
 
   private emitTree(node: RegionNode): void {
     const c = this.code;
-    if (node.isLoopHeader) {
+    const copies = this.copiesOf(node);
+    const loop = node.isLoopHeader && copies === 1;
+    if (loop) {
       c.block(LOOP);
       this.labels.push(node);
     }
     const merges = node.children.filter((child) => child.forwardEdges > 1);
     merges.sort((a, b) => b.order - a.order);
-    this.emitWithin(node, merges, 0);
-    if (node.isLoopHeader) {
+    this.emitWithin(node, merges, 0, copies);
+    if (loop) {
       this.labels.pop();
       c.end();
     }
   }
 
-  private emitWithin(node: RegionNode, merges: RegionNode[], next: number): void {
+  /** How often a block stands in a row that is a loop by itself: then the budget is looked at once for all. */
+  private copiesOf(node: RegionNode): number {
+    const { block, order, successors, isLoopHeader } = node;
+    if (!isLoopHeader || this.options.exactCount || block.insns > UNROLL_INSNS) return 1;
+    if (block.words[(block.count - 1) * STRIDE] !== Op.condgoto || (successors[0] === node) === (successors[1] === node)) return 1;
+    const others = this.region.nodes.some((other) => other.order > order && other.successors.includes(node));
+    return others ? 1 : COPIES;
+  }
+
+  /**
+   * The copies of a block that is a loop by itself:
+   *
+   *     block
+   *       loop
+   *         budget; copy; br_if 1 when it is over; ... copy; br_if 0 when it goes on
+   *       end
+   *     end
+   *     the way out
+   */
+  private emitCopies(node: RegionNode, copies: number): void {
+    const c = this.code;
+    const { words, count } = node.block;
+    const condition = words[(count - 1) * STRIDE + 1]!;
+    const again = node.successors[0] === node ? 0 : 1;
+    const ctx = this.contextAfter(node);
+    c.block(BLOCK);
+    c.block(LOOP);
+    this.labels.push(null, null);
+    this.node = node;
+    this.emitBudget(node, copies);
+    for (let left = copies; left > 0; left--) {
+      this.emitBody(node);
+      if (node.ctx === CTX_UNKNOWN) this.storeContext(ctx);
+      this.emitter.pushValue(condition);
+      if ((again === 0) === left > 1) c.op(I32_EQZ);
+      c.br(BR_IF, left > 1 ? 1 : 0);
+    }
+    this.labels.length -= 2;
+    c.end();
+    c.end();
+    this.emitEdge(node, 1 - again, words[(count - 1) * STRIDE + 3 - again]!, ctx);
+  }
+
+  private contextAfter(node: RegionNode): number {
+    const out = exitContext(node.block);
+    return out === CTX_UNKNOWN ? node.ctx : out;
+  }
+
+  private emitBody(node: RegionNode): void {
+    this.insnNumber = -1;
+    this.inLoop = node.inLoop || this.region.inline;
+    this.emitter.emitBody(node.block.words, node.block.count, this);
+  }
+
+  private emitWithin(node: RegionNode, merges: RegionNode[], next: number, copies: number): void {
     if (next === merges.length) {
-      this.emitNode(node);
+      if (copies > 1) this.emitCopies(node, copies);
+      else this.emitNode(node);
       return;
     }
     const merge = merges[next]!;
@@ -379,7 +440,7 @@ export class RegionCompiler implements Surroundings {
     // A block label stands for the merge node that follows its end.
     this.labels.push(merge);
     this.mergeLabels.add(this.labels.length - 1);
-    this.emitWithin(node, merges, next + 1);
+    this.emitWithin(node, merges, next + 1, copies);
     this.mergeLabels.delete(this.labels.length - 1);
     this.labels.pop();
     this.code.end();
@@ -390,18 +451,16 @@ export class RegionCompiler implements Surroundings {
 
   private emitNode(node: RegionNode): void {
     this.node = node;
-    this.emitBudget(node);
-    this.insnNumber = -1;
-    this.inLoop = node.inLoop || this.region.inline;
-    this.emitter.emitBody(node.block.words, node.block.count, this);
+    this.emitBudget(node, 1);
+    this.emitBody(node);
     this.emitExit(node);
   }
 
-  /** Counts the slice down; where it is over, leaves with the pc at this node. */
-  private emitBudget(node: RegionNode): void {
+  /** Counts the slice down; where it is over, leaves with the pc at this node. @param rounds that a loop does before the next look */
+  private emitBudget(node: RegionNode, rounds: number): void {
     const { exactCount } = this.options;
     if (!exactCount && node.order !== 0 && !node.isLoopHeader) return;
-    const cost = exactCount ? node.block.insns : Math.max(node.block.insns, node.loopInsns >> 1);
+    const cost = exactCount ? node.block.insns : Math.max(node.block.insns, (node.loopInsns * rounds) >> 1);
     const c = this.code;
     if (exactCount) c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
     else c.get(this.budget);
@@ -468,8 +527,7 @@ export class RegionCompiler implements Surroundings {
     const { words, count } = node.block;
     const at = (count - 1) * STRIDE;
     const op = words[at]!;
-    const out = exitContext(node.block);
-    const ctx = out === CTX_UNKNOWN ? node.ctx : out;
+    const ctx = this.contextAfter(node);
     if (op === Op.goto) this.emitEdge(node, 0, words[at + 1]!, ctx);
     else if (op === Op.condgoto) {
       this.emitter.pushValue(words[at + 1]!);
