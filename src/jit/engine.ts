@@ -20,6 +20,7 @@ import { compilerBeside, compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { CELLS_OF_REGION, RegionQueue } from './queue.ts';
+import { hotIn } from './region-source.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
@@ -451,7 +452,7 @@ export class Engine implements EngineServices {
 
   private install(block: Block): void {
     const { encoder, builder } = this;
-    const countdown = this.queue ? this.hot : COLD;
+    const countdown = this.queue ? this.hotIn(block.flags) : COLD;
     const code = encoder.encode(builder, this.nextCode, block.id, countdown, (offset) => this.cellFor(block, offset));
     if (this.options.tracesBlocks) this.traceBlock(block, code.end - this.nextCode);
     this.nextCode = (code.end + 15) & ~15;
@@ -522,10 +523,14 @@ export class Engine implements EngineServices {
     this.vcpu.stepped?.();
   }
 
+  private hotIn(flags: number): number {
+    return hotIn(this.options.isa, this.hot, flags);
+  }
+
   private becameHot(block: Block): void {
     if (block.ip === 0 || !this.queue || this.blocks.cellsLeft < CELLS_OF_REGION) return;
     // Also when its region waits or serves: should that be dropped, the block runs here again.
-    this.words[(block.ip + 4) >> 2] = this.hot * 2;
+    this.words[(block.ip + 4) >> 2] = this.hotIn(block.flags) * 2;
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     this.queue.hot(block, lin[0]!, lin[1]!);

@@ -4,7 +4,7 @@ import { Op } from '../ir/ops.ts';
 import type { Isa } from '../isa/isa.ts';
 import { RegionCompiler } from './compile.ts';
 import { GUARD_HOST, GUARD_OFFSET, GUARD_SIZE } from './layout.ts';
-import { CodeMemory, CodeSource } from './region-source.ts';
+import { CodeMemory, CodeSource, hotIn } from './region-source.ts';
 import type { OtherPage } from './region-source.ts';
 import { buildRegion } from './region.ts';
 import type { RegionNode } from './region.ts';
@@ -16,7 +16,7 @@ import { ModuleWriter } from '../wasm/wasm.ts';
 export interface MakerSettings {
   /** Count every block exactly (instruction-counted clock) instead of loops only. */
   readonly exactCount: boolean;
-  /** Executions at which a block becomes hot. */
+  /** Executions at which a block becomes hot, see `hotIn`. */
   readonly hot: number;
   /** Cell through which to go on at a computed pc. */
   readonly dispatchCell: number;
@@ -40,7 +40,7 @@ export class RegionMaker {
     this.nextFault = firstFault;
     this.isa = isa;
     this.settings = settings;
-    this.memory = new CodeMemory(buffer, settings.hot);
+    this.memory = new CodeMemory(buffer, (flags) => hotIn(isa, settings.hot, flags));
     this.builder = new Builder(isa.globals);
     this.pages = buffer.byteLength / 65536;
     this.shared = buffer instanceof SharedArrayBuffer;

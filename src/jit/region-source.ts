@@ -33,6 +33,11 @@ const MAX_JUMP_TARGETS = 12;
 /** A computed jump with so many targets is a switch: its targets run equally often or not at all. */
 const DISPATCH_TARGETS = 4;
 
+/** Executions at which a block becomes hot: where speed is favoured, so is compiling. @param hot see MakerSettings */
+export function hotIn(isa: Isa, hot: number, flags: number): number {
+  return isa.favoursSpeed?.(flags) ? hot >> 2 : hot;
+}
+
 /** A page beyond the entry's own that a region has code in. */
 export interface OtherPage {
   /** Its number, counted from the entry's. */
@@ -48,14 +53,14 @@ export class CodeMemory {
   readonly words: Int32Array;
   readonly bytes: Uint8Array;
   private readonly index: CodeIndex;
-  /** Executions at which a block becomes hot. */
-  private readonly hot: number;
+  /** Executions at which a block of a mode becomes hot. */
+  private readonly hot: (flags: number) => number;
   /** Interpreter code of blocks for which regions have been made. */
   private readonly requested = new Set<number>();
   /** That of blocks that run within loops of regions. */
   private readonly inLoops = new Set<number>();
 
-  constructor(buffer: ArrayBufferLike, hot: number) {
+  constructor(buffer: ArrayBufferLike, hot: (flags: number) => number) {
     this.words = new Int32Array(buffer);
     this.bytes = new Uint8Array(buffer);
     this.index = new CodeIndex(buffer);
@@ -92,10 +97,11 @@ export class CodeMemory {
    * when a region has been asked for: such a block gets its own. It still belongs into regions that were
    * asked for before; by when these are made, all blocks of a loop may be hot.
    */
-  executions(ip: number): number {
+  executions(ip: number, flags: number): number {
     const left = this.words[(ip + 4) >> 2]!;
-    if (left <= this.hot) return this.hot - left;
-    return this.requested.has(ip) ? 0 : this.hot;
+    const hot = this.hot(flags);
+    if (left <= hot) return hot - left;
+    return this.requested.has(ip) ? 0 : hot;
   }
 
   /**
@@ -191,7 +197,7 @@ export class CodeSource implements RegionSource {
 
   worthwhile(offset: number): boolean {
     const ip = this.codeAt(offset);
-    return ip !== 0 && this.memory.executions(ip) >= this.warm;
+    return ip !== 0 && this.memory.executions(ip, this.request.flags) >= this.warm;
   }
 
   translate(offset: number, ctx: number): RegionBlock | null {
