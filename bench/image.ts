@@ -13,7 +13,7 @@ export const START_MARK = 'MARK init';
 export const END_MARK = 'MARK end';
 
 const SOURCES: Record<string, readonly string[]> = {
-  suite: ['suite.c', 'kernels.c'], measure: ['measure.c'], spawn: ['spawn.c'],
+  suite: ['suite.c', 'kernels.c', 'vector.c'], measure: ['measure.c'], spawn: ['spawn.c'],
   generate: ['generate.c'],
 };
 const FLAGS = ['-O2', '-fno-tree-vectorize', '-static'];

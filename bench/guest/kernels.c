@@ -240,6 +240,26 @@ static uint64_t x87_series(void) {
   return (uint64_t)(sum * 1e15L);
 }
 
+static uint64_t x87_nbody(void) {
+  static struct { long double x[3], v[3], mass; } b[5] = {
+      {{0, 0, 0}, {0, 0, 0}, 39.47L}, {{4.84L, -1.16L, -0.10L}, {0.60L, 2.81L, -0.02L}, 0.037L},
+      {{8.34L, 4.12L, -0.4L}, {-1.01L, 1.82L, 0.008L}, 0.011L}, {{12.89L, -15.11L, -0.22L}, {1.08L, 0.86L, -0.01L}, 0.0017L},
+      {{15.37L, -25.9L, 0.17L}, {0.97L, 0.59L, -0.03L}, 0.002L}};
+  for (int step = 0; step < 20000; step++) {
+    for (int i = 0; i < 5; i++)
+      for (int j = i + 1; j < 5; j++) {
+        long double d[3], d2 = 0, root;
+        for (int k = 0; k < 3; k++) d[k] = b[i].x[k] - b[j].x[k], d2 += d[k] * d[k];
+        __asm__("fsqrt" : "=t"(root) : "0"(d2));
+        long double mag = 0.001L / (d2 * root);
+        for (int k = 0; k < 3; k++) b[i].v[k] -= d[k] * b[j].mass * mag, b[j].v[k] += d[k] * b[i].mass * mag;
+      }
+    for (int i = 0; i < 5; i++)
+      for (int k = 0; k < 3; k++) b[i].x[k] += 0.001L * b[i].v[k];
+  }
+  return (uint64_t)(int64_t)((b[0].x[0] + b[1].x[1] + b[2].x[2]) * 1e15L);
+}
+
 /* ---- memory ---- */
 
 static uint64_t copy_memory(void) {
@@ -288,6 +308,7 @@ const struct kernel kernels[] = {
     {"integer", "bytecode", bytecode}, {"sse2", "n-body", nbody},
     {"sse2", "mandelbrot", mandelbrot}, {"sse2", "matrix", double_matrix},
     {"x87", "mandelbrot", x87_mandelbrot}, {"x87", "series", x87_series},
+    {"x87", "n-body", x87_nbody},
     {"memory", "copy", copy_memory},   {"memory", "stream", stream},
     {"memory", "chase", pointer_chase}};
 const int kernel_count = sizeof kernels / sizeof kernels[0];

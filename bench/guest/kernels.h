@@ -11,4 +11,6 @@ struct kernel {
 
 extern const struct kernel kernels[];
 extern const int kernel_count;
+extern const struct kernel vector_kernels[];
+extern const int vector_kernel_count;
 #endif

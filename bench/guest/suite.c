@@ -4,10 +4,10 @@
 #include <time.h>
 #include "kernels.h"
 
-int main(int argc, char **argv) {
-  for (int i = 0; i < kernel_count; i++) {
-    const struct kernel *k = &kernels[i];
-    if (argc > 1 && strcmp(argv[1], k->name) && strcmp(argv[1], k->group)) continue;
+static void run_all(const struct kernel *list, int count, const char *only) {
+  for (int i = 0; i < count; i++) {
+    const struct kernel *k = &list[i];
+    if (only && strcmp(only, k->name) && strcmp(only, k->group)) continue;
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
     uint64_t sum = k->run();
@@ -16,5 +16,11 @@ int main(int argc, char **argv) {
     printf("RESULT %s %s %016llx %lld\n", k->group, k->name, (unsigned long long)sum, us);
     fflush(stdout);
   }
+}
+
+int main(int argc, char **argv) {
+  const char *only = argc > 1 ? argv[1] : 0;
+  run_all(kernels, kernel_count, only);
+  run_all(vector_kernels, vector_kernel_count, only);
   return 0;
 }
