@@ -358,18 +358,35 @@ export class RegionCompiler implements Surroundings {
     c.end();
   }
 
+  /**
+   * A node and all that it dominates. A loop looks at the budget where it goes back, not where it begins,
+   * since many end in their first round:
+   *
+   *     loop
+   *       block            what goes back branches here
+   *         the node ...   never falls through
+   *       end
+   *       budget; br 0
+   *     end
+   */
   private emitTree(node: RegionNode): void {
     const c = this.code;
     const copies = this.copiesOf(node);
     const loop = node.isLoopHeader && copies === 1;
+    if (node.order === 0 && !this.options.exactCount) this.emitBudget(node, 1);
     if (loop) {
       c.block(LOOP);
-      this.labels.push(node);
+      c.block(BLOCK);
+      this.labels.push(null, node);
     }
     const merges = node.children.filter((child) => child.forwardEdges > 1);
     merges.sort((a, b) => b.order - a.order);
     this.emitWithin(node, merges, 0, copies);
     if (loop) {
+      this.labels.pop();
+      c.end();
+      if (!this.options.exactCount) this.emitBudget(node, 1);
+      c.br(BR, 0);
       this.labels.pop();
       c.end();
     }
@@ -389,7 +406,7 @@ export class RegionCompiler implements Surroundings {
    *
    *     block
    *       loop
-   *         budget; copy; br_if 1 when it is over; ... copy; br_if 0 when it goes on
+   *         copy; br_if 1 when it is over; ... copy; br_if 1; budget; br 0
    *       end
    *     end
    *     the way out
@@ -404,14 +421,15 @@ export class RegionCompiler implements Surroundings {
     c.block(LOOP);
     this.labels.push(null, null);
     this.node = node;
-    this.emitBudget(node, copies);
-    for (let left = copies; left > 0; left--) {
+    for (let copy = 0; copy < copies; copy++) {
       this.emitBody(node);
       if (node.ctx === CTX_UNKNOWN) this.storeContext(ctx);
       this.emitter.pushValue(condition);
-      if ((again === 0) === left > 1) c.op(I32_EQZ);
-      c.br(BR_IF, left > 1 ? 1 : 0);
+      if (again === 0) c.op(I32_EQZ);
+      c.br(BR_IF, 1);
     }
+    this.emitBudget(node, copies);
+    c.br(BR, 0);
     this.labels.length -= 2;
     c.end();
     c.end();
@@ -451,7 +469,7 @@ export class RegionCompiler implements Surroundings {
 
   private emitNode(node: RegionNode): void {
     this.node = node;
-    this.emitBudget(node, 1);
+    if (this.options.exactCount) this.emitBudget(node, 1);
     this.emitBody(node);
     this.emitExit(node);
   }
@@ -459,7 +477,6 @@ export class RegionCompiler implements Surroundings {
   /** Counts the slice down; where it is over, leaves with the pc at this node. @param rounds that a loop does before the next look */
   private emitBudget(node: RegionNode, rounds: number): void {
     const { exactCount } = this.options;
-    if (!exactCount && node.order !== 0 && !node.isLoopHeader) return;
     const cost = exactCount ? node.block.insns : Math.max(node.block.insns, (node.loopInsns * rounds) >> 1);
     const c = this.code;
     if (exactCount) c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
