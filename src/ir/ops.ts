@@ -52,6 +52,19 @@ const v1 = (opcode: number) => ['v>v', simd(opcode)] as const;
 const vshift = (opcode: number) => ['vi>v', simd(opcode)] as const;
 const vtest = (opcode: number) => ['v>i', simd(opcode)] as const;
 
+const SWIZZLE = 14;
+const RELAXED_SWIZZLE = 0x100;
+/**
+ * The relaxed form is one host instruction, but not every browser has it. A module with the function
+ * (local v128) => relaxed_swizzle(local, local) tells.
+ */
+const hasRelaxedSwizzle = WebAssembly.validate(Uint8Array.of(
+  0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, // magic, version
+  1, 4, 1, 0x60, 0, 0, // type () => ()
+  3, 2, 1, 0, // one function
+  10, 14, 1, 12, 1, 1, 0x7b, 0x20, 0, 0x20, 0, ...simd(RELAXED_SWIZZLE), 0x1a, 0x0b,
+));
+
 const pure = {
   // Constants: immediates are the value's 32-bit words, low word first.
   const32: ['>i', null, 1],
@@ -194,7 +207,9 @@ const pure = {
   f64bits: ['l>d', 0xbf],
 
   vshuffle: ['vv>v', simd(13), 4], // 16 byte lane numbers (0-31) in 4 words, low byte first
-  vswizzle: vv(14),
+  vswizzle: vv(SWIZZLE),
+  /** Bytes of a by b's, which are 0 to 15, or have bit 7 set and give 0; what others give depends on the host. */
+  vlookup: vv(hasRelaxedSwizzle ? RELAXED_SWIZZLE : SWIZZLE),
   splat8: ['i>v', simd(15)],
   splat16: ['i>v', simd(16)],
   splat32: ['i>v', simd(17)],

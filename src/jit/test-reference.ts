@@ -118,6 +118,7 @@ const wholeVector: Partial<Record<string, VectorEvaluate>> = {
   anytrue: (a) => truth(a !== 0n),
   selectv: (a, b, c) => (unsigned(32, a) ? b : c),
   vswizzle: (a, b) => joinLanes(8, lanes(8, b).map((i) => (i < 16n ? lanes(8, a)[Number(i)]! : 0n))),
+  vlookup: (a, b) => joinLanes(8, lanes(8, b).map((i) => (i < 16n ? lanes(8, a)[Number(i)]! : 0n))),
   vshuffle: (a, b, _c, words) => {
     const all = [...lanes(8, a), ...lanes(8, b)];
     const mask = words.flatMap((word) => [0, 8, 16, 24].map((shift) => (word >>> shift) & 31));

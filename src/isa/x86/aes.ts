@@ -6,7 +6,7 @@
  * GF(2^4), a byte is x = i z + j z', and k = i + j; then with 1/a = z z'
  *   u = 1 / (1/i + a/k) + j,  v = 1 / (1/j + a/k) + i
  * have 1/u = (k + a i) / N and 1/v = (k + a j) / N for a multiple N of x's norm, so 1/x is linear in
- * them. Each step is a look-up of 16 entries (vswizzle). Infinity is a number with bit 7 set: look-ups
+ * them. Each step is a look-up of 16 entries (vlookup). Infinity is a number with bit 7 set: look-ups
  * give 0 for it, as 1/infinity ought to be.
  */
 import type { Builder, Value } from '../../ir/builder.ts';
@@ -121,7 +121,7 @@ function output(map: (x: number) => number): Output {
 
 const NIBBLES = eachByte(0x0f);
 
-const lookUp = (b: Builder, entries: Table, index: Value): Value => b.vswizzle(b.ldsv(entries), index);
+const lookUp = (b: Builder, entries: Table, index: Value): Value => b.vlookup(b.ldsv(entries), index);
 const lowNibbles = (b: Builder, x: Value): Value => b.andv(x, b.ldsv(NIBBLES));
 const highNibbles = (b: Builder, x: Value): Value => lowNibbles(b, b.shr16x8(x, b.i32(4)));
 
@@ -167,7 +167,7 @@ const substitute = (b: Builder, x: Value): Value =>
   b.xorv(combine(b, SUBSTITUTED, invert(b, SPLIT_PLAIN, x)), b.ldsv(SUBSTITUTED_CONSTANT));
 
 function encrypt(b: Builder, state: Value, key: Value): Value {
-  const once = combine(b, SUBSTITUTED, invert(b, SPLIT_PLAIN, b.vswizzle(state, b.ldsv(SHIFTED))));
+  const once = combine(b, SUBSTITUTED, invert(b, SPLIT_PLAIN, b.vlookup(state, b.ldsv(SHIFTED))));
   const overflow = b.andv(b.lts8x16(once, zero(b)), b.ldsv(REDUCTION));
   const twice = b.xorv(b.add8x16(once, once), overflow);
   // The sum of a column's factors 2, 3, 1, 1 is 1, so SubBytes' constant comes out as it went in.
@@ -177,7 +177,7 @@ function encrypt(b: Builder, state: Value, key: Value): Value {
 }
 
 const encryptLast = (b: Builder, state: Value, key: Value): Value =>
-  b.xorv(substitute(b, b.vswizzle(state, b.ldsv(SHIFTED))), key);
+  b.xorv(substitute(b, b.vlookup(state, b.ldsv(SHIFTED))), key);
 
 /** The sum of a column's bytes times 14, 11, 13 and 9. */
 function unmix(b: Builder, times: (factor: 9 | 11 | 13 | 14) => Value): Value {
@@ -186,7 +186,7 @@ function unmix(b: Builder, times: (factor: 9 | 11 | 13 | 14) => Value): Value {
 }
 
 function invertBytes(b: Builder, state: Value): readonly [Value, Value] {
-  const x = b.vswizzle(state, b.ldsv(SHIFTED_BACK));
+  const x = b.vlookup(state, b.ldsv(SHIFTED_BACK));
   const split = apply(b, SPLIT_INVERSE, x);
   const parts = b.xorv(split, b.ldsv(SPLIT_CONSTANT));
   return invert(b, IDENTITY, parts);

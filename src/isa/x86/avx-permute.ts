@@ -16,7 +16,7 @@ function permuteSingles(b: Builder, x: Value, y: Value): Value {
   // Lane number n becomes the byte numbers 4n to 4n + 3.
   const n = b.shl32x4(b.andv(y, all32(b, 3)), b.i32(2));
   const spread = pick(b, n, n, 1, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]);
-  return b.vswizzle(x, b.add8x16(spread, all32(b, 0x03020100)));
+  return b.vlookup(x, b.add8x16(spread, all32(b, 0x03020100)));
 }
 
 /** Lanes of 8 bytes of x by bit 1 of each lane of y. */

@@ -107,8 +107,8 @@ const sideBySide =
   };
 
 /** Indices with bit 7 give 0; of the others the low four bits count. */
-const shuffleBytes: Binary = (b, x, y) => b.vswizzle(x, b.andv(y, all32(b, 0x8f8f8f8f | 0)));
-const shuffleBytes8: Binary = (b, x, y) => b.vswizzle(x, b.andv(y, all32(b, 0x87878787 | 0)));
+const shuffleBytes: Binary = (b, x, y) => b.vlookup(x, b.andv(y, all32(b, 0x8f8f8f8f | 0)));
+const shuffleBytes8: Binary = (b, x, y) => b.vlookup(x, b.andv(y, all32(b, 0x87878787 | 0)));
 
 // --- The table. ---
 
