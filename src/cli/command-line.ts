@@ -241,7 +241,8 @@ function finish(line: CommandLine): CommandLine {
 function finishDrives(line: CommandLine): void {
   try {
     const drives = placeDrives(line.drives);
-    const firmware = line.kernel === null || line.bios !== null;
+    const firmware = line.kernel === null || line.bios !== null
+      || drives.some(({ config }) => config.interface === 'pflash');
     line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives) : drives)
       .filter(({ config }) => config.interface !== 'none')
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));

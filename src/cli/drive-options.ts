@@ -19,9 +19,11 @@ const KEYS = [
   // Accepted, and without effect: there is one way to cache and to deal with errors.
   'cache', 'aio', 'discard', 'detect-zeroes', 'werror', 'rerror', 'copy-on-read',
 ] as const;
-const INTERFACES: Record<string, DriveInterface> = { ide: 'ide', floppy: 'floppy', none: 'none' };
+const INTERFACES: Record<string, DriveInterface> = {
+  ide: 'ide', floppy: 'floppy', pflash: 'pflash', none: 'none',
+};
 const UNITS_OF_BUS = 2;
-const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, none: Infinity };
+const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, pflash: 2, none: Infinity };
 
 /** `-hda FILE` and its like: a file name, not a list. */
 export function shortDrive(

@@ -23,7 +23,7 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-hda FILE, -hdb, -hdc, -hdd', 'raw image of an IDE disk'],
   ['-cdrom FILE', 'image of a CD or DVD'],
   ['-fda FILE, -fdb FILE', 'image of a floppy disk'],
-  ['-drive file=F[,if=ide|floppy|none][,media=disk|cdrom]', ''],
+  ['-drive file=F[,if=ide|floppy|pflash|none][,media=disk|cdrom]', ''],
   ['   [,index=N][,readonly=on][,snapshot=on][,id=ID]', 'a drive'],
   ['-device ide-hd|ide-cd,drive=ID[,bus=ide.N][,unit=N]', ''],
   ['   [,bootindex=N]', 'where a drive with if=none is attached'],

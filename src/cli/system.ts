@@ -35,9 +35,12 @@ function readInput(option: string, path: string | null): NamedFile | null {
   }
 }
 
+const inFlash = ({ drives }: CommandLine): boolean =>
+  drives.some(({ config }) => config.interface === 'pflash');
+
 /** @param name as after -bios; without one the usual one is looked for, if not in the usual places */
 function readFirmware(line: CommandLine, name: string | null): NamedFile | null {
-  if (name === null && (line.kernel !== null || line.firmwareFolders.length === 0)) return null;
+  if (name === null && (line.kernel !== null || line.firmwareFolders.length === 0 || inFlash(line))) return null;
   try {
     const found = findFirmware(name ?? BIOS_NAME, line.firmwareFolders);
     if (found === null) throw new Error('no such file or directory');

@@ -2,7 +2,7 @@
  * Guest-physical memory: RAM and ROM pages in the shared buffer, and memory-mapped registers.
  *
  * RAM and ROM hide memory-mapped registers at the same address, as the memory controller's own
- * decoding does; among registers, the region that was added first wins. Where memory overlaps
+ * decoding does, but writes to ROM go to registers beneath it (flash); among registers, the region that was added first wins. Where memory overlaps
  * memory, the higher priority shows, and of equal ones what was added last.
  */
 import type { GuestMemory, IoHandler, MappedRegion, MmioBus, Trace } from './interfaces.ts';
@@ -107,7 +107,11 @@ export class AddressSpace implements GuestMemory, MmioBus {
     if (inPage + size > PAGE) return this.writeSplit(addr, size, value);
     const page = this.writePage(addr);
     if (page === NO_MEMORY) return this.writeMmio(addr, size, value);
-    if (page === READ_ONLY) return this.trace?.('rom-write', hex(addr));
+    if (page === READ_ONLY) {
+      if (this.findMmio(addr) !== null) this.writeMmio(addr, size, value);
+      else this.trace?.('rom-write', hex(addr));
+      return;
+    }
     const at = page + inPage;
     if (size === 4) this.view.setUint32(at, value, true);
     else if (size === 2) this.view.setUint16(at, value, true);
@@ -148,6 +152,12 @@ export class AddressSpace implements GuestMemory, MmioBus {
       }
       done += length;
     }
+  }
+
+  /** Memory in the shared buffer has changed, within one page. */
+  touched(host: number, length: number): void {
+    const page = Math.floor(host / PAGE);
+    if ((this.pageFlags[page]! & PAGE_HAS_CODE) !== 0) this.onCodeWrite?.(host, length);
   }
 
   /** What lies where, for the monitor. */
@@ -205,10 +215,6 @@ export class AddressSpace implements GuestMemory, MmioBus {
     return this.hostPage(addr) < 0 ? NO_MEMORY : READ_ONLY;
   }
 
-  private touched(host: number, length: number): void {
-    const page = Math.floor(host / PAGE);
-    if ((this.pageFlags[page]! & PAGE_HAS_CODE) !== 0) this.onCodeWrite?.(host, length);
-  }
 
   private mmioChanged(): void {
     this.lastMmio = null;

@@ -30,13 +30,15 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
-export type DriveInterface = 'ide' | 'floppy' | 'none';
+export type DriveInterface = 'ide' | 'floppy' | 'pflash' | 'none';
 
 /** A drive and what is in it. */
 export interface DriveConfig {
   /** `none` is for devices that name it by its `id`. */
   readonly interface: DriveInterface;
-  /** IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; floppy: A is 0. */
+  /**
+   * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; floppy: A is 0;
+   * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
   /** A path on the machine's host, or the image itself; null for a drive without a medium. */
@@ -146,17 +148,22 @@ export const VGA_BIOS_NAME = 'vgabios-stdvga.bin';
 export function withFirmware(
   config: MachineConfig, find: (name: string) => NamedFile | null,
 ): MachineConfig {
-  if (config.kernel !== null && config.bios === null) {
+  const flash = hasFlash(config);
+  if (config.kernel !== null && config.bios === null && !flash) {
     return { ...config, vga: config.vga ?? 'none' };
   }
-  const bios = config.bios ?? find(BIOS_NAME);
-  if (bios === null) {
+  const bios = config.bios ?? (flash ? null : find(BIOS_NAME));
+  if (bios === null && !flash) {
     throw new ConfigError('bios', `there is no kernel, and no firmware "${BIOS_NAME}" is installed`);
   }
   const vga = config.vga ?? 'std';
   const vgaBios = config.vgaBios ?? (vga === 'std' ? find(VGA_BIOS_NAME) : null);
   return { ...config, bios, vga, vgaBios };
 }
+
+/** Firmware lies in flash memory. */
+const hasFlash = ({ drives }: MachineConfig): boolean =>
+  drives.some((one) => one.interface === 'pflash');
 
 /** Fills in what was left out and checks what was given. @throws ConfigError */
 export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
@@ -240,9 +247,10 @@ function checkFiles({ kernel, initrd, bios, append }: MachineConfig): void {
   }
 }
 
-const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, none: Infinity };
+const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, pflash: 2, none: Infinity };
 
-function checkDrives({ drives, vga, boot }: MachineConfig): void {
+function checkDrives(config: MachineConfig): void {
+  const { drives, vga, boot, bios } = config;
   if (vga !== null && vga !== 'std' && vga !== 'none') {
     throw new ConfigError('vga', `"${String(vga)}" is not one of std, none`);
   }
@@ -250,7 +258,7 @@ function checkDrives({ drives, vga, boot }: MachineConfig): void {
     throw new ConfigError('boot', 'the order is made of the letters a, b, c, d and n');
   }
   const taken = new Set<string>();
-  drives.forEach(({ interface: kind, index, media, readOnly, snapshot }, i) => {
+  drives.forEach(({ interface: kind, index, media, file, readOnly, snapshot }, i) => {
     const bad = (why: string): ConfigError => new ConfigError('drives', `drive ${i}: ${why}`);
     const places = PLACES[kind];
     if (places === undefined) throw bad(`"${String(kind)}" is not an interface`);
@@ -261,8 +269,12 @@ function checkDrives({ drives, vga, boot }: MachineConfig): void {
     const place = `${kind} ${index}`;
     if (taken.has(place)) throw bad(`there are two drives ${place}`);
     taken.add(place);
+    if (kind === 'pflash' && file === null) throw bad('flash memory needs an image');
     if (kind === 'ide' && media === 'disk' && readOnly && !snapshot) {
       throw bad('an IDE disk cannot be read-only');
     }
   });
+  if (!hasFlash(config)) return;
+  if (bios !== null) throw new ConfigError('bios', 'the firmware is in flash memory already');
+  if (!taken.has('pflash 0')) throw new ConfigError('drives', 'the firmware\'s flash memory, unit 0, is missing');
 }

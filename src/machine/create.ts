@@ -19,7 +19,9 @@ import type { InitialCpuState } from './loader/cpu-state.ts';
 import { LocalMachine } from './machine.ts';
 import type { MachineEvents } from './machine.ts';
 import { PcMachine } from './pc.ts';
+import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
+import { settle } from '../devices/block.ts';
 import { openDrive } from '../storage/open.ts';
 import { hostRandom, repeatableRandom } from './random.ts';
 
@@ -105,7 +107,7 @@ function rtcOptions(config: MachineConfig, clock: HostClock | InstructionClock):
 type Place = { offset: number; size: number };
 
 /** Where RAM, firmware, video memory and its ROM lie in the shared memory, one after the other. */
-function layOut(config: MachineConfig) {
+function layOut(config: MachineConfig, flashDrives: readonly Drive[]) {
   let size = config.memory;
   const place = (bytes: number): Place => {
     const offset = GUEST_MEMORY + size;
@@ -113,10 +115,11 @@ function layOut(config: MachineConfig) {
     return { offset, size: bytes };
   };
   const bios = config.bios === null ? null : place(config.bios.data.length);
+  const flash = flashDrives.map((drive) => ({ ...place(drive.backend!.size), drive }));
   const vga = config.vga === 'std' ? place(VGA_MEMORY) : null;
   const { vgaBios } = config;
   const rom = vga === null || vgaBios === null ? null : place(romSize(vgaBios.data.length));
-  return { size, bios, vga: vga === null ? null : { offset: vga.offset, rom } };
+  return { size, bios, flash, vga: vga === null ? null : { offset: vga.offset, rom } };
 }
 
 /** Option ROMs take a power of two, whole pages. */
@@ -133,6 +136,26 @@ function openDrives({ drives, icount }: MachineConfig): Drive[] {
   });
 }
 
+function findFlash(drives: readonly Drive[]): Drive[] {
+  try {
+    return flashDrives(drives);
+  } catch (error) {
+    throw new ConfigError('drives', (error as Error).message);
+  }
+}
+
+/** @throws ConfigError naming the drive */
+function readFlash({ offset, size, drive }: FlashArea, bytes: Uint8Array): void {
+  const bad = (why: string): ConfigError =>
+    new ConfigError('drives', `flash memory ${drive.config.index}: ${why}`);
+  let over = false;
+  settle(() => drive.backend!.read(0, bytes.subarray(offset, offset + size)), (error) => {
+    over = true;
+    if (error !== null) throw bad(error.message);
+  });
+  if (!over) throw bad('its image cannot be read at once');
+}
+
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
@@ -144,10 +167,12 @@ export function createMachine(
 ): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
-  const places = layOut(config);
+  const drives = openDrives(config);
+  const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
   const bytes = new Uint8Array(memory.buffer);
   if (config.bios) bytes.set(config.bios.data, places.bios!.offset);
+  for (const area of places.flash) readFlash(area, bytes);
   if (places.vga?.rom) bytes.set(config.vgaBios!.data, places.vga.rom.offset);
   const tracing = new Set(config.trace);
   const trace = (category: string, line: string): void => {
@@ -185,8 +210,8 @@ export function createMachine(
     ...(config.uuid ? { uuid: config.uuid } : {}),
     ...(config.kernel ? { kernel: config.kernel.data, kernelName: config.kernel.name, append: config.append } : {}),
     ...(config.initrd ? { initrd: config.initrd.data } : {}),
-    boot: config.boot, textOnSerial: config.textOnSerial, drives: openDrives(config),
-    ...(places.bios ? { bios: places.bios } : {}),
+    boot: config.boot, textOnSerial: config.textOnSerial, drives,
+    ...(places.bios ? { bios: places.bios } : {}), flash: places.flash,
     ...(places.vga ? { vga: places.vga } : {}),
     onPower,
     trace,

@@ -3,7 +3,7 @@ import type { PamAccess } from '../devices/pci/i440fx.ts';
 import type { AddressSpace } from './address-space.ts';
 import type { MappedRegion } from './interfaces.ts';
 
-const FOUR_GIB = 0x1_0000_0000;
+export const FOUR_GIB = 0x1_0000_0000;
 const BIOS_AREA_END = 0x100000;
 const ISA_WINDOW = 0x20000;
 const SMRAM_BASE = 0xa0000;
@@ -14,12 +14,17 @@ export const BUS_PRIORITY = -1;
 /** Firmware in the shared buffer, `size` bytes from `offset` on. */
 export type BiosImage = { offset: number; size: number };
 
-/** The image ends at 4 GiB; its last 128 KiB show below 1 MiB, too. */
+/** The image ends at 4 GiB, and shows below 1 MiB, too. */
 export function mapBios(mem: AddressSpace, bios: BiosImage): void {
   if (bios.size % 0x10000 !== 0 || bios.size === 0 || bios.size > 2 ** 24) {
     throw new Error(`firmware of ${bios.size} bytes is not a multiple of 64 KiB up to 16 MiB`);
   }
   mem.addRom(FOUR_GIB - bios.size, bios.size, bios.offset, BUS_PRIORITY);
+  mapIsaWindow(mem, bios);
+}
+
+/** Firmware's last 128 KiB below 1 MiB, where the processor starts. */
+export function mapIsaWindow(mem: AddressSpace, bios: BiosImage): void {
   const window = Math.min(bios.size, ISA_WINDOW);
   mem.addRom(BIOS_AREA_END - window, window, bios.offset + bios.size - window, BUS_PRIORITY);
 }

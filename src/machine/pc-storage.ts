@@ -82,6 +82,6 @@ function bootPath({ interface: kind, index }: DriveConfig): string | null {
   switch (kind) {
     case 'ide': return `/pci@i0cf8/ide@1,1/drive@${index >> 1}/disk@${index & 1}`;
     case 'floppy': return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
-    case 'none': return null;
+    case 'pflash': case 'none': return null;
   }
 }

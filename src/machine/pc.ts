@@ -19,6 +19,7 @@ import { AddressSpace } from './address-space.ts';
 import { type BootConfig } from './config.ts';
 import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
 import { describeBoard, type FirmwareOptions, writeBiosSettings } from './pc-firmware.ts';
+import { addFlash, type FlashArea } from './pc-flash.ts';
 import { addFloppy, addIde, type Drive, factsOf } from './pc-storage.ts';
 import { IsaDma } from '../devices/floppy/isa-dma.ts';
 import { HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
@@ -54,6 +55,8 @@ export type PcConfig = {
   append?: string;
   /** Firmware, which lies in `bytes` at a page boundary; its size is a multiple of 64 KiB. */
   bios?: { offset: number; size: number };
+  /** Firmware in flash memory, by unit; then there is no `bios`. */
+  flash?: readonly FlashArea[];
   boot?: BootConfig;
   /** Firmware is told that nobody sees the display. */
   textOnSerial?: boolean;
@@ -131,7 +134,7 @@ export class PcMachine {
     this.fwCfg = this.addFwCfg();
     this.pci = this.addPci();
     this.display = this.addDisplay();
-    if (config.bios !== undefined) describeBoard(this.fwCfg, this.pci, this.firmwareOptions());
+    if (this.hasFirmware) describeBoard(this.fwCfg, this.pci, this.firmwareOptions());
     this.lapic.reset();
   }
 
@@ -209,13 +212,17 @@ export class PcMachine {
     }
   }
 
+  private get hasFirmware(): boolean {
+    return this.config.bios !== undefined || (this.config.flash ?? []).length > 0;
+  }
+
   private get hasHpet(): boolean {
     return this.config.hpet !== false;
   }
 
   private image(): BootImage | null {
-    const { kernel, kernelName, initrd, append, bios } = this.config;
-    if (kernel === undefined || bios !== undefined) return null;
+    const { kernel, kernelName, initrd, append } = this.config;
+    if (kernel === undefined || this.hasFirmware) return null;
     return {
       kernel, kernelName: kernelName ?? 'image', initrd: initrd ?? null, commandLine: append ?? '',
     };
@@ -231,10 +238,12 @@ export class PcMachine {
     const low = Math.min(ramSize, LOW_RAM_END);
     // The display's window at A0000h is never RAM; from C0000h to 1 MiB firmware decides.
     this.mem.addRam(0, 0xa0000, ramOffset);
-    const upper = this.config.bios === undefined ? 0xc0000 : 0x100000;
+    const upper = this.hasFirmware ? 0x100000 : 0xc0000;
     if (low > upper) this.mem.addRam(upper, low - upper, ramOffset + upper);
     if (ramSize > low) this.mem.addRam(HIGH_RAM_BASE, ramSize - low, ramOffset + low);
-    if (this.config.bios !== undefined) mapBios(this.mem, this.config.bios);
+    const { bios, flash } = this.config;
+    if (bios !== undefined) mapBios(this.mem, bios);
+    addFlash(this.mem, this.config.memory.bytes, flash ?? []).forEach((chip) => this.add(chip));
   }
 
   private wireInterrupts(): void {
@@ -377,7 +386,7 @@ export class PcMachine {
   private addPci(): PciBus {
     const bus = new PciBus({ memory: this.mem, ports: this.io });
     const bridge = this.add(new I440Fx());
-    if (this.config.bios !== undefined) {
+    if (this.hasFirmware) {
       bridge.onPam = pamMapper(this.mem, this.config.memory.ramOffset);
     }
     const smram = smramMapper(this.mem, this.config.memory.ramOffset);
