@@ -13,10 +13,15 @@ export const START_MARK = 'MARK init';
 export const END_MARK = 'MARK end';
 
 const SOURCES: Record<string, readonly string[]> = {
-  suite: ['suite.c', 'kernels.c', 'vector.c'], measure: ['measure.c'], spawn: ['spawn.c'],
+  suite: ['suite.c', 'integer.c', 'kernels.c', 'vector.c'], suite32: ['suite32.c', 'integer.c'],
+  measure: ['measure.c'], spawn: ['spawn.c'],
   generate: ['generate.c'],
 };
 const FLAGS = ['-O2', '-fno-tree-vectorize', '-static'];
+/** Without a 32-bit C library: system headers serve as they are, since only <stdint.h> is used. */
+const FLAGS_OF: Record<string, readonly string[]> = {
+  suite32: ['-m32', '-march=i686', '-ffreestanding', '-nostdlib', '-fno-pie', '-no-pie', '-fno-stack-protector'],
+};
 const INIT = `
 BIN=/bench TMP=/tmp ONLY="$ONLY" sh /bench/jobs.sh
 echo '${END_MARK}'
@@ -34,7 +39,9 @@ function compile(folder: string): void {
   const source = join(import.meta.dirname, 'guest');
   for (const [name, files] of Object.entries(SOURCES)) {
     const paths = files.map((one) => join(source, one));
-    execFileSync('gcc', [...FLAGS, '-o', join(folder, name), ...paths, '-lm']);
+    execFileSync('gcc', [
+      ...FLAGS, ...(FLAGS_OF[name] ?? ['-lm']), '-o', join(folder, name), ...paths,
+    ]);
   }
   copyFileSync(join(source, 'jobs.sh'), join(folder, 'jobs.sh'));
 }

@@ -3,6 +3,7 @@
 wanted() { [ -z "$ONLY" ] || [ "$ONLY" = "$1" ]; }
 
 $BIN/suite $ONLY
+if wanted integer32; then $BIN/suite32; fi
 
 if wanted busybox; then
   $BIN/generate 60000 >$TMP/lines

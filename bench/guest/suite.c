@@ -20,6 +20,7 @@ static void run_all(const struct kernel *list, int count, const char *only) {
 
 int main(int argc, char **argv) {
   const char *only = argc > 1 ? argv[1] : 0;
+  run_all(integer_kernels, integer_kernel_count, only);
   run_all(kernels, kernel_count, only);
   run_all(vector_kernels, vector_kernel_count, only);
   return 0;
