@@ -5,7 +5,10 @@
  * An encoded block in memory: its constants, 16 bytes each; a header unit
  * (auxiliary = instructions, d = countdown to compilation, a = address of the
  * instruction table, b = the block's number); the units, after a computed jump the
- * targets seen; the instruction table:
+ * targets seen.
+ *
+ * The instruction table lies apart, since it is needed for faults only and would thin out
+ * what runs: after 16 bytes that begin with the address where the units end,
  * { u32 unit offset from the header, i32 pc offset, i32 context, 0 } an instruction,
  * ended by an offset of all ones.
  */
@@ -50,6 +53,8 @@ export interface EncodedBlock {
   readonly ip: number;
   /** First address after the block. */
   readonly end: number;
+  /** First address of what belongs to it below `tableEnd`. */
+  readonly table: number;
 }
 
 /** Supplies the entry cell of a block's constant target, 0 for "through the jump cache". */
@@ -112,8 +117,9 @@ export class Encoder {
   /**
    * @param address where to put it (16-byte aligned)  @param block its number
    * @param countdown executions until the block is reported as hot
+   * @param tableEnd address below which the instruction table goes (16-byte aligned)
    */
-  encode(b: Builder, address: number, block: number, countdown: number, cellOf: CellOf): EncodedBlock {
+  encode(b: Builder, address: number, tableEnd: number, block: number, countdown: number, cellOf: CellOf): EncodedBlock {
     this.ir = b.words;
     this.count = b.count;
     this.temp = VCPU_BASE + TEMPS;
@@ -136,9 +142,8 @@ export class Encoder {
     for (let i = 0; i < this.count; i++) {
       if (!this.analysis.dead[i] && !this.folded[i]) this.encodeRecord(i, cellOf);
     }
-    this.words[this.header + 2] = this.at << 2;
-    this.writeInsnTable();
-    return { ip: this.header << 2, end: (this.at << 2) + 0 };
+    const table = this.writeInsnTable(tableEnd);
+    return { ip: this.header << 2, end: this.at << 2, table };
   }
 
   /**
@@ -193,15 +198,22 @@ export class Encoder {
     this.at = at + WORDS;
   }
 
-  private writeInsnTable(): void {
-    const table = this.insnTable;
-    for (let i = 0; i < table.length; i += 3) {
-      this.words[this.at++] = table[i]!;
-      this.words[this.at++] = table[i + 1]!;
-      this.words[this.at++] = table[i + 2]!;
-      this.words[this.at++] = 0;
+  /** @returns address of its first byte */
+  private writeInsnTable(end: number): number {
+    const { words, insnTable } = this;
+    let at = (end >> 2) - WORDS * (insnTable.length / 3 + 2);
+    const start = at << 2;
+    words[at] = this.at << 2;
+    at += WORDS;
+    words[this.header + 2] = at << 2;
+    for (let i = 0; i < insnTable.length; i += 3) {
+      words[at] = insnTable[i]!;
+      words[at + 1] = insnTable[i + 1]!;
+      words[at + 2] = insnTable[i + 2]!;
+      at += WORDS;
     }
-    for (let i = 0; i < WORDS; i++) this.words[this.at++] = -1;
+    words.fill(-1, at, at + WORDS);
+    return start;
   }
 
   /** Constants stand before the code, so that their addresses are known when it is written. */

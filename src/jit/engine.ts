@@ -90,6 +90,8 @@ export class Engine implements EngineServices {
   private vcpu!: Vcpu;
   private flags = 0;
   private nextCode = CODE + SCRATCH_SIZE;
+  /** Lowest address of the instruction tables, which grow downwards. */
+  private tables: number;
   private readonly lin = new Int32Array(2);
   private readonly walked: Translation = { page: 0, permissions: 0, global: false };
   /** One instruction is running alone: it may write to translated code. */
@@ -105,6 +107,7 @@ export class Engine implements EngineServices {
     this.options = options;
     this.hot = options.hotThreshold ?? HOT;
     this.codeEnd = options.codeEnd ?? CODE_END;
+    this.tables = this.codeEnd;
     this.memory = options.memory;
     this.physical = options.physical;
     const buffer = options.memory.buffer;
@@ -428,7 +431,7 @@ export class Engine implements EngineServices {
       if (error === FETCH_FAULT) return null;
       throw error;
     }
-    if (this.nextCode + Encoder.bound(builder.count) > this.codeEnd || this.blocks.cellsLeft < MAX_BLOCK_CELLS) {
+    if (this.nextCode + Encoder.bound(builder.count) > this.tables || this.blocks.cellsLeft < MAX_BLOCK_CELLS) {
       this.flushCode();
       block = this.blocks.get(block.page, block.offset, block.flags);
     }
@@ -453,9 +456,10 @@ export class Engine implements EngineServices {
   private install(block: Block): void {
     const { encoder, builder } = this;
     const countdown = this.queue ? this.hotIn(block.flags) : COLD;
-    const code = encoder.encode(builder, this.nextCode, block.id, countdown, (offset) => this.cellFor(block, offset));
+    const code = encoder.encode(builder, this.nextCode, this.tables, block.id, countdown, (offset) => this.cellFor(block, offset));
     if (this.options.tracesBlocks) this.traceBlock(block, code.end - this.nextCode);
     this.nextCode = (code.end + 15) & ~15;
+    this.tables = code.table;
     block.ip = code.ip;
     if (this.codeCount === this.codeIps.length) {
       const larger = new Int32Array(this.codeCount * 2);
@@ -490,6 +494,7 @@ export class Engine implements EngineServices {
     this.codeIndex.clear();
     this.queue?.clear();
     this.nextCode = CODE + SCRATCH_SIZE;
+    this.tables = this.codeEnd;
     this.codeCount = 0;
   }
 
@@ -507,7 +512,7 @@ export class Engine implements EngineServices {
       if (error === FETCH_FAULT) return this.fetchFailed();
       throw error;
     }
-    this.stepIp = this.encoder.encode(builder, SCRATCH_CODE, 0, COLD, () => this.dispatchCell).ip;
+    this.stepIp = this.encoder.encode(builder, SCRATCH_CODE, SCRATCH_CODE + SCRATCH_SIZE, 0, COLD, () => this.dispatchCell).ip;
     this.stepping = true;
     const left = Math.max(0, this.field(CTL_BUDGET));
     this.grant(1);

@@ -8,7 +8,7 @@ import { STRIDE } from '../ir/builder.ts';
 import { Op } from '../ir/ops.ts';
 import type { Isa } from '../isa/isa.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
-import { JUMP_TARGETS, NO_TARGET } from './interpreter.ts';
+import { JUMP_TARGETS, NO_TARGET, UNIT } from './interpreter.ts';
 import {
   CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC,
   USER_TLB,
@@ -127,7 +127,10 @@ export class CodeMemory {
 
   /** Targets that the block's computed jump has been seen to take, as offsets from its pc. */
   jumpTargets(ip: number): number[] {
-    const end = this.words[(ip + 8) >> 2]! >> 2;
+    const table = this.words[(ip + 8) >> 2]!;
+    if (table <= ip || table > CODE_END) return [];
+    // What lies before the table tells where the units end.
+    const end = this.words[(table - UNIT) >> 2]! >> 2;
     if (end * 4 <= ip || end * 4 > CODE_END) return [];
     return [...this.words.subarray(end - JUMP_TARGETS, end)].filter((target) => target !== NO_TARGET);
   }
