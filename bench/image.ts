@@ -1,11 +1,13 @@
 /** The guest that the benchmark boots, and the same work on the host itself. */
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { directory, file } from '../src/guest/cpio.ts';
 import { initramfs } from '../src/guest/initramfs.ts';
-import { guestFiles } from '../src/cli/guest-files.ts';
+import { type Choose, dependency, guestFiles, packageTree } from '../src/cli/guest-files.ts';
 import { terminalProgress } from '../src/cli/progress.ts';
 
 /** The guest's first words, by which power-on to /init is measured, and its last. */
@@ -17,6 +19,7 @@ const SOURCES: Record<string, readonly string[]> = {
   measure: ['measure.c'], spawn: ['spawn.c'],
   generate: ['generate.c'],
 };
+const SCRIPTS = ['jobs.sh', 'program.py'];
 const FLAGS = ['-O2', '-fno-tree-vectorize', '-static'];
 /** Without a 32-bit C library: system headers serve as they are, since only <stdint.h> is used. */
 const FLAGS_OF: Record<string, readonly string[]> = {
@@ -35,6 +38,47 @@ export interface BenchImage {
   remove(): void;
 }
 
+/**
+ * Where the parts of Debian's CPython lie in its packages, by where they are put. With those that are frozen
+ * into the interpreter, these modules are all that it starts with.
+ */
+const PYTHON_PARTS: Record<string, string> = {
+  'python3': 'usr/bin/VERSION',
+  ...Object.fromEntries(['ld-linux-x86-64.so.2', 'libc.so.6', 'libm.so.6', 'libz.so.1', 'libexpat.so.1'].map(
+    (name) => [name, `lib/x86_64-linux-gnu/${name}`],
+  )),
+  ...Object.fromEntries(['__init__', 'aliases', 'utf_8', 'ascii', 'latin_1'].map(
+    (name) => [`lib/VERSION/encodings/${name}.py`, `usr/lib/VERSION/encodings/${name}.py`],
+  )),
+};
+
+const pythonPackages: Choose = async (options) => {
+  const interpreter = await dependency(options, 'python3-minimal', /python3\.\d+-minimal/);
+  return [interpreter, `lib${interpreter}`, 'libc6', 'libexpat1', 'zlib1g'];
+};
+
+/** @returns the paths of what was copied, relative to `folder` */
+async function copyPython(folder: string): Promise<string[]> {
+  const tree = await packageTree('python', pythonPackages, terminalProgress());
+  const version = readdirSync(join(tree, 'usr/lib')).find((name) => /^python3\.\d+$/.test(name))!;
+  return Object.entries(PYTHON_PARTS).map(([to, from]) => {
+    const target = join('python', to.replace('VERSION', version));
+    mkdirSync(dirname(join(folder, target)), { recursive: true });
+    copyFileSync(join(tree, from.replace('VERSION', version)), join(folder, target));
+    return target;
+  });
+}
+
+/** The folders on the way to these files, outermost first. */
+function foldersOf(files: readonly string[]): string[] {
+  const folders = new Set<string>();
+  for (const path of files) {
+    const parts = dirname(path).split('/');
+    parts.forEach((_, i) => folders.add(parts.slice(0, i + 1).join('/')));
+  }
+  return [...folders].filter((path) => path !== '.');
+}
+
 function compile(folder: string): void {
   const source = join(import.meta.dirname, 'guest');
   for (const [name, files] of Object.entries(SOURCES)) {
@@ -43,17 +87,22 @@ function compile(folder: string): void {
       ...FLAGS, ...(FLAGS_OF[name] ?? ['-lm']), '-o', join(folder, name), ...paths,
     ]);
   }
-  copyFileSync(join(source, 'jobs.sh'), join(folder, 'jobs.sh'));
+  for (const name of SCRIPTS) copyFileSync(join(source, name), join(folder, name));
 }
 
-export async function buildImage(): Promise<BenchImage> {
+/** @param only the group that will be run; empty for all */
+export async function buildImage(only: string): Promise<BenchImage> {
   const guest = await guestFiles(terminalProgress());
   const folder = mkdtempSync(join(tmpdir(), 'virelay-bench-'));
   compile(folder);
   writeFileSync(join(folder, 'busybox'), guest.busybox, { mode: 0o755 });
-  const names = [...Object.keys(SOURCES), 'jobs.sh', 'busybox'];
-  const extra = names.map((name) => file(`bench/${name}`, readFileSync(join(folder, name))));
-  const image = initramfs(guest, INIT, [directory('bench'), ...extra], `echo '${START_MARK}'`);
+  const python = only === '' || only === 'python' ? await copyPython(folder) : [];
+  const names = [...Object.keys(SOURCES), ...SCRIPTS, 'busybox', ...python].map((name) => `bench/${name}`);
+  const extra = [
+    ...foldersOf(names).map((path) => directory(path)),
+    ...names.map((name) => file(name, readFileSync(join(folder, name.slice('bench/'.length))))),
+  ];
+  const image = initramfs(guest, INIT, extra, `echo '${START_MARK}'`);
   const initrd = join(folder, 'initrd');
   writeFileSync(initrd, image);
   return {

@@ -10,7 +10,7 @@ import { formatTable, summarize } from './report.ts';
 
 const USAGE = `npm run bench -- [--rounds N] [--only GROUP] [--accel jit|interp] [--no-qemu]
   [--memory SIZE] [--json FILE] [--timeout SECONDS] [--cpu MODEL]
-groups: integer, integer32, sse2, x87, memory, vector, busybox, process; vector wants --cpu max`;
+groups: integer, integer32, sse2, x87, memory, vector, python, busybox, process; vector wants --cpu max`;
 
 function options() {
   const { values } = parseArgs({
@@ -40,7 +40,7 @@ async function main(): Promise<number> {
   const peer = chosen['no-qemu'] ? null : qemuVersion();
   const emulators: Emulator[] = [virelay(chosen.accel, cpu), ...(peer === null ? [] : [qemu(cpu)])];
   if (peer === null) console.error('no qemu-system-x86_64: no comparison');
-  const image = await buildImage();
+  const image = await buildImage(chosen.only);
   try {
     const native = parseResults(runNative(image, chosen.only));
     const runs = new Map<string, Run[]>(emulators.map(({ name }) => [name, []]));

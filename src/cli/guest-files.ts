@@ -7,7 +7,7 @@ import {
   existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Progress } from './progress.ts';
 
@@ -18,6 +18,9 @@ const BUSYBOX = 'busybox-static';
 const ENVIRONMENT = { ...process.env, LC_ALL: 'C' };
 /** What the interpreter of the package client's progress lines looks for. */
 const STATUS_FD = 3;
+
+/** Names of the packages to fetch, by package lists that these options of the package client select. */
+export type Choose = (options: readonly string[]) => Promise<readonly string[]>;
 
 export interface GuestFiles {
   readonly kernel: Uint8Array;
@@ -44,28 +47,52 @@ export async function guestFiles(progress: Progress): Promise<GuestFiles> {
   };
 }
 
-async function fetchInto(folder: string, progress: Progress): Promise<void> {
+/**
+ * The file tree of some of the distribution's packages, unpacked once into the user's cache folder.
+ * @param name of the tree's folder there  @returns the folder's path
+ * @throws Error, one line, when the packages cannot be had
+ */
+export async function packageTree(name: string, choose: Choose, progress: Progress): Promise<string> {
+  const folder = join(cacheFolder(), name);
+  if (existsSync(join(folder, 'complete'))) return folder;
+  await fetchAndPlace(folder, choose, progress, async (archives, ready) => {
+    for (const archive of archives) await unpack(archive, './*', ready);
+  });
+  return folder;
+}
+
+/** Fetches packages and has `place` fill a new folder from the archives; then the folder is in its place. */
+async function fetchAndPlace(
+  folder: string, choose: Choose, progress: Progress,
+  place: (archives: readonly string[], ready: string, work: string) => Promise<void>,
+): Promise<void> {
   mkdirSync(cacheFolder(), { recursive: true });
   const work = mkdtempSync(join(cacheFolder(), 'fetch-'));
   try {
-    await download(work, progress);
+    await download(work, choose, progress);
     progress.step('unpacking');
     const packages = readdirSync(work).filter((name) => name.endsWith('.deb'));
-    const find = (prefix: string): string => join(work, packages.find((one) => one.startsWith(prefix))!);
-    await unpack(find('linux-image'), './boot/vmlinuz-*', work);
-    await unpack(find('busybox'), './bin/busybox', work);
     const ready = join(work, 'ready');
     mkdirSync(ready);
-    const kernel = readdirSync(join(work, 'boot')).find((name) => name.startsWith('vmlinuz-'))!;
-    renameSync(join(work, 'boot', kernel), join(ready, 'vmlinuz'));
-    renameSync(join(work, 'bin', 'busybox'), join(ready, 'busybox'));
-    writeFileSync(join(ready, 'applets'), await listApplets(join(ready, 'busybox')));
+    await place(packages.map((name) => join(work, name)), ready, work);
     writeFileSync(join(ready, 'complete'), `${packages.join('\n')}\n`);
     install(ready, folder);
   } finally {
     rmSync(work, { recursive: true, force: true });
     progress.done();
   }
+}
+
+function fetchInto(folder: string, progress: Progress): Promise<void> {
+  return fetchAndPlace(folder, kernelAndBusybox, progress, async (archives, ready, work) => {
+    const find = (prefix: string): string => archives.find((one) => basename(one).startsWith(prefix))!;
+    await unpack(find('linux-image'), './boot/vmlinuz-*', work);
+    await unpack(find('busybox'), './bin/busybox', work);
+    const kernel = readdirSync(join(work, 'boot')).find((name) => name.startsWith('vmlinuz-'))!;
+    renameSync(join(work, 'boot', kernel), join(ready, 'vmlinuz'));
+    renameSync(join(work, 'bin', 'busybox'), join(ready, 'busybox'));
+    writeFileSync(join(ready, 'applets'), await listApplets(join(ready, 'busybox')));
+  });
 }
 
 /** Another process may have been faster: its result is as good. */
@@ -76,10 +103,10 @@ function install(ready: string, folder: string): void {
 }
 
 /** By the system's package lists if they serve, else by lists of our own. */
-async function download(work: string, progress: Progress): Promise<void> {
+async function download(work: string, choose: Choose, progress: Progress): Promise<void> {
   const system = ['-o', 'APT::Sandbox::User=root'];
   try {
-    return await downloadBy(system, work, progress);
+    return await downloadBy(system, work, choose, progress);
   } catch {
     // No lists, or lists that have grown too old.
   }
@@ -87,7 +114,7 @@ async function download(work: string, progress: Progress): Promise<void> {
   try {
     progress.step('reading the package lists');
     await fetching('apt-get', [...options, 'update'], work, progress);
-    await downloadBy(options, work, progress);
+    await downloadBy(options, work, choose, progress);
   } catch (error) {
     throw new Error(`cannot fetch a guest by apt-get: ${reason(error)}`);
   }
@@ -107,17 +134,26 @@ function privateState(work: string): string[] {
 }
 
 async function downloadBy(
-  options: readonly string[], work: string, progress: Progress,
+  options: readonly string[], work: string, choose: Choose, progress: Progress,
 ): Promise<void> {
-  const { stdout } = await run(
-    'apt-cache', [...options, 'depends', KERNEL_META], { env: ENVIRONMENT },
-  );
-  const kernel = /Depends: (linux-image-\S+)/.exec(stdout)?.[1];
-  if (kernel === undefined) throw new Error(`no package ${KERNEL_META} in the package lists`);
-  for (const name of [kernel, BUSYBOX]) {
+  for (const name of await choose(options)) {
     progress.step(`fetching ${name}`);
     await fetching('apt-get', [...options, 'download', name], work, progress);
   }
+}
+
+const kernelAndBusybox: Choose = async (options) =>
+  [await dependency(options, KERNEL_META, /linux-image-\S+/), BUSYBOX];
+
+/**
+ * @param options of the package client  @returns the first package that `name` depends on whose name matches
+ * @throws Error when there is none
+ */
+export async function dependency(options: readonly string[], name: string, pattern: RegExp): Promise<string> {
+  const { stdout } = await run('apt-cache', [...options, 'depends', name], { env: ENVIRONMENT });
+  const found = new RegExp(`Depends: (${pattern.source})`).exec(stdout)?.[1];
+  if (found === undefined) throw new Error(`no package ${name} in the package lists`);
+  return found;
 }
 
 function fetching(
