@@ -84,7 +84,7 @@ test('one line says which option and why', () => {
     ['-m 1Q', /^Error: -m 1Q: "1Q" is not a size/],
     ['-m size=1G,foo=1', /"foo" is not known here/],
     ['-smp 4', /^Error: -smp 4: cpus=4: one CPU/],
-    ['-M q35', /machine type "q35" is not known/],
+    ['-M isapc', /machine type "isapc" is not known/],
     ['-cpu 8086', /^Error: -cpu 8086: unknown model "8086"/],
     ['-cpu max,+flux', /^Error: -cpu max,\+flux: unknown feature/],
     ['-vga qxl', /^Error: -vga qxl: not available/],
@@ -118,6 +118,17 @@ test('drives: properties, devices, boot order', () => {
   assert.deepEqual(parse('-boot d -boot menu=on,splash-time=100').boot, {
     order: 'd', once: null, menu: true, splashTime: 100, rebootTimeout: null,
   });
+});
+
+test('a Q35 has six places for drives, one on each bus, and no floppy drive', () => {
+  const places = (text: string): string[] =>
+    parse(text).drives.map(({ config: { interface: kind, index } }) => `${kind}${index}`);
+  assert.equal(parse('-M q35').machine, 'q35');
+  assert.equal(parse('-machine pc-q35-7.2,accel=tcg').machine, 'q35');
+  assert.equal(parse('-M pc').machine, 'pc');
+  assert.deepEqual(places('-M q35 -hda a'), ['ide0', 'ide2']);
+  assert.deepEqual(places('-drive if=none,id=d,file=a -device ide-hd,drive=d,bus=ide.5 -M q35'), ['ide5', 'ide2']);
+  assert.throws(() => parse('-M q35 -drive file=a,index=6'), /ide has no drive 6/);
 });
 
 test('drives: one line says what is wrong', () => {

@@ -16,6 +16,7 @@ export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'd
 
 export interface CommandLine {
   help: HelpTopic | null;
+  machine: 'pc' | 'q35';
   cpu: string;
   memory: number;
   accel: 'jit' | 'interp';
@@ -67,7 +68,7 @@ const DEBUGCON_PORT = 0xe9;
 
 function initial(): CommandLine {
   return {
-    help: null, cpu: 'max', memory: 128 * MIB, accel: 'jit', icount: null,
+    help: null, machine: 'pc', cpu: 'max', memory: 128 * MIB, accel: 'jit', icount: null,
     rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
     firmwareFolders: [], vga: null, drives: [], snapshot: false, noDefaults: false,
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
@@ -133,7 +134,7 @@ const OPTIONS: Record<string, Option> = {
   hda: disk('ide', 0), hdb: disk('ide', 1), hdc: disk('ide', 2), hdd: disk('ide', 3),
   fda: disk('floppy', 0), fdb: disk('floppy', 1), cdrom: disk('ide', 2, 'cdrom'),
   drive: valued((line, value) => {
-    line.drives.push(parseDrive(value));
+    line.drives.push(parseDrive(value, line.machine));
   }),
   snapshot: flag((line) => {
     line.snapshot = true;
@@ -201,6 +202,7 @@ function ignoredValue(): Option {
 /** @throws OptionError */
 export function parseCommandLine(args: readonly string[]): CommandLine {
   const line = initial();
+  nameMachine(line, args);
   for (let i = 0; i < args.length; i++) {
     const text = args[i]!;
     const given = text.replace(/^--?/, '');
@@ -218,6 +220,16 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
     if (line.help !== null) return line;
   }
   return finish(line);
+}
+
+/** What a drive's bus and unit mean depends on the machine, wherever that is named. */
+function nameMachine(line: CommandLine, args: readonly string[]): void {
+  args.forEach((text, i) => {
+    const value = args[i + 1];
+    if (!/^--?(M|machine)$/.test(text) || value === undefined) return;
+    const type = /(?:^|,)(?:type=)?((?:pc-)?q35[^,]*|pc[^,]*)/.exec(value)?.[1];
+    if (type !== undefined) line.machine = /q35/.test(type) ? 'q35' : 'pc';
+  });
 }
 
 function finish(line: CommandLine): CommandLine {
@@ -240,10 +252,10 @@ function finish(line: CommandLine): CommandLine {
 
 function finishDrives(line: CommandLine): void {
   try {
-    const drives = placeDrives(line.drives);
+    const drives = placeDrives(line.drives, line.machine);
     const firmware = line.kernel === null || line.bios !== null
       || drives.some(({ config }) => config.interface === 'pflash');
-    line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives) : drives)
+    line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine) : drives)
       .filter(({ config }) => config.interface !== 'none')
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
   } catch (error) {
@@ -268,9 +280,7 @@ function setMachine(line: CommandLine, text: string): void {
     switch (key) {
       case 'type':
         // The versioned names are one board here: this project keeps states by name, not by place.
-        if (value !== 'pc' && !/^pc-i440fx-\d+\.\d+$/.test(value)) {
-          throw new ValueError(`machine type "${value}" is not known (known: pc)`);
-        }
+        line.machine = machineNamed(value);
         break;
       case 'accel': setAccelNames(line, value.split(':')); break;
       case 'hpet': line.hpet = parseSwitch(key, value); break;
@@ -283,6 +293,12 @@ function setMachine(line: CommandLine, text: string): void {
       default: throw new ValueError(`machine property "${key}" is not known`);
     }
   }
+}
+
+function machineNamed(name: string): CommandLine['machine'] {
+  const match = /^(?:(pc)(?:-i440fx-\d+\.\d+)?|(?:pc-)?(q35)(?:-\d+\.\d+)?)$/.exec(name);
+  if (match === null) throw new ValueError(`machine type "${name}" is not known (known: pc, q35)`);
+  return match[1] === undefined ? 'q35' : 'pc';
 }
 
 function setCpu(line: CommandLine, text: string): void {
@@ -370,7 +386,7 @@ function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
-  if (driver === 'ide-hd' || driver === 'ide-cd') return attachDrive(line.drives, text, driver);
+  if (driver === 'ide-hd' || driver === 'ide-cd') return attachDrive(line.drives, text, driver, line.machine);
   if (driver === 'VGA') {
     line.vga = 'std';
     return;

@@ -1,6 +1,6 @@
 /** Options that name drives, what is in them, and what to boot from. */
-import type { BootConfig, DriveConfig, DriveInterface } from '../machine/config.ts';
-import { drive } from '../machine/config.ts';
+import type { BootConfig, DriveConfig, DriveInterface, MachineConfig } from '../machine/config.ts';
+import { AHCI_PLACES, drive } from '../machine/config.ts';
 import { onlyKeys, parseList, parseNumber, parseSwitch, ValueError } from './values.ts';
 
 /** A drive, and the option that asked for it. */
@@ -22,7 +22,8 @@ const KEYS = [
 const INTERFACES: Record<string, DriveInterface> = {
   ide: 'ide', floppy: 'floppy', pflash: 'pflash', none: 'none',
 };
-const UNITS_OF_BUS = 2;
+/** Drives on one IDE bus: a port of an AHCI has one. */
+const unitsOfBus = (machine: MachineName): number => (machine === 'q35' ? 1 : 2);
 const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, pflash: 2, none: Infinity };
 
 /** `-hda FILE` and its like: a file name, not a list. */
@@ -35,7 +36,8 @@ export function shortDrive(
   };
 }
 
-export function parseDrive(text: string): DriveOption {
+/** @param machine which says how many drives are on a bus */
+export function parseDrive(text: string, machine: MachineName): DriveOption {
   const values = parseList(text, null);
   onlyKeys(values, KEYS);
   const name = values.get('if') ?? 'ide';
@@ -51,7 +53,7 @@ export function parseDrive(text: string): DriveOption {
   }
   const on = (key: string, otherwise: boolean): boolean =>
     values.has(key) ? parseSwitch(key, values.get(key)!) : otherwise;
-  const place = placeOf(values);
+  const place = placeOf(values, machine);
   return {
     option: '-drive', text, id: values.get('id') ?? null, placed: place !== null,
     config: drive({
@@ -62,18 +64,20 @@ export function parseDrive(text: string): DriveOption {
   };
 }
 
-function placeOf(values: ReadonlyMap<string, string>): number | null {
+function placeOf(values: ReadonlyMap<string, string>, machine: MachineName): number | null {
   const value = (key: string): number | null =>
     values.has(key) ? parseNumber(values.get(key)!, 0, 255) : null;
   const index = value('index');
   if (index !== null) return index;
   const bus = value('bus');
   const unit = value('unit');
-  return bus === null && unit === null ? null : (bus ?? 0) * UNITS_OF_BUS + (unit ?? 0);
+  return bus === null && unit === null ? null : (bus ?? 0) * unitsOfBus(machine) + (unit ?? 0);
 }
 
 /** `-device ide-hd,drive=…` puts a drive with `if=none` into a place. */
-export function attachDrive(drives: DriveOption[], text: string, driver: string): void {
+export function attachDrive(
+  drives: DriveOption[], text: string, driver: string, machine: MachineName,
+): void {
   const values = parseList(text, 'driver');
   onlyKeys(values, ['driver', 'drive', 'bus', 'unit', 'id', 'serial', 'bootindex']);
   const id = values.get('drive');
@@ -93,20 +97,24 @@ export function attachDrive(drives: DriveOption[], text: string, driver: string)
     config: {
       ...config, interface: 'ide', media: driver === 'ide-cd' ? 'cdrom' : 'disk',
       readOnly: driver === 'ide-cd' || config.readOnly,
-      index: Number(match?.[1] ?? 0) * UNITS_OF_BUS + (number('unit') ?? 0),
+      index: Number(match?.[1] ?? 0) * unitsOfBus(machine) + (number('unit') ?? 0),
       serial: values.get('serial') ?? config.serial, bootIndex: number('bootindex'),
     },
   };
 }
 
+export type MachineName = MachineConfig['machine'];
+
 /** Gives each drive without a place the first free one. */
-export function placeDrives(drives: readonly DriveOption[]): DriveOption[] {
+export function placeDrives(drives: readonly DriveOption[], machine: MachineName): DriveOption[] {
+  const places = (kind: DriveInterface): number =>
+    (kind === 'ide' && machine === 'q35' ? AHCI_PLACES : PLACES[kind]);
   const taken = new Map<string, DriveOption>();
   const key = (kind: string, index: number): string => `${kind} ${index}`;
   for (const one of drives) {
     const { interface: kind, index } = one.config;
     if (kind === 'none' || !one.placed) continue;
-    if (index >= PLACES[kind]) throw clash(one, `${kind} has no drive ${index}`);
+    if (index >= places(kind)) throw clash(one, `${kind} has no drive ${index}`);
     const other = taken.get(key(kind, index));
     if (other !== undefined) throw clash(one, `that place is taken by ${other.option} ${other.text}`);
     taken.set(key(kind, index), one);
@@ -116,7 +124,7 @@ export function placeDrives(drives: readonly DriveOption[]): DriveOption[] {
     if (kind === 'none' || one.placed) return one;
     let index = 0;
     while (taken.has(key(kind, index))) index++;
-    if (index >= PLACES[kind]) throw clash(one, `there is no free place for another ${kind} drive`);
+    if (index >= places(kind)) throw clash(one, `there is no free place for another ${kind} drive`);
     taken.set(key(kind, index), one);
     return { ...one, config: { ...one.config, index } };
   });
@@ -134,8 +142,10 @@ export class DriveError extends Error {
 
 const clash = (option: DriveOption, why: string): DriveError => new DriveError(option, why);
 
-/** The empty drives that a PC has unless `-nodefaults` says otherwise. */
-export function withDefaultDrives(drives: readonly DriveOption[]): DriveOption[] {
+/** The empty drives that a machine has unless `-nodefaults` says otherwise. */
+export function withDefaultDrives(
+  drives: readonly DriveOption[], machine: MachineName,
+): DriveOption[] {
   const free = (kind: DriveInterface, index: number): boolean =>
     !drives.some(({ config }) => config.interface === kind && config.index === index);
   const has = (want: (config: DriveConfig) => boolean): boolean =>
@@ -144,7 +154,7 @@ export function withDefaultDrives(drives: readonly DriveOption[]): DriveOption[]
   if (!has(({ media }) => media === 'cdrom') && free('ide', 2)) {
     added.push(shortDrive('-cdrom', '', 'ide', 2, 'cdrom'));
   }
-  if (!has(({ interface: kind }) => kind === 'floppy')) {
+  if (machine === 'pc' && !has(({ interface: kind }) => kind === 'floppy')) {
     added.push(shortDrive('-fda', '', 'floppy', 0, 'disk'));
   }
   return [...drives, ...added];

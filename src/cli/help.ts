@@ -63,7 +63,7 @@ export function helpText(topic: HelpTopic, version: string): string {
   switch (topic) {
     case 'options': return optionsText();
     case 'version': return `${PROGRAM} (Virelay) version ${version}`;
-    case 'machine': return 'Supported machines are:\npc    PC with an i440FX host bridge (default)';
+    case 'machine': return 'Supported machines are:\npc    PC with an i440FX host bridge (default)\nq35   PC with a Q35 host bridge, ICH9 and AHCI';
     case 'cpu': return cpuText();
     case 'accel': return 'Accelerators supported:\njit (also known as tcg)\ninterp';
     case 'device': return [

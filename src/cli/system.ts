@@ -52,7 +52,7 @@ function readFirmware(line: CommandLine, name: string | null): NamedFile | null 
 
 function configure(line: CommandLine): Partial<MachineConfig> {
   return {
-    cpu: line.cpu, memory: line.memory, accel: line.accel, icount: line.icount, rtc: line.rtc,
+    machine: line.machine, cpu: line.cpu, memory: line.memory, accel: line.accel, icount: line.icount, rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel), initrd: readInput('-initrd', line.initrd),
     append: line.append, bios: readFirmware(line, line.bios), vga: line.vga,
     vgaBios: line.firmwareFolders.length === 0 ? null

@@ -291,16 +291,23 @@ export abstract class PciDevice implements Device {
   }
 }
 
+/** Which PIRQ line (0 to 7) a slot's interrupt pin (0 to 3) is wired to. */
+export type PirqWiring = (slot: number, pin: number) => number;
+
+const PIRQS = 8;
+
 export class PciBus {
   private readonly devices = new Map<number, PciDevice>();
   private readonly spaces: PciSpaces;
   /** One set per PIRQ of the functions that assert it. */
-  private readonly asserted: Set<PciDevice>[] = [new Set(), new Set(), new Set(), new Set()];
-  /** A PIRQ line (0 to 3 for A to D) changed its level. */
+  private readonly asserted = Array.from({ length: PIRQS }, () => new Set<PciDevice>());
+  private readonly wiring: PirqWiring;
+  /** A PIRQ line (0 to 7 for A to H) changed its level. */
   onPirq: ((pirq: number, level: boolean) => void) | undefined;
 
-  constructor(spaces: PciSpaces) {
+  constructor(spaces: PciSpaces, wiring: PirqWiring = pirqOf) {
     this.spaces = spaces;
+    this.wiring = wiring;
   }
 
   /** @throws Error when the place is taken */
@@ -336,7 +343,7 @@ export class PciBus {
   }
 
   setPin(device: PciDevice, pin: number, level: boolean): void {
-    const pirq = pirqOf(device.devfn >> 3, pin);
+    const pirq = this.wiring(device.devfn >> 3, pin);
     const sources = this.asserted[pirq]!;
     const was = sources.size !== 0;
     if (level) sources.add(device);

@@ -13,7 +13,7 @@ test('what is left out is filled in', () => {
 test('what cannot be used is named', () => {
   const file = { name: 'f', data: new Uint8Array(10) };
   const cases: [object, RegExp][] = [
-    [{ machine: 'q35' }, /^ConfigError|machine: "q35"/],
+    [{ machine: 'isapc' }, /^ConfigError|machine: "isapc"/],
     [{ accel: 'tcg' }, /accel: "tcg" is not one of/],
     [{ memory: 0 }, /memory: /],
     [{ memory: 2 ** 20 + 1 }, /memory: /],

@@ -37,7 +37,8 @@ export interface DriveConfig {
   /** `none` is for devices that name it by its `id`. */
   readonly interface: DriveInterface;
   /**
-   * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; floppy: A is 0;
+   * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; or the ports of a
+   * Q35's AHCI, 0 to 5; floppy: A is 0;
    * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
@@ -65,7 +66,7 @@ export interface BootConfig {
 }
 
 export interface MachineConfig {
-  readonly machine: 'pc';
+  readonly machine: 'pc' | 'q35';
   /** As after QEMU's `-cpu`: `model,+feature,-feature,property=value`. */
   readonly cpu: string;
   /** Bytes of RAM, a whole number of MiB. */
@@ -185,7 +186,7 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
 }
 
 function checkChoices({ machine, cpu, accel, serials, uuid }: MachineConfig): void {
-  if (machine !== 'pc') throw new ConfigError('machine', `"${String(machine)}" is not known`);
+  if (machine !== 'pc' && machine !== 'q35') throw new ConfigError('machine', `"${String(machine)}" is not known`);
   if (accel !== 'jit' && accel !== 'interp') {
     throw new ConfigError('accel', `"${String(accel)}" is not one of jit, interp`);
   }
@@ -249,8 +250,11 @@ function checkFiles({ kernel, initrd, bios, append }: MachineConfig): void {
 
 const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, pflash: 2, none: Infinity };
 
+/** Drives that a Q35 has room for. */
+export const AHCI_PLACES = 6;
+
 function checkDrives(config: MachineConfig): void {
-  const { drives, vga, boot, bios } = config;
+  const { machine, drives, vga, boot, bios } = config;
   if (vga !== null && vga !== 'std' && vga !== 'none') {
     throw new ConfigError('vga', `"${String(vga)}" is not one of std, none`);
   }
@@ -260,7 +264,7 @@ function checkDrives(config: MachineConfig): void {
   const taken = new Set<string>();
   drives.forEach(({ interface: kind, index, media, file, readOnly, snapshot }, i) => {
     const bad = (why: string): ConfigError => new ConfigError('drives', `drive ${i}: ${why}`);
-    const places = PLACES[kind];
+    const places = kind === 'ide' && machine === 'q35' ? AHCI_PLACES : PLACES[kind];
     if (places === undefined) throw bad(`"${String(kind)}" is not an interface`);
     if (kind === 'none') return;
     if (!Number.isInteger(index) || index < 0 || index >= places) {

@@ -196,6 +196,7 @@ export function createMachine(
     else early.push({ event, code });
   };
   const board = new PcMachine({
+    machine: config.machine,
     memory: { bytes, ramOffset: GUEST_MEMORY, ramSize: config.memory },
     cpuPort: cpuPins(() => cpu, () => machine),
     clock,

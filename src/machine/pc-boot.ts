@@ -1,12 +1,14 @@
 /** What firmware would do before a kernel runs: tables, memory map, chipset set-up. */
 import { ACPI_DISABLE, ACPI_ENABLE, SLEEP_TYPE_S5 } from '../devices/acpi/pm.ts';
+import { FIRST_PIRQ_INPUT, q35PirqOf } from '../devices/pci/ich9.ts';
 import type { Mc146818 } from '../devices/timer/mc146818.ts';
-import { type PciBus, PCI, PCI_COMMAND, type PciDevice, pirqOf } from '../devices/pci.ts';
+import { type PciBus, PCI, PCI_COMMAND, type PciDevice, type PirqWiring, pirqOf } from '../devices/pci.ts';
 import type { AddressSpace } from './address-space.ts';
 import { type AcpiTables, buildAcpiTables } from './firmware/acpi-tables.ts';
 import { buildDsdt } from './firmware/dsdt.ts';
-import { buildE820, HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
+import { buildE820, HIGH_RAM_BASE } from './firmware/e820.ts';
 import { buildSmbios, type SmbiosTables } from './firmware/smbios.ts';
+import { gpePlace } from './pc-chipset.ts';
 import type { IoSpace } from './io-space.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
 import { type BootImage, loadKernel } from './loader/loader.ts';
@@ -16,8 +18,11 @@ export type StartOptions = {
   uuid: Uint8Array | null;
   hpetBase: number | null;
   ioApicBase: number;
-  gpeBase: number;
   sci: number;
+  /** End of RAM below 4 GiB. */
+  lowRam: number;
+  /** Where a Q35 shows configuration space in memory; null for boards that do not. */
+  ecamBase: (() => number) | null;
   serials: readonly (readonly [number, number] | null)[];
 };
 
@@ -33,6 +38,9 @@ const SMBIOS_ENTRY21 = 0xf0060;
 const SMBIOS_TABLE = 0xf1000;
 /** Interrupts of PIRQ A to D. */
 const PIRQS = [10, 10, 11, 11] as const;
+/** With the I/O APIC, PIRQs have inputs of their own. */
+const Q35_BOARD = { pirqOf: q35PirqOf, firstInput: FIRST_PIRQ_INPUT } as const;
+const ECAM_SIZE = 2 ** 28;
 /** 32-bit PCI memory ends before the I/O APIC. */
 const PCI_MEMORY_END = 0xfebfffff;
 const PCI_PORTS = 0xc000;
@@ -44,86 +52,109 @@ export function startDirectly(
   board: StartBoard, image: BootImage, options: StartOptions,
 ): InitialCpuState {
   const { mem } = board;
-  const lowRam = Math.min(options.ramSize, LOW_RAM_END);
+  const { lowRam } = options;
   const tables = { base: lowRam - TABLE_SPACE, size: TABLE_SPACE };
-  const e820 = buildE820(options.ramSize, tables);
-  placeAcpi(mem, options, tables.base, lowRam);
-  placeSmbios(mem, options, lowRam);
-  setUpChipset(board, lowRam);
+  const e820 = buildE820(options.ramSize, lowRam, tables);
+  placeAcpi(mem, options, tables.base);
+  placeSmbios(mem, options);
+  if (options.ecamBase === null) setUpI440Fx(board, lowRam);
+  else setUpQ35(board, options.ecamBase(), lowRam);
   return loadKernel(image, { memory: mem, e820, lowEnd: tables.base, rsdp: RSDP });
 }
 
-function placeAcpi(
-  mem: AddressSpace, options: StartOptions, base: number, lowRam: number,
-): void {
-  const { rsdp, tables } = boardAcpiTables(options, PM_BASE, lowRam, base);
+function placeAcpi(mem: AddressSpace, options: StartOptions, base: number): void {
+  const { rsdp, tables } = boardAcpiTables(options, PM_BASE, base);
   if (tables.length > TABLE_SPACE) throw new Error('ACPI tables do not fit into their space');
   mem.writeBytes(base, tables);
   mem.writeBytes(RSDP, rsdp);
 }
 
 /**
- * @param pmBase port of the power management registers @param lowRam end of RAM below 4 GiB
+ * @param pmBase port of the power management registers
  * @param base where the tables will lie
  */
 export function boardAcpiTables(
-  options: StartOptions, pmBase: number, lowRam: number, base: number,
+  options: StartOptions, pmBase: number, base: number,
 ): AcpiTables {
+  const { lowRam } = options;
+  const ecam = options.ecamBase?.() ?? null;
+  const gpe = gpePlace(ecam !== null, pmBase);
   const dsdt = buildDsdt({
-    pirqs: PIRQS, pirqOf, serials: options.serials,
-    pciMemory: [lowRam, PCI_MEMORY_END], pciMemory64: highWindow(options.ramSize),
+    pirqs: PIRQS, pirqOf, q35: ecam === null ? null : Q35_BOARD, ecam, serials: options.serials,
+    pciMemory: ecam === null ? [[lowRam, PCI_MEMORY_END]]
+      : [[lowRam, ecam - 1], [ecam + ECAM_SIZE, PCI_MEMORY_END]], pciMemory64: highWindow(options),
     sleepTypeS5: SLEEP_TYPE_S5, hpet: options.hpetBase !== null,
   });
   return buildAcpiTables({
-    cpuCount: 1, dsdt, pmBase, gpeBase: options.gpeBase, gpeLength: 4,
+    cpuCount: 1, dsdt, pmBase, gpeBase: gpe.base, gpeLength: gpe.length,
     smiCommand: 0xb2, acpiEnable: ACPI_ENABLE, acpiDisable: ACPI_DISABLE,
     sciInterrupt: options.sci, localApicBase: LAPIC_BASE, ioApicBase: options.ioApicBase,
-    hpetBase: options.hpetBase, levelInterrupts: PIRQS,
+    hpetBase: options.hpetBase, levelInterrupts: PIRQS, ecam,
   }, base);
 }
 
 /** 64-bit PCI memory: 32 GiB above all RAM, below the 40-bit limit of the APIC's base. */
-function highWindow(ramSize: number): [number, number] {
+function highWindow({ ramSize, lowRam }: StartOptions): [number, number] {
   const gib32 = 2 ** 35;
-  const top = Math.max(HIGH_RAM_BASE, HIGH_RAM_BASE + ramSize - LOW_RAM_END);
+  const top = HIGH_RAM_BASE + Math.max(0, ramSize - lowRam);
   const base = Math.ceil(top / gib32) * gib32;
   return [base, base + gib32 - 1];
 }
 
-function placeSmbios(mem: AddressSpace, options: StartOptions, lowRam: number): void {
-  const { entry21, entry30, table } = boardSmbios(options, lowRam, SMBIOS_TABLE);
+function placeSmbios(mem: AddressSpace, options: StartOptions): void {
+  const { entry21, entry30, table } = boardSmbios(options, SMBIOS_TABLE);
   mem.writeBytes(SMBIOS_ENTRY30, entry30);
   mem.writeBytes(SMBIOS_ENTRY21, entry21);
   mem.writeBytes(SMBIOS_TABLE, table);
 }
 
 /** @param base where the structure table will lie */
-export function boardSmbios(options: StartOptions, lowRam: number, base: number): SmbiosTables {
+export function boardSmbios(options: StartOptions, base: number): SmbiosTables {
   return buildSmbios({
-    ramSize: options.ramSize, lowRam, cpuCount: 1, uuid: options.uuid, machine: 'Standard PC',
+    ramSize: options.ramSize, lowRam: options.lowRam, cpuCount: 1, uuid: options.uuid, machine: 'Standard PC',
   }, base);
 }
 
 /** Routes PIRQs, places the ACPI registers and gives every PCI function its resources. */
-function setUpChipset(board: StartBoard, lowRam: number): void {
-  const { pci, io } = board;
+function setUpI440Fx(board: StartBoard, lowRam: number): void {
+  const { pci } = board;
   const isa = pci.find(8);
   PIRQS.forEach((irq, i) => isa?.configWrite(0x60 + i, 1, irq));
-  // PIRQs are level-triggered at the 8259, and so is the SCI.
-  let elcr = 1 << 9;
-  for (const irq of PIRQS) elcr |= 1 << irq;
-  io.out(0x4d0, 1, elcr & 0xff);
-  io.out(0x4d1, 1, elcr >> 8);
+  setLevelTriggered(board);
   const pm = pci.find(8 + 3);
   pm?.configWrite(0x40, 4, PM_BASE | 1);
   pm?.configWrite(0x80, 1, 1);
   const ide = pci.find(8 + 1);
   for (const at of IDE_TIMING) ide?.configWrite(at, 2, IDE_DECODE);
-  assignResources(pci.all(), lowRam);
+  assignResources(pci.all(), lowRam, pirqOf);
+}
+
+function setUpQ35(board: StartBoard, ecam: number, lowRam: number): void {
+  const { pci } = board;
+  pci.find(0)?.configWrite(0x60, 4, ecam + 1);
+  const lpc = pci.find(31 * 8);
+  PIRQS.forEach((irq, i) => {
+    lpc?.configWrite(0x60 + i, 1, irq);
+    lpc?.configWrite(0x68 + i, 1, irq);
+  });
+  lpc?.configWrite(0x40, 4, PM_BASE | 1);
+  lpc?.configWrite(0x44, 1, 0x80);
+  setLevelTriggered(board);
+  assignResources(pci.all(), lowRam, q35PirqOf);
+}
+
+/** PIRQs are level-triggered at the 8259, and so is the SCI. */
+function setLevelTriggered({ io }: StartBoard): void {
+  let elcr = 1 << 9;
+  for (const irq of PIRQS) elcr |= 1 << irq;
+  io.out(0x4d0, 1, elcr & 0xff);
+  io.out(0x4d1, 1, elcr >> 8);
 }
 
 /** Sizes each base address register the way software does, and hands out addresses. */
-function assignResources(devices: readonly PciDevice[], lowRam: number): void {
+function assignResources(
+  devices: readonly PciDevice[], lowRam: number, wiring: PirqWiring,
+): void {
   let memory = Math.max(lowRam, 0xe0000000);
   let ports = PCI_PORTS;
   for (const device of devices) {
@@ -151,7 +182,7 @@ function assignResources(devices: readonly PciDevice[], lowRam: number): void {
     }
     const pin = device.config[PCI.interruptPin]!;
     if (pin >= 1 && pin <= 4) {
-      const irq = device.devfn === 8 + 3 ? 9 : PIRQS[pirqOf(device.devfn >> 3, pin - 1)]!;
+      const irq = device.devfn === 8 + 3 ? 9 : PIRQS[wiring(device.devfn >> 3, pin - 1) & 3]!;
       device.configWrite(PCI.interruptLine, 1, irq);
     }
     device.configWrite(PCI.command, 2, device.configRead(PCI.command, 2) | command);
@@ -159,11 +190,10 @@ function assignResources(devices: readonly PciDevice[], lowRam: number): void {
 }
 
 /** Sizes of memory where firmware and old kernels look for them. */
-export function writeCmosMemorySizes(rtc: Mc146818, ramSize: number): void {
+export function writeCmosMemorySizes(rtc: Mc146818, ramSize: number, low: number): void {
   const put = (index: number, value: number, bytes: number) => {
     for (let i = 0; i < bytes; i++) rtc.setCmos(index + i, Math.floor(value / 256 ** i) & 0xff);
   };
-  const low = Math.min(ramSize, LOW_RAM_END);
   put(0x15, 640, 2);
   const extendedKib = Math.min(65535, Math.floor((low - 0x100000) / 1024));
   put(0x17, extendedKib, 2);

@@ -3,10 +3,9 @@
  * OVMF look for, and the CMOS bytes that a BIOS keeps its settings in.
  */
 import { FW_CFG, type FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
-import { type PciBus } from '../devices/pci.ts';
 import type { Mc146818 } from '../devices/timer/mc146818.ts';
 import { RSDP_LINKS, type AcpiTables, TABLE_CHECKSUM } from './firmware/acpi-tables.ts';
-import { E820, e820File, HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
+import { E820, e820File, HIGH_RAM_BASE } from './firmware/e820.ts';
 import { TableLoader, ZONE } from './firmware/table-loader.ts';
 import type { BootConfig } from './config.ts';
 import { boardAcpiTables, boardSmbios, type StartOptions } from './pc-boot.ts';
@@ -35,10 +34,12 @@ export type FirmwareOptions = {
   translations: readonly (boolean | null)[];
 };
 
-/** Fills fw_cfg once, when the machine is put together. */
-export function describeBoard(fwCfg: FwCfg, pci: PciBus, options: FirmwareOptions): void {
+/**
+ * Fills fw_cfg once, when the machine is put together.
+ * @param pmBase where firmware has put the ACPI registers
+ */
+export function describeBoard(fwCfg: FwCfg, pmBase: () => number, options: FirmwareOptions): void {
   const { start, boot } = options;
-  const low = Math.min(start.ramSize, LOW_RAM_END);
   fwCfg.setNumber(FW_CFG.nographic, options.textOnSerial ? 1 : 0, 2);
   fwCfg.setNumber(FW_CFG.bootMenu, boot.menu ? 1 : 0, 2);
   fwCfg.setItem(FW_CFG.uuid, start.uuid ?? new Uint8Array(16));
@@ -46,7 +47,7 @@ export function describeBoard(fwCfg: FwCfg, pci: PciBus, options: FirmwareOption
   fwCfg.setNumber(FW_CFG.irq0Override, 1, 4);
   // Number of nodes, then a node for each CPU: no NUMA.
   fwCfg.setItem(FW_CFG.numa, new Uint8Array(16));
-  fwCfg.setFile('etc/e820', e820File(ramOnly(start.ramSize)));
+  fwCfg.setFile('etc/e820', e820File(ramOnly(start)));
   fwCfg.setFile('etc/boot-fail-wait', number(boot.rebootTimeout ?? -1, 4));
   if (boot.splashTime !== null) fwCfg.setFile('etc/boot-menu-wait', number(boot.splashTime, 2));
   if (options.bootOrder.length > 0) {
@@ -54,7 +55,7 @@ export function describeBoard(fwCfg: FwCfg, pci: PciBus, options: FirmwareOption
   }
   // Bit 7: the sleep state can be entered; below: its type. Only S5 (off) can.
   fwCfg.setFile('etc/system-states', Uint8Array.of(128, 0, 0, 1, 0, 128));
-  describeTables(fwCfg, pci, start, low);
+  describeTables(fwCfg, pmBase, start);
 }
 
 function number(value: number, bytes: number): Uint8Array {
@@ -62,18 +63,15 @@ function number(value: number, bytes: number): Uint8Array {
 }
 
 /** Firmware knows best what it reserves for itself. */
-function ramOnly(ramSize: number) {
-  const low = Math.min(ramSize, LOW_RAM_END);
+function ramOnly({ ramSize, lowRam: low }: StartOptions) {
   const map = [{ base: 0, size: low, type: E820.ram }];
   if (ramSize > low) map.push({ base: HIGH_RAM_BASE, size: ramSize - low, type: E820.ram });
   return map;
 }
 
-function describeTables(fwCfg: FwCfg, pci: PciBus, start: StartOptions, low: number): void {
+function describeTables(fwCfg: FwCfg, pmBase: () => number, start: StartOptions): void {
   const build = (): AcpiTables => {
-    const pm = pci.find(8 + 3);
-    const pmBase = pm === undefined ? 0 : pm.configRead(0x40, 2) & 0xffc0;
-    const built = boardAcpiTables(start, pmBase, low, 0);
+    const built = boardAcpiTables(start, pmBase(), 0);
     // What the firmware is to fill in starts as zero.
     for (const { at } of RSDP_CHECKSUMS) built.rsdp[at] = 0;
     for (const { at } of built.placed) built.tables[at + TABLE_CHECKSUM] = 0;
@@ -83,7 +81,7 @@ function describeTables(fwCfg: FwCfg, pci: PciBus, start: StartOptions, low: num
   fwCfg.setGeneratedFile(FILES.tables, () => build().tables);
   fwCfg.setFile(FILES.rsdp, first.rsdp);
   fwCfg.setFile('etc/table-loader', loaderScript(first));
-  const smbios = boardSmbios(start, low, 0);
+  const smbios = boardSmbios(start, 0);
   fwCfg.setFile('etc/smbios/smbios-anchor', smbios.entry21);
   fwCfg.setFile('etc/smbios/smbios-tables', smbios.table);
 }

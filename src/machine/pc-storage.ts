@@ -1,6 +1,7 @@
 /** The PC's own disk controllers, and what is attached to them. */
 import { FloppyController, floppyType } from '../devices/floppy/fdc.ts';
 import type { IsaDma } from '../devices/floppy/isa-dma.ts';
+import type { AtaDevice } from '../devices/ide/ata.ts';
 import { IdeCdrom } from '../devices/ide/cdrom.ts';
 import { geometryOf, IdeDisk } from '../devices/ide/disk.ts';
 import { Piix3Ide } from '../devices/ide/piix3-ide.ts';
@@ -27,15 +28,22 @@ export function addIde(
   memory: GuestMemory, ports: PortBus, irqs: readonly [IrqLine, IrqLine], drives: readonly Drive[],
 ): Piix3Ide {
   const ide = new Piix3Ide(memory, ports, irqs);
+  attachDrives(ide, drives);
+  return ide;
+}
+
+/** Whatever IDE drives are attached to. */
+type Controller = { attach(device: AtaDevice, place: number): void };
+
+export function attachDrives(controller: Controller, drives: readonly Drive[]): void {
   for (const { config, backend } of drives) {
     if (config.interface !== 'ide') continue;
     const { index, media } = config;
     const id = `ide${index}-${media === 'cdrom' ? 'cd' : 'hd'}`;
     const serial = config.serial ?? `VR${String(index + 1).padStart(5, '0')}`;
-    if (media === 'cdrom') ide.attach(new IdeCdrom(id, backend, serial), index);
-    else if (backend !== null) ide.attach(new IdeDisk(id, backend, serial), index);
+    if (media === 'cdrom') controller.attach(new IdeCdrom(id, backend, serial), index);
+    else if (backend !== null) controller.attach(new IdeDisk(id, backend, serial), index);
   }
-  return ide;
 }
 
 export type FloppyWiring = {
@@ -56,7 +64,8 @@ export function addFloppy({ ports, clock, irq, dma, drives }: FloppyWiring): Flo
   return fdc;
 }
 
-export function factsOf(drives: readonly Drive[]): DriveFacts {
+/** @param ahci IDE drives are at the ports of an AHCI */
+export function factsOf(drives: readonly Drive[], ahci: boolean): DriveFacts {
   const at = (kind: string, index: number): Drive | undefined =>
     drives.find(({ config }) => config.interface === kind && config.index === index);
   const floppy = (index: number): number => {
@@ -72,15 +81,16 @@ export function factsOf(drives: readonly Drive[]): DriveFacts {
     .sort((a, b) => a.config.bootIndex! - b.config.bootIndex!);
   return {
     floppyTypes: [floppy(0), floppy(1)],
-    translations: [0, 1, 2, 3].map(translation),
-    bootOrder: ordered.map(({ config }) => bootPath(config)).filter((path) => path !== null),
+    translations: ahci ? [] : [0, 1, 2, 3].map(translation),
+    bootOrder: ordered.map(({ config }) => bootPath(config, ahci)).filter((path) => path !== null),
   };
 }
 
 /** Open Firmware's name of the place, as SeaBIOS and OVMF write it. */
-function bootPath({ interface: kind, index }: DriveConfig): string | null {
+function bootPath({ interface: kind, index }: DriveConfig, ahci: boolean): string | null {
   switch (kind) {
-    case 'ide': return `/pci@i0cf8/ide@1,1/drive@${index >> 1}/disk@${index & 1}`;
+    case 'ide': return ahci ? `/pci@i0cf8/pci8086,2922@1f,2/drive@${index}/disk@0`
+      : `/pci@i0cf8/ide@1,1/drive@${index >> 1}/disk@${index & 1}`;
     case 'floppy': return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
     case 'pflash': case 'none': return null;
   }

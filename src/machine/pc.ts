@@ -7,9 +7,7 @@ import { ApicBus } from '../devices/intc/apic-bus.ts';
 import { LocalApic } from '../devices/intc/apic.ts';
 import { I8259Pair } from '../devices/intc/i8259.ts';
 import { IoApic } from '../devices/intc/ioapic.ts';
-import { I440Fx, I440FxHost } from '../devices/pci/i440fx.ts';
-import { PciBus } from '../devices/pci.ts';
-import { Piix3, Piix4Pm } from '../devices/pci/piix.ts';
+import type { PciBus } from '../devices/pci.ts';
 import { Uart16550 } from '../devices/serial/uart16550.ts';
 import { Hpet } from '../devices/timer/hpet.ts';
 import { I8254 } from '../devices/timer/i8254.ts';
@@ -20,9 +18,10 @@ import { type BootConfig } from './config.ts';
 import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
 import { describeBoard, type FirmwareOptions, writeBiosSettings } from './pc-firmware.ts';
 import { addFlash, type FlashArea } from './pc-flash.ts';
-import { addFloppy, addIde, type Drive, factsOf } from './pc-storage.ts';
+import { addI440Fx, addQ35, type Chipset } from './pc-chipset.ts';
+import { addFloppy, type Drive, factsOf } from './pc-storage.ts';
 import { IsaDma } from '../devices/floppy/isa-dma.ts';
-import { HIGH_RAM_BASE, LOW_RAM_END } from './firmware/e820.ts';
+import { HIGH_RAM_BASE, lowRamOf } from './firmware/e820.ts';
 import type {
   CharBackend, CpuPort, Device, DeviceState, DisplaySource, IrqLine, MappedRegion, PowerEvent, Trace, TscSource,
   VirtualClock,
@@ -35,6 +34,8 @@ import type { BootImage } from './loader/loader.ts';
 import { BUS_PRIORITY, mapBios, pamMapper, smramMapper } from './pc-memory.ts';
 
 export type PcConfig = {
+  /** Which chipset; `pc` when not given. */
+  machine?: 'pc' | 'q35';
   /** `bytes` views the whole shared buffer; RAM lies at `ramOffset`, a whole number of pages. */
   memory: { bytes: Uint8Array; ramOffset: number; ramSize: number };
   cpuPort: CpuPort;
@@ -72,9 +73,9 @@ export const PC_TYPE = 'pc';
 const COM_PORTS = [[0x3f8, 4], [0x2f8, 3], [0x3e8, 4], [0x2e8, 3]] as const;
 const IOAPIC_BASE = 0xfec00000;
 const HPET_BASE = 0xfed00000;
-const GPE_BASE = 0xafe0;
 const SCI = 9;
-const VGA_SLOT = 2;
+/** Slot of the display adapter by chipset. */
+const VGA_SLOT = { pc: 2, q35: 1 } as const;
 const DEFAULT_BOOT: BootConfig = {
   order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null,
 };
@@ -92,6 +93,7 @@ export class PcMachine {
   readonly keyboard: I8042;
   readonly rtc: Mc146818;
   readonly pci: PciBus;
+  private readonly chipset: Chipset;
   readonly fwCfg: FwCfg;
   /** COM1 first; null where there is no port. */
   readonly serials: (Uart16550 | null)[] = [];
@@ -132,9 +134,10 @@ export class PcMachine {
     this.addDebug();
     this.dma = this.addDma();
     this.fwCfg = this.addFwCfg();
-    this.pci = this.addPci();
+    this.chipset = this.addChipset();
+    this.pci = this.chipset.bus;
     this.display = this.addDisplay();
-    if (this.hasFirmware) describeBoard(this.fwCfg, this.pci, this.firmwareOptions());
+    if (this.hasFirmware) describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions());
     this.lapic.reset();
   }
 
@@ -165,7 +168,7 @@ export class PcMachine {
     return {
       ramSize: this.config.memory.ramSize, uuid: this.config.uuid ?? null,
       hpetBase: this.hasHpet ? HPET_BASE : null,
-      ioApicBase: IOAPIC_BASE, gpeBase: GPE_BASE, sci: SCI,
+      ioApicBase: IOAPIC_BASE, sci: SCI, lowRam: this.lowRam, ecamBase: this.chipset.ecamBase,
       serials: this.serials.map((uart, i) => (uart === null ? null : COM_PORTS[i]!)),
     };
   }
@@ -173,7 +176,7 @@ export class PcMachine {
   private firmwareOptions(): FirmwareOptions {
     return {
       start: this.startOptions(), boot: this.boot,
-      textOnSerial: this.config.textOnSerial === true, ...factsOf(this.config.drives ?? []),
+      textOnSerial: this.config.textOnSerial === true, ...factsOf(this.config.drives ?? [], this.isQ35),
     };
   }
 
@@ -235,7 +238,7 @@ export class PcMachine {
 
   private mapRam(): void {
     const { ramOffset, ramSize } = this.config.memory;
-    const low = Math.min(ramSize, LOW_RAM_END);
+    const low = this.lowRam;
     // The display's window at A0000h is never RAM; from C0000h to 1 MiB firmware decides.
     this.mem.addRam(0, 0xa0000, ramOffset);
     const upper = this.hasFirmware ? 0x100000 : 0xc0000;
@@ -311,7 +314,6 @@ export class PcMachine {
   private addLegacyPorts(): void {
     this.add(this.acpi);
     this.byteWide(0xb2, 2, this.acpi.smi, 'apm');
-    this.byteWide(GPE_BASE, 4, this.acpi.gpe, 'acpi-gpe0');
     const control = this.add(new ResetControl((event) => this.config.onPower(event)));
     // Before the PCI configuration ports, which it lies among.
     this.byteWide(0xcf9, 1, control.ports, 'reset-control');
@@ -352,6 +354,8 @@ export class PcMachine {
     this.byteWide(0xc0, 32, dma.second, dma.id);
     this.byteWide(0x80, 16, dma.pages, dma.id);
     const { clock, drives } = this.config;
+    // A Q35 has a floppy controller only where there is something for it.
+    if (this.isQ35 && drives?.some(({ config }) => config.interface === 'floppy') !== true) return dma;
     this.add(addFloppy({ ports: this.io, clock, irq: this.irq(6), dma, drives: drives ?? [] }));
     return dma;
   }
@@ -379,32 +383,34 @@ export class PcMachine {
         size: rom.size, map: (base) => this.mem.addRom(base, rom.size, rom.offset, BUS_PRIORITY),
       },
     }));
-    this.pci.plug(device, VGA_SLOT);
+    this.pci.plug(device, VGA_SLOT[this.config.machine ?? 'pc']);
     return device;
   }
 
-  private addPci(): PciBus {
-    const bus = new PciBus({ memory: this.mem, ports: this.io });
-    const bridge = this.add(new I440Fx());
-    if (this.hasFirmware) {
-      bridge.onPam = pamMapper(this.mem, this.config.memory.ramOffset);
-    }
-    const smram = smramMapper(this.mem, this.config.memory.ramOffset);
+  private addChipset(): Chipset {
+    const { cpuPort, drives, memory } = this.config;
+    const chipset = (this.isQ35 ? addQ35 : addI440Fx)({
+      mem: this.mem, io: this.io, acpi: this.acpi, drives: drives ?? [],
+      irq: (input) => this.irq(input), add: (device) => this.add(device),
+    });
+    const { bridge } = chipset;
+    if (this.hasFirmware) bridge.onPam = pamMapper(this.mem, memory.ramOffset);
+    const smram = smramMapper(this.mem, memory.ramOffset);
     bridge.onSmram = () => smram(bridge.smramShows(this.managing));
     this.onManaging = bridge.onSmram;
-    bus.plug(bridge, 0);
-    const isa = this.irqs.slice(0, 16).map((irq) => irq.source());
-    bus.plug(this.add(new Piix3(bus, isa)), 1);
-    const ide = addIde(this.mem, this.io, [this.irq(14), this.irq(15)], this.config.drives ?? []);
-    bus.plug(this.add(ide), 1, 1);
-    const pm = this.add(new Piix4Pm(this.io, this.acpi.ports));
     this.acpi.onCommand = () => {
-      if (pm.raisesSmi) this.config.cpuPort.smi();
+      if (chipset.raisesSmi()) cpuPort.smi();
     };
-    bus.plug(pm, 1, 3);
-    const host = this.add(new I440FxHost(bus));
-    this.io.register(0xcf8, 8, host.ports, host.id);
-    writeCmosMemorySizes(this.rtc, this.config.memory.ramSize);
-    return bus;
+    writeCmosMemorySizes(this.rtc, memory.ramSize, this.lowRam);
+    return chipset;
+  }
+
+  private get isQ35(): boolean {
+    return this.config.machine === 'q35';
+  }
+
+  /** End of RAM below 4 GiB. */
+  private get lowRam(): number {
+    return lowRamOf(this.config.memory.ramSize, this.isQ35);
   }
 }

@@ -74,6 +74,14 @@ for (const [name, config, data, option, expected] of CASES) {
   });
 }
 
+for (const [name, config, data, , expected] of CASES.filter(([, config]) => config.interface !== 'floppy')) {
+  test(`SeaBIOS boots from ${name} at the AHCI of a Q35`, LIMIT, async (t) => {
+    if (skipWithoutBios(t)) return;
+    const { status, text } = await boot([{ ...config, ...image(data) }], { machine: 'q35' });
+    assert.deepEqual([text, status], [expected, 3]);
+  });
+}
+
 test('the boot order chooses between drives, and "once" for the first start only', LIMIT, async (t) => {
   if (skipWithoutBios(t)) return;
   const drives = [image(DISK), { interface: 'floppy', ...image(FLOPPY) }] as const;

@@ -1,7 +1,7 @@
 /** Host bridge: Intel 82441FX (290549), with configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). */
 import type { Device, DeviceState, IoHandler } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
-import { type PciBus, PciDevice } from '../pci.ts';
+import { type PciBus, PciDevice, type PciIdentity } from '../pci.ts';
 
 const PAM = 0x59;
 const PAM_COUNT = 7;
@@ -17,40 +17,47 @@ const SMRAM_SEGMENT_A = 2;
 /** What the memory controller makes of a part of the BIOS area. */
 export type PamAccess = { base: number; size: number; read: boolean; write: boolean };
 
+/** Where a host bridge has the registers that rule memory below 1 MiB. */
+type Places = { pam: number; smram: number };
+
 /** Function 0:0.0. Shadowing of the BIOS area is told to the board by `onPam`. */
-export class I440Fx extends PciDevice {
-  readonly type = 'i440FX';
+export abstract class HostBridge extends PciDevice {
   onPam: ((areas: PamAccess[]) => void) | undefined;
   /** What `smramShows` says may have changed. */
   onSmram: (() => void) | undefined;
 
-  constructor(id = 'i440fx') {
-    super(id, { vendor: 0x8086, device: 0x1237, revision: 2, classCode: 0x060000,
-      subsystemVendor: 0x1af4, subsystem: 0x1100 });
-    for (let i = 0; i < PAM_COUNT; i++) this.writable[PAM + i] = i === 0 ? 0x30 : 0x33;
-    this.writable[SMRAM] = SMRAM_WRITABLE;
-    this.setInitial(SMRAM, [SMRAM_SEGMENT_A]);
+  private readonly places: Places;
+
+  constructor(id: string, identity: PciIdentity, places: Places) {
+    super(id, identity);
+    this.places = places;
+    const { pam, smram } = places;
+    for (let i = 0; i < PAM_COUNT; i++) this.writable[pam + i] = i === 0 ? 0x30 : 0x33;
+    this.writable[smram] = SMRAM_WRITABLE;
+    this.setInitial(smram, [SMRAM_SEGMENT_A]);
   }
 
   /** @param managing the processor is in system management mode @returns whether RAM shows at A0000h to BFFFFh */
   smramShows(managing: boolean): boolean {
-    const control = this.config[SMRAM]!;
+    const control = this.config[this.places.smram]!;
     return (control & SMRAM_ENABLE) !== 0 && (managing || (control & SMRAM_OPEN) !== 0);
   }
 
   /** PAM0's high half rules F0000h to FFFFFh; each nibble of PAM1 to 6 rules 16 KiB from C0000h. */
   pamAreas(): PamAccess[] {
-    const areas = [access(0xf0000, 0x10000, this.config[PAM]! >> 4)];
+    const { pam } = this.places;
+    const areas = [access(0xf0000, 0x10000, this.config[pam]! >> 4)];
     for (let i = 0; i < 12; i++) {
-      const nibble = this.config[PAM + 1 + (i >> 1)]! >> (4 * (i & 1));
+      const nibble = this.config[pam + 1 + (i >> 1)]! >> (4 * (i & 1));
       areas.push(access(0xc0000 + i * 0x4000, 0x4000, nibble));
     }
     return areas;
   }
 
   protected override onConfigWrite(offset: number, size: number): void {
-    if (offset + size > PAM && offset < PAM + PAM_COUNT) this.onPam?.(this.pamAreas());
-    if (offset <= SMRAM && offset + size > SMRAM) this.smramChanged();
+    const { pam, smram } = this.places;
+    if (offset + size > pam && offset < pam + PAM_COUNT) this.onPam?.(this.pamAreas());
+    if (offset <= smram && offset + size > smram) this.smramChanged();
   }
 
   protected override onReset(): void {
@@ -65,10 +72,20 @@ export class I440Fx extends PciDevice {
 
   /** Locking closes it for good: until a reset, the register cannot be written. */
   private smramChanged(): void {
-    const locked = (this.config[SMRAM]! & SMRAM_LOCK) !== 0;
-    if (locked) this.config[SMRAM]! &= ~SMRAM_OPEN;
-    this.writable[SMRAM] = locked ? 0 : SMRAM_WRITABLE;
+    const { smram } = this.places;
+    const locked = (this.config[smram]! & SMRAM_LOCK) !== 0;
+    if (locked) this.config[smram]! &= ~SMRAM_OPEN;
+    this.writable[smram] = locked ? 0 : SMRAM_WRITABLE;
     this.onSmram?.();
+  }
+}
+
+export class I440Fx extends HostBridge {
+  readonly type = 'i440FX';
+
+  constructor(id = 'i440fx') {
+    super(id, { vendor: 0x8086, device: 0x1237, revision: 2, classCode: 0x060000,
+      subsystemVendor: 0x1af4, subsystem: 0x1100 }, { pam: PAM, smram: SMRAM });
   }
 }
 

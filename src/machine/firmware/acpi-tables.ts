@@ -25,6 +25,8 @@ export type AcpiOptions = {
   hpetBase: number | null;
   /** ISA interrupts (beside the SCI) that are level-triggered: the PIRQs' ones. */
   levelInterrupts: readonly number[];
+  /** Where memory shows the configuration space of PCI, 256 MiB, or null. */
+  ecam: number | null;
 };
 
 /** Where in a table, or in the RSDP, an address stands that points into the tables. */
@@ -68,6 +70,7 @@ export function buildAcpiTables(options: AcpiOptions, base: number): AcpiTables 
   const dsdt = place(table('DSDT', 2, options.dsdt));
   const entries = [place(buildFadt(options, facs, dsdt), FADT_LINKS), place(buildMadt(options))];
   if (options.hpetBase !== null) entries.push(place(buildHpet(options.hpetBase)));
+  if (options.ecam !== null) entries.push(place(buildMcfg(options.ecam)));
   const list = (size: 4 | 8): { body: Uint8Array; at: readonly AcpiLink[] } => {
     const body = new ByteWriter();
     for (const entry of entries) size === 4 ? body.u32(entry) : body.u64(entry);
@@ -166,6 +169,11 @@ function buildMadt(o: AcpiOptions): Uint8Array {
   // Every processor's LINT1 is the NMI.
   out.u8(4, 6, 0xff).u16(0).u8(1);
   return table('APIC', 3, out.finish());
+}
+
+/** PCI Firmware Specification 3.0, 4.1.2: segment 0, buses 0 to 255. */
+function buildMcfg(base: number): Uint8Array {
+  return table('MCFG', 1, new ByteWriter().zeros(8).u64(base).u16(0).u8(0, 255).u32(0).finish());
 }
 
 /** IA-PC HPET specification, section 3.2.4. */

@@ -59,6 +59,26 @@ export function device(path: string, ...content: Aml[]): Aml {
   return [0x5b, 0x82, ...withLength([...nameString(path), ...content.flat()])];
 }
 
+/** @param parameters number of arguments, which `argument` names */
+export function method(path: string, parameters: number, ...content: Aml[]): Aml {
+  return [0x14, ...withLength([...nameString(path), parameters, ...content.flat()])];
+}
+
+/** Value of a method's first argument. */
+export const ARGUMENT: Aml = [0x68];
+
+export function store(value: Aml, into: string): Aml {
+  return [0x70, ...value, ...nameString(into)];
+}
+
+/** Gives back one object by its name if another is not zero, else a second one. */
+export function returnEither(condition: string, one: string, other: string): Aml {
+  return [
+    0xa0, ...withLength([...nameString(condition), 0xa4, ...nameString(one)]),
+    0xa4, ...nameString(other),
+  ];
+}
+
 export function packageOf(...elements: Aml[]): Aml {
   return [0x12, ...withLength([elements.length, ...elements.flat()])];
 }

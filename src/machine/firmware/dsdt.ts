@@ -1,7 +1,7 @@
 /** The PC board's differentiated system description: what cannot be found by probing. */
 import {
-  type Aml, busNumbers, device, eisaId, fixedMemory, integer, ioPorts, ioWindow, irq, memoryWindow,
-  memoryWindow64, name, packageOf, resources, scope,
+  ARGUMENT, type Aml, busNumbers, device, eisaId, fixedMemory, integer, ioPorts, ioWindow, irq, memoryWindow,
+  memoryWindow64, method, name, packageOf, resources, returnEither, scope, store,
 } from './aml.ts';
 
 export type DsdtOptions = {
@@ -11,8 +11,12 @@ export type DsdtOptions = {
   pirqOf: (slot: number, pin: number) => number;
   /** Serial ports present, as [base, irq]. */
   serials: readonly (readonly [number, number] | null)[];
-  /** Window for 32-bit PCI memory. */
-  pciMemory: readonly [number, number];
+  /** A Q35: its wiring to PIRQ A to H, which have inputs of the I/O APIC from this one on. */
+  q35: { pirqOf: (slot: number, pin: number) => number; firstInput: number } | null;
+  /** Where memory shows configuration space, or null. */
+  ecam: number | null;
+  /** Windows for 32-bit PCI memory. */
+  pciMemory: readonly (readonly [number, number])[];
   /** Window above 4 GiB, or null. */
   pciMemory64: readonly [number, number] | null;
   sleepTypeS5: number;
@@ -25,6 +29,7 @@ export function buildDsdt(options: DsdtOptions): Uint8Array {
   );
   return Uint8Array.from([
     ...name('\\_S5', five),
+    ...(options.q35 === null ? [] : interruptModel()),
     ...scope('\\_SB', pciRoot(options), ...(options.hpet ? [hpet()] : [])),
   ]);
 }
@@ -36,24 +41,45 @@ function pciRoot(options: DsdtOptions): Aml {
     ioWindow(0, 0xcf7),
     ioWindow(0xd00, 0xffff),
     memoryWindow(0xa0000, 0xbffff, true),
-    memoryWindow(options.pciMemory[0], options.pciMemory[1], false),
+    ...options.pciMemory.map(([first, last]) => memoryWindow(first, last, false)),
   ];
   if (options.pciMemory64 !== null) windows.push(memoryWindow64(...options.pciMemory64));
   return device('PCI0',
-    name('_HID', eisaId('PNP0A03')),
+    ...(options.q35 === null ? [name('_HID', eisaId('PNP0A03'))]
+      : [name('_HID', eisaId('PNP0A08')), name('_CID', eisaId('PNP0A03'))]),
     name('_ADR', integer(0)),
     name('_UID', integer(0)),
     name('_CRS', resources(...windows)),
-    name('_PRT', routing(options)),
+    ...routing(options), ...board(options),
     isaBridge(options));
 }
 
+/** What the system tells of the interrupt controllers that it uses: 0 for the 8259 pair (5.8.1). */
+const interruptModel = (): Aml =>
+  [...name('PICF', integer(0)), ...method('_PIC', 1, store(ARGUMENT, 'PICF'))];
+
 /** Interrupts are hard-wired as the board's start-up routes them, so no link devices (6.2.13). */
-function routing(options: DsdtOptions): Aml {
+function routing({ pirqs, pirqOf, q35 }: DsdtOptions): Aml[] {
+  if (q35 === null) return [name('_PRT', routes((slot, pin) => pirqs[pirqOf(slot, pin)]!))];
+  return [
+    name('PRTP', routes((slot, pin) => pirqs[q35.pirqOf(slot, pin) & 3]!)),
+    name('PRTA', routes((slot, pin) => q35.firstInput + q35.pirqOf(slot, pin))),
+    method('_PRT', 0, returnEither('PICF', 'PRTA', 'PRTP')),
+  ];
+}
+
+/** Configuration space in memory is nobody's to use (PCI Firmware Specification 3.0, 4.1.2). */
+function board({ ecam }: DsdtOptions): Aml[] {
+  if (ecam === null) return [];
+  return [device('DRAC', name('_HID', eisaId('PNP0C02')),
+    name('_CRS', resources(fixedMemory(ecam, 2 ** 28))))];
+}
+
+function routes(interrupt: (slot: number, pin: number) => number): Aml {
   const entries: Aml[] = [];
   for (let slot = 0; slot < 32; slot++) {
     for (let pin = 0; pin < 4; pin++) {
-      const gsi = options.pirqs[options.pirqOf(slot, pin)]!;
+      const gsi = interrupt(slot, pin);
       const address = ((slot << 16) | 0xffff) >>> 0;
       entries.push(packageOf(integer(address), integer(pin), integer(0), integer(gsi)));
     }
@@ -65,7 +91,7 @@ function isaBridge(options: DsdtOptions): Aml {
   const serials = options.serials.flatMap((serial, i) => serial === null ? [] : [isaDevice(
     `COM${i + 1}`, 'PNP0501', i + 1, ioPorts(serial[0], 8), irq(serial[1]),
   )]);
-  return device('ISA', name('_ADR', integer(0x00010000)),
+  return device('ISA', name('_ADR', integer(options.q35 === null ? 0x00010000 : 0x001f0000)),
     isaDevice('RTC', 'PNP0B00', 0, ioPorts(0x70, 2), irq(8)),
     isaDevice('KBD', 'PNP0303', 0, ioPorts(0x60, 1), ioPorts(0x64, 1), irq(1)),
     isaDevice('MOU', 'PNP0F13', 0, irq(12)),

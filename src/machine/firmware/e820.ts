@@ -7,16 +7,24 @@ export const E820 = { ram: 1, reserved: 2, acpi: 3, nvs: 4 } as const;
 export type E820Entry = { base: number; size: number; type: number };
 
 /** Where RAM makes room for devices and firmware below 4 GiB. */
-export const LOW_RAM_END = 0xc0000000;
+const LOW_RAM_END = 0xc0000000;
+/** The same of a Q35, which has configuration space in memory from B0000000h on. */
+const Q35_RAM_LIMIT = 0xb0000000;
+const Q35_LOW_RAM_END = 0x80000000;
 export const HIGH_RAM_BASE = 0x1_0000_0000;
 /** Extended BIOS data area; RAM above it up to 640 KiB is the firmware's. */
 export const EBDA = 0x9fc00;
 
-/** @param tables firmware tables at the end of low RAM, which the kernel may reclaim */
+/** @returns end of RAM below 4 GiB */
+export function lowRamOf(ramSize: number, q35: boolean): number {
+  if (!q35) return Math.min(ramSize, LOW_RAM_END);
+  return ramSize < Q35_RAM_LIMIT ? ramSize : Q35_LOW_RAM_END;
+}
+
+/** @param low end of RAM below 4 GiB @param tables firmware tables at the end of low RAM, which the kernel may reclaim */
 export function buildE820(
-  ramSize: number, tables: { base: number; size: number } | null,
+  ramSize: number, low: number, tables: { base: number; size: number } | null,
 ): E820Entry[] {
-  const low = Math.min(ramSize, LOW_RAM_END);
   const lowEnd = tables === null ? low : tables.base;
   const map: E820Entry[] = [
     { base: 0, size: Math.min(low, EBDA), type: E820.ram },

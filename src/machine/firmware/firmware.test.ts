@@ -13,7 +13,7 @@ function tables() {
     cpuCount: 2, dsdt: Uint8Array.from(name('\\TEST', integer(5))), pmBase: 0x600, gpeBase: 0xafe0,
     gpeLength: 4, smiCommand: 0xb2, acpiEnable: 1, acpiDisable: 0, sciInterrupt: 9,
     localApicBase: 0xfee00000, ioApicBase: 0xfec00000, hpetBase: 0xfed00000,
-    levelInterrupts: [10, 11, 10],
+    levelInterrupts: [10, 11, 10], ecam: null,
   }, BASE);
   const view = new DataView(built.tables.buffer);
   const at = (address: number) => {
@@ -98,7 +98,7 @@ test('SMBIOS: checksums, structures end to end', () => {
 });
 
 test('the memory map splits RAM around the hole', () => {
-  const map = buildE820(4 * 2 ** 30, { base: 0xbffe0000, size: 0x20000 });
+  const map = buildE820(4 * 2 ** 30, 0xc0000000, { base: 0xbffe0000, size: 0x20000 });
   const ram = map.filter((entry) => entry.type === E820.ram);
   assert.deepEqual(ram.map(({ base, size }) => [base, size]), [
     [0, 0x9fc00], [0x100000, 0xbffe0000 - 0x100000], [0x1_0000_0000, 0x40000000],

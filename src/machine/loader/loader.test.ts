@@ -9,7 +9,7 @@ const RAM = 64 * 2 ** 20;
 function place(): BootPlace & { mem: AddressSpace } {
   const mem = new AddressSpace(new Uint8Array(RAM));
   mem.addRam(0, RAM, 0);
-  return { mem, memory: mem, e820: buildE820(RAM, null), lowEnd: RAM, rsdp: 0xf0000 };
+  return { mem, memory: mem, e820: buildE820(RAM, RAM, null), lowEnd: RAM, rsdp: 0xf0000 };
 }
 
 function bzImage(change: (view: DataView, file: Uint8Array) => void = () => undefined): Uint8Array {
