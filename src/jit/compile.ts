@@ -285,6 +285,7 @@ export class RegionCompiler implements Surroundings {
     this.labels = [];
     this.conditionals = 0;
     this.pages.clear();
+    this.mergeLabels.clear();
     this.rememberStack();
     c.block(BLOCK);
     c.block(BLOCK);

@@ -101,10 +101,12 @@ export class Engine implements EngineServices {
   private granted = 0;
   readonly table: WebAssembly.Table;
   dispatchCell = 0;
-  statistics = { blocks: 0, regions: 0, lookups: 0, flushes: 0 };
+  readonly trace: EngineOptions['trace'];
+  statistics = { blocks: 0, regions: 0, failures: 0, lookups: 0, flushes: 0 };
 
   constructor(options: EngineOptions) {
     this.options = options;
+    this.trace = options.trace;
     this.hot = options.hotThreshold ?? HOT;
     this.codeEnd = options.codeEnd ?? CODE_END;
     this.tables = this.codeEnd;

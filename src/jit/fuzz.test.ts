@@ -253,6 +253,7 @@ test('random programs that end do so with the same result when their loops are o
       assert.deepEqual(found, expected, `seed ${seed}, round ${round}`);
       if (compiled.regions > 0) compared++;
     }
+    assert.equal(compiled.engine.statistics.failures, 0);
   }
   assert.ok(compared > 100, `${compared} runs`);
 });
@@ -266,6 +267,7 @@ test('random programs give the same interpreted and compiled', () => {
       assert.deepEqual(b, a, `seed ${seed}, round ${round}`);
     }
     compiled += machines[1]!.regions;
+    assert.equal(machines[1]!.engine.statistics.failures, 0);
   }
   assert.ok(compiled > 60, `${compiled} regions`);
 });

@@ -111,3 +111,20 @@ test('a region that is dropped comes again when its code is hot again', () => {
     machine.physical.writeBytes(0x1002, machine.encoded(loopBy(1, -2)));
   }
 });
+
+test('a region that cannot be made is left to the interpreter, and counted', () => {
+  const lines: string[] = [];
+  const isa = new TestIsa();
+  const machine = new TestMachine(isa, { trace: (category, line) => void lines.push(`${category}: ${line}`) });
+  machine.code(0x1000, [add(0, 1), loopBy(1, -2), stop]);
+  assert.equal(go(machine, 5), 1n);
+  const { translate } = isa;
+  isa.translate = () => {
+    throw new Error('a mistake');
+  };
+  for (let i = 0; i < 20; i++) assert.equal(go(machine), 1n);
+  isa.translate = translate;
+  assert.equal(machine.regions, 0);
+  assert.ok(machine.engine.statistics.failures > 0);
+  assert.match(lines[0]!, /^jit: no region for 1000: Error: a mistake/);
+});

@@ -26,7 +26,8 @@ export interface RegionHost {
   readonly table: WebAssembly.Table;
   /** Upper half of CTL_CODE_KEY for a mode. */
   codeKey(flags: number): number;
-  readonly statistics: { regions: number };
+  readonly statistics: { regions: number; failures: number };
+  trace?: ((category: string, line: string) => void) | undefined;
 }
 
 interface Pending {
@@ -120,8 +121,16 @@ export class RegionQueue {
     if (module) new WebAssembly.Instance(module, { v: this.imports });
     pending.forEach((entry, i) => {
       entry.block.asked = false;
+      const { error } = regions[i]!;
+      if (error !== undefined) this.failed(entry, error);
       if (!this.enter(entry, regions[i]!)) this.release(entry.request.slot);
     });
+  }
+
+  private failed({ request: { low, high } }: Pending, error: string): void {
+    this.host.statistics.failures++;
+    const address = (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+    this.host.trace?.('jit', `no region for ${address.toString(16)}: ${error}`);
   }
 
   /** Puts a region into service. @returns whether it could be */

@@ -58,9 +58,18 @@ export class RegionMaker {
     const compiler = new RegionCompiler({
       globals: isa.globals, helpers: isa.helpers, exactCount: this.settings.exactCount, stackPointer: isa.stackPointer?.index ?? -1,
     }, module);
-    const regions = readRequests(words).map((request) => this.make(request, compiler));
+    const regions = readRequests(words).map((request) => this.tryToMake(request, compiler));
     const made = regions.some(({ ranges }) => ranges.length > 0);
     return { module: made ? new WebAssembly.Module(module.finish()) : null, regions };
+  }
+
+  /** A region that cannot be made for a mistake in here costs speed, not the machine. */
+  private tryToMake(request: RegionRequest, compiler: RegionCompiler): MadeRegion {
+    try {
+      return this.make(request, compiler);
+    } catch (error) {
+      return { ...NOT_MADE, error: String(error) };
+    }
   }
 
   private make(request: RegionRequest, compiler: RegionCompiler): MadeRegion {

@@ -47,6 +47,8 @@ export function readRequests(words: Int32Array): RegionRequest[] {
 export interface MadeRegion {
   /** Bytes that the region was made from, by page: [page, first, last + 1] triples; none = it could not be made. */
   readonly ranges: number[];
+  /** Why it could not be made, if that is a mistake of the compiler's. */
+  readonly error?: string;
   /** Number of its first instruction that may fault. */
   readonly faultBase: number;
   /** [pc offset, context, instructions of its block from it on] of each such instruction. */
