@@ -131,6 +131,12 @@ test('a Q35 has six places for drives, one on each bus, and no floppy drive', ()
   assert.throws(() => parse('-M q35 -drive file=a,index=6'), /ide has no drive 6/);
 });
 
+test('a controller that is added has buses by its name', () => {
+  const { drives } = parse('-device ahci,id=x -drive if=none,id=d,file=a -device ide-hd,drive=d,bus=x.3');
+  assert.deepEqual([drives[0]!.config.interface, drives[0]!.config.index], ['ahci', 3]);
+  assert.throws(() => parse('-drive if=none,id=d,file=a -device ide-hd,drive=d,bus=x.3'), /no bus "x.3"/);
+});
+
 test('drives: one line says what is wrong', () => {
   const cases: [string, RegExp][] = [
     ['-hda a -drive file=b,index=0', /^Error: -drive file=b,index=0: that place is taken by -hda a$/],

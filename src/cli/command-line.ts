@@ -30,6 +30,8 @@ export interface CommandLine {
   firmwareFolders: string[];
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
+  /** Name of the AHCI controller that was added. */
+  ahci: string | null;
   boot: BootConfig;
   /** Writes to all drives are forgotten. */
   snapshot: boolean;
@@ -70,7 +72,7 @@ function initial(): CommandLine {
   return {
     help: null, machine: 'pc', cpu: 'max', memory: 128 * MIB, accel: 'jit', icount: null,
     rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
-    firmwareFolders: [], vga: null, drives: [], snapshot: false, noDefaults: false,
+    firmwareFolders: [], vga: null, drives: [], ahci: null, snapshot: false, noDefaults: false,
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
     serials: [], debugcon: null, debugExit: null, uuid: null, hpet: true, nographic: false,
     noReboot: false, noShutdown: false, startPaused: false, trace: [], traceFile: null,
@@ -380,13 +382,16 @@ function setRtc(line: CommandLine, text: string): void {
   line.rtc = { base: named ? base : rtcBaseSeconds(base), clock: clock === 'vm' ? 'vm' : 'host' };
 }
 
-const DEVICES = ['ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA'] as const;
+const DEVICES = ['ahci', 'ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA'] as const;
 
 function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
-  if (driver === 'ide-hd' || driver === 'ide-cd') return attachDrive(line.drives, text, driver, line.machine);
+  if (driver === 'ide-hd' || driver === 'ide-cd') {
+    return attachDrive(line.drives, text, driver, line.machine, line.ahci);
+  }
+  if (driver === 'ahci' || driver === 'ich9-ahci') return addAhci(line, values);
   if (driver === 'VGA') {
     line.vga = 'std';
     return;
@@ -400,6 +405,14 @@ function setDevice(line: CommandLine, text: string): void {
   const iosize = port('iosize', 2);
   if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
+}
+
+function addAhci(line: CommandLine, values: Map<string, string>): void {
+  onlyKeys(values, ['driver', 'id', 'bus', 'addr']);
+  if (line.ahci !== null) throw new ValueError('one such controller is what a machine can be given so far');
+  const id = values.get('id');
+  if (id === undefined) throw new ValueError('needs id=');
+  line.ahci = id;
 }
 
 function setGlobal(line: CommandLine, text: string): void {

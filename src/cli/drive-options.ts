@@ -24,7 +24,9 @@ const INTERFACES: Record<string, DriveInterface> = {
 };
 /** Drives on one IDE bus: a port of an AHCI has one. */
 const unitsOfBus = (machine: MachineName): number => (machine === 'q35' ? 1 : 2);
-const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, pflash: 2, none: Infinity };
+const PLACES: Record<DriveInterface, number> = {
+  ide: 4, ahci: AHCI_PLACES, floppy: 2, pflash: 2, none: Infinity,
+};
 
 /** `-hda FILE` and its like: a file name, not a list. */
 export function shortDrive(
@@ -74,9 +76,12 @@ function placeOf(values: ReadonlyMap<string, string>, machine: MachineName): num
   return bus === null && unit === null ? null : (bus ?? 0) * unitsOfBus(machine) + (unit ?? 0);
 }
 
-/** `-device ide-hd,drive=…` puts a drive with `if=none` into a place. */
+/**
+ * `-device ide-hd,drive=…` puts a drive with `if=none` into a place.
+ * @param ahci name of the controller that `-device ahci` has added
+ */
 export function attachDrive(
-  drives: DriveOption[], text: string, driver: string, machine: MachineName,
+  drives: DriveOption[], text: string, driver: string, machine: MachineName, ahci: string | null,
 ): void {
   const values = parseList(text, 'driver');
   onlyKeys(values, ['driver', 'drive', 'bus', 'unit', 'id', 'serial', 'bootindex']);
@@ -86,8 +91,9 @@ export function attachDrive(
   const { config } = drives[at]!;
   if (config.interface !== 'none') throw new ValueError(`drive "${id!}" is in use already`);
   const bus = values.get('bus');
-  const match = bus === undefined ? null : /^ide\.(\d)$/.exec(bus);
-  if (bus !== undefined && match === null) throw new ValueError(`there is no bus "${bus}"`);
+  const match = bus === undefined ? null : /^(.+)\.(\d)$/.exec(bus);
+  const own = match !== null && match[1] === ahci;
+  if (bus !== undefined && !own && match?.[1] !== 'ide') throw new ValueError(`there is no bus "${bus}"`);
   const unit = values.get('unit');
   const placed = match !== null || unit !== undefined;
   const number = (key: string): number | null =>
@@ -95,9 +101,9 @@ export function attachDrive(
   drives[at] = {
     option: '-device', text, id: id!, placed,
     config: {
-      ...config, interface: 'ide', media: driver === 'ide-cd' ? 'cdrom' : 'disk',
+      ...config, interface: own ? 'ahci' : 'ide', media: driver === 'ide-cd' ? 'cdrom' : 'disk',
       readOnly: driver === 'ide-cd' || config.readOnly,
-      index: Number(match?.[1] ?? 0) * unitsOfBus(machine) + (number('unit') ?? 0),
+      index: Number(match?.[2] ?? 0) * (own ? 1 : unitsOfBus(machine)) + (number('unit') ?? 0),
       serial: values.get('serial') ?? config.serial, bootIndex: number('bootindex'),
     },
   };

@@ -27,6 +27,7 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['   [,index=N][,readonly=on][,snapshot=on][,id=ID]', 'a drive'],
   ['-device ide-hd|ide-cd,drive=ID[,bus=ide.N][,unit=N]', ''],
   ['   [,bootindex=N]', 'where a drive with if=none is attached'],
+  ['-device ahci,id=ID', 'disk controller; its ports are the buses ID.0 to ID.5'],
   ['-snapshot', 'forget what is written to drives'],
   ['-boot [order=]acdn[,once=LETTERS][,menu=on]', ''],
   ['   [,splash-time=MS][,reboot-timeout=MS]', 'what firmware boots'],
@@ -67,7 +68,7 @@ export function helpText(topic: HelpTopic, version: string): string {
     case 'cpu': return cpuText();
     case 'accel': return 'Accelerators supported:\njit (also known as tcg)\ninterp';
     case 'device': return [
-      'name "ide-cd", bus IDE', 'name "ide-hd", bus IDE', 'name "isa-debug-exit", bus ISA',
+      'name "ahci", bus PCI', 'name "ide-cd", bus IDE', 'name "ide-hd", bus IDE', 'name "isa-debug-exit", bus ISA',
       'name "VGA", bus PCI',
     ].join('\n');
     case 'trace':

@@ -30,7 +30,7 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
-export type DriveInterface = 'ide' | 'floppy' | 'pflash' | 'none';
+export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'none';
 
 /** A drive and what is in it. */
 export interface DriveConfig {
@@ -38,7 +38,7 @@ export interface DriveConfig {
   readonly interface: DriveInterface;
   /**
    * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; or the ports of a
-   * Q35's AHCI, 0 to 5; floppy: A is 0;
+   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0;
    * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
@@ -248,10 +248,12 @@ function checkFiles({ kernel, initrd, bios, append }: MachineConfig): void {
   }
 }
 
-const PLACES: Record<DriveInterface, number> = { ide: 4, floppy: 2, pflash: 2, none: Infinity };
-
-/** Drives that a Q35 has room for. */
+/** Ports of an AHCI. */
 export const AHCI_PLACES = 6;
+
+const PLACES: Record<DriveInterface, number> = {
+  ide: 4, ahci: AHCI_PLACES, floppy: 2, pflash: 2, none: Infinity,
+};
 
 function checkDrives(config: MachineConfig): void {
   const { machine, drives, vga, boot, bios } = config;
@@ -274,7 +276,7 @@ function checkDrives(config: MachineConfig): void {
     if (taken.has(place)) throw bad(`there are two drives ${place}`);
     taken.add(place);
     if (kind === 'pflash' && file === null) throw bad('flash memory needs an image');
-    if (kind === 'ide' && media === 'disk' && readOnly && !snapshot) {
+    if ((kind === 'ide' || kind === 'ahci') && media === 'disk' && readOnly && !snapshot) {
       throw bad('an IDE disk cannot be read-only');
     }
   });

@@ -10,7 +10,7 @@ import { PciBus } from '../devices/pci.ts';
 import type { AddressSpace } from './address-space.ts';
 import type { Device, IrqLine } from './interfaces.ts';
 import type { IoSpace } from './io-space.ts';
-import { addIde, attachDrives, type Drive } from './pc-storage.ts';
+import { addIde, AHCI_SLOT, attachDrives, type Drive } from './pc-storage.ts';
 
 export type ChipsetParts = {
   mem: AddressSpace; io: IoSpace; acpi: AcpiPm; drives: readonly Drive[];
@@ -45,6 +45,7 @@ export function addI440Fx({ mem, io, acpi, drives, irq, add }: ChipsetParts): Ch
   const pm = add(new Piix4Pm(io, acpi.ports));
   bus.plug(pm, 1, 3);
   io.register(GPE_BASE, 4, acpi.gpe, 'acpi-gpe0', { maxSize: 1 });
+  addAhci({ mem, drives, add }, bus);
   addConfigPorts({ io, add }, bus);
   return {
     bus, bridge, pmBase: () => pm.configRead(0x40, 2) & 0xffc0, raisesSmi: () => pm.raisesSmi,
@@ -63,8 +64,9 @@ export function addQ35({ mem, io, acpi, drives, irq, add }: ChipsetParts): Chips
   }));
   bus.plug(lpc, SOUTH_BRIDGE);
   const ahci = add(new Ahci(mem));
-  attachDrives(ahci, drives);
+  attachDrives(ahci, drives, 'ide');
   bus.plug(ahci, SOUTH_BRIDGE, 2);
+  addAhci({ mem, drives, add }, bus);
   addConfigPorts({ io, add }, bus);
   return {
     bus, bridge, pmBase: () => lpc.pmBase, raisesSmi: () => lpc.raisesSmi,
@@ -79,6 +81,14 @@ export function gpePlace(q35: boolean, pmBase: number): { base: number; length: 
 
 const isaLines = (irq: ChipsetParts['irq']): IrqLine[] =>
   Array.from({ length: 16 }, (_, input) => irq(input));
+
+/** A controller for the drives that ask for one. */
+function addAhci({ mem, drives, add }: Pick<ChipsetParts, 'mem' | 'drives' | 'add'>, bus: PciBus): void {
+  if (!drives.some(({ config }) => config.interface === 'ahci')) return;
+  const ahci = add(new Ahci(mem, 'ahci1'));
+  attachDrives(ahci, drives, 'ahci');
+  bus.plug(ahci, AHCI_SLOT);
+}
 
 function addConfigPorts({ io, add }: Pick<ChipsetParts, 'io' | 'add'>, bus: PciBus): void {
   const host = add(new I440FxHost(bus));

@@ -19,6 +19,8 @@ export type DriveFacts = {
   bootOrder: readonly string[];
 };
 
+/** Slot of an AHCI controller that is not the chipset's. */
+export const AHCI_SLOT = 4;
 const FDC_PORT = 0x3f0;
 const FDC_DMA = 2;
 /** Disks with more cylinders than a BIOS call can name need their geometry translated. */
@@ -28,18 +30,20 @@ export function addIde(
   memory: GuestMemory, ports: PortBus, irqs: readonly [IrqLine, IrqLine], drives: readonly Drive[],
 ): Piix3Ide {
   const ide = new Piix3Ide(memory, ports, irqs);
-  attachDrives(ide, drives);
+  attachDrives(ide, drives, 'ide');
   return ide;
 }
 
 /** Whatever IDE drives are attached to. */
 type Controller = { attach(device: AtaDevice, place: number): void };
 
-export function attachDrives(controller: Controller, drives: readonly Drive[]): void {
+export function attachDrives(
+  controller: Controller, drives: readonly Drive[], kind: 'ide' | 'ahci',
+): void {
   for (const { config, backend } of drives) {
-    if (config.interface !== 'ide') continue;
+    if (config.interface !== kind) continue;
     const { index, media } = config;
-    const id = `ide${index}-${media === 'cdrom' ? 'cd' : 'hd'}`;
+    const id = `${kind}${index}-${media === 'cdrom' ? 'cd' : 'hd'}`;
     const serial = config.serial ?? `VR${String(index + 1).padStart(5, '0')}`;
     if (media === 'cdrom') controller.attach(new IdeCdrom(id, backend, serial), index);
     else if (backend !== null) controller.attach(new IdeDisk(id, backend, serial), index);
@@ -91,6 +95,7 @@ function bootPath({ interface: kind, index }: DriveConfig, ahci: boolean): strin
   switch (kind) {
     case 'ide': return ahci ? `/pci@i0cf8/pci8086,2922@1f,2/drive@${index}/disk@0`
       : `/pci@i0cf8/ide@1,1/drive@${index >> 1}/disk@${index & 1}`;
+    case 'ahci': return `/pci@i0cf8/pci8086,2922@${AHCI_SLOT}/drive@${index}/disk@0`;
     case 'floppy': return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
     case 'pflash': case 'none': return null;
   }

@@ -82,6 +82,13 @@ for (const [name, config, data, , expected] of CASES.filter(([, config]) => conf
   });
 }
 
+test('SeaBIOS boots from a disk at an AHCI that was added', LIMIT, async (t) => {
+  if (skipWithoutBios(t)) return;
+  const { status, text } = await boot([{ interface: 'ahci', index: 1, bootIndex: 0, ...image(DISK) }]);
+  assert.match(text, /^hello/);
+  assert.equal(status, 3);
+});
+
 test('the boot order chooses between drives, and "once" for the first start only', LIMIT, async (t) => {
   if (skipWithoutBios(t)) return;
   const drives = [image(DISK), { interface: 'floppy', ...image(FLOPPY) }] as const;
