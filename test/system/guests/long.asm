@@ -53,6 +53,7 @@ main:   START
         mov rbp, HIGHBAD
         mov eax, [rbp]
         END
+;= noncanonical-stack #0000000c e=00000000 ip=0000000a cs=00000018 fl=00000046 ## SDM vol. 2, MOV: #SS(0); QEMU has #GP
         TRY "noncanonical-gs"
         mov rax, HIGHBAD
         mov rdx, rax

@@ -7,7 +7,7 @@ import {
   INTERRUPT_SHADOW, INTR_LINE, LDTR, MXCSR, NMI_BLOCKED, RF, SHADOW_SS, SS, TF, TR, X86_STATE_END, XCR0, GPR, SEG_NULL,
 } from '../state.ts';
 import { Control } from './control.ts';
-import { Core, DB, FAULT, NMI, NO_ERROR_CODE, UD, describePlace } from './core.ts';
+import { Core, DB, FAULT, GP, NMI, NO_ERROR_CODE, SS_FAULT, UD, describePlace } from './core.ts';
 import type { Platform } from './core.ts';
 import { Cpuid } from './cpuid.ts';
 import { DR6_BS, Debug } from './debug.ts';
@@ -15,13 +15,14 @@ import { describeRegisters } from './describe.ts';
 import { Events, SOURCE_EXCEPTION, SOURCE_INTERRUPT } from './exceptions.ts';
 import { AT_INSTRUCTION, KEEPS_RF, NO_TRAP, TABLE, TRANSFERS, TRAP_BY_NEW_FLAGS } from './leave-table.ts';
 import type { AllParts } from './leave-table.ts';
-import { Mmu } from './mmu.ts';
+import { AS_SYSTEM, AS_USER, Mmu } from './mmu.ts';
 import { Msrs } from './msr.ts';
 import { Ports } from './ports.ts';
 import { loadState, saveState } from './saved-state.ts';
 import type { Pending } from './saved-state.ts';
 import { Segments } from './segments.ts';
 import { Smm } from './smm.ts';
+import { isStackReference } from './stack-reference.ts';
 import { Stack } from './stack.ts';
 import { Strings } from './strings.ts';
 import { SWITCH_CALL, switchTask } from './task.ts';
@@ -187,6 +188,33 @@ export class X86Cpu implements Vcpu, CpuPort {
   }
 
   deliverFault(): void {
+    if (this.mmu.strayed) this.nameStray();
+    this.deliverOwnFault();
+  }
+
+  /** Makes the #GP(0) of an address that is not canonical #SS(0) where the stack segment was meant. */
+  private nameStray(): void {
+    const { core, mmu } = this;
+    mmu.strayed = false;
+    if (!core.code64) return;
+    const wide = (low: number, high: number): bigint => BigInt.asIntN(64, (BigInt(high) << 32n) | BigInt(low >>> 0));
+    const [pc, top] = [wide(core.pcLow, core.pcHigh), wide(core.regLow(4), core.regHigh(4))];
+    const how = core.cpl === 3 ? AS_USER : AS_SYSTEM;
+    const distance = BigInt.asIntN(64, wide(core.faultLow, core.faultHigh) - top);
+    try {
+      const isStack = isStackReference((n) => {
+        const at = pc + BigInt(n);
+        return mmu.read(Number(BigInt.asIntN(32, at)), Number(BigInt.asIntN(32, at >> 32n)), 1, how);
+      }, distance >= -8n && distance < 8n);
+      core.record(isStack ? SS_FAULT : GP, 0);
+    } catch (error) {
+      // The code's own page has just gone: the fault stays what it was.
+      if (error !== FAULT) throw error;
+      core.record(GP, 0);
+    }
+  }
+
+  private deliverOwnFault(): void {
     this.debug.forget();
     this.events.deliverRecorded();
     // The handler may be a task that traps at its start.
@@ -204,7 +232,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     } catch (error) {
       if (error !== FAULT) throw error;
       if (!(entry.flags & AT_INSTRUCTION)) core.movePc(-core.insnLength);
-      this.deliverFault();
+      this.deliverOwnFault();
       core.returnsWithRf = false;
       return;
     }

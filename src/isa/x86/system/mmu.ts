@@ -168,11 +168,19 @@ export class Mmu {
 
   // --- Walks. ---
 
+  /** The last walk that failed was a data access of translated code at an address that is not canonical. */
+  strayed = false;
+
   /** Vcpu.walk: with the privilege that code has now. */
   walk(low: number, high: number, access: number, out: Translation): boolean {
     const { core } = this;
     const user = core.get(CPL) === 3;
-    if (!this.walkAs(low, high, access, user, (core.get(EFLAGS) & AC) === 0, out)) return false;
+    if (!this.walkAs(low, high, access, user, (core.get(EFLAGS) & AC) === 0, out)) {
+      this.strayed = access !== ACCESS_EXEC && core.vector === GP;
+      core.faultLow = low;
+      core.faultHigh = high;
+      return false;
+    }
     if (this.debug.watching) {
       const watched = this.debug.watchedPage(low, high);
       if (watched & 1) out.permissions &= ~CAN_READ;
