@@ -1,4 +1,4 @@
-/** AHCI controller (Serial ATA AHCI 1.3.1), as the ICH9 has it: 31697 order 316972, section 15. */
+/** AHCI controller (Serial ATA AHCI 1.3.1), as the ICH9 has it (316972), section 15. */
 import type { DeviceState, GuestMemory, IoHandler } from '../../machine/interfaces.ts';
 import { PciDevice } from '../pci.ts';
 import { StateBlock } from '../state.ts';
