@@ -96,7 +96,8 @@ export async function buildImage(only: string): Promise<BenchImage> {
   const folder = mkdtempSync(join(tmpdir(), 'virelay-bench-'));
   compile(folder);
   writeFileSync(join(folder, 'busybox'), guest.busybox, { mode: 0o755 });
-  const python = only === '' || only === 'python' ? await copyPython(folder) : [];
+  // Only when asked for: with it the archive that every boot unpacks is many times as large.
+  const python = only === 'python' ? await copyPython(folder) : [];
   const names = [...Object.keys(SOURCES), ...SCRIPTS, 'busybox', ...python].map((name) => `bench/${name}`);
   const extra = [
     ...foldersOf(names).map((path) => directory(path)),

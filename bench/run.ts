@@ -10,7 +10,7 @@ import { formatTable, summarize } from './report.ts';
 
 const USAGE = `npm run bench -- [--rounds N] [--only GROUP] [--accel jit|interp] [--no-qemu]
   [--memory SIZE] [--json FILE] [--timeout SECONDS] [--cpu MODEL]
-groups: integer, integer32, sse2, x87, memory, vector, python, busybox, process; vector wants --cpu max`;
+groups: integer, integer32, sse2, x87, memory, vector, python (only when named), busybox, process; vector wants --cpu max`;
 
 function options() {
   const { values } = parseArgs({

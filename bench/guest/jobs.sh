@@ -5,7 +5,7 @@ wanted() { [ -z "$ONLY" ] || [ "$ONLY" = "$1" ]; }
 $BIN/suite $ONLY
 if wanted integer32; then $BIN/suite32; fi
 
-if wanted python; then
+if [ "$ONLY" = python ]; then
   # With its own loader and libraries, so that it is the same wherever it runs.
   PYTHONHOME=$BIN/python $BIN/measure python program \
     $BIN/python/ld-linux-x86-64.so.2 --library-path $BIN/python $BIN/python/python3 -S -B $BIN/program.py
