@@ -32,7 +32,8 @@ const SAMPLE_MS = 400;
 export function virelay(accel: string, extra: readonly string[]): Emulator {
   return {
     name: accel === 'jit' ? 'virelay' : `virelay-${accel}`,
-    command: join(ROOT, 'bin', 'virelay-system-x86_64'), args: ['-accel', accel, ...extra],
+    command: join(ROOT, 'bin', 'virelay-system-x86_64'),
+    args: ['-accel', accel, ...extra],
   };
 }
 
@@ -41,22 +42,25 @@ export function qemu(extra: readonly string[]): Emulator {
 }
 
 export function parseResults(text: string): Result[] {
-  return [...text.matchAll(/^RESULT (\S+) (\S+) ([0-9a-f]{16}) (\d+)\s*$/gm)].map(
-    ([, group, name, checksum, time]) => ({
-      group: group!, name: name!, checksum: checksum!, microseconds: Number(time),
-    }),
-  );
+  return [...text.matchAll(/^RESULT (\S+) (\S+) ([0-9a-f]{16}) (\d+)\s*$/gm)].map(([, group, name, checksum, time]) => ({
+    group: group!,
+    name: name!,
+    checksum: checksum!,
+    microseconds: Number(time),
+  }));
 }
 
 function processTree(root: number): number[] {
-  const parents = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map((name) => {
-    try {
-      const stat = readFileSync(`/proc/${name}/stat`, 'latin1');
-      return [Number(name), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])] as const;
-    } catch {
-      return [Number(name), -1] as const;
-    }
-  });
+  const parents = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => {
+      try {
+        const stat = readFileSync(`/proc/${name}/stat`, 'latin1');
+        return [Number(name), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])] as const;
+      } catch {
+        return [Number(name), -1] as const;
+      }
+    });
   const tree = [root];
   for (let i = 0; i < tree.length; i++) {
     tree.push(...parents.filter(([, parent]) => parent === tree[i]).map(([id]) => id));
@@ -91,12 +95,27 @@ class MemoryWatch {
 }
 
 export function runGuest(
-  emulator: Emulator, image: BenchImage, options: { only: string; memory: string; timeoutS: number },
+  emulator: Emulator,
+  image: BenchImage,
+  options: { only: string; memory: string; timeoutS: number },
 ): Promise<Run> {
   const append = `console=ttyS0 quiet panic=-1${options.only === '' ? '' : ` ONLY=${options.only}`}`;
   const args = [
-    ...emulator.args, '-m', options.memory, '-kernel', image.kernel, '-initrd', image.initrd,
-    '-append', append, '-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot',
+    ...emulator.args,
+    '-m',
+    options.memory,
+    '-kernel',
+    image.kernel,
+    '-initrd',
+    image.initrd,
+    '-append',
+    append,
+    '-nodefaults',
+    '-display',
+    'none',
+    '-serial',
+    'stdio',
+    '-no-reboot',
   ];
   return new Promise((resolve, reject) => {
     const start = performance.now();

@@ -1,8 +1,6 @@
 /** The guest that the benchmark boots, and the same work on the host itself. */
 import { execFileSync } from 'node:child_process';
-import {
-  copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync,
-} from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { directory, file } from '../src/guest/cpio.ts';
@@ -15,8 +13,10 @@ export const START_MARK = 'MARK init';
 export const END_MARK = 'MARK end';
 
 const SOURCES: Record<string, readonly string[]> = {
-  suite: ['suite.c', 'integer.c', 'kernels.c', 'vector.c'], suite32: ['suite32.c', 'integer.c'],
-  measure: ['measure.c'], spawn: ['spawn.c'],
+  suite: ['suite.c', 'integer.c', 'kernels.c', 'vector.c'],
+  suite32: ['suite32.c', 'integer.c'],
+  measure: ['measure.c'],
+  spawn: ['spawn.c'],
   generate: ['generate.c'],
 };
 const SCRIPTS = ['jobs.sh', 'program.py'];
@@ -43,13 +43,19 @@ export interface BenchImage {
  * into the interpreter, these modules are all that it starts with.
  */
 const PYTHON_PARTS: Record<string, string> = {
-  'python3': 'usr/bin/VERSION',
-  ...Object.fromEntries(['ld-linux-x86-64.so.2', 'libc.so.6', 'libm.so.6', 'libz.so.1', 'libexpat.so.1'].map(
-    (name) => [name, `lib/x86_64-linux-gnu/${name}`],
-  )),
-  ...Object.fromEntries(['__init__', 'aliases', 'utf_8', 'ascii', 'latin_1'].map(
-    (name) => [`lib/VERSION/encodings/${name}.py`, `usr/lib/VERSION/encodings/${name}.py`],
-  )),
+  python3: 'usr/bin/VERSION',
+  ...Object.fromEntries(
+    ['ld-linux-x86-64.so.2', 'libc.so.6', 'libm.so.6', 'libz.so.1', 'libexpat.so.1'].map((name) => [
+      name,
+      `lib/x86_64-linux-gnu/${name}`,
+    ]),
+  ),
+  ...Object.fromEntries(
+    ['__init__', 'aliases', 'utf_8', 'ascii', 'latin_1'].map((name) => [
+      `lib/VERSION/encodings/${name}.py`,
+      `usr/lib/VERSION/encodings/${name}.py`,
+    ]),
+  ),
 };
 
 const pythonPackages: Choose = async (options) => {
@@ -83,9 +89,7 @@ function compile(folder: string): void {
   const source = join(import.meta.dirname, 'guest');
   for (const [name, files] of Object.entries(SOURCES)) {
     const paths = files.map((one) => join(source, one));
-    execFileSync('gcc', [
-      ...FLAGS, ...(FLAGS_OF[name] ?? ['-lm']), '-o', join(folder, name), ...paths,
-    ]);
+    execFileSync('gcc', [...FLAGS, ...(FLAGS_OF[name] ?? ['-lm']), '-o', join(folder, name), ...paths]);
   }
   for (const name of SCRIPTS) copyFileSync(join(source, name), join(folder, name));
 }
@@ -107,7 +111,9 @@ export async function buildImage(only: string): Promise<BenchImage> {
   const initrd = join(folder, 'initrd');
   writeFileSync(initrd, image);
   return {
-    folder, initrd, kernel: join(guest.folder, 'vmlinuz'),
+    folder,
+    initrd,
+    kernel: join(guest.folder, 'vmlinuz'),
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
@@ -117,6 +123,7 @@ export function runNative({ folder }: BenchImage, only: string): string {
   const tmp = join(folder, 'tmp');
   mkdirSync(tmp, { recursive: true });
   return execFileSync(join(folder, 'busybox'), ['sh', join(folder, 'jobs.sh')], {
-    env: { ...process.env, BIN: folder, TMP: tmp, ONLY: only }, encoding: 'utf8',
+    env: { ...process.env, BIN: folder, TMP: tmp, ONLY: only },
+    encoding: 'utf8',
   });
 }

@@ -51,29 +51,33 @@ function mismatches(native: readonly Result[], runs: ReadonlyMap<string, readonl
 
 /** @param ours name of the emulator whose ratio to `theirs` is wanted */
 export function summarize(
-  native: readonly Result[], runs: ReadonlyMap<string, readonly Run[]>, ours: string,
+  native: readonly Result[],
+  runs: ReadonlyMap<string, readonly Run[]>,
+  ours: string,
   theirs: string,
 ): Summary {
   const medians = (of: (run: Run) => number | undefined): Record<string, number> =>
-    Object.fromEntries([...runs].map(([emulator, list]) => [
-      emulator, median(list.map(of).filter((value) => value !== undefined)),
-    ]));
+    Object.fromEntries(
+      [...runs].map(([emulator, list]) => [emulator, median(list.map(of).filter((value) => value !== undefined))]),
+    );
   const rows = native.map((one): Row => {
-    const times = medians(({ results }) =>
-      results.find((other) => keyOf(other) === keyOf(one))?.microseconds);
+    const times = medians(({ results }) => results.find((other) => keyOf(other) === keyOf(one))?.microseconds);
     const ratio = times[ours]! / times[theirs]!;
     const { group, name, microseconds } = one;
     return {
-      group, name, times: { native: microseconds, ...times },
+      group,
+      name,
+      times: { native: microseconds, ...times },
       ratio: Number.isFinite(ratio) ? ratio : null,
     };
   });
-  const ratios = Map.groupBy(rows.filter(({ ratio }) => ratio !== null), ({ group }) => group);
+  const ratios = Map.groupBy(
+    rows.filter(({ ratio }) => ratio !== null),
+    ({ group }) => group,
+  );
   return {
     rows,
-    groups: Object.fromEntries([...ratios].map(([group, list]) => [
-      group, geometricMean(list.map(({ ratio }) => ratio!)),
-    ])),
+    groups: Object.fromEntries([...ratios].map(([group, list]) => [group, geometricMean(list.map(({ ratio }) => ratio!))])),
     bootMs: medians(({ bootMs }) => bootMs),
     peakMiB: medians(({ peakKiB }) => peakKiB / 1024),
     wrong: mismatches(native, runs),
@@ -86,16 +90,16 @@ const cell = (value: number | undefined, digits: number): string =>
 export function formatTable(summary: Summary, emulators: readonly string[]): string {
   const columns = ['native', ...emulators];
   const label = (text: string): string => text.padEnd(26);
-  const lines = [label('milliseconds') + columns.map((name) => name.padStart(12)).join('')
-    + 'ratio'.padStart(12)];
+  const lines = [label('milliseconds') + columns.map((name) => name.padStart(12)).join('') + 'ratio'.padStart(12)];
   for (const { group, name, times, ratio } of summary.rows) {
     const cells = columns.map((column) => cell((times[column] ?? NaN) / 1000, 1)).join('');
     lines.push(label(`${group} ${name}`) + cells + cell(ratio ?? undefined, 2));
   }
   const ratioOf = (of: Record<string, number>): number => of[emulators[0]!]! / of[emulators[1] ?? '']!;
   const whole = (name: string, of: Record<string, number>): string =>
-    label(name) + ['', ...emulators.map((one) => cell(of[one], 1))].map((text) => text.padStart(12)).join('')
-      + cell(ratioOf(of), 2);
+    label(name) +
+    ['', ...emulators.map((one) => cell(of[one], 1))].map((text) => text.padStart(12)).join('') +
+    cell(ratioOf(of), 2);
   lines.push(whole('power-on to /init', summary.bootMs), whole('peak memory, MiB', summary.peakMiB), '');
   for (const [group, ratio] of Object.entries(summary.groups)) {
     lines.push(label(`geometric mean, ${group}`) + ' '.repeat(12 * columns.length) + cell(ratio, 2));

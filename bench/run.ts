@@ -15,10 +15,14 @@ groups: integer, integer32, sse2, x87, memory, vector, python (only when named),
 function options() {
   const { values } = parseArgs({
     options: {
-      rounds: { type: 'string', default: '3' }, only: { type: 'string', default: '' },
-      accel: { type: 'string', default: 'jit' }, 'no-qemu': { type: 'boolean', default: false },
-      memory: { type: 'string', default: '512' }, json: { type: 'string' },
-      timeout: { type: 'string', default: '600' }, cpu: { type: 'string' },
+      rounds: { type: 'string', default: '3' },
+      only: { type: 'string', default: '' },
+      accel: { type: 'string', default: 'jit' },
+      'no-qemu': { type: 'boolean', default: false },
+      memory: { type: 'string', default: '512' },
+      json: { type: 'string' },
+      timeout: { type: 'string', default: '600' },
+      cpu: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   });
@@ -47,18 +51,28 @@ async function main(): Promise<number> {
     for (let round = 1; round <= Number(chosen.rounds); round++) {
       for (const emulator of emulators) {
         console.error(`round ${round}: ${emulator.name}`);
-        runs.get(emulator.name)!.push(await runGuest(emulator, image, {
-          only: chosen.only, memory: chosen.memory, timeoutS: Number(chosen.timeout),
-        }));
+        runs.get(emulator.name)!.push(
+          await runGuest(emulator, image, {
+            only: chosen.only,
+            memory: chosen.memory,
+            timeoutS: Number(chosen.timeout),
+          }),
+        );
       }
     }
     const names = emulators.map(({ name }) => name);
     const summary = summarize(native, runs, names[0]!, 'qemu');
     console.log(formatTable(summary, names));
     save(chosen.json, {
-      date: new Date().toISOString(), cpu: cpus()[0]?.model, cpus: cpus().length,
-      memoryMiB: Math.round(totalmem() / 2 ** 20), qemu: peer, node: process.version,
-      options: chosen, summary, runs: Object.fromEntries(runs),
+      date: new Date().toISOString(),
+      cpu: cpus()[0]?.model,
+      cpus: cpus().length,
+      memoryMiB: Math.round(totalmem() / 2 ** 20),
+      qemu: peer,
+      node: process.version,
+      options: chosen,
+      summary,
+      runs: Object.fromEntries(runs),
     });
     return summary.wrong.length === 0 ? 0 : 1;
   } finally {

@@ -6,12 +6,23 @@ const one = (path: string, text: string): string[] => check([{ path, text }]);
 
 test('imports are found in all their forms', () => {
   const text = [
-    "import './side.ts';", "import type { A } from './a.ts';", 'import {', '  b,', "} from './b.ts';",
-    "export { c } from './c.ts';", "export type { D } from './d.ts';", "const e = 'import';",
+    "import './side.ts';",
+    "import type { A } from './a.ts';",
+    'import {',
+    '  b,',
+    "} from './b.ts';",
+    "export { c } from './c.ts';",
+    "export type { D } from './d.ts';",
+    "const e = 'import';",
   ].join('\n');
-  assert.deepEqual(importsOf(text).map(({ target }) => target),
-    ['./side.ts', './a.ts', './b.ts', './c.ts', './d.ts']);
-  assert.deepEqual(importsOf(text).map(({ typeOnly }) => typeOnly), [false, true, false, false, true]);
+  assert.deepEqual(
+    importsOf(text).map(({ target }) => target),
+    ['./side.ts', './a.ts', './b.ts', './c.ts', './d.ts'],
+  );
+  assert.deepEqual(
+    importsOf(text).map(({ typeOnly }) => typeOnly),
+    [false, true, false, false, true],
+  );
 });
 
 test('rooms import downward only', () => {

@@ -31,15 +31,24 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 /** Lower rooms that see of the room above no more than its contracts. */
 const CONTRACTS: Record<string, readonly string[]> = {
   machine: [
-    'src/machine/interfaces.ts', 'src/machine/accelerator.ts', 'src/machine/address-space.ts',
-    'src/machine/loader/cpu-state.ts', 'src/machine/config.ts',
+    'src/machine/interfaces.ts',
+    'src/machine/accelerator.ts',
+    'src/machine/address-space.ts',
+    'src/machine/loader/cpu-state.ts',
+    'src/machine/config.ts',
   ],
   isa: ['src/isa/isa.ts'],
   host: ['src/host/host.ts', 'src/host/node/threads.ts'],
 };
 const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
-  ['devices', 'machine'], ['isa', 'machine'], ['jit', 'machine'], ['character', 'machine'],
-  ['jit', 'isa'], ['jit', 'host'], ['storage', 'machine'], ['display', 'machine'],
+  ['devices', 'machine'],
+  ['isa', 'machine'],
+  ['jit', 'machine'],
+  ['character', 'machine'],
+  ['jit', 'isa'],
+  ['jit', 'host'],
+  ['storage', 'machine'],
+  ['display', 'machine'],
 ];
 const HOST_MODULES_IN = ['src/host/node/', 'src/cli/', 'src/kvm/', 'src/manager/'];
 
@@ -49,9 +58,7 @@ const isTest = (path: string): boolean => /\.test\.ts$|^test\/|\/mocks\.ts$|\/te
 
 /** The modules that a file names, and whether only types are taken from them. */
 export function importsOf(text: string): { target: string; typeOnly: boolean }[] {
-  const found = text.matchAll(
-    /^\s*(?:import|export)\s+(type\s)?(?:[^;'"]*?\sfrom\s+)?['"]([^'"]+)['"]/gm,
-  );
+  const found = text.matchAll(/^\s*(?:import|export)\s+(type\s)?(?:[^;'"]*?\sfrom\s+)?['"]([^'"]+)['"]/gm);
   return [...found].map(([, type, target]) => ({ target: target!, typeOnly: type !== undefined }));
 }
 
@@ -67,7 +74,8 @@ const familyOf = (path: string): string | null => /^src\/devices\/([^/]+)\//.exe
 
 function checkImport(path: string, target: string): string | null {
   if (target.startsWith('node:')) {
-    return HOST_MODULES_IN.some((place) => path.startsWith(place)) ? null
+    return HOST_MODULES_IN.some((place) => path.startsWith(place))
+      ? null
       : `${path}: host module ${target} outside ${HOST_MODULES_IN.join(', ')}`;
   }
   const to = resolve(path, target);
@@ -95,11 +103,15 @@ function checkRooms(path: string, to: string, from: string, room: string): strin
 
 /** Import cycles at run time; types may refer to each other freely. */
 export function findCycle(sources: readonly Source[]): string | null {
-  const edges = new Map(sources.map(({ path, text }) => [
-    path,
-    importsOf(text).filter(({ typeOnly }) => !typeOnly)
-      .map(({ target }) => resolve(path, target)).filter((to) => to !== null),
-  ]));
+  const edges = new Map(
+    sources.map(({ path, text }) => [
+      path,
+      importsOf(text)
+        .filter(({ typeOnly }) => !typeOnly)
+        .map(({ target }) => resolve(path, target))
+        .filter((to) => to !== null),
+    ]),
+  );
   const finished = new Set<string>();
   const visit = (path: string, trail: readonly string[]): string | null => {
     if (trail.includes(path)) return [...trail.slice(trail.indexOf(path)), path].join(' -> ');
@@ -128,12 +140,12 @@ function checkLength({ path, text }: Source): string[] {
 export function check(sources: readonly Source[]): string[] {
   const product = sources.filter(({ path }) => path.startsWith('src/') && !isTest(path));
   const imports = product.flatMap(({ path, text }) =>
-    importsOf(text).map(({ target }) => checkImport(path, target)).filter((line) => line !== null));
+    importsOf(text)
+      .map(({ target }) => checkImport(path, target))
+      .filter((line) => line !== null),
+  );
   const cycle = findCycle(product);
-  return [
-    ...imports, ...(cycle === null ? [] : [`import cycle: ${cycle}`]),
-    ...sources.flatMap(checkLength),
-  ];
+  return [...imports, ...(cycle === null ? [] : [`import cycle: ${cycle}`]), ...sources.flatMap(checkLength)];
 }
 
 function readSources(): Source[] {
@@ -141,7 +153,8 @@ function readSources(): Source[] {
     readdirSync(join(ROOT, folder), { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile() && entry.name.endsWith('.ts'))
       .map((entry) => join(entry.parentPath, entry.name))
-      .map((path) => ({ path: relative(ROOT, path), text: readFileSync(path, 'utf8') })));
+      .map((path) => ({ path: relative(ROOT, path), text: readFileSync(path, 'utf8') })),
+  );
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {

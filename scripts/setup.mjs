@@ -26,10 +26,10 @@ export function ensureModules() {
   process.stderr.write('installing dependencies\n');
   // A function of npm itself, so that its settings (caches, proxies) hold.
   const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
-  const { status } = spawnSync(
-    npm, ['ci', '--no-audit', '--no-fund', '--loglevel=error'],
-    { cwd: ROOT, stdio: ['ignore', 2, 2] },
-  );
+  const { status } = spawnSync(npm, ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+    cwd: ROOT,
+    stdio: ['ignore', 2, 2],
+  });
   if (status !== 0) {
     process.stderr.write('virelay: npm ci has failed\n');
     process.exit(1);

@@ -20,7 +20,10 @@ for (const [name, args] of chosen.length > 0 ? [] : CHECKS) {
 }
 const all = ['src', 'test', 'scripts', 'bench'].map((folder) => `${folder}/**/*.test.ts`);
 const status = run(node, [
-  '--no-warnings', '--test', '--test-concurrency=2', '--test-reporter=spec',
+  '--no-warnings',
+  '--test',
+  '--test-concurrency=2',
+  '--test-reporter=spec',
   ...(chosen.length > 0 ? chosen : all),
 ]);
 // After the test runner's summary: the last words must not hide a failed check.

@@ -4,7 +4,14 @@ export type { MachineEnd, MachineEventMap } from './machine/handle.ts';
 export { SerialPort } from './machine/serial-port.ts';
 export { completeConfig, ConfigError, drive } from './machine/config.ts';
 export type {
-  BootConfig, DriveConfig, DriveInterface, IcountConfig, MachineConfig, NamedFile, RtcConfig, SerialConfig,
+  BootConfig,
+  DriveConfig,
+  DriveInterface,
+  IcountConfig,
+  MachineConfig,
+  NamedFile,
+  RtcConfig,
+  SerialConfig,
 } from './machine/config.ts';
 export type { Picture, PowerEvent } from './machine/interfaces.ts';
 export type { RunState } from './machine/machine.ts';

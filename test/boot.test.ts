@@ -21,8 +21,11 @@ async function guestOrSkip(t: TestContext): Promise<GuestFiles | null> {
 
 function config(files: GuestFiles, initrd: Uint8Array, more: Partial<MachineConfig>) {
   return {
-    memory: 256 * MIB, append: 'console=ttyS0 panic=-1', noReboot: true,
-    kernel: { name: 'vmlinuz', data: files.kernel }, initrd: { name: 'initramfs', data: initrd },
+    memory: 256 * MIB,
+    append: 'console=ttyS0 panic=-1',
+    noReboot: true,
+    kernel: { name: 'vmlinuz', data: files.kernel },
+    initrd: { name: 'initramfs', data: initrd },
     ...more,
   };
 }
@@ -32,12 +35,14 @@ function watch(machine: Machine) {
   const console = { text: '' };
   const decoder = new TextDecoder();
   const waiting = new Set<() => void>();
-  const done = machine.serial[0]!.readable.pipeTo(new WritableStream<Uint8Array>({
-    write: (data) => {
-      console.text += decoder.decode(data, { stream: true });
-      for (const check of waiting) check();
-    },
-  }));
+  const done = machine.serial[0]!.readable.pipeTo(
+    new WritableStream<Uint8Array>({
+      write: (data) => {
+        console.text += decoder.decode(data, { stream: true });
+        for (const check of waiting) check();
+      },
+    }),
+  );
   /** Where the next thing waited for must come after. */
   let cursor = 0;
   const until = async (wanted: string): Promise<void> => {
@@ -107,10 +112,14 @@ poweroff -f
 `;
 
 async function countedRun(files: GuestFiles, accel: 'jit' | 'interp'): Promise<string> {
-  const machine = await Machine.create(config(files, initramfs(files, DETERMINED), {
-    accel, icount: { shift: 3, sleep: false }, rtc: { base: Date.UTC(2020, 0, 1) / 1000, clock: 'vm' },
-    trace: ['machine'],
-  }));
+  const machine = await Machine.create(
+    config(files, initramfs(files, DETERMINED), {
+      accel,
+      icount: { shift: 3, sleep: false },
+      rtc: { base: Date.UTC(2020, 0, 1) / 1000, clock: 'vm' },
+      trace: ['machine'],
+    }),
+  );
   const events: string[] = [];
   machine.on('trace', (lines) => events.push(...lines));
   const { console, done } = watch(machine);

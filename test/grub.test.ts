@@ -1,9 +1,7 @@
 /** SeaBIOS, GRUB, Debian's kernel: from power-on to a shell, by a disk image made here. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import {
-  cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync,
-} from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -46,9 +44,7 @@ function toolsOrSkip(t: TestContext): Tools | null {
   const modules = join(files.root, 'usr/lib/grub/i386-pc');
   return {
     modules,
-    mkimage: (args) => void execFileSync(
-      join(files.root, 'usr/bin/grub-mkimage'), ['-d', modules, ...args], { stdio: 'pipe' },
-    ),
+    mkimage: (args) => void execFileSync(join(files.root, 'usr/bin/grub-mkimage'), ['-d', modules, ...args], { stdio: 'pipe' }),
   };
 }
 
@@ -58,7 +54,8 @@ async function makePartition(folder: string, { modules }: Tools): Promise<Uint8A
   const tree = join(folder, 'tree');
   mkdirSync(join(tree, 'boot/grub'), { recursive: true });
   cpSync(modules, join(tree, 'boot/grub/i386-pc'), {
-    recursive: true, filter: (path) => !path.endsWith('.module'),
+    recursive: true,
+    filter: (path) => !path.endsWith('.module'),
   });
   writeFileSync(join(tree, 'boot/grub/grub.cfg'), CONFIG);
   writeFileSync(join(tree, 'boot/vmlinuz'), guest.kernel);
@@ -67,7 +64,8 @@ async function makePartition(folder: string, { modules }: Tools): Promise<Uint8A
   writeFileSync(path, '');
   truncateSync(path, PARTITION_MIB * MIB);
   execFileSync('mkfs.ext4', ['-q', '-d', tree, path], {
-    stdio: 'pipe', env: { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin` },
+    stdio: 'pipe',
+    env: { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin` },
   });
   return readFileSync(path);
 }
@@ -76,8 +74,7 @@ async function makePartition(folder: string, { modules }: Tools): Promise<Uint8A
 async function makeDisk(folder: string, tools: Tools): Promise<Uint8Array> {
   const partition = await makePartition(folder, tools);
   const core = join(folder, 'core.img');
-  tools.mkimage(['-O', 'i386-pc', '-p', '(hd0,msdos1)/boot/grub', '-o', core,
-    'biosdisk', 'part_msdos', 'ext2']);
+  tools.mkimage(['-O', 'i386-pc', '-p', '(hd0,msdos1)/boot/grub', '-o', core, 'biosdisk', 'part_msdos', 'ext2']);
   const disk = new Uint8Array(PARTITION_START * SECTOR + partition.length);
   disk.set(readFileSync(join(tools.modules, 'boot.img')).subarray(0, TABLE));
   const view = new DataView(disk.buffer);
@@ -106,7 +103,9 @@ test('SeaBIOS, GRUB with its menu, a kernel from ext4, a shell', LIMIT, async (t
   t.after(() => rmSync(folder, { recursive: true }));
   const data = await makeDisk(folder, tools);
   await using machine = await Machine.create({
-    memory: 256 * MIB, noReboot: true, drives: [drive({ file: { name: 'disk', data } })],
+    memory: 256 * MIB,
+    noReboot: true,
+    drives: [drive({ file: { name: 'disk', data } })],
   });
   const menu = await screenWith(machine, /Nothing/);
   assert.match(menu, /GNU GRUB/);
@@ -132,11 +131,24 @@ test('GRUB from a CD comes to its prompt and takes commands', LIMIT, async (t) =
   const folder = mkdtempSync(join(tmpdir(), 'grub-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const path = join(folder, 'eltorito.img');
-  tools.mkimage(['-O', 'i386-pc-eltorito', '-p', '/boot/grub', '-o', path,
-    'biosdisk', 'iso9660', 'normal', 'minicmd', 'ls', 'echo']);
+  tools.mkimage([
+    '-O',
+    'i386-pc-eltorito',
+    '-p',
+    '/boot/grub',
+    '-o',
+    path,
+    'biosdisk',
+    'iso9660',
+    'normal',
+    'minicmd',
+    'ls',
+    'echo',
+  ]);
   const data = bootableCd(readFileSync(path));
   await using machine = await Machine.create({
-    memory: 64 * MIB, drives: [drive({ media: 'cdrom', index: 2, file: { name: 'cd', data } })],
+    memory: 64 * MIB,
+    drives: [drive({ media: 'cdrom', index: 2, file: { name: 'cd', data } })],
   });
   await screenWith(machine, /^grub> $|^grub>$/m);
   await machine.keyboard.type('echo $cmdpath is where; ls\n');
@@ -150,7 +162,11 @@ function bootableCd(image: Uint8Array): Uint8Array {
   const START = 20;
   const cd = new Uint8Array((START + Math.ceil(image.length / CD) + 16) * CD);
   const view = new DataView(cd.buffer);
-  for (const [at, type] of [[16, 1], [17, 0], [18, 255]] as const) {
+  for (const [at, type] of [
+    [16, 1],
+    [17, 0],
+    [18, 255],
+  ] as const) {
     cd.set([type, ...new TextEncoder().encode('CD001'), 1], at * CD);
   }
   cd.set(new TextEncoder().encode('EL TORITO SPECIFICATION'), 17 * CD + 7);

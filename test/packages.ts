@@ -17,7 +17,8 @@ export function packageFiles(folder: string, names: readonly string[]): { root: 
   const work = mkdtempSync(join(cacheFolder(), 'fetch-'));
   try {
     execFileSync('apt-get', ['-o', 'APT::Sandbox::User=root', 'download', ...names], {
-      ...OPTIONS, cwd: work,
+      ...OPTIONS,
+      cwd: work,
     });
     const ready = join(work, 'ready');
     mkdirSync(ready);

@@ -5,14 +5,25 @@ const CTRL_A = 1;
 export type EscapeAction = 'help' | 'exit' | 'monitor' | 'break' | 'save' | 'timestamps';
 
 const ACTIONS: Record<string, EscapeAction> = {
-  h: 'help', '?': 'help', x: 'exit', c: 'monitor', b: 'break', s: 'save', t: 'timestamps',
+  h: 'help',
+  '?': 'help',
+  x: 'exit',
+  c: 'monitor',
+  b: 'break',
+  s: 'save',
+  t: 'timestamps',
 };
 
 export const ESCAPE_HELP = [
-  '', 'C-a h    print this help', 'C-a x    exit emulator',
-  'C-a s    save disk data back to file (if -snapshot)', 'C-a t    toggle console timestamps',
-  'C-a b    send break (magic sysrq)', 'C-a c    switch between console and monitor',
-  'C-a C-a  sends C-a', '',
+  '',
+  'C-a h    print this help',
+  'C-a x    exit emulator',
+  'C-a s    save disk data back to file (if -snapshot)',
+  'C-a t    toggle console timestamps',
+  'C-a b    send break (magic sysrq)',
+  'C-a c    switch between console and monitor',
+  'C-a C-a  sends C-a',
+  '',
 ].join('\r\n');
 
 /** Takes the escapes out of what is typed. */

@@ -9,12 +9,16 @@ export type CharacterSpec =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'unix'; readonly path: string; readonly server: boolean; readonly wait: boolean }
   | {
-      readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly server: boolean;
+      readonly kind: 'tcp';
+      readonly host: string;
+      readonly port: number;
+      readonly server: boolean;
       readonly wait: boolean;
     };
 
-export const CHARACTER_KINDS = 'stdio, mon:stdio, file:PATH, null, none, pty, vc, '
-  + 'unix:PATH[,server=on|off][,wait=on|off], tcp:[HOST]:PORT[,server=on|off][,wait=on|off]';
+export const CHARACTER_KINDS =
+  'stdio, mon:stdio, file:PATH, null, none, pty, vc, ' +
+  'unix:PATH[,server=on|off][,wait=on|off], tcp:[HOST]:PORT[,server=on|off][,wait=on|off]';
 
 /** @throws Error, one line without the option's name */
 export function parseCharacter(text: string): CharacterSpec {
@@ -27,10 +31,14 @@ export function parseCharacter(text: string): CharacterSpec {
   const colon = plain.indexOf(':');
   const rest = plain.slice(colon + 1);
   switch (plain.slice(0, Math.max(0, colon))) {
-    case 'file': return { kind: 'file', path: nonEmpty(rest, 'path') };
-    case 'unix': return unixSpec(rest);
-    case 'tcp': return tcpSpec(rest);
-    default: throw new Error(`not one of ${CHARACTER_KINDS}`);
+    case 'file':
+      return { kind: 'file', path: nonEmpty(rest, 'path') };
+    case 'unix':
+      return unixSpec(rest);
+    case 'tcp':
+      return tcpSpec(rest);
+    default:
+      throw new Error(`not one of ${CHARACTER_KINDS}`);
   }
 }
 

@@ -7,8 +7,16 @@ const withKernel = (text: string): CommandLine => parse(`-kernel k ${text}`);
 
 test('the usual command line of a direct kernel boot', () => {
   const line = parseCommandLine([
-    '-m', '512', '-kernel', 'vmlinuz', '-initrd', 'initrd.gz', '-append', 'console=ttyS0 quiet',
-    '-nographic', '-no-reboot',
+    '-m',
+    '512',
+    '-kernel',
+    'vmlinuz',
+    '-initrd',
+    'initrd.gz',
+    '-append',
+    'console=ttyS0 quiet',
+    '-nographic',
+    '-no-reboot',
   ]);
   assert.equal(line.memory, 512 * 2 ** 20);
   assert.equal(line.kernel, 'vmlinuz');
@@ -19,9 +27,7 @@ test('the usual command line of a direct kernel boot', () => {
 });
 
 test('options with two dashes, and options that change nothing', () => {
-  const line = parse(
-    '--kernel k -nodefaults -no-user-config -display none -vga none -monitor none -name x -smp 1',
-  );
+  const line = parse('--kernel k -nodefaults -no-user-config -display none -vga none -monitor none -name x -smp 1');
   assert.equal(line.kernel, 'k');
   assert.deepEqual(line.serials[0]!.spec, { kind: 'null' });
 });
@@ -53,19 +59,19 @@ test('debugging devices', () => {
   assert.throws(() => withKernel('-device e1000'), /-device e1000: device "e1000" is not known/);
 });
 
-test('tracing: QEMU\'s categories stand for the machine\'s own', () => {
-  assert.deepEqual(withKernel('-d int,guest_errors').trace,
-    ['int', 'smi', 'unknown-msr', 'rom-write', 'fetch']);
+test("tracing: QEMU's categories stand for the machine's own", () => {
+  assert.deepEqual(withKernel('-d int,guest_errors').trace, ['int', 'smi', 'unknown-msr', 'rom-write', 'fetch']);
   assert.throws(() => withKernel('-d nonsense'), /-d nonsense: "nonsense" is not a category/);
 });
 
 test('several serial ports, one terminal', () => {
   const line = withKernel('-serial stdio -serial null -serial file:log -serial none');
-  assert.deepEqual(line.serials.map(({ spec }) => spec.kind), ['stdio', 'null', 'file', 'none']);
-  assert.throws(() => withKernel('-serial stdio -serial mon:stdio'), /in use already/);
-  assert.throws(
-    () => withKernel('-serial null -serial null -serial null -serial null -serial null'), /at most 4/,
+  assert.deepEqual(
+    line.serials.map(({ spec }) => spec.kind),
+    ['stdio', 'null', 'file', 'none'],
   );
+  assert.throws(() => withKernel('-serial stdio -serial mon:stdio'), /in use already/);
+  assert.throws(() => withKernel('-serial null -serial null -serial null -serial null -serial null'), /at most 4/);
 });
 
 test('help wins over what is missing', () => {
@@ -97,10 +103,17 @@ test('one line says which option and why', () => {
 test('drives: short forms, places, and what a PC has anyway', () => {
   const places = (line: CommandLine): string[] =>
     line.drives.map(({ config: { interface: kind, index, media, file } }) => `${kind}${index} ${media} ${file}`);
-  assert.deepEqual(places(parse('-hda a.img -cdrom b.iso -fda c.img')),
-    ['ide0 disk a.img', 'ide2 cdrom b.iso', 'floppy0 disk c.img']);
-  assert.deepEqual(places(parse('-drive file=a -drive file=b -drive if=floppy,file=c -drive file=d,index=1')),
-    ['ide0 disk a', 'ide2 disk b', 'floppy0 disk c', 'ide1 disk d']);
+  assert.deepEqual(places(parse('-hda a.img -cdrom b.iso -fda c.img')), [
+    'ide0 disk a.img',
+    'ide2 cdrom b.iso',
+    'floppy0 disk c.img',
+  ]);
+  assert.deepEqual(places(parse('-drive file=a -drive file=b -drive if=floppy,file=c -drive file=d,index=1')), [
+    'ide0 disk a',
+    'ide2 disk b',
+    'floppy0 disk c',
+    'ide1 disk d',
+  ]);
   assert.deepEqual(places(parse('-hda a')), ['ide0 disk a', 'ide2 cdrom null', 'floppy0 disk null']);
   assert.deepEqual(places(parse('-nodefaults -hda a')), ['ide0 disk a']);
   assert.deepEqual(places(withKernel('-hda a')), ['ide0 disk a']);
@@ -109,14 +122,24 @@ test('drives: short forms, places, and what a PC has anyway', () => {
 test('drives: properties, devices, boot order', () => {
   const [first] = parse('-drive file=a,,b,format=raw,if=ide,media=cdrom,bus=1,unit=1,serial=x').drives;
   assert.deepEqual(first!.config, {
-    interface: 'ide', index: 3, media: 'cdrom', file: 'a,b', readOnly: true, snapshot: false,
-    serial: 'x', bootIndex: null,
+    interface: 'ide',
+    index: 3,
+    media: 'cdrom',
+    file: 'a,b',
+    readOnly: true,
+    snapshot: false,
+    serial: 'x',
+    bootIndex: null,
   });
   const line = parse('-nodefaults -drive if=none,id=d,file=a -device ide-hd,drive=d,bus=ide.1,bootindex=2');
   assert.deepEqual([line.drives[0]!.config.index, line.drives[0]!.config.bootIndex], [2, 2]);
   assert.equal(parse('-hda a -snapshot').drives[0]!.config.snapshot, true);
   assert.deepEqual(parse('-boot d -boot menu=on,splash-time=100').boot, {
-    order: 'd', once: null, menu: true, splashTime: 100, rebootTimeout: null,
+    order: 'd',
+    once: null,
+    menu: true,
+    splashTime: 100,
+    rebootTimeout: null,
   });
 });
 

@@ -4,13 +4,17 @@ import { parseCpu } from '../isa/x86/system/models.ts';
 import { type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
-  attachDrive, DriveError, type DriveOption, parseBoot, parseDrive, placeDrives, shortDrive,
+  attachDrive,
+  DriveError,
+  type DriveOption,
+  parseBoot,
+  parseDrive,
+  placeDrives,
+  shortDrive,
   withDefaultDrives,
 } from './drive-options.ts';
 import { parseTrace } from './trace.ts';
-import {
-  onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError,
-} from './values.ts';
+import { onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError } from './values.ts';
 
 export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'device' | 'trace';
 
@@ -70,13 +74,37 @@ const DEBUGCON_PORT = 0xe9;
 
 function initial(): CommandLine {
   return {
-    help: null, machine: 'pc', cpu: 'max', memory: 128 * MIB, accel: 'jit', icount: null,
-    rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
-    firmwareFolders: [], vga: null, drives: [], ahci: null, snapshot: false, noDefaults: false,
+    help: null,
+    machine: 'pc',
+    cpu: 'max',
+    memory: 128 * MIB,
+    accel: 'jit',
+    icount: null,
+    rtc: { base: 'utc', clock: 'host' },
+    kernel: null,
+    initrd: null,
+    append: '',
+    bios: null,
+    firmwareFolders: [],
+    vga: null,
+    drives: [],
+    ahci: null,
+    snapshot: false,
+    noDefaults: false,
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
-    serials: [], debugcon: null, debugExit: null, uuid: null, hpet: true, nographic: false,
-    noReboot: false, noShutdown: false, startPaused: false, trace: [], traceFile: null,
-    pidFile: null, warnings: [],
+    serials: [],
+    debugcon: null,
+    debugExit: null,
+    uuid: null,
+    hpet: true,
+    nographic: false,
+    noReboot: false,
+    noShutdown: false,
+    startPaused: false,
+    trace: [],
+    traceFile: null,
+    pidFile: null,
+    warnings: [],
   };
 }
 
@@ -133,8 +161,13 @@ const OPTIONS: Record<string, Option> = {
   L: valued((line, value) => {
     line.firmwareFolders.push(value);
   }),
-  hda: disk('ide', 0), hdb: disk('ide', 1), hdc: disk('ide', 2), hdd: disk('ide', 3),
-  fda: disk('floppy', 0), fdb: disk('floppy', 1), cdrom: disk('ide', 2, 'cdrom'),
+  hda: disk('ide', 0),
+  hdb: disk('ide', 1),
+  hdc: disk('ide', 2),
+  hdd: disk('ide', 3),
+  fda: disk('floppy', 0),
+  fdb: disk('floppy', 1),
+  cdrom: disk('ide', 2, 'cdrom'),
   drive: valued((line, value) => {
     line.drives.push(parseDrive(value, line.machine));
   }),
@@ -255,8 +288,7 @@ function finish(line: CommandLine): CommandLine {
 function finishDrives(line: CommandLine): void {
   try {
     const drives = placeDrives(line.drives, line.machine);
-    const firmware = line.kernel === null || line.bios !== null
-      || drives.some(({ config }) => config.interface === 'pflash');
+    const firmware = line.kernel === null || line.bios !== null || drives.some(({ config }) => config.interface === 'pflash');
     line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine) : drives)
       .filter(({ config }) => config.interface !== 'none')
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
@@ -284,15 +316,32 @@ function setMachine(line: CommandLine, text: string): void {
         // The versioned names are one board here: this project keeps states by name, not by place.
         line.machine = machineNamed(value);
         break;
-      case 'accel': setAccelNames(line, value.split(':')); break;
-      case 'hpet': line.hpet = parseSwitch(key, value); break;
-      case 'usb': case 'vmport': case 'graphics': case 'dump-guest-core': case 'mem-merge':
-      case 'acpi': case 'smm': case 'kernel-irqchip':
+      case 'accel':
+        setAccelNames(line, value.split(':'));
         break;
-      case 'kernel': line.kernel = value; break;
-      case 'initrd': line.initrd = value; break;
-      case 'append': line.append = value; break;
-      default: throw new ValueError(`machine property "${key}" is not known`);
+      case 'hpet':
+        line.hpet = parseSwitch(key, value);
+        break;
+      case 'usb':
+      case 'vmport':
+      case 'graphics':
+      case 'dump-guest-core':
+      case 'mem-merge':
+      case 'acpi':
+      case 'smm':
+      case 'kernel-irqchip':
+        break;
+      case 'kernel':
+        line.kernel = value;
+        break;
+      case 'initrd':
+        line.initrd = value;
+        break;
+      case 'append':
+        line.append = value;
+        break;
+      default:
+        throw new ValueError(`machine property "${key}" is not known`);
     }
   }
 }

@@ -15,25 +15,55 @@ export interface DriveOption {
 }
 
 const KEYS = [
-  'file', 'format', 'if', 'media', 'readonly', 'index', 'bus', 'unit', 'snapshot', 'id', 'serial',
+  'file',
+  'format',
+  'if',
+  'media',
+  'readonly',
+  'index',
+  'bus',
+  'unit',
+  'snapshot',
+  'id',
+  'serial',
   // Accepted, and without effect: there is one way to cache and to deal with errors.
-  'cache', 'aio', 'discard', 'detect-zeroes', 'werror', 'rerror', 'copy-on-read',
+  'cache',
+  'aio',
+  'discard',
+  'detect-zeroes',
+  'werror',
+  'rerror',
+  'copy-on-read',
 ] as const;
 const INTERFACES: Record<string, DriveInterface> = {
-  ide: 'ide', floppy: 'floppy', pflash: 'pflash', none: 'none',
+  ide: 'ide',
+  floppy: 'floppy',
+  pflash: 'pflash',
+  none: 'none',
 };
 /** Drives on one IDE bus: a port of an AHCI has one. */
 const unitsOfBus = (machine: MachineName): number => (machine === 'q35' ? 1 : 2);
 const PLACES: Record<DriveInterface, number> = {
-  ide: 4, ahci: AHCI_PLACES, floppy: 2, pflash: 2, none: Infinity,
+  ide: 4,
+  ahci: AHCI_PLACES,
+  floppy: 2,
+  pflash: 2,
+  none: Infinity,
 };
 
 /** `-hda FILE` and its like: a file name, not a list. */
 export function shortDrive(
-  option: string, file: string, kind: DriveInterface, index: number, media: 'disk' | 'cdrom',
+  option: string,
+  file: string,
+  kind: DriveInterface,
+  index: number,
+  media: 'disk' | 'cdrom',
 ): DriveOption {
   return {
-    option, text: file, id: null, placed: true,
+    option,
+    text: file,
+    id: null,
+    placed: true,
     config: drive({ interface: kind, index, media, file: file === '' ? null : file }),
   };
 }
@@ -53,22 +83,27 @@ export function parseDrive(text: string, machine: MachineName): DriveOption {
   if (media !== 'disk' && media !== 'cdrom') {
     throw new ValueError(`media=${media} is not one of disk, cdrom`);
   }
-  const on = (key: string, otherwise: boolean): boolean =>
-    values.has(key) ? parseSwitch(key, values.get(key)!) : otherwise;
+  const on = (key: string, otherwise: boolean): boolean => (values.has(key) ? parseSwitch(key, values.get(key)!) : otherwise);
   const place = placeOf(values, machine);
   return {
-    option: '-drive', text, id: values.get('id') ?? null, placed: place !== null,
+    option: '-drive',
+    text,
+    id: values.get('id') ?? null,
+    placed: place !== null,
     config: drive({
-      interface: kind, media, index: place ?? 0, file: values.get('file') || null,
-      readOnly: on('readonly', media === 'cdrom'), snapshot: on('snapshot', false),
+      interface: kind,
+      media,
+      index: place ?? 0,
+      file: values.get('file') || null,
+      readOnly: on('readonly', media === 'cdrom'),
+      snapshot: on('snapshot', false),
       serial: values.get('serial') ?? null,
     }),
   };
 }
 
 function placeOf(values: ReadonlyMap<string, string>, machine: MachineName): number | null {
-  const value = (key: string): number | null =>
-    values.has(key) ? parseNumber(values.get(key)!, 0, 255) : null;
+  const value = (key: string): number | null => (values.has(key) ? parseNumber(values.get(key)!, 0, 255) : null);
   const index = value('index');
   if (index !== null) return index;
   const bus = value('bus');
@@ -81,7 +116,11 @@ function placeOf(values: ReadonlyMap<string, string>, machine: MachineName): num
  * @param ahci name of the controller that `-device ahci` has added
  */
 export function attachDrive(
-  drives: DriveOption[], text: string, driver: string, machine: MachineName, ahci: string | null,
+  drives: DriveOption[],
+  text: string,
+  driver: string,
+  machine: MachineName,
+  ahci: string | null,
 ): void {
   const values = parseList(text, 'driver');
   onlyKeys(values, ['driver', 'drive', 'bus', 'unit', 'id', 'serial', 'bootindex']);
@@ -96,15 +135,20 @@ export function attachDrive(
   if (bus !== undefined && !own && match?.[1] !== 'ide') throw new ValueError(`there is no bus "${bus}"`);
   const unit = values.get('unit');
   const placed = match !== null || unit !== undefined;
-  const number = (key: string): number | null =>
-    values.has(key) ? parseNumber(values.get(key)!, 0, 1e6) : null;
+  const number = (key: string): number | null => (values.has(key) ? parseNumber(values.get(key)!, 0, 1e6) : null);
   drives[at] = {
-    option: '-device', text, id: id!, placed,
+    option: '-device',
+    text,
+    id: id!,
+    placed,
     config: {
-      ...config, interface: own ? 'ahci' : 'ide', media: driver === 'ide-cd' ? 'cdrom' : 'disk',
+      ...config,
+      interface: own ? 'ahci' : 'ide',
+      media: driver === 'ide-cd' ? 'cdrom' : 'disk',
       readOnly: driver === 'ide-cd' || config.readOnly,
       index: Number(match?.[2] ?? 0) * (own ? 1 : unitsOfBus(machine)) + (number('unit') ?? 0),
-      serial: values.get('serial') ?? config.serial, bootIndex: number('bootindex'),
+      serial: values.get('serial') ?? config.serial,
+      bootIndex: number('bootindex'),
     },
   };
 }
@@ -113,8 +157,7 @@ export type MachineName = MachineConfig['machine'];
 
 /** Gives each drive without a place the first free one. */
 export function placeDrives(drives: readonly DriveOption[], machine: MachineName): DriveOption[] {
-  const places = (kind: DriveInterface): number =>
-    (kind === 'ide' && machine === 'q35' ? AHCI_PLACES : PLACES[kind]);
+  const places = (kind: DriveInterface): number => (kind === 'ide' && machine === 'q35' ? AHCI_PLACES : PLACES[kind]);
   const taken = new Map<string, DriveOption>();
   const key = (kind: string, index: number): string => `${kind} ${index}`;
   for (const one of drives) {
@@ -149,13 +192,10 @@ export class DriveError extends Error {
 const clash = (option: DriveOption, why: string): DriveError => new DriveError(option, why);
 
 /** The empty drives that a machine has unless `-nodefaults` says otherwise. */
-export function withDefaultDrives(
-  drives: readonly DriveOption[], machine: MachineName,
-): DriveOption[] {
+export function withDefaultDrives(drives: readonly DriveOption[], machine: MachineName): DriveOption[] {
   const free = (kind: DriveInterface, index: number): boolean =>
     !drives.some(({ config }) => config.interface === kind && config.index === index);
-  const has = (want: (config: DriveConfig) => boolean): boolean =>
-    drives.some(({ config }) => want(config));
+  const has = (want: (config: DriveConfig) => boolean): boolean => drives.some(({ config }) => want(config));
   const added: DriveOption[] = [];
   if (!has(({ media }) => media === 'cdrom') && free('ide', 2)) {
     added.push(shortDrive('-cdrom', '', 'ide', 2, 'cdrom'));
@@ -180,7 +220,8 @@ export function parseBoot(text: string, before: BootConfig): BootConfig {
   const time = (key: string, otherwise: number | null): number | null =>
     values.has(key) ? parseNumber(values.get(key)!, 0, 65535) : otherwise;
   return {
-    order: order('order') ?? before.order, once: order('once') ?? before.once,
+    order: order('order') ?? before.order,
+    once: order('once') ?? before.once,
     menu: values.has('menu') ? parseSwitch('menu', values.get('menu')!) : before.menu,
     splashTime: time('splash-time', before.splashTime),
     rebootTimeout: time('reboot-timeout', before.rebootTimeout),

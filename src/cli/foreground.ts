@@ -46,9 +46,7 @@ export function handleSignals(program: string, quit: () => void): void {
 }
 
 /** Waits for the machine's end and its last output. @returns the exit status */
-export async function finish(
-  machine: Machine, channels: readonly Channel[], outputs: readonly Promise<void>[],
-): Promise<number> {
+export async function finish(machine: Machine, channels: readonly Channel[], outputs: readonly Promise<void>[]): Promise<number> {
   const { status } = await machine.ended;
   const patience = new Promise((resolve) => setTimeout(resolve, QUIT_PATIENCE_MS).unref());
   await Promise.race([Promise.allSettled(outputs), patience]);

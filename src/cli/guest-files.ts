@@ -3,9 +3,7 @@
  * the distribution's package client into the user's cache folder. Needs no privileges.
  */
 import { execFile, spawn } from 'node:child_process';
-import {
-  existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -63,7 +61,9 @@ export async function packageTree(name: string, choose: Choose, progress: Progre
 
 /** Fetches packages and has `place` fill a new folder from the archives; then the folder is in its place. */
 async function fetchAndPlace(
-  folder: string, choose: Choose, progress: Progress,
+  folder: string,
+  choose: Choose,
+  progress: Progress,
   place: (archives: readonly string[], ready: string, work: string) => Promise<void>,
 ): Promise<void> {
   mkdirSync(cacheFolder(), { recursive: true });
@@ -74,7 +74,11 @@ async function fetchAndPlace(
     const packages = readdirSync(work).filter((name) => name.endsWith('.deb'));
     const ready = join(work, 'ready');
     mkdirSync(ready);
-    await place(packages.map((name) => join(work, name)), ready, work);
+    await place(
+      packages.map((name) => join(work, name)),
+      ready,
+      work,
+    );
     writeFileSync(join(ready, 'complete'), `${packages.join('\n')}\n`);
     install(ready, folder);
   } finally {
@@ -127,23 +131,24 @@ function privateState(work: string): string[] {
   }
   writeFileSync(join(state, 'status'), '');
   return [
-    `Dir::State=${state}`, `Dir::State::lists=${join(state, 'lists')}`,
-    `Dir::State::status=${join(state, 'status')}`, `Dir::Cache=${join(state, 'cache')}`,
-    'APT::Architecture=amd64', 'APT::Architectures=amd64', 'Acquire::Languages=none',
+    `Dir::State=${state}`,
+    `Dir::State::lists=${join(state, 'lists')}`,
+    `Dir::State::status=${join(state, 'status')}`,
+    `Dir::Cache=${join(state, 'cache')}`,
+    'APT::Architecture=amd64',
+    'APT::Architectures=amd64',
+    'Acquire::Languages=none',
   ].flatMap((option) => ['-o', option]);
 }
 
-async function downloadBy(
-  options: readonly string[], work: string, choose: Choose, progress: Progress,
-): Promise<void> {
+async function downloadBy(options: readonly string[], work: string, choose: Choose, progress: Progress): Promise<void> {
   for (const name of await choose(options)) {
     progress.step(`fetching ${name}`);
     await fetching('apt-get', [...options, 'download', name], work, progress);
   }
 }
 
-const kernelAndBusybox: Choose = async (options) =>
-  [await dependency(options, KERNEL_META, /linux-image-\S+/), BUSYBOX];
+const kernelAndBusybox: Choose = async (options) => [await dependency(options, KERNEL_META, /linux-image-\S+/), BUSYBOX];
 
 /**
  * @param options of the package client  @returns the first package that `name` depends on whose name matches
@@ -156,12 +161,12 @@ export async function dependency(options: readonly string[], name: string, patte
   return found;
 }
 
-function fetching(
-  command: string, args: readonly string[], cwd: string, progress: Progress,
-): Promise<void> {
+function fetching(command: string, args: readonly string[], cwd: string, progress: Progress): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, [...args, '-o', `APT::Status-Fd=${STATUS_FD}`], {
-      cwd, env: ENVIRONMENT, stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+      cwd,
+      env: ENVIRONMENT,
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
     });
     let errors = '';
     child.stderr!.on('data', (chunk: Buffer) => {

@@ -14,7 +14,7 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-accel jit|interp', 'how guest code is run; tcg is another name of jit'],
   ['-icount shift=N|auto[,sleep=on|off]', 'time from counted instructions, 2^N ns each'],
   ['-rtc base=utc|localtime|DATE,clock=host|vm', 'what the real-time clock shows'],
-  ['-uuid UUID', 'the machine\'s identity'],
+  ['-uuid UUID', "the machine's identity"],
   ['-kernel FILE', 'boot a Linux bzImage or a PVH ELF image'],
   ['-initrd FILE', 'initial RAM disk'],
   ['-append TEXT', 'kernel command line'],
@@ -42,7 +42,7 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-action reboot=reset|shutdown,shutdown=poweroff|pause', 'the same, the newer way'],
   ['-d CATEGORY,...', 'trace to standard error (-d help lists the categories)'],
   ['-D FILE', 'trace to this file'],
-  ['-pidfile FILE', 'write the process\'s id there'],
+  ['-pidfile FILE', "write the process's id there"],
   ['-nodefaults', 'no empty CD and floppy drive'],
   ['-name, -no-user-config, -k', 'accepted, without effect'],
   ['-display none, -monitor none', 'accepted: there are none so far'],
@@ -56,24 +56,33 @@ function optionsText(): string {
 
 function cpuText(): string {
   const features = featureNames().filter(isSupported).join(' ');
-  return ['Available CPUs:', ...modelNames().map((name) => `  ${name}`), '', 'Features:', features]
-    .join('\n');
+  return ['Available CPUs:', ...modelNames().map((name) => `  ${name}`), '', 'Features:', features].join('\n');
 }
 
 export function helpText(topic: HelpTopic, version: string): string {
   switch (topic) {
-    case 'options': return optionsText();
-    case 'version': return `${PROGRAM} (Virelay) version ${version}`;
-    case 'machine': return 'Supported machines are:\npc    PC with an i440FX host bridge (default)\nq35   PC with a Q35 host bridge, ICH9 and AHCI';
-    case 'cpu': return cpuText();
-    case 'accel': return 'Accelerators supported:\njit (also known as tcg)\ninterp';
-    case 'device': return [
-      'name "ahci", bus PCI', 'name "ide-cd", bus IDE', 'name "ide-hd", bus IDE', 'name "isa-debug-exit", bus ISA',
-      'name "VGA", bus PCI',
-    ].join('\n');
+    case 'options':
+      return optionsText();
+    case 'version':
+      return `${PROGRAM} (Virelay) version ${version}`;
+    case 'machine':
+      return 'Supported machines are:\npc    PC with an i440FX host bridge (default)\nq35   PC with a Q35 host bridge, ICH9 and AHCI';
+    case 'cpu':
+      return cpuText();
+    case 'accel':
+      return 'Accelerators supported:\njit (also known as tcg)\ninterp';
+    case 'device':
+      return [
+        'name "ahci", bus PCI',
+        'name "ide-cd", bus IDE',
+        'name "ide-hd", bus IDE',
+        'name "isa-debug-exit", bus ISA',
+        'name "VGA", bus PCI',
+      ].join('\n');
     case 'trace':
       return Object.entries(TRACE_CATEGORIES)
         .map(([name, { text }]) => `${name.padEnd(16)} ${text}`)
-        .concat('all              all of these').join('\n');
+        .concat('all              all of these')
+        .join('\n');
   }
 }

@@ -8,7 +8,9 @@ export interface Progress {
 }
 
 export const SILENT: Progress = {
-  step: () => undefined, percent: () => undefined, done: () => undefined,
+  step: () => undefined,
+  percent: () => undefined,
+  done: () => undefined,
 };
 
 const WIDTH = 30;

@@ -35,7 +35,10 @@ function untilPrompted(): Hold {
 async function start(): Promise<number> {
   const guest = await guestFiles(terminalProgress());
   const machine = await Machine.create({
-    memory: MEMORY, startPaused: true, append: commandLine(), noReboot: true,
+    memory: MEMORY,
+    startPaused: true,
+    append: commandLine(),
+    noReboot: true,
     kernel: { name: 'vmlinuz', data: guest.kernel },
     initrd: { name: 'initramfs', data: shellInitramfs(guest) },
   });

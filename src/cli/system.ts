@@ -14,9 +14,20 @@ import { connect, drop } from './terminal.ts';
 
 /** Options by the setting of the machine that they fill. */
 const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
-  machine: '-M', cpu: '-cpu', memory: '-m', accel: '-accel', icount: '-icount', rtc: '-rtc',
-  kernel: '-kernel', initrd: '-initrd', append: '-append', bios: '-bios', serials: '-serial',
-  debugcon: '-debugcon', debugExit: '-device isa-debug-exit', uuid: '-uuid',
+  machine: '-M',
+  cpu: '-cpu',
+  memory: '-m',
+  accel: '-accel',
+  icount: '-icount',
+  rtc: '-rtc',
+  kernel: '-kernel',
+  initrd: '-initrd',
+  append: '-append',
+  bios: '-bios',
+  serials: '-serial',
+  debugcon: '-debugcon',
+  debugExit: '-device isa-debug-exit',
+  uuid: '-uuid',
 };
 
 const say = (text: string): void => report(PROGRAM, text);
@@ -35,8 +46,7 @@ function readInput(option: string, path: string | null): NamedFile | null {
   }
 }
 
-const inFlash = ({ drives }: CommandLine): boolean =>
-  drives.some(({ config }) => config.interface === 'pflash');
+const inFlash = ({ drives }: CommandLine): boolean => drives.some(({ config }) => config.interface === 'pflash');
 
 /** @param name as after -bios; without one the usual one is looked for, if not in the usual places */
 function readFirmware(line: CommandLine, name: string | null): NamedFile | null {
@@ -52,15 +62,27 @@ function readFirmware(line: CommandLine, name: string | null): NamedFile | null 
 
 function configure(line: CommandLine): Partial<MachineConfig> {
   return {
-    machine: line.machine, cpu: line.cpu, memory: line.memory, accel: line.accel, icount: line.icount, rtc: line.rtc,
-    kernel: readInput('-kernel', line.kernel), initrd: readInput('-initrd', line.initrd),
-    append: line.append, bios: readFirmware(line, line.bios), vga: line.vga,
-    vgaBios: line.firmwareFolders.length === 0 ? null
-      : findFirmware(VGA_BIOS_NAME, line.firmwareFolders),
-    textOnSerial: line.nographic, boot: line.boot, drives: line.drives.map(({ config }) => config),
+    machine: line.machine,
+    cpu: line.cpu,
+    memory: line.memory,
+    accel: line.accel,
+    icount: line.icount,
+    rtc: line.rtc,
+    kernel: readInput('-kernel', line.kernel),
+    initrd: readInput('-initrd', line.initrd),
+    append: line.append,
+    bios: readFirmware(line, line.bios),
+    vga: line.vga,
+    vgaBios: line.firmwareFolders.length === 0 ? null : findFirmware(VGA_BIOS_NAME, line.firmwareFolders),
+    textOnSerial: line.nographic,
+    boot: line.boot,
+    drives: line.drives.map(({ config }) => config),
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
-    debugExit: line.debugExit, uuid: line.uuid, hpet: line.hpet, noReboot: line.noReboot,
+    debugExit: line.debugExit,
+    uuid: line.uuid,
+    hpet: line.hpet,
+    noReboot: line.noReboot,
     noShutdown: line.noShutdown,
     // Nothing runs before everything that could still fail has succeeded.
     startPaused: true,
@@ -75,7 +97,10 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
   if (one !== undefined) return new OptionError(one.option, one.text, place![2]!);
   const option = OPTION_OF[error.field] ?? `-${error.field}`;
   const values: Partial<Record<keyof MachineConfig, string | null>> = {
-    kernel: line.kernel, initrd: line.initrd, bios: line.bios, cpu: line.cpu,
+    kernel: line.kernel,
+    initrd: line.initrd,
+    bios: line.bios,
+    cpu: line.cpu,
     memory: `${line.memory / 2 ** 20}M`,
   };
   const value = values[error.field] ?? null;
@@ -95,7 +120,8 @@ async function create(line: CommandLine): Promise<Machine> {
 async function open(option: string, text: string, spec: CharacterSpec): Promise<Channel> {
   try {
     const { channel, note } = await openCharacter(spec, (address) =>
-      say(`-${option} ${text}: waiting for a connection on ${address}`));
+      say(`-${option} ${text}: waiting for a connection on ${address}`),
+    );
     if (note !== null) say(`-${option} ${text}: ${note}`);
     return channel;
   } catch (error) {
@@ -106,7 +132,9 @@ async function open(option: string, text: string, spec: CharacterSpec): Promise<
 /** @returns what is to be closed, and what is over when all output has been passed on */
 async function connectPorts(machine: Machine, line: CommandLine, exit: () => void) {
   const ports = line.serials.map((serial, i) => ({
-    ...serial, option: 'serial', port: machine.serial[i]!,
+    ...serial,
+    option: 'serial',
+    port: machine.serial[i]!,
   }));
   if (line.debugcon !== null && machine.debugcon !== null) {
     ports.push({ ...line.debugcon, option: 'debugcon', port: machine.debugcon });

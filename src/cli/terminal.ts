@@ -27,11 +27,16 @@ function muxed(port: SerialPort, channel: Channel, actions: MuxActions) {
   const note = (text: string): void => actions.say(`${text}\r`);
   const act = (action: EscapeAction): void => {
     switch (action) {
-      case 'exit': return actions.exit();
-      case 'help': return note(ESCAPE_HELP);
-      case 'break': return port.sendBreak();
-      case 'monitor': return note('the monitor is not available yet');
-      case 'save': return note('there are no disks whose data could be saved');
+      case 'exit':
+        return actions.exit();
+      case 'help':
+        return note(ESCAPE_HELP);
+      case 'break':
+        return port.sendBreak();
+      case 'monitor':
+        return note('the monitor is not available yet');
+      case 'save':
+        return note('there are no disks whose data could be saved');
       case 'timestamps':
         timestamps.enabled = !timestamps.enabled;
         return undefined;
@@ -48,36 +53,40 @@ function muxed(port: SerialPort, channel: Channel, actions: MuxActions) {
     transform: (data, controller) => controller.enqueue(timestamps.mark(data)),
   });
   return {
-    readable: channel.readable.pipeThrough(input), output: port.readable.pipeThrough(output),
+    readable: channel.readable.pipeThrough(input),
+    output: port.readable.pipeThrough(output),
   };
 }
 
 function held(readable: ReadableStream<Uint8Array>, hold: Hold): ReadableStream<Uint8Array> {
-  return readable.pipeThrough(new TransformStream<Uint8Array, Uint8Array>({
-    transform: async (data, controller) => {
-      await hold.ready;
-      controller.enqueue(data);
-    },
-  // Room for what is typed ahead: the escapes before it must still be seen.
-  }, { highWaterMark: 1 << 16 }));
+  return readable.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>(
+      {
+        transform: async (data, controller) => {
+          await hold.ready;
+          controller.enqueue(data);
+        },
+        // Room for what is typed ahead: the escapes before it must still be seen.
+      },
+      { highWaterMark: 1 << 16 },
+    ),
+  );
 }
 
 function seen(readable: ReadableStream<Uint8Array>, hold: Hold): ReadableStream<Uint8Array> {
-  return readable.pipeThrough(new TransformStream<Uint8Array, Uint8Array>({
-    transform: (data, controller) => {
-      hold.see(data);
-      controller.enqueue(data);
-    },
-  }));
+  return readable.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform: (data, controller) => {
+        hold.see(data);
+        controller.enqueue(data);
+      },
+    }),
+  );
 }
 
 /** @returns when the last output has been passed on */
-export function connect(
-  port: SerialPort, channel: Channel, mux: MuxActions | null, hold: Hold | null = null,
-): Promise<void> {
-  let { readable, output } = mux === null
-    ? { readable: channel.readable, output: port.readable }
-    : muxed(port, channel, mux);
+export function connect(port: SerialPort, channel: Channel, mux: MuxActions | null, hold: Hold | null = null): Promise<void> {
+  let { readable, output } = mux === null ? { readable: channel.readable, output: port.readable } : muxed(port, channel, mux);
   if (hold !== null) {
     readable = held(readable, hold);
     output = seen(output, hold);

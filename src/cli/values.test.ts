@@ -30,8 +30,21 @@ test('switches', () => {
 test('lists: implied first key, bare words, doubled commas', () => {
   assert.deepEqual(splitCommas('a,,b,c'), ['a,b', 'c']);
   const list = parseList('pc,accel=jit,usb', 'type');
-  assert.deepEqual([...list], [['type', 'pc'], ['accel', 'jit'], ['usb', 'on']]);
-  assert.deepEqual([...parseList('server,nowait', null, ['wait'])], [['server', 'on'], ['wait', 'off']]);
+  assert.deepEqual(
+    [...list],
+    [
+      ['type', 'pc'],
+      ['accel', 'jit'],
+      ['usb', 'on'],
+    ],
+  );
+  assert.deepEqual(
+    [...parseList('server,nowait', null, ['wait'])],
+    [
+      ['server', 'on'],
+      ['wait', 'off'],
+    ],
+  );
   assert.throws(() => parseList('a,,,b,', null), /empty item/);
 });
 

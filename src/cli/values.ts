@@ -4,7 +4,13 @@
 export class ValueError extends Error {}
 
 const UNITS: Record<string, number> = {
-  b: 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40, p: 2 ** 50, e: 2 ** 60,
+  b: 1,
+  k: 2 ** 10,
+  m: 2 ** 20,
+  g: 2 ** 30,
+  t: 2 ** 40,
+  p: 2 ** 50,
+  e: 2 ** 60,
 };
 
 /** @param unit what a number without a suffix is counted in */
@@ -50,9 +56,7 @@ export function splitCommas(text: string): string[] {
  * has it for the switches in `switches`).
  * @param implied key of a first part without "="
  */
-export function parseList(
-  text: string, implied: string | null, switches: readonly string[] = [],
-): Map<string, string> {
+export function parseList(text: string, implied: string | null, switches: readonly string[] = []): Map<string, string> {
   const values = new Map<string, string>();
   splitCommas(text).forEach((part, i) => {
     if (part === '') {

@@ -13,5 +13,8 @@ export function settle(operation: () => Completion, done: (error: Error | null) 
     return done(error as Error);
   }
   if (running === undefined) return done(null);
-  running.then(() => done(null), (error: Error) => done(error));
+  running.then(
+    () => done(null),
+    (error: Error) => done(error),
+  );
 }

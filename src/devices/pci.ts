@@ -1,19 +1,33 @@
 /** PCI functions and their bus: PCI Local Bus Specification 3.0, chapter 6. */
-import type {
-  Device, DeviceState, IoHandler, MappedRegion, MmioBus, PortBus,
-} from '../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, MappedRegion, MmioBus, PortBus } from '../machine/interfaces.ts';
 import { type StateFields, StateBlock } from './state.ts';
 
 /** Configuration space offsets (6.1). */
 export const PCI = {
-  vendor: 0x00, device: 0x02, command: 0x04, status: 0x06, revision: 0x08, classCode: 0x09,
-  headerType: 0x0e, bar0: 0x10, subsystemVendor: 0x2c, subsystem: 0x2e, rom: 0x30,
-  capabilities: 0x34, interruptLine: 0x3c, interruptPin: 0x3d,
+  vendor: 0x00,
+  device: 0x02,
+  command: 0x04,
+  status: 0x06,
+  revision: 0x08,
+  classCode: 0x09,
+  headerType: 0x0e,
+  bar0: 0x10,
+  subsystemVendor: 0x2c,
+  subsystem: 0x2e,
+  rom: 0x30,
+  capabilities: 0x34,
+  interruptLine: 0x3c,
+  interruptPin: 0x3d,
 } as const;
 
 /** Command register (6.2.2). */
 export const PCI_COMMAND = {
-  io: 1 << 0, memory: 1 << 1, master: 1 << 2, parity: 1 << 6, serr: 1 << 8, intxOff: 1 << 10,
+  io: 1 << 0,
+  memory: 1 << 1,
+  master: 1 << 2,
+  parity: 1 << 6,
+  serr: 1 << 8,
+  intxOff: 1 << 10,
 } as const;
 const COMMAND_WRITABLE = 0x547;
 const STATUS_INTX = 1 << 3;
@@ -45,10 +59,13 @@ type Rom = { size: number; map: (base: number) => MappedRegion; mapping: MappedR
 type Bar = { index: number; options: BarOptions; mapping: MappedRegion | null; base: number };
 
 export type PciIdentity = {
-  vendor: number; device: number; revision?: number;
+  vendor: number;
+  device: number;
+  revision?: number;
   /** Class, subclass and programming interface in 24 bits. */
   classCode: number;
-  subsystemVendor?: number; subsystem?: number;
+  subsystemVendor?: number;
+  subsystem?: number;
   multifunction?: boolean;
   /** 1 to 4 for INTA to INTD; 0 or nothing for none. */
   interruptPin?: number;
@@ -108,7 +125,7 @@ export abstract class PciDevice implements Device {
 
   configRead(offset: number, size: number): number {
     let value = 0;
-    for (let i = 0; i < size; i++) value |= (this.config[(offset + i) & 0xff]!) << (8 * i);
+    for (let i = 0; i < size; i++) value |= this.config[(offset + i) & 0xff]! << (8 * i);
     return value >>> 0;
   }
 
@@ -189,8 +206,7 @@ export abstract class PciDevice implements Device {
       throw new Error(`${this.id}: base address register ${index} of ${size} bytes`);
     }
     const at = PCI.bar0 + 4 * index;
-    const flags = (kind === 'io' ? 1 : kind === 'mem64' ? 4 : 0)
-      | (options.prefetchable === true ? 8 : 0);
+    const flags = (kind === 'io' ? 1 : kind === 'mem64' ? 4 : 0) | (options.prefetchable === true ? 8 : 0);
     this.setInitial(at, [flags, 0, 0, 0]);
     const mask = new DataView(this.writable.buffer);
     mask.setUint32(at, size >= 2 ** 32 ? 0 : (2 ** 32 - size) >>> 0, true);
@@ -252,8 +268,7 @@ export abstract class PciDevice implements Device {
     const { rom } = this;
     if (rom === null) return;
     const register = this.configRead(PCI.rom, 4);
-    const decodes = (register & ROM_ENABLE) !== 0
-      && (this.config[PCI.command]! & PCI_COMMAND.memory) !== 0;
+    const decodes = (register & ROM_ENABLE) !== 0 && (this.config[PCI.command]! & PCI_COMMAND.memory) !== 0;
     const address = (register & ~(rom.size - 1)) >>> 0;
     const fits = address !== 0 && address + rom.size <= LOW_LIMIT;
     const base = decodes && fits ? address : -1;

@@ -38,9 +38,7 @@ export class StateBlock<T extends StateFields> {
 
   load(state: DeviceState): void {
     if (state.version !== this.version) {
-      throw new Error(
-        `${this.id}: saved state has version ${state.version}, this device has ${this.version}`,
-      );
+      throw new Error(`${this.id}: saved state has version ${state.version}, this device has ${this.version}`);
     }
     const limits = this.limits as { readonly [name: string]: number | undefined };
     for (const name of Object.keys(state.fields)) {
@@ -55,9 +53,7 @@ export class StateBlock<T extends StateFields> {
   }
 
   /** Everything is checked before anything is assigned: a bad state leaves the device as it was. */
-  private check(
-    path: string, model: StateValue, value: StateValue | undefined, max?: number,
-  ): void {
+  private check(path: string, model: StateValue, value: StateValue | undefined, max?: number): void {
     if (value === undefined) throw this.bad(path, 'is missing');
     const want = kindOf(model);
     if (kindOf(value) !== want) throw this.bad(path, `should be a ${want}, is a ${kindOf(value)}`);

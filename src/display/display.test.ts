@@ -5,9 +5,7 @@ import { encodePng } from './png.ts';
 import { characterOf, linesOf } from './text.ts';
 
 test('keys go down in order and up in reverse; extended ones after E0h', () => {
-  assert.deepEqual(keySequence('ctrl-alt-delete'), [
-    [0x1d], [0x38], [0xe0, 0x53], [0xe0, 0xd3], [0xb8], [0x9d],
-  ]);
+  assert.deepEqual(keySequence('ctrl-alt-delete'), [[0x1d], [0x38], [0xe0, 0x53], [0xe0, 0xd3], [0xb8], [0x9d]]);
   assert.deepEqual(textSequence('a!'), [[0x1e], [0x9e], [0x2a], [0x02], [0x82], [0xaa]]);
   assert.throws(() => keySequence('constructor'), /there is no key "constructor"/);
   assert.throws(() => textSequence('ä'), /no key types "ä"/);

@@ -51,9 +51,6 @@ export async function encodePng({ width, height, pixels }: Picture): Promise<Uin
       lines[out++] = pixels[at + 2]!;
     }
   }
-  const parts = [
-    SIGNATURE, chunk('IHDR', header), chunk('IDAT', await deflate(lines)),
-    chunk('IEND', new Uint8Array(0)),
-  ];
+  const parts = [SIGNATURE, chunk('IHDR', header), chunk('IDAT', await deflate(lines)), chunk('IEND', new Uint8Array(0))];
   return new Uint8Array(await new Blob(parts as Uint8Array<ArrayBuffer>[]).arrayBuffer());
 }

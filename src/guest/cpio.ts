@@ -36,9 +36,7 @@ const align4 = (length: number): number => (length + 3) & ~3;
 
 function header(entry: ArchiveEntry, inode: number, nameLength: number): string {
   const [major, minor] = entry.device ?? [0, 0];
-  const fields = [
-    inode, entry.mode, 0, 0, 1, 0, entry.data?.length ?? 0, 0, 0, major, minor, nameLength, 0,
-  ];
+  const fields = [inode, entry.mode, 0, 0, 1, 0, entry.data?.length ?? 0, 0, 0, major, minor, nameLength, 0];
   return '070701' + fields.map((value) => value.toString(16).padStart(8, '0')).join('');
 }
 

@@ -1,7 +1,5 @@
 /** Small root file systems around a static busybox. */
-import {
-  type ArchiveEntry, characterDevice, directory, file, symlink, writeArchive,
-} from './cpio.ts';
+import { type ArchiveEntry, characterDevice, directory, file, symlink, writeArchive } from './cpio.ts';
 
 export interface Busybox {
   readonly busybox: Uint8Array;
@@ -40,7 +38,10 @@ poweroff -f
  * @returns a root file system with /init
  */
 export function initramfs(
-  { busybox, applets }: Busybox, init: string, extra: readonly ArchiveEntry[] = [], first = '',
+  { busybox, applets }: Busybox,
+  init: string,
+  extra: readonly ArchiveEntry[] = [],
+  first = '',
 ): Uint8Array {
   return writeArchive([
     ...FOLDERS.map(directory),

@@ -13,7 +13,15 @@ const globals: Global[] = [
 const [A, B] = globals as [Global, Global];
 const call = (): number => 0;
 const helpers: Helper[] = [
-  { name: 'pure', index: 0, params: [I32], result: I32, touchesGlobals: false, mayFault: false, body: { kind: 'ir', ir: { arms: 1, arm: () => 0 } } },
+  {
+    name: 'pure',
+    index: 0,
+    params: [I32],
+    result: I32,
+    touchesGlobals: false,
+    mayFault: false,
+    body: { kind: 'ir', ir: { arms: 1, arm: () => 0 } },
+  },
   { name: 'touches', index: 1, params: [], result: NONE, touchesGlobals: true, mayFault: false, body: { kind: 'host', call } },
   { name: 'faults', index: 2, params: [], result: NONE, touchesGlobals: false, mayFault: true, body: { kind: 'host', call } },
   { name: 'host', index: 3, params: [], result: I32, touchesGlobals: false, mayFault: false, body: { kind: 'host', call } },
@@ -37,7 +45,10 @@ test('what nobody uses is dead, and what only it used', () => {
     z = b.add64(x, y);
     b.goto(1);
   });
-  assert.deepEqual([x, y, z].map((value) => analysis.dead[value]), [1, 1, 1]);
+  assert.deepEqual(
+    [x, y, z].map((value) => analysis.dead[value]),
+    [1, 1, 1],
+  );
 });
 
 test('accesses to guest memory are never dead', () => {
@@ -63,7 +74,10 @@ test('a register write is dead when another follows before anything can see it',
   };
   assert.ok(sets(() => undefined));
   assert.ok(sets((b) => b.insn(1)));
-  assert.ok(sets((b) => b.set(B, b.get(A))), 'the builder hands the value on');
+  assert.ok(
+    sets((b) => b.set(B, b.get(A))),
+    'the builder hands the value on',
+  );
   assert.ok(!sets((b) => void b.ld8u(b.i64(0))));
   assert.ok(!sets((b) => b.leaveIf(b.i32(1), 16, 0)));
   assert.ok(!sets((b) => void b.call(helpers[1]!)));

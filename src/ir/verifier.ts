@@ -11,8 +11,14 @@ import { printRecord } from './printer.ts';
 import type { Block, Names } from './printer.ts';
 
 const SET_TYPE = new Map<number, number>([
-  [Op.setg32, 0], [Op.setg64, 1], [Op.setgf64, 3], [Op.setgv, 4],
-  [Op.getg32, 0], [Op.getg64, 1], [Op.getgf64, 3], [Op.getgv, 4],
+  [Op.setg32, 0],
+  [Op.setg64, 1],
+  [Op.setgf64, 3],
+  [Op.setgv, 4],
+  [Op.getg32, 0],
+  [Op.getg64, 1],
+  [Op.getgf64, 3],
+  [Op.getgv, 4],
 ]);
 
 class Verifier {
@@ -93,4 +99,3 @@ export function verify(block: Block, names: Names): string[] {
   verifier.run();
   return verifier.problems;
 }
-

@@ -54,9 +54,7 @@ export interface Isa {
    * @param module an empty module that imports the memory
    * @returns its exports
    */
-  instantiate?(
-    memory: WebAssembly.Memory, vcpuBase: number, module: ModuleWriter,
-  ): Record<string, WebAssembly.ImportValue>;
+  instantiate?(memory: WebAssembly.Memory, vcpuBase: number, module: ModuleWriter): Record<string, WebAssembly.ImportValue>;
 }
 
 /** Access kinds of the software TLB. */

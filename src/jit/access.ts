@@ -4,12 +4,22 @@
  */
 import { BULK, I32, I64, OPS } from '../ir/ops.ts';
 import {
-  CALL, ELSE, END, I64_ADD, I64_AND, I64_EQ, I64_LOAD, I64_LT_U, I64_SHR_U, I64_SUB, IF, typeByte, VOID,
+  CALL,
+  ELSE,
+  END,
+  I64_ADD,
+  I64_AND,
+  I64_EQ,
+  I64_LOAD,
+  I64_LT_U,
+  I64_SHR_U,
+  I64_SUB,
+  IF,
+  typeByte,
+  VOID,
 } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
-import {
-  TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, 
-} from './layout.ts';
+import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE } from './layout.ts';
 
 /** How an access is described to the slow path: bytes | access << 8 | sign << 12. */
 export const KIND_WRITE = 1 << 8;
@@ -61,7 +71,9 @@ export const SLOW_IMPORTS: readonly { name: string; params: readonly number[]; r
 
 /** Bulk operations are functions of the runtime module, too. */
 export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, operands, result }) => ({
-  name, params: operands, result,
+  name,
+  params: operands,
+  result,
 }));
 
 /** What an access needs to know of the function it is written into. */

@@ -49,8 +49,15 @@ test('a block is found by place and mode, and keeps its cell', () => {
 
 test('a write drops what it touches and nothing else', () => {
   for (const [start, length, hit] of [
-    [0x1000, 0x10, []], [0x1000, 0x11, [0]], [0x1017, 1, [0]], [0x1018, 8, []], [0x101f, 2, [1]], [0x1000, 4096, [0, 1]],
-    [0xf00, 0x200, [0, 1]], [0x2000, 4096, []], [0x0, 0x1011, [0]],
+    [0x1000, 0x10, []],
+    [0x1000, 0x11, [0]],
+    [0x1017, 1, [0]],
+    [0x1018, 8, []],
+    [0x101f, 2, [1]],
+    [0x1000, 4096, [0, 1]],
+    [0xf00, 0x200, [0, 1]],
+    [0x2000, 4096, []],
+    [0x0, 0x1011, [0]],
   ] as const) {
     const blocks = [make(1, 0x10, 8), make(1, 0x20, 8)];
     assert.equal(table.invalidate(start, length), hit.length > 0, `${start.toString(16)}+${length}`);

@@ -6,9 +6,7 @@
  * and the block flags. Its entry cell stays the same for ever, so that chains and
  * jump caches never need to be searched when its code comes, improves or goes.
  */
-import {
-  CELLS, CELLS_END, CELL_ARGUMENT, CELL_FUNCTION, CELL_SIZE, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP,
-} from './layout.ts';
+import { CELLS, CELLS_END, CELL_ARGUMENT, CELL_FUNCTION, CELL_SIZE, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP } from './layout.ts';
 
 /** Page flags shared with the address space. */
 export const PAGE_HAS_CODE = 1;

@@ -21,20 +21,54 @@ import type { Global } from '../ir/builder.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { IS_GET, IS_SET } from '../ir/analysis.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT_IP, CTL_KICK, CTL_MAPPING, CTL_PC, CTL_TLB_BASE, EXIT_BUDGET,
+  CTL_BASE,
+  CTL_BUDGET,
+  CTL_CTX,
+  CTL_EXIT_ARG,
+  CTL_EXIT_REASON,
+  CTL_FAULT_IP,
+  CTL_KICK,
+  CTL_MAPPING,
+  CTL_PC,
+  CTL_TLB_BASE,
+  EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
 import { emitRemember, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
-import {
-  CELL_ARGUMENT, CELL_FUNCTION, GUARD_MAPPING, TLB_WRITE, VCPU_BASE,
-} from './layout.ts';
+import { CELL_ARGUMENT, CELL_FUNCTION, GUARD_MAPPING, TLB_WRITE, VCPU_BASE } from './layout.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
-  BLOCK, BR, BR_IF, CALL, Code, ELSE, I32_EQZ, I32_LOAD, I32_OR, I32_LT_S, I32_NE, I32_STORE, I32_SUB, I32_ADD, I64_ADD, I64_EQ, I64_LOAD, I64_LOAD32_U,I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, RETURN_CALL_INDIRECT, SELECT, STORE_OP,
+  BLOCK,
+  BR,
+  BR_IF,
+  CALL,
+  Code,
+  ELSE,
+  I32_EQZ,
+  I32_LOAD,
+  I32_OR,
+  I32_LT_S,
+  I32_NE,
+  I32_STORE,
+  I32_SUB,
+  I32_ADD,
+  I64_ADD,
+  I64_EQ,
+  I64_LOAD,
+  I64_LOAD32_U,
+  I64_STORE,
+  I64_SUB,
+  LOAD_OP,
+  LOOP,
+  ModuleWriter,
+  RETURN,
+  RETURN_CALL_INDIRECT,
+  SELECT,
+  STORE_OP,
 } from '../wasm/wasm.ts';
 import type { Results } from '../wasm/wasm.ts';
 
@@ -172,7 +206,11 @@ export class RegionCompiler implements Surroundings {
       throw new Error('a look-up cannot fault');
     };
     const context = { code: c, address, entry, tlb: this.tlb, slow: () => 0, faultIf, inline: true };
-    emitRemember(context, TLB_WRITE, [this.page(pointer, false), this.page(pointer, true)].filter((page) => page !== undefined));
+    emitRemember(
+      context,
+      TLB_WRITE,
+      [this.page(pointer, false), this.page(pointer, true)].filter((page) => page !== undefined),
+    );
   }
 
   globalLocal(global: number): number {
@@ -397,7 +435,8 @@ export class RegionCompiler implements Surroundings {
   private copiesOf(node: RegionNode): number {
     const { block, order, successors, isLoopHeader } = node;
     if (!isLoopHeader || this.options.exactCount || block.insns > UNROLL_INSNS) return 1;
-    if (block.words[(block.count - 1) * STRIDE] !== Op.condgoto || (successors[0] === node) === (successors[1] === node)) return 1;
+    if (block.words[(block.count - 1) * STRIDE] !== Op.condgoto || (successors[0] === node) === (successors[1] === node))
+      return 1;
     const others = this.region.nodes.some((other) => other.order > order && other.successors.includes(node));
     return others ? 1 : COPIES;
   }

@@ -19,9 +19,7 @@ export interface BatchCompiler {
   poll(): void;
 }
 
-export function compilerHere(
-  isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings, firstFault = 0,
-): BatchCompiler {
+export function compilerHere(isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings, firstFault = 0): BatchCompiler {
   const maker = new RegionMaker(isa, memory.buffer, settings, firstFault);
   return {
     background: false,

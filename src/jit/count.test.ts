@@ -58,7 +58,11 @@ test('slices of any length add up to the same run', () => {
       totals.push(machine.engine.instructions() - before);
       assert.equal(machine.get(L[0]!), 700n);
     }
-    assert.deepEqual(totals, totals.map(() => totals[0]), `compile: ${compile}`);
+    assert.deepEqual(
+      totals,
+      totals.map(() => totals[0]),
+      `compile: ${compile}`,
+    );
   }
 });
 

@@ -4,7 +4,19 @@
  * The region compiler and the IR helpers supply what surrounds the block.
  */
 import {
-  BULK, CALL as K_CALL, I64, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, OP_RESULT, Op, PURE, SIDE_EXIT, STATE,
+  BULK,
+  CALL as K_CALL,
+  I64,
+  MEMORY,
+  NONE,
+  OPS,
+  OP_KIND,
+  OP_OPERANDS,
+  OP_RESULT,
+  Op,
+  PURE,
+  SIDE_EXIT,
+  STATE,
 } from '../ir/ops.ts';
 import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
@@ -372,4 +384,3 @@ export class BlockEmitter {
     }
   }
 }
-

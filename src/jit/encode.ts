@@ -19,7 +19,18 @@ import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts'
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_BASE, CTL_CTX, TEMPS, VCPU_BLOCK_SIZE } from '../ir/vcpu-block.ts';
 import { ACCESS } from './access.ts';
-import { JUMP_TARGETS, NO_TARGET, UNIT, X_BRANCH_OF, X_CALL, X_HEADER, X_MOVE, X_MOVE_2, X_MOVE_V, isLong } from './interpreter.ts';
+import {
+  JUMP_TARGETS,
+  NO_TARGET,
+  UNIT,
+  X_BRANCH_OF,
+  X_CALL,
+  X_HEADER,
+  X_MOVE,
+  X_MOVE_2,
+  X_MOVE_V,
+  isLong,
+} from './interpreter.ts';
 import { CONSTANTS, CONSTANT_MAX, CONSTANT_MIN, VCPU_BASE } from './layout.ts';
 
 const WORDS = UNIT / 4;
@@ -519,8 +530,7 @@ export class Encoder {
       this.unit(op, known(ir[at + 2]!), 0, slots[ir[at + 1]!]!, ir[at + 2]!);
       this.words.fill(NO_TARGET, this.at, this.at + JUMP_TARGETS);
       this.at += JUMP_TARGETS;
-    }
-    else {
+    } else {
       this.unit(op, known(ir[at + 4]!), ir[at + 1]!, ir[at + 3]!, ir[at + 4]!);
       this.extend(ir[at + 2]!, 0, 0, 0);
     }

@@ -6,7 +6,23 @@ import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
 import { CODE, VCPU_BASE } from './layout.ts';
 import {
-  DEVICE, HOT, L, NOWHERE, READ, STOP, TestIsa, TestMachine, UNKNOWN_INSN, V, W, WRITE, add, jumpBy, jumpTo, loopBy, stop,
+  DEVICE,
+  HOT,
+  L,
+  NOWHERE,
+  READ,
+  STOP,
+  TestIsa,
+  TestMachine,
+  UNKNOWN_INSN,
+  V,
+  W,
+  WRITE,
+  add,
+  jumpBy,
+  jumpTo,
+  loopBy,
+  stop,
 } from './test-kit.ts';
 import type { Insn, TestOptions } from './test-kit.ts';
 
@@ -59,12 +75,19 @@ for (const [how, options] of BOTH) {
       machine.view.setInt32(VCPU_BASE + CTL_CTX, 7, true);
     };
     machine.runHot(0x1000, begin(0x30000n));
-    for (const [from, rounds] of [[0x30ff0n, 3n], [0x31000n, 1n], [0x30ffdn, 1n]] as const) {
+    for (const [from, rounds] of [
+      [0x30ff0n, 3n],
+      [0x31000n, 1n],
+      [0x30ffdn, 1n],
+    ] as const) {
       begin(from)();
       machine.vcpu.faults.length = 0;
       machine.run(0x1000);
       const { faults } = machine.vcpu;
-      assert.deepEqual(faults.map(({ pc, ctx, address }) => [pc, ctx, address]), [[0x1004n, 42, 0x31000n]]);
+      assert.deepEqual(
+        faults.map(({ pc, ctx, address }) => [pc, ctx, address]),
+        [[0x1004n, 42, 0x31000n]],
+      );
       assert.equal(machine.get(L[0]!), rounds, 'instructions before have been executed');
       assert.equal(machine.get(L[3]!), rounds - 1n, 'instructions after have not');
       assert.equal(machine.get(L[2]!), from + 8n * (rounds - 1n));
@@ -110,7 +133,12 @@ for (const [how, options] of BOTH) {
     let fail = 0;
     let machine: TestMachine | null = null;
     const helper: Helper = {
-      name: 'count', index: 0, params: [I32], result: I32, touchesGlobals: true, mayFault: true,
+      name: 'count',
+      index: 0,
+      params: [I32],
+      result: I32,
+      touchesGlobals: true,
+      mayFault: true,
       body: {
         kind: 'host',
         call: (step) => {
@@ -135,18 +163,29 @@ for (const [how, options] of BOTH) {
       machine!.set(W[0]!, 0n);
     };
     machine.runHot(0x1000, begin);
-    assert.deepEqual([0, 1, 2, 3].map((i) => machine!.get(L[i]!)), [2n, 111n, 101n, 111n]);
+    assert.deepEqual(
+      [0, 1, 2, 3].map((i) => machine!.get(L[i]!)),
+      [2n, 111n, 101n, 111n],
+    );
     assert.equal(machine.get(W[0]!), 5n);
     begin();
     fail = 1;
     machine.run(0x1000);
-    assert.deepEqual([0, 1, 2, 3].map((i) => machine!.get(L[i]!)), [1n, 111n, 200n, 300n]);
+    assert.deepEqual(
+      [0, 1, 2, 3].map((i) => machine!.get(L[i]!)),
+      [1n, 111n, 200n, 300n],
+    );
     assert.equal(machine.vcpu.faults[0]!.pc, 0x1004n);
   });
 
   test(`${how}: an earlier fault does not count against a helper that may fault`, () => {
     const helper: Helper = {
-      name: 'nothing', index: 0, params: [], result: NONE, touchesGlobals: false, mayFault: true,
+      name: 'nothing',
+      index: 0,
+      params: [],
+      result: NONE,
+      touchesGlobals: false,
+      mayFault: true,
       body: { kind: 'host', call: () => undefined },
     };
     const machine = machineWith(options, [helper]);
@@ -202,22 +241,35 @@ for (const [how, options] of BOTH) {
     machine.runHot(0x1000, () => machine.set(L[0]!, 0x900000000n));
     machine.vcpu.faults.length = 0;
     const places = [
-      0xffffffffffffffffn, 0xfffffffffffff000n, 0xfffffffffffffffen, 0x8000000000000000n, 0x7fffffffffffffffn,
-      0x800000000000n, 0xffff7fffffffffffn, 0x100000000n,
+      0xffffffffffffffffn,
+      0xfffffffffffff000n,
+      0xfffffffffffffffen,
+      0x8000000000000000n,
+      0x7fffffffffffffffn,
+      0x800000000000n,
+      0xffff7fffffffffffn,
+      0x100000000n,
     ];
     for (const place of places) {
       machine.set(L[0]!, place);
       machine.run(0x1000);
       assert.equal(machine.pc, place);
     }
-    assert.deepEqual(machine.vcpu.faults.map((fault) => fault.address), places);
+    assert.deepEqual(
+      machine.vcpu.faults.map((fault) => fault.address),
+      places,
+    );
     // Page 0 is mapped and holds no instructions.
     machine.set(L[0]!, 0n);
     machine.run(0x1000);
     machine.run(0x1000);
-    assert.deepEqual(machine.vcpu.leaves.slice(-2).map(({ reason, pc }) => [reason, pc]), [
-      [UNKNOWN_INSN, 0n], [UNKNOWN_INSN, 0n],
-    ]);
+    assert.deepEqual(
+      machine.vcpu.leaves.slice(-2).map(({ reason, pc }) => [reason, pc]),
+      [
+        [UNKNOWN_INSN, 0n],
+        [UNKNOWN_INSN, 0n],
+      ],
+    );
     machine.set(L[0]!, BigInt(NOWHERE));
     machine.run(0x1000);
     assert.equal(machine.vcpu.fetchesFromNowhere, 1);
@@ -247,7 +299,10 @@ for (const [how, options] of BOTH) {
     machine.physical.writeBytes(0x2fff, Uint8Array.of(low));
     machine.vcpu.map.set(3n, { page: 0x3000, permissions: READ | WRITE });
     machine.run(0x2fff);
-    assert.deepEqual(machine.vcpu.faults.map(({ pc, address }) => [pc, address]), [[0x2fffn, 0x3000n]]);
+    assert.deepEqual(
+      machine.vcpu.faults.map(({ pc, address }) => [pc, address]),
+      [[0x2fffn, 0x3000n]],
+    );
     // The second page is no memory at all.
     machine.vcpu.map.set(3n, { page: NOWHERE, permissions: 7 });
     machine.run(0x2fff);
@@ -416,7 +471,11 @@ for (const [how, options] of BOTH) {
     const begin = (): void => machine.set(L[0]!, 0n);
     machine.runHot(0x1fff, begin);
     assert.equal(machine.get(L[0]!), 1n);
-    for (const [page, sum] of [[0x5000, 100n], [0x2000, 1n], [0x5000, 100n]] as const) {
+    for (const [page, sum] of [
+      [0x5000, 100n],
+      [0x2000, 1n],
+      [0x5000, 100n],
+    ] as const) {
       vcpu.map.set(2n, { page, permissions: 7 });
       engine.flushPage(0x2000, 0);
       for (let i = 0; i < 3 * HOT; i++) {
@@ -428,6 +487,9 @@ for (const [how, options] of BOTH) {
     vcpu.map.set(2n, { page: 0x2000, permissions: READ | WRITE });
     engine.flushPage(0x2000, 0);
     machine.run(0x1fff);
-    assert.deepEqual(vcpu.faults.map(({ pc, address }) => [pc, address]), [[0x1fffn, 0x2000n]]);
+    assert.deepEqual(
+      vcpu.faults.map(({ pc, address }) => [pc, address]),
+      [[0x1fffn, 0x2000n]],
+    );
   });
 }

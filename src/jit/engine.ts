@@ -4,11 +4,32 @@
  */
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CODE_KEY, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_HOST_ADDR, CTL_JUMP_BASE, CTL_KICK, CTL_MAPPING, CTL_PC, CTL_SLOW_ADDR,
-  CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE, EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, EXIT_LOOKUP, FAULT_EXCEPTION,
-  FAULT_NONE, FAULT_RESTART,
+  CTL_BASE,
+  CTL_BUDGET,
+  CTL_CODE_KEY,
+  CTL_CTX,
+  CTL_EXIT_ARG,
+  CTL_EXIT_REASON,
+  CTL_FAULT,
+  CTL_FAULT_IP,
+  CTL_HOST_ADDR,
+  CTL_JUMP_BASE,
+  CTL_KICK,
+  CTL_MAPPING,
+  CTL_PC,
+  CTL_SLOW_ADDR,
+  CTL_SLOW_SIZE,
+  CTL_SLOW_VALUE,
+  CTL_TLB_BASE,
+  EXIT_BUDGET,
+  EXIT_FAULT,
+  EXIT_HOT,
+  EXIT_LOOKUP,
+  FAULT_EXCEPTION,
+  FAULT_NONE,
+  FAULT_RESTART,
 } from '../ir/vcpu-block.ts';
-import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE, } from '../isa/isa.ts';
+import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 import type { EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
 import { KIND_MODIFY, KIND_SIGNED, KIND_WRITE } from './access.ts';
 import { BlockTable, PAGE_HAS_CODE } from './blocks.ts';
@@ -126,7 +147,12 @@ export class Engine implements EngineServices {
     this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
     const isaRuntime = options.isa.instantiate?.(options.memory, VCPU_BASE, this.newModule()) ?? {};
     this.runtime = buildRuntime(
-      () => this.newModule(), helpers, options.memory, this.table, { slow: () => this.slow(), guard: () => this.guard() }, isaRuntime,
+      () => this.newModule(),
+      helpers,
+      options.memory,
+      this.table,
+      { slow: () => this.slow(), guard: () => this.guard() },
+      isaRuntime,
     );
     this.blocks.onCrossing = (block) => {
       this.tlb.clearAllJumps();
@@ -458,7 +484,9 @@ export class Engine implements EngineServices {
   private install(block: Block): void {
     const { encoder, builder } = this;
     const countdown = this.queue ? this.hotIn(block.flags) : COLD;
-    const code = encoder.encode(builder, this.nextCode, this.tables, block.id, countdown, (offset) => this.cellFor(block, offset));
+    const code = encoder.encode(builder, this.nextCode, this.tables, block.id, countdown, (offset) =>
+      this.cellFor(block, offset),
+    );
     if (this.options.tracesBlocks) this.traceBlock(block, code.end - this.nextCode);
     this.nextCode = (code.end + 15) & ~15;
     this.tables = code.table;

@@ -4,8 +4,20 @@
  */
 import { I32, I64, OPS, Op } from '../ir/ops.ts';
 import {
-  ELSE, END, I32_SUB, I64_ADD, I64_AND, I64_MUL, I64_OR, I64_SHL, I64_SHR_S, I64_SHR_U,
-  I64_SUB, IF, SELECT, typeByte,
+  ELSE,
+  END,
+  I32_SUB,
+  I64_ADD,
+  I64_AND,
+  I64_MUL,
+  I64_OR,
+  I64_SHL,
+  I64_SHR_S,
+  I64_SHR_U,
+  I64_SUB,
+  IF,
+  SELECT,
+  typeByte,
 } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
 
@@ -131,7 +143,12 @@ function multiplyHigh(signed: boolean): Expansion {
   const shift = signed ? I64_SHR_S : I64_SHR_U;
   return (c, s) => {
     const [a, b, a1, b1, t, u] = [0, 1, 2, 3, 4, 5].map((n) => s.local(I64, n)) as [
-      number, number, number, number, number, number,
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
     ];
     const low = (local: number): void => {
       c.get(local);
@@ -206,4 +223,3 @@ export function emitImmediates(c: Code, name: string, words: Int32Array, at: num
     for (let lane = 0; lane < 16; lane++) c.u8((words[at + (lane >> 2)]! >>> ((lane & 3) * 8)) & 31);
   } else c.u8(words[at]!);
 }
-

@@ -93,12 +93,18 @@ class Instruction {
     const index = this.below(2) ? b.i32(16 * this.below(4)) : b.and32(this.value(I32), b.i32(0x30));
     const place = SCRATCH + 16 * this.below(4);
     switch (this.below(6)) {
-      case 0: return b.sts32(place, this.value(I32), index);
-      case 1: return b.sts64(place, this.value(I64), index);
-      case 2: return b.stsv(place, this.value(V128), index);
-      case 3: return this.keep(I32, b.lds16(place, index));
-      case 4: return this.keep(I64, b.lds64(place, index));
-      default: return this.keep(V128, b.ldsv(place, index));
+      case 0:
+        return b.sts32(place, this.value(I32), index);
+      case 1:
+        return b.sts64(place, this.value(I64), index);
+      case 2:
+        return b.stsv(place, this.value(V128), index);
+      case 3:
+        return this.keep(I32, b.lds16(place, index));
+      case 4:
+        return this.keep(I64, b.lds64(place, index));
+      default:
+        return this.keep(V128, b.ldsv(place, index));
     }
   }
 
@@ -200,8 +206,13 @@ function outcome(machine: TestMachine, seed: number): string[] {
     machine.resume(1 + (random() % 300));
     if (i > 7) states.push(`${machine.pc.toString(16)} ${machine.engine.instructions() - before}`, ...machine.registers());
   }
-  const memory = (at: number): string => Buffer.from(machine.bytes.slice(GUEST_MEMORY + at, GUEST_MEMORY + at + 0x200)).toString('hex');
-  states.push(memory(0x30e00), memory(0x18000), JSON.stringify(machine.vcpu.leaves.map(({ reason, argument, pc }) => [reason, argument, Number(pc)])));
+  const memory = (at: number): string =>
+    Buffer.from(machine.bytes.slice(GUEST_MEMORY + at, GUEST_MEMORY + at + 0x200)).toString('hex');
+  states.push(
+    memory(0x30e00),
+    memory(0x18000),
+    JSON.stringify(machine.vcpu.leaves.map(({ reason, argument, pc }) => [reason, argument, Number(pc)])),
+  );
   return states;
 }
 

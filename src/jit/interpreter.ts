@@ -12,19 +12,53 @@ import { BULK, F32, I32, I64, MEMORY, NONE, OPS, Op, PURE, V128 } from '../ir/op
 import type { OpInfo } from '../ir/ops.ts';
 import type { Helper } from '../ir/helpers.ts';
 import {
-  CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_EXIT_ARG, CTL_EXIT_REASON, CTL_FAULT, CTL_FAULT_IP, CTL_PC, CTL_TLB_BASE,
-  EXIT_BUDGET, EXIT_FAULT, EXIT_HOT, 
+  CTL_BASE,
+  CTL_BUDGET,
+  CTL_CTX,
+  CTL_EXIT_ARG,
+  CTL_EXIT_REASON,
+  CTL_FAULT,
+  CTL_FAULT_IP,
+  CTL_PC,
+  CTL_TLB_BASE,
+  EXIT_BUDGET,
+  EXIT_FAULT,
+  EXIT_HOT,
 } from '../ir/vcpu-block.ts';
 import { emitJumpCacheProbe } from './dispatch.ts';
 import { ACCESS, emitLoad, emitStore } from './access.ts';
 import { EXPANSIONS, Scratch } from './expand.ts';
+import { CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, VCPU_BASE } from './layout.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, VCPU_BASE,
-} from './layout.ts';
-import {
-  BLOCK, BR, BR_IF, BR_TABLE, CALL as WASM_CALL, Code, I32_EQZ, I32_LOAD, I32_AND, I32_LOAD16_U, I32_LT_S, I32_SHL, I32_SHR_U, I32_STORE, I32_SUB, I32_WRAP, I32_XOR,
-  I64_ADD, I64_EXTEND_U, I64_LOAD, I64_LOAD32_U, I64_STORE, I64_SUB, LOAD_OP, LOOP,
-  RETURN, RETURN_CALL, RETURN_CALL_INDIRECT, STORE_OP,
+  BLOCK,
+  BR,
+  BR_IF,
+  BR_TABLE,
+  CALL as WASM_CALL,
+  Code,
+  I32_EQZ,
+  I32_LOAD,
+  I32_AND,
+  I32_LOAD16_U,
+  I32_LT_S,
+  I32_SHL,
+  I32_SHR_U,
+  I32_STORE,
+  I32_SUB,
+  I32_WRAP,
+  I32_XOR,
+  I64_ADD,
+  I64_EXTEND_U,
+  I64_LOAD,
+  I64_LOAD32_U,
+  I64_STORE,
+  I64_SUB,
+  LOAD_OP,
+  LOOP,
+  RETURN,
+  RETURN_CALL,
+  RETURN_CALL_INDIRECT,
+  STORE_OP,
 } from '../wasm/wasm.ts';
 import type { ModuleWriter } from '../wasm/wasm.ts';
 
@@ -308,8 +342,13 @@ export class InterpreterWriter {
     c.memory(I64_LOAD32_S, AT_B);
     c.op(I64_ADD);
     const ctx = {
-      code: c, address: this.address, entry: this.entry, tlb: this.tlb, slow: this.slow,
-      faultIf: () => this.writeFaultIf(), inline: true,
+      code: c,
+      address: this.address,
+      entry: this.entry,
+      tlb: this.tlb,
+      slow: this.slow,
+      faultIf: () => this.writeFaultIf(),
+      inline: true,
     };
     if (access.store) emitStore(ctx, access, () => this.operand(AT_D, access.type));
     else {

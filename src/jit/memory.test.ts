@@ -7,7 +7,23 @@ import { ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 import { ACCESS } from './access.ts';
 import { GUEST_MEMORY, VCPU_BASE } from './layout.ts';
 import {
-  D, DEVICE, EXEC, L, NOWHERE, OTHER, RAM_SIZE, READ, ROM, SCRATCH, STOP, TestIsa, TestMachine, V, W, WRITE, stop,
+  D,
+  DEVICE,
+  EXEC,
+  L,
+  NOWHERE,
+  OTHER,
+  RAM_SIZE,
+  READ,
+  ROM,
+  SCRATCH,
+  STOP,
+  TestIsa,
+  TestMachine,
+  V,
+  W,
+  WRITE,
+  stop,
 } from './test-kit.ts';
 import type { Insn } from './test-kit.ts';
 
@@ -149,8 +165,11 @@ for (const compile of [false, true]) {
       machine.set(L[0]!, 0x23000n);
       machine.run(CODE);
       const last = faults.at(-1)!;
-      assert.deepEqual([last.pc, last.address, last.access],
-        [BigInt(CODE), 0x23000n, wantsWrite ? ACCESS_WRITE : ACCESS_READ], op.name);
+      assert.deepEqual(
+        [last.pc, last.address, last.access],
+        [BigInt(CODE), 0x23000n, wantsWrite ? ACCESS_WRITE : ACCESS_READ],
+        op.name,
+      );
       if (info.store) assert.deepEqual(machine.registers().slice(1), before.slice(1));
       assert.equal(bytesOf(machine, 0x31ff0, 16), 0n, `${op.name}: nothing is written of an access that faults`);
     }
@@ -168,8 +187,11 @@ for (const compile of [false, true]) {
       machine.run(CODE);
       const part = Math.min(4, info.bytes);
       const offsets = Array.from({ length: info.bytes / part }, (_, i) => 0x10 + 4 * i);
-      assert.deepEqual(machine.accesses, offsets.map((offset, i) =>
-        [offset, part, info.store ? Number((PATTERN >> BigInt(32 * i)) & low(part)) : null]), op.name);
+      assert.deepEqual(
+        machine.accesses,
+        offsets.map((offset, i) => [offset, part, info.store ? Number((PATTERN >> BigInt(32 * i)) & low(part)) : null]),
+        op.name,
+      );
       if (!info.store) {
         let bits = 0n;
         offsets.forEach((_, i) => (bits |= 0x8badf00dn << BigInt(32 * i)));
@@ -195,7 +217,10 @@ for (const compile of [false, true]) {
     machine.accesses.length = 0;
     machine.run(CODE);
     assert.equal(machine.get(L[1]!), 0x4443424140ccbbaan);
-    assert.deepEqual(machine.accesses.slice(5), [[0xffe, 1, 0x88], [0xfff, 1, 0x77]]);
+    assert.deepEqual(machine.accesses.slice(5), [
+      [0xffe, 1, 0x88],
+      [0xfff, 1, 0x77],
+    ]);
     // Nothing there: reads as ones, writes are lost.
     begin(0x25000n, 0x25ff8n)();
     machine.run(CODE);
@@ -216,7 +241,10 @@ for (const compile of [false, true]) {
       machine.run(CODE);
       assert.equal(machine.get(W[0]!), 0x5a5a5a5an);
     }
-    assert.ok(machine.bytes.subarray(rom, rom + 0x2000).every((byte) => byte === 0x5a), 'ROM stays as it is');
+    assert.ok(
+      machine.bytes.subarray(rom, rom + 0x2000).every((byte) => byte === 0x5a),
+      'ROM stays as it is',
+    );
     assert.equal(machine.vcpu.faults.length, 0);
   });
 
@@ -230,14 +258,26 @@ for (const compile of [false, true]) {
         const { faults } = machine.vcpu;
         faults.length = 0;
         const extremes = [
-          0xffffffffffffffffn, 0xfffffffffffffff9n, 0xfffffffffffff000n, 0n, 0x8000000000000000n, 0x8000000000000ff8n,
-          0x7fffffffffffffffn, 0x0000800000000000n, 0xffff800000000000n, 0x7ffffffffffffffdn,
+          0xffffffffffffffffn,
+          0xfffffffffffffff9n,
+          0xfffffffffffff000n,
+          0n,
+          0x8000000000000000n,
+          0x8000000000000ff8n,
+          0x7fffffffffffffffn,
+          0x0000800000000000n,
+          0xffff800000000000n,
+          0x7ffffffffffffffdn,
         ];
         for (const address of extremes) {
           machine.set(L[pointer]!, address);
           machine.run(CODE);
         }
-        assert.deepEqual(faults.map((fault) => fault.address), extremes, name);
+        assert.deepEqual(
+          faults.map((fault) => fault.address),
+          extremes,
+          name,
+        );
         assert.ok(faults.every((fault) => fault.pc === BigInt(CODE)));
       }
     }
@@ -277,8 +317,10 @@ for (const compile of [false, true]) {
       machine.set(L[0]!, 0x100000020n);
       machine.run(CODE);
     }
-    assert.deepEqual([W[0]!, W[1]!, W[2]!, L[1]!, D[0]!, V[0]!].map((global) => machine.get(global)),
-      [0x34n, 0x5678n, 0xfffffffen, 0x7fffffffdn, 0x3ff0000000000000n, 0x00000004000000030000000200000001n]);
+    assert.deepEqual(
+      [W[0]!, W[1]!, W[2]!, L[1]!, D[0]!, V[0]!].map((global) => machine.get(global)),
+      [0x34n, 0x5678n, 0xfffffffen, 0x7fffffffdn, 0x3ff0000000000000n, 0x00000004000000030000000200000001n],
+    );
     assert.equal(machine.view.getUint32(VCPU_BASE + SCRATCH + 0x24, true), 0xfffffffe);
   });
 

@@ -99,7 +99,12 @@ for (const [how, options] of BOTH) {
       machine.set(L[0]!, 0n);
       machine.set(L[1]!, 30n);
     };
-    for (const [first, second] of [[1, 1], [7, 1], [7, 5], [2, 3]] as const) {
+    for (const [first, second] of [
+      [1, 1],
+      [7, 1],
+      [7, 5],
+      [2, 3],
+    ] as const) {
       machine.physical.writeBytes(0x1000, machine.encoded(add(0, first)));
       machine.physical.write(0x2000, 2, machine.isa.number(add(0, second)));
       for (let i = 0; i < 5 * HOT; i++) {

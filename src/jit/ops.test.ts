@@ -20,16 +20,69 @@ const word = (): bigint => BigInt(random());
 const wide = (): bigint => word() | (word() << 32n) | (word() << 64n) | (word() << 96n);
 
 const EDGES = [
-  0n, 1n, 2n, 31n, 32n, 33n, 63n, 64n, 65n, 127n, 128n, 255n, 256n, 0x7fffn, 0x8000n, 0xffffn, 0x7fffffffn,
-  0x80000000n, 0xffffffffn, 0x100000000n, 0x7fffffffffffffffn, 0x8000000000000000n, 0xffffffffffffffffn,
-  0xfffffffffffffffen, 0x00ff00ff00ff00ffn, 0x8000000080000000n, 0x7f80000000000000n,
+  0n,
+  1n,
+  2n,
+  31n,
+  32n,
+  33n,
+  63n,
+  64n,
+  65n,
+  127n,
+  128n,
+  255n,
+  256n,
+  0x7fffn,
+  0x8000n,
+  0xffffn,
+  0x7fffffffn,
+  0x80000000n,
+  0xffffffffn,
+  0x100000000n,
+  0x7fffffffffffffffn,
+  0x8000000000000000n,
+  0xffffffffffffffffn,
+  0xfffffffffffffffen,
+  0x00ff00ff00ff00ffn,
+  0x8000000080000000n,
+  0x7f80000000000000n,
 ];
 const f32Bits = (value: number): bigint => BigInt(new Uint32Array(Float32Array.of(value).buffer)[0]!);
 const f64Bits = (value: number): bigint => new BigUint64Array(Float64Array.of(value).buffer)[0]!;
 const FLOATS = [
-  0, -0, 1, -1, 0.5, 1.5, 2.5, -2.5, 1e-45, -1e-45, 1.1754943508222875e-38, 3.4028234663852886e38, Infinity,
-  -Infinity, NaN, 2147483647, 2147483648, -2147483648, -2147483649, 4294967295, 4294967296, 9.2e18, 9.3e18,
-  1.8e19, 1.9e19, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 0.1, 255.5, 127.5, 16777217,
+  0,
+  -0,
+  1,
+  -1,
+  0.5,
+  1.5,
+  2.5,
+  -2.5,
+  1e-45,
+  -1e-45,
+  1.1754943508222875e-38,
+  3.4028234663852886e38,
+  Infinity,
+  -Infinity,
+  NaN,
+  2147483647,
+  2147483648,
+  -2147483648,
+  -2147483649,
+  4294967295,
+  4294967296,
+  9.2e18,
+  9.3e18,
+  1.8e19,
+  1.9e19,
+  5e-324,
+  2.2250738585072014e-308,
+  1.7976931348623157e308,
+  0.1,
+  255.5,
+  127.5,
+  16777217,
 ];
 
 /** Bits of a random operand of a type, often an edge value. */
@@ -136,10 +189,12 @@ class OpsRun {
     const known = machine.regions;
     const place = VCPU_BASE + SCRATCH;
     const once = (): void => {
-      tuples.forEach((tuple, i) => tuple.forEach((bits, k) => {
-        machine.view.setBigUint64(place + TUPLE * i + 16 * k, BigInt.asUintN(64, bits), true);
-        machine.view.setBigUint64(place + TUPLE * i + 16 * k + 8, bits >> 64n, true);
-      }));
+      tuples.forEach((tuple, i) =>
+        tuple.forEach((bits, k) => {
+          machine.view.setBigUint64(place + TUPLE * i + 16 * k, BigInt.asUintN(64, bits), true);
+          machine.view.setBigUint64(place + TUPLE * i + 16 * k + 8, bits >> 64n, true);
+        }),
+      );
       machine.set(L[0]!, 0n);
       machine.set(L[1]!, BigInt(TUPLE * tuples.length));
       machine.run(CODE);

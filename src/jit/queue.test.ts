@@ -36,7 +36,10 @@ class LateCompiler implements BatchCompiler {
 
 function lateMachine(more: TestOptions = {}): [TestMachine, LateCompiler] {
   const compiler = new LateCompiler();
-  const machine = new TestMachine(new TestIsa(), { ...more, compiler: (...settings) => compiler.with(compilerHere(...settings)) });
+  const machine = new TestMachine(new TestIsa(), {
+    ...more,
+    compiler: (...settings) => compiler.with(compilerHere(...settings)),
+  });
   machine.code(0x1000, [add(0, 1), loopBy(1, -2), stop]);
   return [machine, compiler];
 }

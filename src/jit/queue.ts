@@ -84,7 +84,18 @@ export class RegionQueue {
     for (let i = 2; i < CELLS_OF_REGION; i++) host.blocks.newCell(0, 0);
     const { tlbAddress, epoch } = host.tlb;
     const request = {
-      low, high, flags, key: host.codeKey(flags), page, offset, secondPage, tlb: tlbAddress, epoch, slot, fallbackCell, guards,
+      low,
+      high,
+      flags,
+      key: host.codeKey(flags),
+      page,
+      offset,
+      secondPage,
+      tlb: tlbAddress,
+      epoch,
+      slot,
+      fallbackCell,
+      guards,
     };
     block.asked = true;
     this.pending.push({ block, request, changes: host.blocks.changes });

@@ -55,9 +55,15 @@ export class RegionMaker {
     const { isa } = this;
     const module = new ModuleWriter(this.pages, this.pages, this.shared);
     if (this.settings.early) module.compileEarly();
-    const compiler = new RegionCompiler({
-      globals: isa.globals, helpers: isa.helpers, exactCount: this.settings.exactCount, stackPointer: isa.stackPointer?.index ?? -1,
-    }, module);
+    const compiler = new RegionCompiler(
+      {
+        globals: isa.globals,
+        helpers: isa.helpers,
+        exactCount: this.settings.exactCount,
+        stackPointer: isa.stackPointer?.index ?? -1,
+      },
+      module,
+    );
     const regions = readRequests(words).map((request) => this.tryToMake(request, compiler));
     const made = regions.some(({ ranges }) => ranges.length > 0);
     return { module: made ? new WebAssembly.Module(module.finish()) : null, regions };
@@ -87,7 +93,10 @@ export class RegionMaker {
       node.guards = source.pagesOf(node.offset).flatMap((page) => guards.get(page) ?? []);
     }
     compiler.compile({
-      pc: [request.low, request.high], nodes, slot: request.slot, dispatchCell: this.settings.dispatchCell,
+      pc: [request.low, request.high],
+      nodes,
+      slot: request.slot,
+      dispatchCell: this.settings.dispatchCell,
       fallbackCell: request.fallbackCell,
       inline: isa.favoursSpeed?.(request.flags) ?? true,
     });

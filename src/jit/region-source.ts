@@ -10,7 +10,16 @@ import type { Isa } from '../isa/isa.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import { JUMP_TARGETS, NO_TARGET, UNIT } from './interpreter.ts';
 import {
-  CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC,
+  CELL_ARGUMENT,
+  CELL_FUNCTION,
+  CODE,
+  CODE_END,
+  EPOCH,
+  FN_INTERPRETER,
+  TLB_ADDEND,
+  TLB_ENTRIES,
+  TLB_ENTRY_SHIFT,
+  TLB_EXEC,
   USER_TLB,
 } from './layout.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
@@ -154,7 +163,7 @@ export class CodeSource implements RegionSource {
     this.builder = builder;
     this.request = request;
     this.reader = new PageReader(memory.bytes, (low, high) => this.codeHost(low, high));
-    this.warm = isa.favoursSpeed?.(request.flags) ?? true ? WARM_PROGRAM : WARM;
+    this.warm = (isa.favoursSpeed?.(request.flags) ?? true) ? WARM_PROGRAM : WARM;
     this.pages.set(0, request.page);
     if (request.secondPage >= 0) this.pages.set(1, request.secondPage);
   }

@@ -26,7 +26,13 @@ test('dominators and merges of a diamond with a tail', () => {
 
 test('loops: the header is marked, with the instructions in it', () => {
   const nodes = build({ 0: [1], 1: [2, 4], 2: [2, 3], 3: [1], 4: [] });
-  assert.deepEqual([...nodes.values()].filter((node) => node.isLoopHeader).map((node) => node.offset).sort(), [1, 2]);
+  assert.deepEqual(
+    [...nodes.values()]
+      .filter((node) => node.isLoopHeader)
+      .map((node) => node.offset)
+      .sort(),
+    [1, 2],
+  );
   assert.ok(nodes.get(1)!.loopInsns >= 6);
   assert.equal(nodes.get(1)!.forwardEdges, 1);
 });

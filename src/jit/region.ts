@@ -114,8 +114,20 @@ class RegionBuilder {
     if (!block) return null;
     this.insns += block.insns;
     const node: RegionNode = {
-      offset, ctx: known, block, successors: [], order: -1, idom: null, children: [],
-      forwardEdges: 0, isLoopHeader: false, inLoop: false, loopInsns: 0, faultBase: 0, guards: [], cells: [],
+      offset,
+      ctx: known,
+      block,
+      successors: [],
+      order: -1,
+      idom: null,
+      children: [],
+      forwardEdges: 0,
+      isLoopHeader: false,
+      inLoop: false,
+      loopInsns: 0,
+      faultBase: 0,
+      guards: [],
+      cells: [],
     };
     this.nodes.set(key, node);
     queue.push(node);

@@ -6,7 +6,8 @@ import type { RegionRequest } from './request.ts';
 
 function request(first: number): RegionRequest {
   const [low, high, flags, key, page, offset, secondPage, tlb, epoch, slot, fallbackCell, guards] = Array.from(
-    { length: 12 }, (_, i) => first + i,
+    { length: 12 },
+    (_, i) => first + i,
   ) as [number, number, number, number, number, number, number, number, number, number, number, number];
   return { low, high, flags, key, page, offset, secondPage, tlb, epoch, slot, fallbackCell, guards };
 }

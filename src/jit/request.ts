@@ -27,7 +27,18 @@ export interface RegionRequest {
 }
 
 const FIELDS = [
-  'low', 'high', 'flags', 'key', 'page', 'offset', 'secondPage', 'tlb', 'epoch', 'slot', 'fallbackCell', 'guards',
+  'low',
+  'high',
+  'flags',
+  'key',
+  'page',
+  'offset',
+  'secondPage',
+  'tlb',
+  'epoch',
+  'slot',
+  'fallbackCell',
+  'guards',
 ] as const satisfies readonly (keyof RegionRequest)[];
 
 export function writeRequests(requests: readonly RegionRequest[]): Int32Array {

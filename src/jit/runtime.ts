@@ -6,19 +6,67 @@ import { I32, I64, NONE, V128 } from '../ir/ops.ts';
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper, IrSwitch } from '../ir/helpers.ts';
-import {CTL_FAULT, CTL_HOST_ADDR, CTL_MAPPING, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE, CTL_TLB_BASE,
+import {
+  CTL_FAULT,
+  CTL_HOST_ADDR,
+  CTL_MAPPING,
+  CTL_SLOW_ADDR,
+  CTL_SLOW_SIZE,
+  CTL_SLOW_VALUE,
+  CTL_TLB_BASE,
 } from '../ir/vcpu-block.ts';
 import { SLOW_IMPORTS } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
-import {FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP, GUARD_HOST, GUARD_MAPPING, GUARD_OFFSET, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_WRITE,
-  VCPU_BASE, VICTIM, VICTIM_ENTRIES,
+import {
+  FN_DISPATCH,
+  FN_INTERPRETER,
+  FN_LOOKUP,
+  GUARD_HOST,
+  GUARD_MAPPING,
+  GUARD_OFFSET,
+  TLB_ADDEND,
+  TLB_ENTRIES,
+  TLB_ENTRY_SHIFT,
+  TLB_EXEC,
+  TLB_READ,
+  TLB_WRITE,
+  VCPU_BASE,
+  VICTIM,
+  VICTIM_ENTRIES,
 } from './layout.ts';
 import {
-  BLOCK, BR_IF, BR_TABLE, CALL, Code, ELSE, I32_AND, I32_EQZ, I32_LOAD, I32_LOAD8_U, I32_STORE, I32_STORE8, I64_ADD, I64_AND, I64_EQ, I64_GT_U, I64_LOAD, I64_LOAD32_U,
-  I64_LT_U, I64_NE, I64_SHR_U, I64_STORE, I64_SUB, LOAD_OP, LOOP, ModuleWriter, RETURN, SELECT, STORE_OP,
+  BLOCK,
+  BR_IF,
+  BR_TABLE,
+  CALL,
+  Code,
+  ELSE,
+  I32_AND,
+  I32_EQZ,
+  I32_LOAD,
+  I32_LOAD8_U,
+  I32_STORE,
+  I32_STORE8,
+  I64_ADD,
+  I64_AND,
+  I64_EQ,
+  I64_GT_U,
+  I64_LOAD,
+  I64_LOAD32_U,
+  I64_LT_U,
+  I64_NE,
+  I64_SHR_U,
+  I64_STORE,
+  I64_SUB,
+  LOAD_OP,
+  LOOP,
+  ModuleWriter,
+  RETURN,
+  SELECT,
+  STORE_OP,
 } from '../wasm/wasm.ts';
 
 export interface RuntimeImports {
@@ -394,8 +442,18 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   };
   return {
     globalLocal: (global) => global + 1,
-    basePc: never, instruction: never, faultIf: never, sideExit: never, slow: never, helper: never, spill: never, reload: never, inLoop: false,
-    tlb: 0, stackPointer: -1, page: never,
+    basePc: never,
+    instruction: never,
+    faultIf: never,
+    sideExit: never,
+    slow: never,
+    helper: never,
+    spill: never,
+    reload: never,
+    inLoop: false,
+    tlb: 0,
+    stackPointer: -1,
+    page: never,
   };
 }
 
@@ -416,7 +474,11 @@ function writeIrHelper(module: ModuleWriter, helper: Helper, ir: IrSwitch): numb
   for (let i = 0; i < ir.arms; i++) {
     c.end();
     b.reset(CTX_UNKNOWN);
-    const value = ir.arm(b, i, params.map((param) => b.get(param)));
+    const value = ir.arm(
+      b,
+      i,
+      params.map((param) => b.get(param)),
+    );
     // An exit that uses the result ends the block, as the emitter expects.
     if (helper.result === I32) b.condGoto(value, 0, 0);
     else b.jump(value);
@@ -453,7 +515,10 @@ export function buildRuntime(
     slowIndex.set(entry.name, index);
     module.export(entry.name, index);
   }
-  for (const [name, index] of [['bulkcopy', writeBulkCopy(module)], ['bulkfill', writeBulkFill(module)]] as const) {
+  for (const [name, index] of [
+    ['bulkcopy', writeBulkCopy(module)],
+    ['bulkfill', writeBulkFill(module)],
+  ] as const) {
     slowIndex.set(name, index);
     module.export(name, index);
   }
@@ -468,7 +533,11 @@ export function buildRuntime(
   }
   const find = writeFind(module);
   const writer = new InterpreterWriter(
-    module, helpers, (name) => slowIndex.get(name)!, (helper) => helperIndex.get(helper)!, find,
+    module,
+    helpers,
+    (name) => slowIndex.get(name)!,
+    (helper) => helperIndex.get(helper)!,
+    find,
   );
   const interpreter = writer.write();
   const dispatch = writeDispatch(module, find);
@@ -485,4 +554,3 @@ export function buildRuntime(
     imports: { ...imports, ...exports },
   };
 }
-

@@ -240,7 +240,13 @@ export class TestMachine {
     };
     this.physical.addMmio(DEVICE, 0x2000, handler, 'test');
     this.engine = new Engine({
-      isa, memory, physical: this.physical, compile: true, exactCount: false, hotThreshold: HOT, ...options,
+      isa,
+      memory,
+      physical: this.physical,
+      compile: true,
+      exactCount: false,
+      hotThreshold: HOT,
+      ...options,
     });
     this.vcpu = new TestVcpu(this.view);
     this.engine.attach(this.vcpu);

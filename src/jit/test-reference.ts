@@ -117,55 +117,141 @@ const wholeVector: Partial<Record<string, VectorEvaluate>> = {
   bitselect: (a, b, c) => (a & c) | (b & ~c & ALL),
   anytrue: (a) => truth(a !== 0n),
   selectv: (a, b, c) => (unsigned(32, a) ? b : c),
-  vswizzle: (a, b) => joinLanes(8, lanes(8, b).map((i) => (i < 16n ? lanes(8, a)[Number(i)]! : 0n))),
-  vlookup: (a, b) => joinLanes(8, lanes(8, b).map((i) => (i < 16n ? lanes(8, a)[Number(i)]! : 0n))),
+  vswizzle: (a, b) =>
+    joinLanes(
+      8,
+      lanes(8, b).map((i) => (i < 16n ? lanes(8, a)[Number(i)]! : 0n)),
+    ),
+  vlookup: (a, b) =>
+    joinLanes(
+      8,
+      lanes(8, b).map((i) => (i < 16n ? lanes(8, a)[Number(i)]! : 0n)),
+    ),
   vshuffle: (a, b, _c, words) => {
     const all = [...lanes(8, a), ...lanes(8, b)];
     const mask = words.flatMap((word) => [0, 8, 16, 24].map((shift) => (word >>> shift) & 31));
-    return joinLanes(8, mask.map((lane) => all[lane]!));
+    return joinLanes(
+      8,
+      mask.map((lane) => all[lane]!),
+    );
   },
   wrap: (a) => unsigned(32, a),
   extu: (a) => a,
   exts: (a) => signed(32, a),
   dots16x8: (a, b) => {
     const [x, y] = [a, b].map((value) => lanes(16, value).map((lane) => signed(16, lane))) as [bigint[], bigint[]];
-    return joinLanes(32, [0, 2, 4, 6].map((i) => x[i]! * y[i]! + x[i + 1]! * y[i + 1]!));
+    return joinLanes(
+      32,
+      [0, 2, 4, 6].map((i) => x[i]! * y[i]! + x[i + 1]! * y[i + 1]!),
+    );
   },
 };
 
 /** [pattern of names, what they mean]: operations between lanes of different widths, and of single lanes. */
 const families: [RegExp, (match: RegExpExecArray) => VectorEvaluate][] = [
-  [/^splat(8|16|32|64)$/, ([, bits]) => (a) => joinLanes(+bits!, Array<bigint>(128 / +bits!).fill(a))],
-  [/^lane(8|16|32|64)([su]?)$/, ([, bits, sign]) => (a, _b, _c, [lane]) => {
-    const value = lanes(+bits!, a)[lane!]!;
-    return sign === 's' ? signed(+bits!, value) : value;
-  }],
-  [/^setlane(8|16|32|64)$/, ([, bits]) => (a, b, _c, [lane]) =>
-    joinLanes(+bits!, lanes(+bits!, a).map((old, i) => (i === lane ? b : old)))],
-  [/^alltrue(\d+)x/, ([, bits]) => (a) => truth(lanes(+bits!, a).every((lane) => lane !== 0n))],
-  [/^bitmask(\d+)x/, ([, bits]) => (a) =>
-    lanes(+bits!, a).reduce((mask, lane, i) => mask | ((lane >> BigInt(+bits! - 1)) << BigInt(i)), 0n)],
-  [/^narrow([su])(16|32)x/, ([, sign, bits]) => (a, b) => joinLanes(+bits! / 2, [...lanes(+bits!, a), ...lanes(+bits!, b)]
-    .map((lane) => saturate(+bits! / 2, sign === 's', signed(+bits!, lane))))],
-  [/^ext(low|high)([su])(\d+)x/, ([, half, sign, bits]) => (a) => joinLanes(+bits! * 2, halfOf(half!, sign!, +bits!, a))],
-  [/^mul(low|high)([su])(\d+)x/, ([, half, sign, bits]) => (a, b) => {
-    const other = halfOf(half!, sign!, +bits!, b);
-    return joinLanes(+bits! * 2, halfOf(half!, sign!, +bits!, a).map((lane, i) => lane * other[i]!));
-  }],
-  [/^extadd([su])(\d+)x/, ([, sign, bits]) => (a) => {
-    const all = lanes(+bits!, a).map((lane) => (sign === 's' ? signed(+bits!, lane) : lane));
-    return joinLanes(+bits! * 2, all.filter((_, i) => i % 2 === 0).map((lane, i) => lane + all[2 * i + 1]!));
-  }],
-  [/^(shl|sar|shr)(8|16|32|64)x/, ([, name, bits]) => (a, b) =>
-    joinLanes(+bits!, lanes(+bits!, a).map((lane) => OPS_OF.get(+bits!)![name!]!(lane, b, 0n)))],
-  [/^(eq|ne|[lg][te][su])(8|16|32|64)x/, ([, name, bits]) => (a, b) => {
-    const right = lanes(+bits!, b);
-    return joinLanes(+bits!, lanes(+bits!, a).map((lane, i) => -OPS_OF.get(+bits!)![name!]!(lane, right[i]!, 0n)));
-  }],
-  [/^([a-z]+|q15mulrs)(8|16|32|64)x/, ([, name, bits]) => (a, b) => {
-    const right = lanes(+bits!, b);
-    return joinLanes(+bits!, lanes(+bits!, a).map((lane, i) => OPS_OF.get(+bits!)![name!]!(lane, right[i]!, 0n)));
-  }],
+  [
+    /^splat(8|16|32|64)$/,
+    ([, bits]) =>
+      (a) =>
+        joinLanes(+bits!, Array<bigint>(128 / +bits!).fill(a)),
+  ],
+  [
+    /^lane(8|16|32|64)([su]?)$/,
+    ([, bits, sign]) =>
+      (a, _b, _c, [lane]) => {
+        const value = lanes(+bits!, a)[lane!]!;
+        return sign === 's' ? signed(+bits!, value) : value;
+      },
+  ],
+  [
+    /^setlane(8|16|32|64)$/,
+    ([, bits]) =>
+      (a, b, _c, [lane]) =>
+        joinLanes(
+          +bits!,
+          lanes(+bits!, a).map((old, i) => (i === lane ? b : old)),
+        ),
+  ],
+  [
+    /^alltrue(\d+)x/,
+    ([, bits]) =>
+      (a) =>
+        truth(lanes(+bits!, a).every((lane) => lane !== 0n)),
+  ],
+  [
+    /^bitmask(\d+)x/,
+    ([, bits]) =>
+      (a) =>
+        lanes(+bits!, a).reduce((mask, lane, i) => mask | ((lane >> BigInt(+bits! - 1)) << BigInt(i)), 0n),
+  ],
+  [
+    /^narrow([su])(16|32)x/,
+    ([, sign, bits]) =>
+      (a, b) =>
+        joinLanes(
+          +bits! / 2,
+          [...lanes(+bits!, a), ...lanes(+bits!, b)].map((lane) => saturate(+bits! / 2, sign === 's', signed(+bits!, lane))),
+        ),
+  ],
+  [
+    /^ext(low|high)([su])(\d+)x/,
+    ([, half, sign, bits]) =>
+      (a) =>
+        joinLanes(+bits! * 2, halfOf(half!, sign!, +bits!, a)),
+  ],
+  [
+    /^mul(low|high)([su])(\d+)x/,
+    ([, half, sign, bits]) =>
+      (a, b) => {
+        const other = halfOf(half!, sign!, +bits!, b);
+        return joinLanes(
+          +bits! * 2,
+          halfOf(half!, sign!, +bits!, a).map((lane, i) => lane * other[i]!),
+        );
+      },
+  ],
+  [
+    /^extadd([su])(\d+)x/,
+    ([, sign, bits]) =>
+      (a) => {
+        const all = lanes(+bits!, a).map((lane) => (sign === 's' ? signed(+bits!, lane) : lane));
+        return joinLanes(
+          +bits! * 2,
+          all.filter((_, i) => i % 2 === 0).map((lane, i) => lane + all[2 * i + 1]!),
+        );
+      },
+  ],
+  [
+    /^(shl|sar|shr)(8|16|32|64)x/,
+    ([, name, bits]) =>
+      (a, b) =>
+        joinLanes(
+          +bits!,
+          lanes(+bits!, a).map((lane) => OPS_OF.get(+bits!)![name!]!(lane, b, 0n)),
+        ),
+  ],
+  [
+    /^(eq|ne|[lg][te][su])(8|16|32|64)x/,
+    ([, name, bits]) =>
+      (a, b) => {
+        const right = lanes(+bits!, b);
+        return joinLanes(
+          +bits!,
+          lanes(+bits!, a).map((lane, i) => -OPS_OF.get(+bits!)![name!]!(lane, right[i]!, 0n)),
+        );
+      },
+  ],
+  [
+    /^([a-z]+|q15mulrs)(8|16|32|64)x/,
+    ([, name, bits]) =>
+      (a, b) => {
+        const right = lanes(+bits!, b);
+        return joinLanes(
+          +bits!,
+          lanes(+bits!, a).map((lane, i) => OPS_OF.get(+bits!)![name!]!(lane, right[i]!, 0n)),
+        );
+      },
+  ],
   [/^([a-z]+\d*[su]?)(32|64)$/, ([, name, bits]) => OPS_OF.get(+bits!)![name!]!],
 ];
 

@@ -36,9 +36,16 @@ function isVictim(page: number): boolean {
 
 test('what is filled is found, at any end of the address space, for what it permits', () => {
   const places: [number, number, number][] = [
-    [0, 0, HOST], [0x7ffff000, 0, HOST + 0x1000], [0x80000000 | 0, 0, HOST], [-4096, -1, HOST + 0x5000],
-    [-4096, 0, HOST + 0x1000], [0, 0x80000000 | 0, HOST], [-4096, 0x7fffffff, HOST + 0x2000], [0x1000, -0x8000, 0x3fff_f000],
-    [0x2000, 5, 0x1_8000_0000], [-8192, 5, 0x2_7fff_f000],
+    [0, 0, HOST],
+    [0x7ffff000, 0, HOST + 0x1000],
+    [0x80000000 | 0, 0, HOST],
+    [-4096, -1, HOST + 0x5000],
+    [-4096, 0, HOST + 0x1000],
+    [0, 0x80000000 | 0, HOST],
+    [-4096, 0x7fffffff, HOST + 0x2000],
+    [0x1000, -0x8000, 0x3fff_f000],
+    [0x2000, 5, 0x1_8000_0000],
+    [-8192, 5, 0x2_7fff_f000],
   ];
   for (const [low, high, host] of places) {
     tlb.fill(low, high, host, READ | EXEC, false);
@@ -166,7 +173,12 @@ test('jump caches are emptied when the mode changes, and all at once', () => {
 
 test('a page is protected in every context, under every name, among the victims', () => {
   const host = HOST + 0x5000;
-  for (const [context, asid] of [[2, 5], [2, 0], [1, 0], [0, 0]] as const) {
+  for (const [context, asid] of [
+    [2, 5],
+    [2, 0],
+    [1, 0],
+    [0, 0],
+  ] as const) {
     tlb.select(context, asid, 0);
     tlb.fill(0x1000, 0, host, ALL, false);
     tlb.fill(0x9000, 3, host, ALL, false);
@@ -174,7 +186,12 @@ test('a page is protected in every context, under every name, among the victims'
     tlb.fill(0x2000, 0, host + 0x1000, ALL, false);
   }
   tlb.protect(host);
-  for (const [context, asid] of [[0, 0], [1, 0], [2, 0], [2, 5]] as const) {
+  for (const [context, asid] of [
+    [0, 0],
+    [1, 0],
+    [2, 0],
+    [2, 5],
+  ] as const) {
     tlb.select(context, asid, 0);
     assert.equal(tlb.probe(0x9000, 3, ACCESS_WRITE), -1);
     assert.equal(tlb.probe(0x9000, 3, ACCESS_READ), host);

@@ -6,8 +6,25 @@
  * each user address space has a context of its own, recycled least recently used.
  */
 import {
-  EPOCH, CONTEXTS, CONTEXT_COUNT, CONTEXT_SIZE, JUMP_CACHE, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, JUMP_SIZE,
-  SUPERVISOR_CONTEXTS, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_EXEC, TLB_READ, TLB_SIZE, TLB_WRITE, VICTIM,
+  EPOCH,
+  CONTEXTS,
+  CONTEXT_COUNT,
+  CONTEXT_SIZE,
+  JUMP_CACHE,
+  JUMP_FOLD_HIGH,
+  JUMP_FOLD_LOW,
+  JUMP_LOW_BITS,
+  JUMP_PAGE_BITS,
+  JUMP_SIZE,
+  SUPERVISOR_CONTEXTS,
+  TLB_ADDEND,
+  TLB_ENTRIES,
+  TLB_ENTRY_SHIFT,
+  TLB_EXEC,
+  TLB_READ,
+  TLB_SIZE,
+  TLB_WRITE,
+  VICTIM,
   VICTIM_ENTRIES,
 } from './layout.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
@@ -361,4 +378,3 @@ export class Tlb {
     for (const context of this.contexts) this.clearJumps(context);
   }
 }
-

@@ -20,7 +20,8 @@ export interface TranslatedBlock {
 /** @param wants is a category traced? */
 export function traceBlock(
   { pc, guest, builder, globals, helpers, codeBytes }: TranslatedBlock,
-  wants: (category: string) => boolean, trace: (category: string, line: string) => void,
+  wants: (category: string) => boolean,
+  trace: (category: string, line: string) => void,
 ): void {
   if (wants('in_asm')) {
     const bytes = Array.from(guest, (byte) => byte.toString(16).padStart(2, '0')).join(' ');

@@ -49,8 +49,10 @@ test('memory over memory: priority first, then what came last; what was hidden s
   const bios = mem.addRom(0xe0000, 0x2000, 0x1000, -1);
   mem.addRam(0xe0000, 0x1000, 0x4000);
   const window = mem.addRam(0xdf000, 0x4000, 0x6000, -2);
-  assert.deepEqual([0xdf000, 0xe0000, 0xe1000, 0xe2000].map((at) => mem.hostPage(at)),
-    [0x6000, 0x4000, 0x2000, 0x9000]);
+  assert.deepEqual(
+    [0xdf000, 0xe0000, 0xe1000, 0xe2000].map((at) => mem.hostPage(at)),
+    [0x6000, 0x4000, 0x2000, 0x9000],
+  );
   bios.remove();
   assert.equal(mem.hostPage(0xe1000), 0x8000);
   window.remove();
@@ -124,5 +126,8 @@ test('writes into pages with code are told', () => {
   mem.write(0x0ffc, 4, 1);
   mem.write(0x1004, 2, 1);
   mem.writeBytes(0xff0, new Uint8Array(0x1020));
-  assert.deepEqual(told, [[0x1004, 2], [0x1000, 0x1000]]);
+  assert.deepEqual(told, [
+    [0x1004, 2],
+    [0x1000, 0x1000],
+  ]);
 });

@@ -19,7 +19,11 @@ const READ_ONLY = -2;
 
 type MmioRegion = { base: number; end: number; handler: IoHandler; name: string };
 type MemoryRegion = {
-  base: number; end: number; hostOffset: number; writable: boolean; priority: number;
+  base: number;
+  end: number;
+  hostOffset: number;
+  writable: boolean;
+  priority: number;
 };
 type WriteShadow = { base: number; end: number; hostOffset: number };
 
@@ -165,9 +169,7 @@ export class AddressSpace implements GuestMemory, MmioBus {
     return this.mmio.map((r) => ({ base: r.base, size: r.end - r.base, name: r.name }));
   }
 
-  private addMemory(
-    base: number, size: number, hostOffset: number, writable: boolean, priority: number,
-  ): MappedRegion {
+  private addMemory(base: number, size: number, hostOffset: number, writable: boolean, priority: number): MappedRegion {
     if (base % PAGE !== 0 || size % PAGE !== 0 || hostOffset % PAGE !== 0) {
       throw new Error(`memory at ${hex(base)} is not a whole number of pages`);
     }
@@ -214,7 +216,6 @@ export class AddressSpace implements GuestMemory, MmioBus {
     if (shadow !== undefined) return shadow.hostOffset + addr - shadow.base - (addr % PAGE);
     return this.hostPage(addr) < 0 ? NO_MEMORY : READ_ONLY;
   }
-
 
   private mmioChanged(): void {
     this.lastMmio = null;

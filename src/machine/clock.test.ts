@@ -49,7 +49,10 @@ test('many timers keep their order', () => {
   timers.forEach((timer, i) => timer.arm(place(i) + 1));
   timers.forEach((timer, i) => i % 3 === 0 && timer.cancel());
   for (host = 1; host <= 201; host += 10) clock.runTimers();
-  assert.deepEqual(fired, [...fired].sort((a, b) => a - b));
+  assert.deepEqual(
+    fired,
+    [...fired].sort((a, b) => a - b),
+  );
   assert.equal(fired.length, 200 - 67);
 });
 
@@ -92,7 +95,10 @@ test('the TSC follows the clock from what the guest wrote', () => {
 test('while the guest measures, pauses of the host are no time', () => {
   let host = 0;
   let instructions = 0;
-  const clock = new HostClock(() => host, () => instructions);
+  const clock = new HostClock(
+    () => host,
+    () => instructions,
+  );
   clock.resume();
   host = 1000;
   clock.paceUntil(1_000_000);

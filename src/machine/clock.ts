@@ -135,9 +135,7 @@ export class HostClock extends BaseClock {
   private pacedInstructions = 0;
 
   /** @param source monotonic nanoseconds  @param instructions how many the guest has executed, if that is known */
-  constructor(
-    source: () => number = () => performance.now() * 1e6, instructions: (() => number) | null = null,
-  ) {
+  constructor(source: () => number = () => performance.now() * 1e6, instructions: (() => number) | null = null) {
     super();
     this.source = source;
     this.instructions = instructions;

@@ -112,19 +112,44 @@ export const MAX_SERIALS = 4;
 export const DEFAULT_MEMORY = 128 * MIB;
 
 const DEFAULTS: MachineConfig = {
-  machine: 'pc', cpu: 'max', memory: DEFAULT_MEMORY, accel: 'jit', icount: null,
-  rtc: { base: 'utc', clock: 'host' }, kernel: null, initrd: null, append: '', bios: null,
-  serials: ['connected'], debugcon: null, debugExit: null, uuid: null, hpet: true,
-  noReboot: false, noShutdown: false, startPaused: false, trace: [],
-  vga: null, vgaBios: null, textOnSerial: false, drives: [],
+  machine: 'pc',
+  cpu: 'max',
+  memory: DEFAULT_MEMORY,
+  accel: 'jit',
+  icount: null,
+  rtc: { base: 'utc', clock: 'host' },
+  kernel: null,
+  initrd: null,
+  append: '',
+  bios: null,
+  serials: ['connected'],
+  debugcon: null,
+  debugExit: null,
+  uuid: null,
+  hpet: true,
+  noReboot: false,
+  noShutdown: false,
+  startPaused: false,
+  trace: [],
+  vga: null,
+  vgaBios: null,
+  textOnSerial: false,
+  drives: [],
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
 };
 
 /** A drive with the usual settings, of which some are given. */
 export function drive(given: Partial<DriveConfig>): DriveConfig {
   return {
-    interface: 'ide', index: 0, media: 'disk', file: null, readOnly: given.media === 'cdrom',
-    snapshot: false, serial: null, bootIndex: null, ...given,
+    interface: 'ide',
+    index: 0,
+    media: 'disk',
+    file: null,
+    readOnly: given.media === 'cdrom',
+    snapshot: false,
+    serial: null,
+    bootIndex: null,
+    ...given,
   };
 }
 
@@ -146,9 +171,7 @@ export const VGA_BIOS_NAME = 'vgabios-stdvga.bin';
  * @param find looks a file up where the host keeps such things
  * @throws ConfigError when there is none
  */
-export function withFirmware(
-  config: MachineConfig, find: (name: string) => NamedFile | null,
-): MachineConfig {
+export function withFirmware(config: MachineConfig, find: (name: string) => NamedFile | null): MachineConfig {
   const flash = hasFlash(config);
   if (config.kernel !== null && config.bios === null && !flash) {
     return { ...config, vga: config.vga ?? 'none' };
@@ -163,8 +186,7 @@ export function withFirmware(
 }
 
 /** Firmware lies in flash memory. */
-const hasFlash = ({ drives }: MachineConfig): boolean =>
-  drives.some((one) => one.interface === 'pflash');
+const hasFlash = ({ drives }: MachineConfig): boolean => drives.some((one) => one.interface === 'pflash');
 
 /** Fills in what was left out and checks what was given. @throws ConfigError */
 export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
@@ -252,7 +274,11 @@ function checkFiles({ kernel, initrd, bios, append }: MachineConfig): void {
 export const AHCI_PLACES = 6;
 
 const PLACES: Record<DriveInterface, number> = {
-  ide: 4, ahci: AHCI_PLACES, floppy: 2, pflash: 2, none: Infinity,
+  ide: 4,
+  ahci: AHCI_PLACES,
+  floppy: 2,
+  pflash: 2,
+  none: Infinity,
 };
 
 function checkDrives(config: MachineConfig): void {
@@ -282,5 +308,5 @@ function checkDrives(config: MachineConfig): void {
   });
   if (!hasFlash(config)) return;
   if (bios !== null) throw new ConfigError('bios', 'the firmware is in flash memory already');
-  if (!taken.has('pflash 0')) throw new ConfigError('drives', 'the firmware\'s flash memory, unit 0, is missing');
+  if (!taken.has('pflash 0')) throw new ConfigError('drives', "the firmware's flash memory, unit 0, is missing");
 }

@@ -146,13 +146,15 @@ function findFlash(drives: readonly Drive[]): Drive[] {
 
 /** @throws ConfigError naming the drive */
 function readFlash({ offset, size, drive }: FlashArea, bytes: Uint8Array): void {
-  const bad = (why: string): ConfigError =>
-    new ConfigError('drives', `flash memory ${drive.config.index}: ${why}`);
+  const bad = (why: string): ConfigError => new ConfigError('drives', `flash memory ${drive.config.index}: ${why}`);
   let over = false;
-  settle(() => drive.backend!.read(0, bytes.subarray(offset, offset + size)), (error) => {
-    over = true;
-    if (error !== null) throw bad(error.message);
-  });
+  settle(
+    () => drive.backend!.read(0, bytes.subarray(offset, offset + size)),
+    (error) => {
+      over = true;
+      if (error !== null) throw bad(error.message);
+    },
+  );
   if (!over) throw bad('its image cannot be read at once');
 }
 
@@ -162,9 +164,7 @@ export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside
 /**
  * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
  */
-export function createMachine(
-  config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {},
-): LocalMachine {
+export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {}): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
   const drives = openDrives(config);
@@ -184,10 +184,7 @@ export function createMachine(
   let engine: Engine | null = null;
   let cpu: X86Cpu | null = null;
   const clock = config.icount
-    ? new InstructionClock(
-        () => engine?.instructions() ?? 0,
-        config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift,
-      )
+    ? new InstructionClock(() => engine?.instructions() ?? 0, config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift)
     : new HostClock(undefined, () => engine?.instructions() ?? 0);
   const tsc = new NanosecondTsc(clock);
   const early: { event: PowerEvent; code: number }[] = [];
@@ -198,29 +195,38 @@ export function createMachine(
   const board = new PcMachine({
     machine: config.machine,
     memory: { bytes, ramOffset: GUEST_MEMORY, ramSize: config.memory },
-    cpuPort: cpuPins(() => cpu, () => machine),
+    cpuPort: cpuPins(
+      () => cpu,
+      () => machine,
+    ),
     clock,
     tsc,
     serials: ports.serials,
-    ...(config.debugcon && ports.debugcon
-      ? { debugcon: { backend: ports.debugcon, iobase: config.debugcon.iobase } }
-      : {}),
+    ...(config.debugcon && ports.debugcon ? { debugcon: { backend: ports.debugcon, iobase: config.debugcon.iobase } } : {}),
     ...(config.debugExit ? { debugExit: config.debugExit } : {}),
     rtc: rtcOptions(config, clock),
     hpet: config.hpet,
     ...(config.uuid ? { uuid: config.uuid } : {}),
     ...(config.kernel ? { kernel: config.kernel.data, kernelName: config.kernel.name, append: config.append } : {}),
     ...(config.initrd ? { initrd: config.initrd.data } : {}),
-    boot: config.boot, textOnSerial: config.textOnSerial, drives,
-    ...(places.bios ? { bios: places.bios } : {}), flash: places.flash,
+    boot: config.boot,
+    textOnSerial: config.textOnSerial,
+    drives,
+    ...(places.bios ? { bios: places.bios } : {}),
+    flash: places.flash,
     ...(places.vga ? { vga: places.vga } : {}),
     onPower,
     trace,
   });
   engine = new Engine({
-    isa: x86Isa(model.has), memory, physical: board.mem, compile: config.accel === 'jit', exactCount: config.icount !== null,
+    isa: x86Isa(model.has),
+    memory,
+    physical: board.mem,
+    compile: config.accel === 'jit',
+    exactCount: config.icount !== null,
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
-    compileBeside: config.icount === null, trace,
+    compileBeside: config.icount === null,
+    trace,
     ...(BLOCK_CATEGORIES.some((category) => tracing.has(category)) ? { tracesBlocks: (category) => tracing.has(category) } : {}),
     ...tuning,
   });
@@ -245,7 +251,12 @@ export function createMachine(
   board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
     { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock },
-    { noReboot: config.noReboot, noShutdown: config.noShutdown, icountSleep: config.icount?.sleep ?? true, icountAdapts: config.icount?.shift === 'auto' && config.icount.sleep },
+    {
+      noReboot: config.noReboot,
+      noShutdown: config.noShutdown,
+      icountSleep: config.icount?.sleep ?? true,
+      icountAdapts: config.icount?.shift === 'auto' && config.icount.sleep,
+    },
     events,
   );
   for (const { event, code } of early) machine.power(event, code);
@@ -281,4 +292,3 @@ function cpuPins(cpu: () => X86Cpu | null, machine: () => LocalMachine | null): 
     },
   };
 }
-

@@ -7,9 +7,7 @@ import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
 import type { Picture, PowerEvent } from './interfaces.ts';
 import type { RunState } from './machine.ts';
-import {
-  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine,
-} from './messages.ts';
+import { DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
 import { takeMachineThread } from './thread.ts';
 
@@ -181,24 +179,31 @@ export class Machine {
   }
 
   private channel(index: number): SerialPort | null {
-    return index === DEBUGCON_CHANNEL ? this.debugcon : this.serial[index] ?? null;
+    return index === DEBUGCON_CHANNEL ? this.debugcon : (this.serial[index] ?? null);
   }
 
   private receive(message: FromMachine): void {
     switch (message.type) {
-      case 'created': return this.created.resolve();
-      case 'failed': return this.fail(failure(message.message, message.field));
-      case 'done': return this.done(message.id, message.error, message.value);
-      case 'output': return this.channel(message.channel)?.deliver(message.data);
-      case 'taken': return this.channel(message.channel)?.taken(message.bytes);
+      case 'created':
+        return this.created.resolve();
+      case 'failed':
+        return this.fail(failure(message.message, message.field));
+      case 'done':
+        return this.done(message.id, message.error, message.value);
+      case 'output':
+        return this.channel(message.channel)?.deliver(message.data);
+      case 'taken':
+        return this.channel(message.channel)?.taken(message.bytes);
       case 'state':
         this.current = message.state;
         return this.emit('state', message.state);
-      case 'reset': return this.emit('reset', null);
+      case 'reset':
+        return this.emit('reset', null);
       case 'warning':
         this.warnings.push(message.line);
         return this.emit('warning', message.line);
-      case 'trace': return this.emit('trace', message.lines);
+      case 'trace':
+        return this.emit('trace', message.lines);
       case 'end':
         this.close();
         return this.ending.resolve({ event: message.event, status: message.status });

@@ -19,14 +19,7 @@ export interface IoHandler {
 }
 
 /** Values that a device's saved state is made of. */
-export type StateValue =
-  | number
-  | boolean
-  | string
-  | bigint
-  | Uint8Array
-  | StateValue[]
-  | { [name: string]: StateValue };
+export type StateValue = number | boolean | string | bigint | Uint8Array | StateValue[] | { [name: string]: StateValue };
 
 /** One device's saved state: named fields with a version of their shape. */
 export interface DeviceState {
@@ -155,9 +148,7 @@ export interface PortOptions {
 
 /** Where a device may place port-mapped registers. */
 export interface PortBus {
-  register(
-    base: number, count: number, handler: IoHandler, name: string, options?: PortOptions,
-  ): MappedRegion;
+  register(base: number, count: number, handler: IoHandler, name: string, options?: PortOptions): MappedRegion;
 }
 
 /** Nothing when an operation is done already, else a promise for its end. Failures throw or reject. */

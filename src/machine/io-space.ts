@@ -4,7 +4,11 @@ import type { IoHandler, MappedRegion, PortBus, PortOptions, Trace } from './int
 const PORTS = 0x10000;
 
 type PortRegion = {
-  base: number; count: number; handler: IoHandler; name: string; maxSize: number;
+  base: number;
+  count: number;
+  handler: IoHandler;
+  name: string;
+  maxSize: number;
 };
 
 export class IoSpace implements PortBus {
@@ -13,9 +17,7 @@ export class IoSpace implements PortBus {
   private readonly table = new Uint16Array(PORTS);
   private regions: PortRegion[] = [];
 
-  register(
-    base: number, count: number, handler: IoHandler, name: string, options: PortOptions = {},
-  ): MappedRegion {
+  register(base: number, count: number, handler: IoHandler, name: string, options: PortOptions = {}): MappedRegion {
     const region: PortRegion = { base, count, handler, name, maxSize: options.maxSize ?? 4 };
     this.regions.push(region);
     this.claim(this.regions.length - 1);

@@ -5,9 +5,7 @@ import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
-import {
-  DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine,
-} from './messages.ts';
+import { DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine } from './messages.ts';
 import { PortChannel } from './port-channel.ts';
 
 const parent = threadParent<FromMachine, ToMachine>();
@@ -110,15 +108,20 @@ function query(id: number, name: keyof Queries): void {
 
 function handle(message: ToMachine): void {
   switch (message.type) {
-    case 'query': return query(message.id, message.query);
+    case 'query':
+      return query(message.id, message.query);
     case 'keys':
-      return machine?.board.typist.type(message.sequences, () =>
-        post({ type: 'done', id: message.id, error: null }));
-    case 'create': return create(message.config);
-    case 'command': return command(message.id, message.command);
-    case 'input': return channels.get(message.channel)?.receive(message.data);
-    case 'consumed': return channels.get(message.channel)?.consumed(message.bytes);
-    case 'break': return machine?.board.serials[message.channel]?.receiveBreak();
+      return machine?.board.typist.type(message.sequences, () => post({ type: 'done', id: message.id, error: null }));
+    case 'create':
+      return create(message.config);
+    case 'command':
+      return command(message.id, message.command);
+    case 'input':
+      return channels.get(message.channel)?.receive(message.data);
+    case 'consumed':
+      return channels.get(message.channel)?.consumed(message.bytes);
+    case 'break':
+      return machine?.board.serials[message.channel]?.receiveBreak();
   }
 }
 

@@ -207,11 +207,14 @@ export class LocalMachine {
       return true;
     }
     const sleep = Math.min(LONGEST_SLEEP_MS, ms);
-    this.sleeping = setTimeout(() => {
-      this.sleeping = null;
-      if (clock instanceof InstructionClock && deadline !== Infinity) clock.advanceTo(deadline);
-      this.turn();
-    }, Math.max(1, Math.floor(sleep)));
+    this.sleeping = setTimeout(
+      () => {
+        this.sleeping = null;
+        if (clock instanceof InstructionClock && deadline !== Infinity) clock.advanceTo(deadline);
+        this.turn();
+      },
+      Math.max(1, Math.floor(sleep)),
+    );
     return false;
   }
 

@@ -35,8 +35,7 @@ export type ToMachine =
 export type FromMachine =
   | { readonly type: 'created' }
   | { readonly type: 'failed'; readonly message: string; readonly field: string | null }
-  | { readonly type: 'done'; readonly id: number; readonly error: string | null;
-    readonly value?: Queries[keyof Queries] }
+  | { readonly type: 'done'; readonly id: number; readonly error: string | null; readonly value?: Queries[keyof Queries] }
   | { readonly type: 'output'; readonly channel: number; readonly data: Uint8Array }
   /** So many bytes of input have been taken by the guest's port. */
   | { readonly type: 'taken'; readonly channel: number; readonly bytes: number }

@@ -48,9 +48,7 @@ const PCI_PORTS = 0xc000;
 const IDE_TIMING = [0x40, 0x42] as const;
 const IDE_DECODE = 0x8000;
 
-export function startDirectly(
-  board: StartBoard, image: BootImage, options: StartOptions,
-): InitialCpuState {
+export function startDirectly(board: StartBoard, image: BootImage, options: StartOptions): InitialCpuState {
   const { mem } = board;
   const { lowRam } = options;
   const tables = { base: lowRam - TABLE_SPACE, size: TABLE_SPACE };
@@ -73,24 +71,46 @@ function placeAcpi(mem: AddressSpace, options: StartOptions, base: number): void
  * @param pmBase port of the power management registers
  * @param base where the tables will lie
  */
-export function boardAcpiTables(
-  options: StartOptions, pmBase: number, base: number,
-): AcpiTables {
+export function boardAcpiTables(options: StartOptions, pmBase: number, base: number): AcpiTables {
   const { lowRam } = options;
   const ecam = options.ecamBase?.() ?? null;
   const gpe = gpePlace(ecam !== null, pmBase);
   const dsdt = buildDsdt({
-    pirqs: PIRQS, pirqOf, q35: ecam === null ? null : Q35_BOARD, ecam, serials: options.serials,
-    pciMemory: ecam === null ? [[lowRam, PCI_MEMORY_END]]
-      : [[lowRam, ecam - 1], [ecam + ECAM_SIZE, PCI_MEMORY_END]], pciMemory64: highWindow(options),
-    sleepTypeS5: SLEEP_TYPE_S5, hpet: options.hpetBase !== null,
+    pirqs: PIRQS,
+    pirqOf,
+    q35: ecam === null ? null : Q35_BOARD,
+    ecam,
+    serials: options.serials,
+    pciMemory:
+      ecam === null
+        ? [[lowRam, PCI_MEMORY_END]]
+        : [
+            [lowRam, ecam - 1],
+            [ecam + ECAM_SIZE, PCI_MEMORY_END],
+          ],
+    pciMemory64: highWindow(options),
+    sleepTypeS5: SLEEP_TYPE_S5,
+    hpet: options.hpetBase !== null,
   });
-  return buildAcpiTables({
-    cpuCount: 1, dsdt, pmBase, gpeBase: gpe.base, gpeLength: gpe.length,
-    smiCommand: 0xb2, acpiEnable: ACPI_ENABLE, acpiDisable: ACPI_DISABLE,
-    sciInterrupt: options.sci, localApicBase: LAPIC_BASE, ioApicBase: options.ioApicBase,
-    hpetBase: options.hpetBase, levelInterrupts: PIRQS, ecam,
-  }, base);
+  return buildAcpiTables(
+    {
+      cpuCount: 1,
+      dsdt,
+      pmBase,
+      gpeBase: gpe.base,
+      gpeLength: gpe.length,
+      smiCommand: 0xb2,
+      acpiEnable: ACPI_ENABLE,
+      acpiDisable: ACPI_DISABLE,
+      sciInterrupt: options.sci,
+      localApicBase: LAPIC_BASE,
+      ioApicBase: options.ioApicBase,
+      hpetBase: options.hpetBase,
+      levelInterrupts: PIRQS,
+      ecam,
+    },
+    base,
+  );
 }
 
 /** 64-bit PCI memory: 32 GiB above all RAM, below the 40-bit limit of the APIC's base. */
@@ -110,9 +130,16 @@ function placeSmbios(mem: AddressSpace, options: StartOptions): void {
 
 /** @param base where the structure table will lie */
 export function boardSmbios(options: StartOptions, base: number): SmbiosTables {
-  return buildSmbios({
-    ramSize: options.ramSize, lowRam: options.lowRam, cpuCount: 1, uuid: options.uuid, machine: 'Standard PC',
-  }, base);
+  return buildSmbios(
+    {
+      ramSize: options.ramSize,
+      lowRam: options.lowRam,
+      cpuCount: 1,
+      uuid: options.uuid,
+      machine: 'Standard PC',
+    },
+    base,
+  );
 }
 
 /** Routes PIRQs, places the ACPI registers and gives every PCI function its resources. */
@@ -152,9 +179,7 @@ function setLevelTriggered({ io }: StartBoard): void {
 }
 
 /** Sizes each base address register the way software does, and hands out addresses. */
-function assignResources(
-  devices: readonly PciDevice[], lowRam: number, wiring: PirqWiring,
-): void {
+function assignResources(devices: readonly PciDevice[], lowRam: number, wiring: PirqWiring): void {
   let memory = Math.max(lowRam, 0xe0000000);
   let ports = PCI_PORTS;
   for (const device of devices) {

@@ -13,7 +13,10 @@ import type { IoSpace } from './io-space.ts';
 import { addIde, AHCI_SLOT, attachDrives, type Drive } from './pc-storage.ts';
 
 export type ChipsetParts = {
-  mem: AddressSpace; io: IoSpace; acpi: AcpiPm; drives: readonly Drive[];
+  mem: AddressSpace;
+  io: IoSpace;
+  acpi: AcpiPm;
+  drives: readonly Drive[];
   /** A line of a new source at an interrupt input (0 to 23). */
   irq: (input: number) => IrqLine;
   add: <T extends Device>(device: T) => T;
@@ -48,7 +51,10 @@ export function addI440Fx({ mem, io, acpi, drives, irq, add }: ChipsetParts): Ch
   addAhci({ mem, drives, add }, bus);
   addConfigPorts({ io, add }, bus);
   return {
-    bus, bridge, pmBase: () => pm.configRead(0x40, 2) & 0xffc0, raisesSmi: () => pm.raisesSmi,
+    bus,
+    bridge,
+    pmBase: () => pm.configRead(0x40, 2) & 0xffc0,
+    raisesSmi: () => pm.raisesSmi,
     ecamBase: null,
   };
 }
@@ -58,10 +64,16 @@ export function addQ35({ mem, io, acpi, drives, irq, add }: ChipsetParts): Chips
   const bus = new PciBus({ memory: mem, ports: io }, q35PirqOf);
   const bridge = add(new Q35Mch(mem, bus));
   bus.plug(bridge, 0);
-  const lpc = add(new Ich9Lpc({
-    bus, ports: io, isa: isaLines(irq), pm: acpi.ports, gpe: acpi.gpe,
-    inputs: Array.from({ length: 8 }, (_, i) => irq(FIRST_PIRQ_INPUT + i)),
-  }));
+  const lpc = add(
+    new Ich9Lpc({
+      bus,
+      ports: io,
+      isa: isaLines(irq),
+      pm: acpi.ports,
+      gpe: acpi.gpe,
+      inputs: Array.from({ length: 8 }, (_, i) => irq(FIRST_PIRQ_INPUT + i)),
+    }),
+  );
   bus.plug(lpc, SOUTH_BRIDGE);
   const ahci = add(new Ahci(mem));
   attachDrives(ahci, drives, 'ide');
@@ -69,7 +81,10 @@ export function addQ35({ mem, io, acpi, drives, irq, add }: ChipsetParts): Chips
   addAhci({ mem, drives, add }, bus);
   addConfigPorts({ io, add }, bus);
   return {
-    bus, bridge, pmBase: () => lpc.pmBase, raisesSmi: () => lpc.raisesSmi,
+    bus,
+    bridge,
+    pmBase: () => lpc.pmBase,
+    raisesSmi: () => lpc.raisesSmi,
     ecamBase: () => bridge.window?.base ?? USUAL_ECAM,
   };
 }
@@ -79,8 +94,7 @@ export function gpePlace(q35: boolean, pmBase: number): { base: number; length: 
   return q35 ? { base: pmBase + ICH9_GPE.offset, length: ICH9_GPE.length } : { base: GPE_BASE, length: 4 };
 }
 
-const isaLines = (irq: ChipsetParts['irq']): IrqLine[] =>
-  Array.from({ length: 16 }, (_, input) => irq(input));
+const isaLines = (irq: ChipsetParts['irq']): IrqLine[] => Array.from({ length: 16 }, (_, input) => irq(input));
 
 /** A controller for the drives that ask for one. */
 function addAhci({ mem, drives, add }: Pick<ChipsetParts, 'mem' | 'drives' | 'add'>, bus: PciBus): void {

@@ -12,12 +12,20 @@ import { boardAcpiTables, boardSmbios, type StartOptions } from './pc-boot.ts';
 
 const FILES = { rsdp: 'etc/acpi/rsdp', tables: 'etc/acpi/tables' } as const;
 /** Of the RSDP: checksums of the first 20 bytes, and of all. */
-const RSDP_CHECKSUMS = [{ at: 8, length: 20 }, { at: 32, length: 36 }] as const;
+const RSDP_CHECKSUMS = [
+  { at: 8, length: 20 },
+  { at: 32, length: 36 },
+] as const;
 
 /** CMOS bytes of the BIOS (Phoenix and Bochs usage). */
 const CMOS = {
-  floppyTypes: 0x10, diskTypes: 0x12, equipment: 0x14, bootFlag1: 0x38, translation: 0x39,
-  bootFlag2: 0x3d, cpus: 0x5f,
+  floppyTypes: 0x10,
+  diskTypes: 0x12,
+  equipment: 0x14,
+  bootFlag1: 0x38,
+  translation: 0x39,
+  bootFlag2: 0x3d,
+  cpus: 0x5f,
 } as const;
 const EQUIPMENT = { fpu: 0x02, mouse: 0x04, floppy: 0x01, secondFloppy: 0x40 } as const;
 
@@ -87,9 +95,7 @@ function describeTables(fwCfg: FwCfg, pmBase: () => number, start: StartOptions)
 }
 
 function loaderScript(built: AcpiTables): Uint8Array {
-  const script = new TableLoader()
-    .allocate(FILES.rsdp, 16, ZONE.fseg)
-    .allocate(FILES.tables, 64, ZONE.high);
+  const script = new TableLoader().allocate(FILES.rsdp, 16, ZONE.fseg).allocate(FILES.tables, 64, ZONE.high);
   for (const { at, size } of built.links) script.addPointer(FILES.tables, FILES.tables, at, size);
   for (const { at, size } of RSDP_LINKS) script.addPointer(FILES.rsdp, FILES.tables, at, size);
   for (const { at, length } of built.placed) {
@@ -125,4 +131,3 @@ export function writeBiosSettings(rtc: Mc146818, options: FirmwareOptions, order
   rtc.setCmos(CMOS.translation, bits);
   rtc.setCmos(CMOS.cpus, 0);
 }
-

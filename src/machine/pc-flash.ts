@@ -14,15 +14,15 @@ export type FlashArea = { offset: number; size: number; drive: Drive };
  * Chips by unit, the first of which holds the reset vector.
  * @param bytes the whole shared buffer
  */
-export function addFlash(
-  mem: AddressSpace, bytes: Uint8Array, areas: readonly FlashArea[],
-): ParallelFlash[] {
+export function addFlash(mem: AddressSpace, bytes: Uint8Array, areas: readonly FlashArea[]): ParallelFlash[] {
   let end = FOUR_GIB;
   return areas.map(({ offset, size, drive }, unit) => {
     const base = end - size;
     end = base;
     const chip = new ParallelFlash({
-      id: `pflash${unit}`, bytes: bytes.subarray(offset, offset + size), backend: drive.backend!,
+      id: `pflash${unit}`,
+      bytes: bytes.subarray(offset, offset + size),
+      backend: drive.backend!,
       readOnly: drive.config.readOnly,
       map: () => mem.addRom(base, size, offset, BUS_PRIORITY),
       changed: (at, length) => mem.touched(offset + at, length),
@@ -35,8 +35,7 @@ export function addFlash(
 
 /** The flash drives by unit. @throws Error for sizes that cannot be had */
 export function flashDrives(drives: readonly Drive[]): Drive[] {
-  const found = drives.filter(({ config }) => config.interface === 'pflash')
-    .sort((a, b) => a.config.index - b.config.index);
+  const found = drives.filter(({ config }) => config.interface === 'pflash').sort((a, b) => a.config.index - b.config.index);
   let total = 0;
   for (const { backend } of found) {
     const { size } = backend!;

@@ -40,9 +40,7 @@ export function smramMapper(mem: AddressSpace, ramOffset: number): (shows: boole
 }
 
 /** Follows the bridge's PAM registers: each area's reads and writes go to RAM or to the bus. */
-export function pamMapper(
-  mem: AddressSpace, ramOffset: number,
-): (areas: readonly PamAccess[]) => void {
+export function pamMapper(mem: AddressSpace, ramOffset: number): (areas: readonly PamAccess[]) => void {
   const now = new Map<number, { access: string; mapped: MappedRegion | null }>();
   return (areas) => {
     for (const area of areas) {

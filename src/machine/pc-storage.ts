@@ -27,7 +27,10 @@ const FDC_DMA = 2;
 const BIOS_CYLINDERS = 1024;
 
 export function addIde(
-  memory: GuestMemory, ports: PortBus, irqs: readonly [IrqLine, IrqLine], drives: readonly Drive[],
+  memory: GuestMemory,
+  ports: PortBus,
+  irqs: readonly [IrqLine, IrqLine],
+  drives: readonly Drive[],
 ): Piix3Ide {
   const ide = new Piix3Ide(memory, ports, irqs);
   attachDrives(ide, drives, 'ide');
@@ -37,9 +40,7 @@ export function addIde(
 /** Whatever IDE drives are attached to. */
 type Controller = { attach(device: AtaDevice, place: number): void };
 
-export function attachDrives(
-  controller: Controller, drives: readonly Drive[], kind: 'ide' | 'ahci',
-): void {
+export function attachDrives(controller: Controller, drives: readonly Drive[], kind: 'ide' | 'ahci'): void {
   for (const { config, backend } of drives) {
     if (config.interface !== kind) continue;
     const { index, media } = config;
@@ -51,16 +52,20 @@ export function attachDrives(
 }
 
 export type FloppyWiring = {
-  ports: PortBus; clock: VirtualClock; irq: IrqLine; dma: IsaDma; drives: readonly Drive[];
+  ports: PortBus;
+  clock: VirtualClock;
+  irq: IrqLine;
+  dma: IsaDma;
+  drives: readonly Drive[];
 };
 
 export function addFloppy({ ports, clock, irq, dma, drives }: FloppyWiring): FloppyController {
-  const media = [0, 1].map((index) => drives.find(({ config }) =>
-    config.interface === 'floppy' && config.index === index));
+  const media = [0, 1].map((index) => drives.find(({ config }) => config.interface === 'floppy' && config.index === index));
   const fdc = new FloppyController({
-    clock, irq, dma: dma.channel(FDC_DMA),
-    drives: media.map((drive) => (drive === undefined ? null
-      : { backend: drive.backend, readOnly: drive.config.readOnly })),
+    clock,
+    irq,
+    dma: dma.channel(FDC_DMA),
+    drives: media.map((drive) => (drive === undefined ? null : { backend: drive.backend, readOnly: drive.config.readOnly })),
   });
   // 3F6h in between is the IDE channel's.
   ports.register(FDC_PORT, 6, fdc.ports, fdc.id, { maxSize: 1 });
@@ -81,7 +86,8 @@ export function factsOf(drives: readonly Drive[], ahci: boolean): DriveFacts {
     if (drive === undefined || drive.config.media === 'cdrom' || drive.backend === null) return null;
     return geometryOf(drive.backend.size).cylinders > BIOS_CYLINDERS;
   };
-  const ordered = drives.filter(({ config }) => config.bootIndex !== null)
+  const ordered = drives
+    .filter(({ config }) => config.bootIndex !== null)
     .sort((a, b) => a.config.bootIndex! - b.config.bootIndex!);
   return {
     floppyTypes: [floppy(0), floppy(1)],
@@ -93,10 +99,16 @@ export function factsOf(drives: readonly Drive[], ahci: boolean): DriveFacts {
 /** Open Firmware's name of the place, as SeaBIOS and OVMF write it. */
 function bootPath({ interface: kind, index }: DriveConfig, ahci: boolean): string | null {
   switch (kind) {
-    case 'ide': return ahci ? `/pci@i0cf8/pci8086,2922@1f,2/drive@${index}/disk@0`
-      : `/pci@i0cf8/ide@1,1/drive@${index >> 1}/disk@${index & 1}`;
-    case 'ahci': return `/pci@i0cf8/pci8086,2922@${AHCI_SLOT}/drive@${index}/disk@0`;
-    case 'floppy': return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
-    case 'pflash': case 'none': return null;
+    case 'ide':
+      return ahci
+        ? `/pci@i0cf8/pci8086,2922@1f,2/drive@${index}/disk@0`
+        : `/pci@i0cf8/ide@1,1/drive@${index >> 1}/disk@${index & 1}`;
+    case 'ahci':
+      return `/pci@i0cf8/pci8086,2922@${AHCI_SLOT}/drive@${index}/disk@0`;
+    case 'floppy':
+      return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
+    case 'pflash':
+    case 'none':
+      return null;
   }
 }

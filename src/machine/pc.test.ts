@@ -18,7 +18,11 @@ function machine(extra: Partial<PcConfig> = {}) {
   const events: [PowerEvent, number | undefined][] = [];
   const pc = new PcMachine({
     memory: { bytes: new Uint8Array(RAM + 0x40000), ramOffset: 0, ramSize: RAM },
-    cpuPort: cpu, clock, tsc: new NanosecondTsc(clock), serials: [serial, null], debugExit: {},
+    cpuPort: cpu,
+    clock,
+    tsc: new NanosecondTsc(clock),
+    serials: [serial, null],
+    debugExit: {},
     onPower: (event, code) => events.push([event, code]),
     ...extra,
   });
@@ -83,7 +87,11 @@ test('the PIT reaches pin 2 of the I/O APIC, unless the HPET cuts it off', () =>
   pc.mem.write(0xfee000f0, 4, 0x1ff);
   pc.mem.write(0xfec00000, 4, 0x10 + 4);
   pc.mem.write(0xfec00010, 4, 0x30);
-  for (const [port, value] of [[0x43, 0x34], [0x40, 0], [0x40, 0x10]]) {
+  for (const [port, value] of [
+    [0x43, 0x34],
+    [0x40, 0],
+    [0x40, 0x10],
+  ]) {
     pc.io.out(port!, 1, value!);
   }
   clock.run(5e6);
@@ -103,7 +111,10 @@ test('ways to end: S5, resets, debug exit', () => {
   pc.io.out(0x64, 1, 0xfe);
   pc.io.out(0x501, 1, 3);
   assert.deepEqual(events, [
-    ['poweroff', undefined], ['reset', undefined], ['reset', undefined], ['debug-exit', 7],
+    ['poweroff', undefined],
+    ['reset', undefined],
+    ['reset', undefined],
+    ['debug-exit', 7],
   ]);
 });
 
@@ -120,7 +131,8 @@ test('firmware lies below 4 GiB and below 1 MiB, and PAM shadows it', () => {
   const bytes = new Uint8Array(RAM + 0x40000);
   bytes.fill(0xb1, RAM);
   const { pc } = machine({
-    memory: { bytes, ramOffset: 0, ramSize: RAM }, bios: { offset: RAM, size: 0x40000 },
+    memory: { bytes, ramOffset: 0, ramSize: RAM },
+    bios: { offset: RAM, size: 0x40000 },
   });
   assert.equal(pc.reset().cs.base, 0xffff0000);
   assert.equal(pc.mem.read(0xfffffff0, 1), 0xb1);
@@ -157,20 +169,20 @@ test('device states go round; strangers and gaps are named', () => {
 function fullMachine() {
   const bytes = new Uint8Array(RAM + 0x40000 + VGA_MEMORY);
   const disk = (given: Partial<DriveConfig>, size: number): Drive => ({
-    config: drive(given), backend: new RawMemory(new Uint8Array(size), false),
+    config: drive(given),
+    backend: new RawMemory(new Uint8Array(size), false),
   });
   return machine({
-    memory: { bytes, ramOffset: 0, ramSize: RAM }, bios: { offset: RAM, size: 0x40000 },
+    memory: { bytes, ramOffset: 0, ramSize: RAM },
+    bios: { offset: RAM, size: 0x40000 },
     vga: { offset: RAM + 0x40000, rom: null },
-    drives: [
-      disk({}, 1 << 20), disk({ index: 2, media: 'cdrom' }, 1 << 20),
-      disk({ interface: 'floppy' }, 1474560),
-    ],
+    drives: [disk({}, 1 << 20), disk({ index: 2, media: 'cdrom' }, 1 << 20), disk({ interface: 'floppy' }, 1474560)],
   });
 }
 
 for (const [name, make] of [
-  ['started directly', () => machine({ kernel: kernel() })], ['with firmware', fullMachine],
+  ['started directly', () => machine({ kernel: kernel() })],
+  ['with firmware', fullMachine],
 ] as const) {
   test(`no access throws or hangs (${name})`, () => {
     const { pc, clock } = make();
@@ -180,7 +192,7 @@ for (const [name, make] of [
     const regions = pc.mem.describe();
     const ports = pc.io.describe();
     for (let i = 0; i < 100_000; i++) {
-      const size = 1 << (random() >>> 8) % 3;
+      const size = 1 << ((random() >>> 8) % 3);
       const port = ports[(random() >>> 8) % ports.length]!;
       const at = port.base + ((random() >>> 8) % port.count);
       if ((random() & 0x100) !== 0) pc.io.out(at, size, random());

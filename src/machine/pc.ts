@@ -23,7 +23,16 @@ import { addFloppy, type Drive, factsOf } from './pc-storage.ts';
 import { IsaDma } from '../devices/floppy/isa-dma.ts';
 import { HIGH_RAM_BASE, lowRamOf } from './firmware/e820.ts';
 import type {
-  CharBackend, CpuPort, Device, DeviceState, DisplaySource, IrqLine, MappedRegion, PowerEvent, Trace, TscSource,
+  CharBackend,
+  CpuPort,
+  Device,
+  DeviceState,
+  DisplaySource,
+  IrqLine,
+  MappedRegion,
+  PowerEvent,
+  Trace,
+  TscSource,
   VirtualClock,
 } from './interfaces.ts';
 import { IoSpace } from './io-space.ts';
@@ -70,14 +79,23 @@ export type PcConfig = {
 };
 
 export const PC_TYPE = 'pc';
-const COM_PORTS = [[0x3f8, 4], [0x2f8, 3], [0x3e8, 4], [0x2e8, 3]] as const;
+const COM_PORTS = [
+  [0x3f8, 4],
+  [0x2f8, 3],
+  [0x3e8, 4],
+  [0x2e8, 3],
+] as const;
 const IOAPIC_BASE = 0xfec00000;
 const HPET_BASE = 0xfed00000;
 const SCI = 9;
 /** Slot of the display adapter by chipset. */
 const VGA_SLOT = { pc: 2, q35: 1 } as const;
 const DEFAULT_BOOT: BootConfig = {
-  order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null,
+  order: 'cad',
+  once: null,
+  menu: false,
+  splashTime: null,
+  rebootTimeout: null,
 };
 
 export class PcMachine {
@@ -122,7 +140,12 @@ export class PcMachine {
     this.mapRam();
     this.ioapic = new IoApic(this.apicBus);
     this.lapic = new LocalApic({
-      cpuIndex: 0, cpu: config.cpuPort, bus: this.apicBus, clock, tsc, external: this.pic,
+      cpuIndex: 0,
+      cpu: config.cpuPort,
+      bus: this.apicBus,
+      clock,
+      tsc,
+      external: this.pic,
     });
     this.wireInterrupts();
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
@@ -154,7 +177,7 @@ export class PcMachine {
   reset(): InitialCpuState {
     for (const device of this.devices) device.reset();
     const { order, once } = this.boot;
-    writeBiosSettings(this.rtc, this.firmwareOptions(), this.started ? order : once ?? order);
+    writeBiosSettings(this.rtc, this.firmwareOptions(), this.started ? order : (once ?? order));
     this.started = true;
     const image = this.image();
     return image === null ? resetState() : startDirectly(this, image, this.startOptions());
@@ -166,17 +189,23 @@ export class PcMachine {
 
   private startOptions(): StartOptions {
     return {
-      ramSize: this.config.memory.ramSize, uuid: this.config.uuid ?? null,
+      ramSize: this.config.memory.ramSize,
+      uuid: this.config.uuid ?? null,
       hpetBase: this.hasHpet ? HPET_BASE : null,
-      ioApicBase: IOAPIC_BASE, sci: SCI, lowRam: this.lowRam, ecamBase: this.chipset.ecamBase,
+      ioApicBase: IOAPIC_BASE,
+      sci: SCI,
+      lowRam: this.lowRam,
+      ecamBase: this.chipset.ecamBase,
       serials: this.serials.map((uart, i) => (uart === null ? null : COM_PORTS[i]!)),
     };
   }
 
   private firmwareOptions(): FirmwareOptions {
     return {
-      start: this.startOptions(), boot: this.boot,
-      textOnSerial: this.config.textOnSerial === true, ...factsOf(this.config.drives ?? [], this.isQ35),
+      start: this.startOptions(),
+      boot: this.boot,
+      textOnSerial: this.config.textOnSerial === true,
+      ...factsOf(this.config.drives ?? [], this.isQ35),
     };
   }
 
@@ -227,7 +256,10 @@ export class PcMachine {
     const { kernel, kernelName, initrd, append } = this.config;
     if (kernel === undefined || this.hasFirmware) return null;
     return {
-      kernel, kernelName: kernelName ?? 'image', initrd: initrd ?? null, commandLine: append ?? '',
+      kernel,
+      kernelName: kernelName ?? 'image',
+      initrd: initrd ?? null,
+      commandLine: append ?? '',
     };
   }
 
@@ -252,17 +284,20 @@ export class PcMachine {
   private wireInterrupts(): void {
     for (let input = 0; input < 24; input++) {
       // ISA interrupt 0 is the I/O APIC's pin 2, which is why the 8259's cascade is not wired.
-      const outputs = input === 0 ? [this.pic.line(0), this.ioapic.line(2)]
-        : input === 2 ? []
-          : input < 16 ? [this.pic.line(input), this.ioapic.line(input)]
-            : [this.ioapic.line(input)];
+      const outputs =
+        input === 0
+          ? [this.pic.line(0), this.ioapic.line(2)]
+          : input === 2
+            ? []
+            : input < 16
+              ? [this.pic.line(input), this.ioapic.line(input)]
+              : [this.ioapic.line(input)];
       this.irqs.push(new SharedIrq(...outputs));
     }
     this.pic.onIntr = () => this.lapic.externalChanged();
     this.lapic.onBaseChange = (base) => {
       this.lapicPage?.remove();
-      this.lapicPage = base === null ? null
-        : this.mem.addMmio(base, 0x1000, this.lapic.mmio, 'apic');
+      this.lapicPage = base === null ? null : this.mem.addMmio(base, 0x1000, this.lapic.mmio, 'apic');
     };
     this.add(this.pic);
     this.add(this.ioapic);
@@ -286,7 +321,12 @@ export class PcMachine {
     const rtc = this.add(new Mc146818(clock, this.irq(8), this.config.rtc ?? { baseSeconds: 0 }));
     this.byteWide(0x70, 2, rtc.ports, 'rtc');
     if (!this.hasHpet) return rtc;
-    const hpet = this.add(new Hpet(clock, this.irqs.map((irq) => irq.source())));
+    const hpet = this.add(
+      new Hpet(
+        clock,
+        this.irqs.map((irq) => irq.source()),
+      ),
+    );
     hpet.onLegacyRoute = (on) => {
       pit.setIrqCut(on);
       rtc.setIrqCut(on);
@@ -298,15 +338,24 @@ export class PcMachine {
   private addKeyboard(): I8042 {
     const { cpuPort, onPower } = this.config;
     const reset = () => onPower('reset');
-    const keyboard = this.add(new I8042({
-      keyboardIrq: this.irq(1), mouseIrq: this.irq(12),
-      setA20: (enabled) => cpuPort.setA20(enabled), resetCpu: reset,
-    }));
+    const keyboard = this.add(
+      new I8042({
+        keyboardIrq: this.irq(1),
+        mouseIrq: this.irq(12),
+        setA20: (enabled) => cpuPort.setA20(enabled),
+        resetCpu: reset,
+      }),
+    );
     this.byteWide(0x60, 1, keyboard.ports, 'i8042-data');
-    this.byteWide(0x64, 1, {
-      read: (_offset, size) => keyboard.ports.read(4, size),
-      write: (_offset, size, value) => keyboard.ports.write(4, size, value),
-    }, 'i8042-command');
+    this.byteWide(
+      0x64,
+      1,
+      {
+        read: (_offset, size) => keyboard.ports.read(4, size),
+        write: (_offset, size, value) => keyboard.ports.write(4, size, value),
+      },
+      'i8042-command',
+    );
     this.byteWide(0x92, 1, this.add(new Port92(keyboard, reset)).ports, 'port92');
     return keyboard;
   }
@@ -374,15 +423,22 @@ export class PcMachine {
     const { vga, memory } = this.config;
     if (vga === undefined) return null;
     const { offset, rom } = vga;
-    const device = this.add(new Vga({
-      memory: this.mem, ports: this.io,
-      bytes: memory.bytes.subarray(offset, offset + VGA_MEMORY),
-      // Behind the bridge: RAM at the same place hides it.
-      mapMemory: (base, size, at) => this.mem.addRam(base, size, offset + at, BUS_PRIORITY),
-      rom: rom === null ? null : {
-        size: rom.size, map: (base) => this.mem.addRom(base, rom.size, rom.offset, BUS_PRIORITY),
-      },
-    }));
+    const device = this.add(
+      new Vga({
+        memory: this.mem,
+        ports: this.io,
+        bytes: memory.bytes.subarray(offset, offset + VGA_MEMORY),
+        // Behind the bridge: RAM at the same place hides it.
+        mapMemory: (base, size, at) => this.mem.addRam(base, size, offset + at, BUS_PRIORITY),
+        rom:
+          rom === null
+            ? null
+            : {
+                size: rom.size,
+                map: (base) => this.mem.addRom(base, rom.size, rom.offset, BUS_PRIORITY),
+              },
+      }),
+    );
     this.pci.plug(device, VGA_SLOT[this.config.machine ?? 'pc']);
     return device;
   }
@@ -390,8 +446,12 @@ export class PcMachine {
   private addChipset(): Chipset {
     const { cpuPort, drives, memory } = this.config;
     const chipset = (this.isQ35 ? addQ35 : addI440Fx)({
-      mem: this.mem, io: this.io, acpi: this.acpi, drives: drives ?? [],
-      irq: (input) => this.irq(input), add: (device) => this.add(device),
+      mem: this.mem,
+      io: this.io,
+      acpi: this.acpi,
+      drives: drives ?? [],
+      irq: (input) => this.irq(input),
+      add: (device) => this.add(device),
     });
     const { bridge } = chipset;
     if (this.hasFirmware) bridge.onPam = pamMapper(this.mem, memory.ramOffset);

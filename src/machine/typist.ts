@@ -20,9 +20,12 @@ export class Typist {
   /** @param done called when all of it has been typed */
   type(sequences: readonly (readonly number[])[], done: () => void): void {
     if (sequences.length === 0) return done();
-    sequences.forEach((sequence, i) => this.waiting.push({
-      sequence, done: i === sequences.length - 1 ? done : () => undefined,
-    }));
+    sequences.forEach((sequence, i) =>
+      this.waiting.push({
+        sequence,
+        done: i === sequences.length - 1 ? done : () => undefined,
+      }),
+    );
     if (this.timer.deadline === Infinity) this.timer.arm(this.clock.now());
   }
 

@@ -14,10 +14,9 @@ export function openDrive(drive: DriveConfig, repeatable: boolean): BlockBackend
   const { file, snapshot } = drive;
   if (file === null) return null;
   // Writes that stay in memory need no permission.
-  const base = typeof file === 'string'
-    ? new RawFile(
-      openBlockFile(file, !drive.readOnly && !snapshot), drive.readOnly || snapshot, repeatable,
-    )
-    : new RawMemory(file.data, drive.readOnly || snapshot);
+  const base =
+    typeof file === 'string'
+      ? new RawFile(openBlockFile(file, !drive.readOnly && !snapshot), drive.readOnly || snapshot, repeatable)
+      : new RawMemory(file.data, drive.readOnly || snapshot);
   return snapshot && !drive.readOnly ? new MemoryOverlay(base) : base;
 }

@@ -16,22 +16,26 @@ export class MemoryOverlay implements BlockBackend {
   }
 
   read(offset: number, into: Uint8Array): Completion {
-    return inOrder(this.pieces(offset, into.length).map(({ cluster, within, at, length }) => () => {
-      const part = into.subarray(at, at + length);
-      const own = this.clusters.get(cluster);
-      if (own === undefined) return this.base.read(offset + at, part);
-      part.set(own.subarray(within, within + length));
-      return undefined;
-    }));
+    return inOrder(
+      this.pieces(offset, into.length).map(({ cluster, within, at, length }) => () => {
+        const part = into.subarray(at, at + length);
+        const own = this.clusters.get(cluster);
+        if (own === undefined) return this.base.read(offset + at, part);
+        part.set(own.subarray(within, within + length));
+        return undefined;
+      }),
+    );
   }
 
   write(offset: number, from: Uint8Array): Completion {
-    return inOrder(this.pieces(offset, from.length).map(({ cluster, within, at, length }) => () => {
-      const put = (own: Uint8Array): void => own.set(from.subarray(at, at + length), within);
-      const own = this.clusters.get(cluster);
-      if (own !== undefined) return put(own);
-      return this.adopt(cluster, put);
-    }));
+    return inOrder(
+      this.pieces(offset, from.length).map(({ cluster, within, at, length }) => () => {
+        const put = (own: Uint8Array): void => own.set(from.subarray(at, at + length), within);
+        const own = this.clusters.get(cluster);
+        if (own !== undefined) return put(own);
+        return this.adopt(cluster, put);
+      }),
+    );
   }
 
   flush(): Completion {
@@ -60,7 +64,7 @@ export class MemoryOverlay implements BlockBackend {
 
   private pieces(offset: number, length: number) {
     const found: { cluster: number; within: number; at: number; length: number }[] = [];
-    for (let at = 0; at < length;) {
+    for (let at = 0; at < length; ) {
       const cluster = Math.floor((offset + at) / CLUSTER);
       const within = (offset + at) % CLUSTER;
       const size = Math.min(CLUSTER - within, length - at);

@@ -7,15 +7,17 @@ import { RawFile, RawMemory } from './raw.ts';
 /** A file in memory, which may become shorter. */
 function file(bytes: number[]): BlockFile & { data: number[] } {
   const opened = {
-    data: bytes, size: bytes.length,
+    data: bytes,
+    size: bytes.length,
     read: (offset: number, into: Uint8Array): number => {
       const part = opened.data.slice(offset, offset + into.length);
       into.set(part);
       return part.length;
     },
-    write: (offset: number, from: Uint8Array): void => from.forEach((value, i) => {
-      opened.data[offset + i] = value;
-    }),
+    write: (offset: number, from: Uint8Array): void =>
+      from.forEach((value, i) => {
+        opened.data[offset + i] = value;
+      }),
     sync: async (): Promise<void> => undefined,
     syncNow: (): void => undefined,
     close: (): void => undefined,
@@ -55,8 +57,7 @@ test('an overlay keeps writes to itself', async () => {
   await overlay.write(65024, new Uint8Array(1024).fill(255));
   const read = new Uint8Array(2048);
   await overlay.read(64512, read);
-  assert.deepEqual([read[0], read[511], read[512], read[1535], read[1536]],
-    [64512 % 251, 65023 % 251, 255, 255, 66048 % 251]);
+  assert.deepEqual([read[0], read[511], read[512], read[1535], read[1536]], [64512 % 251, 65023 % 251, 255, 255, 66048 % 251]);
   const under = new Uint8Array(512);
   await base.read(65024, under);
   assert.equal(under[0], 65024 % 251);
@@ -65,12 +66,15 @@ test('an overlay keeps writes to itself', async () => {
 test('an overlay over a slow backend keeps operations in order', async () => {
   const base = new RawMemory(new Uint8Array(200_000).fill(3), false);
   const slow = new MemoryOverlay({
-    size: base.size, readOnly: true,
+    size: base.size,
+    readOnly: true,
     read: async (offset, into) => base.read(offset, into),
     write: () => {
       throw new Error('never written to');
     },
-    flush: () => undefined, discard: () => undefined, close: () => undefined,
+    flush: () => undefined,
+    discard: () => undefined,
+    close: () => undefined,
   });
   await slow.write(65024, new Uint8Array(1024).fill(8));
   const read = new Uint8Array(131072);

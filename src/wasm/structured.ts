@@ -5,8 +5,20 @@
  */
 import { I32, I64, NONE } from '../ir/ops.ts';
 import {
-  BLOCK, BR, BR_IF, CALL, Code, DROP, ELSE, I32_EQZ, I64_EXTEND_U, LOOP, RETURN, RETURN_CALL,
-  SELECT, typeByte,
+  BLOCK,
+  BR,
+  BR_IF,
+  CALL,
+  Code,
+  DROP,
+  ELSE,
+  I32_EQZ,
+  I64_EXTEND_U,
+  LOOP,
+  RETURN,
+  RETURN_CALL,
+  SELECT,
+  typeByte,
 } from './wasm.ts';
 import type { ModuleWriter } from './wasm.ts';
 
@@ -41,36 +53,94 @@ export class Expr {
     });
   }
 
-  add(y: Operand): Expr { return this.binary([0x6a, 0x7c, 0x92, 0xa0], y); }
-  sub(y: Operand): Expr { return this.binary([0x6b, 0x7d, 0x93, 0xa1], y); }
-  mul(y: Operand): Expr { return this.binary([0x6c, 0x7e, 0x94, 0xa2], y); }
-  divs(y: Operand): Expr { return this.binary([0x6d, 0x7f], y); }
+  add(y: Operand): Expr {
+    return this.binary([0x6a, 0x7c, 0x92, 0xa0], y);
+  }
+  sub(y: Operand): Expr {
+    return this.binary([0x6b, 0x7d, 0x93, 0xa1], y);
+  }
+  mul(y: Operand): Expr {
+    return this.binary([0x6c, 0x7e, 0x94, 0xa2], y);
+  }
+  divs(y: Operand): Expr {
+    return this.binary([0x6d, 0x7f], y);
+  }
   /** Unsigned quotient; of floats, the quotient. */
-  div(y: Operand): Expr { return this.binary([0x6e, 0x80, 0x95, 0xa3], y); }
-  rem(y: Operand): Expr { return this.binary([0x70, 0x82], y); }
-  and(y: Operand): Expr { return this.binary([0x71, 0x83], y); }
-  or(y: Operand): Expr { return this.binary([0x72, 0x84], y); }
-  xor(y: Operand): Expr { return this.binary([0x73, 0x85], y); }
-  shl(y: Operand): Expr { return this.binary([0x74, 0x86], y); }
-  sar(y: Operand): Expr { return this.binary([0x75, 0x87], y); }
-  shr(y: Operand): Expr { return this.binary([0x76, 0x88], y); }
-  eq(y: Operand): Expr { return this.binary([0x46, 0x51], y, I32); }
-  ne(y: Operand): Expr { return this.binary([0x47, 0x52], y, I32); }
-  lts(y: Operand): Expr { return this.binary([0x48, 0x53], y, I32); }
-  ltu(y: Operand): Expr { return this.binary([0x49, 0x54], y, I32); }
-  gts(y: Operand): Expr { return this.binary([0x4a, 0x55], y, I32); }
-  gtu(y: Operand): Expr { return this.binary([0x4b, 0x56], y, I32); }
-  les(y: Operand): Expr { return this.binary([0x4c, 0x57], y, I32); }
-  leu(y: Operand): Expr { return this.binary([0x4d, 0x58], y, I32); }
-  ges(y: Operand): Expr { return this.binary([0x4e, 0x59], y, I32); }
-  geu(y: Operand): Expr { return this.binary([0x4f, 0x5a], y, I32); }
-  not(): Expr { return this.apply(this.type === I32 ? I32_EQZ : 0x50, I32); }
-  clz(): Expr { return this.apply(this.type === I32 ? 0x67 : 0x79, this.type); }
-  ctz(): Expr { return this.apply(this.type === I32 ? 0x68 : 0x7a, this.type); }
-  wrap(): Expr { return this.apply(0xa7, I32); }
-  extu(): Expr { return this.apply(I64_EXTEND_U, I64); }
-  exts(): Expr { return this.apply(0xac, I64); }
-  neg(): Expr { return asExpr(0, this.type).sub(this); }
+  div(y: Operand): Expr {
+    return this.binary([0x6e, 0x80, 0x95, 0xa3], y);
+  }
+  rem(y: Operand): Expr {
+    return this.binary([0x70, 0x82], y);
+  }
+  and(y: Operand): Expr {
+    return this.binary([0x71, 0x83], y);
+  }
+  or(y: Operand): Expr {
+    return this.binary([0x72, 0x84], y);
+  }
+  xor(y: Operand): Expr {
+    return this.binary([0x73, 0x85], y);
+  }
+  shl(y: Operand): Expr {
+    return this.binary([0x74, 0x86], y);
+  }
+  sar(y: Operand): Expr {
+    return this.binary([0x75, 0x87], y);
+  }
+  shr(y: Operand): Expr {
+    return this.binary([0x76, 0x88], y);
+  }
+  eq(y: Operand): Expr {
+    return this.binary([0x46, 0x51], y, I32);
+  }
+  ne(y: Operand): Expr {
+    return this.binary([0x47, 0x52], y, I32);
+  }
+  lts(y: Operand): Expr {
+    return this.binary([0x48, 0x53], y, I32);
+  }
+  ltu(y: Operand): Expr {
+    return this.binary([0x49, 0x54], y, I32);
+  }
+  gts(y: Operand): Expr {
+    return this.binary([0x4a, 0x55], y, I32);
+  }
+  gtu(y: Operand): Expr {
+    return this.binary([0x4b, 0x56], y, I32);
+  }
+  les(y: Operand): Expr {
+    return this.binary([0x4c, 0x57], y, I32);
+  }
+  leu(y: Operand): Expr {
+    return this.binary([0x4d, 0x58], y, I32);
+  }
+  ges(y: Operand): Expr {
+    return this.binary([0x4e, 0x59], y, I32);
+  }
+  geu(y: Operand): Expr {
+    return this.binary([0x4f, 0x5a], y, I32);
+  }
+  not(): Expr {
+    return this.apply(this.type === I32 ? I32_EQZ : 0x50, I32);
+  }
+  clz(): Expr {
+    return this.apply(this.type === I32 ? 0x67 : 0x79, this.type);
+  }
+  ctz(): Expr {
+    return this.apply(this.type === I32 ? 0x68 : 0x7a, this.type);
+  }
+  wrap(): Expr {
+    return this.apply(0xa7, I32);
+  }
+  extu(): Expr {
+    return this.apply(I64_EXTEND_U, I64);
+  }
+  exts(): Expr {
+    return this.apply(0xac, I64);
+  }
+  neg(): Expr {
+    return asExpr(0, this.type).sub(this);
+  }
 
   /** This as a condition: `yes` or `no`, both computed. */
   select(yes: Operand, no: Operand, type: number = typeOf(yes, no)): Expr {
@@ -205,10 +275,18 @@ export class Body {
     asExpr(value, type).emit(this.code);
     this.code.memory(opcode, this.base + field);
   }
-  load8(field: number, index: Operand = 0): Expr { return this.load(0x2d, I32, field, index); }
-  load16(field: number, index: Operand = 0): Expr { return this.load(0x2f, I32, field, index); }
-  load32(field: number, index: Operand = 0): Expr { return this.load(0x28, I32, field, index); }
-  load64(field: number, index: Operand = 0): Expr { return this.load(0x29, I64, field, index); }
+  load8(field: number, index: Operand = 0): Expr {
+    return this.load(0x2d, I32, field, index);
+  }
+  load16(field: number, index: Operand = 0): Expr {
+    return this.load(0x2f, I32, field, index);
+  }
+  load32(field: number, index: Operand = 0): Expr {
+    return this.load(0x28, I32, field, index);
+  }
+  load64(field: number, index: Operand = 0): Expr {
+    return this.load(0x29, I64, field, index);
+  }
   store8(field: number, value: Operand, index: Operand = 0): void {
     this.store(0x3a, field, value, I32, index);
   }
@@ -230,10 +308,7 @@ export class Program {
     this.base = base;
   }
 
-  routine(
-    name: string | null, params: readonly number[], result: number,
-    build: (f: Body, ...params: Local[]) => void,
-  ): Routine {
+  routine(name: string | null, params: readonly number[], result: number, build: (f: Body, ...params: Local[]) => void): Routine {
     const f = new Body(params, this.base);
     build(f, ...params.map((type, i) => new Local(type, i)));
     // Bodies end in `return`; the end of the function is never reached.

@@ -41,7 +41,11 @@ function memory64(): WebAssembly.Memory {
   return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
 }
 
-function instantiate(module: ModuleWriter, table: WebAssembly.Table, more: Record<string, WebAssembly.ImportValue> = {}): Record<string, (...args: (number | bigint)[]) => number | bigint> {
+function instantiate(
+  module: ModuleWriter,
+  table: WebAssembly.Table,
+  more: Record<string, WebAssembly.ImportValue> = {},
+): Record<string, (...args: (number | bigint)[]) => number | bigint> {
   const bytes = module.finish();
   assert.ok(WebAssembly.validate(bytes));
   const imports = { memory: memory64(), table, ...more };

@@ -18,14 +18,15 @@ function skipWithoutBios(t: TestContext): boolean {
   return true;
 }
 
-const image = (data: Uint8Array): { file: { name: string; data: Uint8Array } } =>
-  ({ file: { name: 'image', data } });
+const image = (data: Uint8Array): { file: { name: string; data: Uint8Array } } => ({ file: { name: 'image', data } });
 
 /** Runs until the program ends the machine. @returns what it printed, and the screen before that */
 async function boot(drives: readonly Partial<DriveConfig>[], more: Partial<MachineConfig> = {}) {
   await using machine = await Machine.create({
-    memory: 32 * MIB, drives: drives.map((one) => drive(one)),
-    debugExit: { iobase: EXIT_PORT, iosize: 4 }, ...more,
+    memory: 32 * MIB,
+    drives: drives.map((one) => drive(one)),
+    debugExit: { iobase: EXIT_PORT, iosize: 4 },
+    ...more,
   });
   const text = new Response(machine.serial[0]!.readable).text();
   const { status } = await machine.ended;
@@ -37,11 +38,27 @@ function qemu(data: Uint8Array, ...options: string[]): string | null {
   try {
     const path = join(folder, 'image');
     writeFileSync(path, data);
-    const { error, stdout } = spawnSync('qemu-system-x86_64', [
-      '-accel', 'tcg', '-m', '32', '-display', 'none', '-net', 'none', '-serial', 'stdio', '-monitor',
-      'none', '-device', `isa-debug-exit,iobase=${EXIT_PORT},iosize=4`,
-      ...options.map((option) => option.replace('IMAGE', path)),
-    ], { timeout: 30_000, encoding: 'utf8' });
+    const { error, stdout } = spawnSync(
+      'qemu-system-x86_64',
+      [
+        '-accel',
+        'tcg',
+        '-m',
+        '32',
+        '-display',
+        'none',
+        '-net',
+        'none',
+        '-serial',
+        'stdio',
+        '-monitor',
+        'none',
+        '-device',
+        `isa-debug-exit,iobase=${EXIT_PORT},iosize=4`,
+        ...options.map((option) => option.replace('IMAGE', path)),
+      ],
+      { timeout: 30_000, encoding: 'utf8' },
+    );
     return error === undefined ? stdout : null;
   } finally {
     rmSync(folder, { recursive: true });
@@ -52,10 +69,8 @@ const DISK = bootDisk(4 * MIB, 63, true);
 const FLOPPY = bootDisk(1474560, 18, false);
 const CASES: [name: string, drive: Partial<DriveConfig>, data: Uint8Array, option: string, text: string][] = [
   ['a disk', {}, DISK, 'file=IMAGE,format=raw', 'hello\r\nby head and sector\r\nby address\r\n'],
-  ['a floppy', { interface: 'floppy' }, FLOPPY, 'file=IMAGE,format=raw,if=floppy',
-    'hello\r\nby head and sector\r\n'],
-  ['a CD', { media: 'cdrom', index: 2 }, bootCd(), 'file=IMAGE,format=raw,media=cdrom',
-    'hello\r\nby address\r\n'],
+  ['a floppy', { interface: 'floppy' }, FLOPPY, 'file=IMAGE,format=raw,if=floppy', 'hello\r\nby head and sector\r\n'],
+  ['a CD', { media: 'cdrom', index: 2 }, bootCd(), 'file=IMAGE,format=raw,media=cdrom', 'hello\r\nby address\r\n'],
 ];
 
 for (const [name, config, data, option, expected] of CASES) {
@@ -119,7 +134,10 @@ test('the screen as text and as a picture, and keys through the BIOS', LIMIT, as
   await until(/^Hello, World: \(1\+2\)\*3 = "9"$/m);
   const picture = (await machine.screenshot())!;
   assert.deepEqual([picture.width, picture.height], [720, 400]);
-  assert.ok(picture.pixels.some((value, i) => i % 4 !== 3 && value !== 0), 'not all black');
+  assert.ok(
+    picture.pixels.some((value, i) => i % 4 !== 3 && value !== 0),
+    'not all black',
+  );
   const png = (await machine.screenshotPng())!;
   assert.deepEqual([...png.subarray(1, 4)], [0x50, 0x4e, 0x47]);
   await assert.rejects(machine.keyboard.press('ctrl-nokey'), /there is no key "nokey"/);
@@ -139,7 +157,9 @@ test('a medium that ends early is an error for the guest alone', LIMIT, async (t
   const file = join(folder, 'image');
   writeFileSync(file, DISK);
   await using machine = await Machine.create({
-    memory: 32 * MIB, drives: [drive({ file })], startPaused: true,
+    memory: 32 * MIB,
+    drives: [drive({ file })],
+    startPaused: true,
     debugExit: { iobase: EXIT_PORT, iosize: 4 },
   });
   truncateSync(file, 64 * 512);

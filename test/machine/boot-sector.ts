@@ -12,8 +12,7 @@ type Item = number | { label: string } | { near: string } | { short: string } | 
 
 /** Instructions with labels to bytes. */
 function assemble(items: readonly Item[]): Uint8Array {
-  const size = (item: Item): number =>
-    typeof item === 'number' || 'short' in item ? 1 : 'label' in item ? 0 : 2;
+  const size = (item: Item): number => (typeof item === 'number' || 'short' in item ? 1 : 'label' in item ? 0 : 2);
   const labels = new Map<string, number>();
   let at = 0;
   for (const item of items) {
@@ -37,8 +36,7 @@ function assemble(items: readonly Item[]): Uint8Array {
 
 const text = (value: string): number[] => [...new TextEncoder().encode(value), 0];
 const print = (what: Item): Item[] => [0xbe, what, 0xe8, { near: 'print' }];
-const printAt = (address: number): Item[] =>
-  [0xbe, address & 0xff, address >> 8, 0xe8, { near: 'print' }];
+const printAt = (address: number): Item[] => [0xbe, address & 0xff, address >> 8, 0xe8, { near: 'print' }];
 
 /**
  * Prints a text on the screen (int 10h) and at the first serial port, then texts from the disk that
@@ -47,33 +45,113 @@ const printAt = (address: number): Item[] =>
  */
 export function bootSector(reads: { chs: boolean; lba: boolean }): Uint8Array {
   const program = assemble([
-    0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, // ds = es = ss = 0, stack
-    0x88, 0x16, { word: 'drive' }, //        mov [drive], dl
+    0x31,
+    0xc0,
+    0x8e,
+    0xd8,
+    0x8e,
+    0xc0,
+    0x8e,
+    0xd0,
+    0xbc,
+    0x00,
+    0x7c, // ds = es = ss = 0, stack
+    0x88,
+    0x16,
+    { word: 'drive' }, //        mov [drive], dl
     ...print({ word: 'hello' }),
-    ...(reads.chs ? [
-      0xb8, 0x01, 0x02, 0xbb, 0x00, 0x80, // mov ax, 0201h; mov bx, 8000h
-      0xb9, 0x01, 0x00, 0xb6, 0x01, //       mov cx, 1; mov dh, 1
-      0x8a, 0x16, { word: 'drive' }, //      mov dl, [drive]
-      0xcd, 0x13, 0x72, { short: 'fail' }, // int 13h; jc fail
-      ...printAt(0x8000),
-    ] : []),
-    ...(reads.lba ? [
-      0xb4, 0x42, 0xbe, { word: 'packet' }, // mov ah, 42h; mov si, packet
-      0x8a, 0x16, { word: 'drive' },
-      0xcd, 0x13, 0x72, { short: 'fail' },
-      ...printAt(0x9000),
-    ] : []),
-    0xb0, 0x01, 0xe6, EXIT_PORT, //          mov al, 1; out EXIT_PORT, al
+    ...(reads.chs
+      ? [
+          0xb8,
+          0x01,
+          0x02,
+          0xbb,
+          0x00,
+          0x80, // mov ax, 0201h; mov bx, 8000h
+          0xb9,
+          0x01,
+          0x00,
+          0xb6,
+          0x01, //       mov cx, 1; mov dh, 1
+          0x8a,
+          0x16,
+          { word: 'drive' }, //      mov dl, [drive]
+          0xcd,
+          0x13,
+          0x72,
+          { short: 'fail' }, // int 13h; jc fail
+          ...printAt(0x8000),
+        ]
+      : []),
+    ...(reads.lba
+      ? [
+          0xb4,
+          0x42,
+          0xbe,
+          { word: 'packet' }, // mov ah, 42h; mov si, packet
+          0x8a,
+          0x16,
+          { word: 'drive' },
+          0xcd,
+          0x13,
+          0x72,
+          { short: 'fail' },
+          ...printAt(0x9000),
+        ]
+      : []),
+    0xb0,
+    0x01,
+    0xe6,
+    EXIT_PORT, //          mov al, 1; out EXIT_PORT, al
     0xf4,
-    { label: 'fail' }, 0xb0, 0x02, 0xe6, EXIT_PORT, 0xf4,
-    { label: 'print' }, 0xac, 0x84, 0xc0, 0x74, { short: 'printed' }, // lodsb; test al, al; jz
-    0xba, 0xf8, 0x03, 0xee, //               mov dx, 3F8h; out dx, al
-    0xb4, 0x0e, 0xbb, 0x07, 0x00, 0xcd, 0x10, // teletype output
-    0xeb, { short: 'print' },
-    { label: 'printed' }, 0xc3,
-    { label: 'packet' }, 16, 0, 1, 0, 0x00, 0x90, 0, 0, LBA_TEXT, 0, 0, 0, 0, 0, 0, 0,
-    { label: 'hello' }, ...text('hello\r\n'),
-    { label: 'drive' }, 0,
+    { label: 'fail' },
+    0xb0,
+    0x02,
+    0xe6,
+    EXIT_PORT,
+    0xf4,
+    { label: 'print' },
+    0xac,
+    0x84,
+    0xc0,
+    0x74,
+    { short: 'printed' }, // lodsb; test al, al; jz
+    0xba,
+    0xf8,
+    0x03,
+    0xee, //               mov dx, 3F8h; out dx, al
+    0xb4,
+    0x0e,
+    0xbb,
+    0x07,
+    0x00,
+    0xcd,
+    0x10, // teletype output
+    0xeb,
+    { short: 'print' },
+    { label: 'printed' },
+    0xc3,
+    { label: 'packet' },
+    16,
+    0,
+    1,
+    0,
+    0x00,
+    0x90,
+    0,
+    0,
+    LBA_TEXT,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    { label: 'hello' },
+    ...text('hello\r\n'),
+    { label: 'drive' },
+    0,
   ]);
   const sector = new Uint8Array(SECTOR);
   sector.set(program);

@@ -17,14 +17,10 @@ const place = (name: string): string => join(folder, name);
 
 function bios(name: string, data: Uint8Array): string[] {
   writeFileSync(place(name), data);
-  return [
-    '-m', '16', '-bios', place(name), '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', '-display',
-    'none',
-  ];
+  return ['-m', '16', '-bios', place(name), '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', '-display', 'none'];
 }
 
-const run = (args: readonly string[], input = '') =>
-  spawnSync(PROGRAM, args, { input, encoding: 'utf8', timeout: 60_000 });
+const run = (args: readonly string[], input = '') => spawnSync(PROGRAM, args, { input, encoding: 'utf8', timeout: 60_000 });
 
 const ended = (child: ChildProcess): Promise<number | string | null> =>
   new Promise((resolve) => child.on('close', (status, signal) => resolve(status ?? signal)));
@@ -53,8 +49,10 @@ test('bad input: one line, status 1, nothing half started', () => {
     [['-bios', 'absent.bin'], /-bios absent.bin: no such file/],
     [[...bios('z', sleeper('')), '-hda', place('absent')], /-hda \S+absent: no such file/],
     [[...bios('z', sleeper('')), '-cdrom', folder], /-cdrom \S+: not a regular file/],
-    [[...bios('z', sleeper('')), '-drive', `file=${place('text')},readonly=on`],
-      /-drive file=\S+: an IDE disk cannot be read-only/],
+    [
+      [...bios('z', sleeper('')), '-drive', `file=${place('text')},readonly=on`],
+      /-drive file=\S+: an IDE disk cannot be read-only/,
+    ],
     [[...bios('z', sleeper('')), '-m', '100T'], /-m 104857600M: .*more than/],
     [[...bios('z', sleeper('')), '-m', '12Q'], /-m 12Q: "12Q" is not a size/],
     [[...bios('z', sleeper('')), '-cpu', 'none'], /-cpu none: unknown model/],
@@ -85,14 +83,12 @@ test('standard output, exit status, -no-reboot, trace', () => {
   const done = run([...bios('greeter', greeter('hi\n', 20)), '-serial', 'stdio']);
   assert.deepEqual([done.stdout, done.status], ['hi\n', 41]);
   const log = place('log');
-  const reset = run([
-    ...bios('resetter', resetter('r')), '-no-reboot', '-serial', 'stdio', '-d', 'machine', '-D', log,
-  ]);
+  const reset = run([...bios('resetter', resetter('r')), '-no-reboot', '-serial', 'stdio', '-d', 'machine', '-D', log]);
   assert.deepEqual([reset.stdout, reset.status], ['r', 0]);
   assert.match(readFileSync(log, 'utf8'), /^machine: power event: reset after \d+ instructions$/m);
 });
 
-test('input from a pipe; its end is not the machine\'s', async () => {
+test("input from a pipe; its end is not the machine's", async () => {
   const child = spawn(PROGRAM, [...bios('echo', echo()), '-nographic']);
   const output = collect(child.stdout);
   await output.until('ready');
@@ -153,18 +149,24 @@ async function terminal() {
   spawnSync('stty', ['-F', name, 'sane']);
   const fd = openSync(name, 'r+');
   const seen = { text: '' };
-  void channel.readable.pipeTo(new WritableStream<Uint8Array>({
-    write: (data) => {
-      seen.text += new TextDecoder().decode(data);
-    },
-  }));
+  void channel.readable.pipeTo(
+    new WritableStream<Uint8Array>({
+      write: (data) => {
+        seen.text += new TextDecoder().decode(data);
+      },
+    }),
+  );
   const writer = channel.writable.getWriter();
   const mode = (): string => spawnSync('stty', ['-F', name, '-a'], { encoding: 'utf8' }).stdout;
   const until = async (wanted: string): Promise<void> => {
     while (!seen.text.includes(wanted)) await new Promise((resolve) => setTimeout(resolve, 10));
   };
   return {
-    fd, seen, until, mode, close: () => channel.close(),
+    fd,
+    seen,
+    until,
+    mode,
+    close: () => channel.close(),
     type: (text: string) => writer.write(new TextEncoder().encode(text)),
   };
 }

@@ -47,15 +47,23 @@ export function resetter(text: string): Uint8Array {
 export function echo(): Uint8Array {
   return image([
     ...printing('ready\n'),
-    0xba, 0xfd, 0x03, // wait: mov dx, 3FDh
+    0xba,
+    0xfd,
+    0x03, // wait: mov dx, 3FDh
     0xec, //                    in al, dx
-    0xa8, 0x01, //              test al, 1
-    0x74, 0xf8, //              jz wait
-    0xba, 0xf8, 0x03, //        mov dx, 3F8h
+    0xa8,
+    0x01, //              test al, 1
+    0x74,
+    0xf8, //              jz wait
+    0xba,
+    0xf8,
+    0x03, //        mov dx, 3F8h
     0xec, //                    in al, dx
     0xee, //                    out dx, al
-    0x3c, 0x71, //              cmp al, 'q'
-    0x75, 0xef, //              jne wait
+    0x3c,
+    0x71, //              cmp al, 'q'
+    0x75,
+    0xef, //              jne wait
     ...exit(1),
   ]);
 }

@@ -16,7 +16,8 @@ const ESCAPES = new RegExp(`${String.fromCharCode(27)}\\[[0-9;=]*[A-Za-z]`, 'g')
 /** Gives the UEFI shell one command. @returns what it printed, without its escape sequences */
 async function shell(code: string, variables: string, command: string): Promise<string> {
   await using machine = await Machine.create({
-    memory: 128 * MIB, drives: [
+    memory: 128 * MIB,
+    drives: [
       drive({ interface: 'pflash', index: 0, file: code, readOnly: true }),
       drive({ interface: 'pflash', index: 1, file: variables }),
     ],
@@ -25,7 +26,9 @@ async function shell(code: string, variables: string, command: string): Promise<
   const writer = writable.getWriter();
   const type = (text: string): Promise<void> => writer.write(new TextEncoder().encode(text));
   const steps: [wanted: string, then: string][] = [
-    ['key to continue', '\r'], [PROMPT, `${command}\r`], [PROMPT, ''],
+    ['key to continue', '\r'],
+    [PROMPT, `${command}\r`],
+    [PROMPT, ''],
   ];
   const decoder = new TextDecoder();
   let text = '';
@@ -62,7 +65,9 @@ test('the first chip holds the reset vector, whatever its size', LIMIT, async ()
   const program = greeter('from flash\n', 1);
   image.set(program, image.length - program.length);
   await using machine = await Machine.create({
-    memory: 16 * MIB, vga: 'none', debugExit: { iobase: 0xf4, iosize: 4 },
+    memory: 16 * MIB,
+    vga: 'none',
+    debugExit: { iobase: 0xf4, iosize: 4 },
     drives: [drive({ interface: 'pflash', file: { name: 'image', data: image }, readOnly: true })],
   });
   const text = new Response(machine.serial[0]!.readable).text();
@@ -72,8 +77,7 @@ test('the first chip holds the reset vector, whatever its size', LIMIT, async ()
 
 test('flash that cannot be had is refused', async () => {
   const file = { name: 'image', data: new Uint8Array(0x10000) };
-  const flash = (index: number, data = file.data) =>
-    drive({ interface: 'pflash', index, file: { name: 'image', data } });
+  const flash = (index: number, data = file.data) => drive({ interface: 'pflash', index, file: { name: 'image', data } });
   const cases: [Parameters<typeof Machine.create>[0], RegExp][] = [
     [{ drives: [flash(1)] }, /unit 0, is missing/],
     [{ drives: [flash(0)], bios: file }, /in flash memory already/],

@@ -8,8 +8,10 @@ const MEMORY = 16 * 2 ** 20;
 
 function config(data: Uint8Array, more: Partial<MachineConfig> = {}): Partial<MachineConfig> {
   return {
-    memory: MEMORY, bios: { name: 'firmware', data },
-    debugExit: { iobase: DEBUG_EXIT_PORT, iosize: 4 }, ...more,
+    memory: MEMORY,
+    bios: { name: 'firmware', data },
+    debugExit: { iobase: DEBUG_EXIT_PORT, iosize: 4 },
+    ...more,
   };
 }
 
@@ -91,9 +93,12 @@ test('what cannot be created is refused in one line', async () => {
 
 test('counted instructions make two runs the same', async () => {
   const run = async (): Promise<string> => {
-    const machine = await Machine.create(config(greeter('same\n', 0), {
-      icount: { shift: 3, sleep: false }, rtc: { base: 0, clock: 'vm' },
-    }));
+    const machine = await Machine.create(
+      config(greeter('same\n', 0), {
+        icount: { shift: 3, sleep: false },
+        rtc: { base: 0, clock: 'vm' },
+      }),
+    );
     return readAll(machine.serial[0]!.readable);
   };
   assert.equal(await run(), await run());

@@ -6,7 +6,22 @@ import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
 import { X86_ROWS } from '../../src/isa/x86/rows.ts';
 import {
-  CPL, CR0, CR3, CR4, CS, DS, EFER, ES, FS, GDTR_LIMIT, GPR, GS, IDTR_LIMIT, SS, TR, XCR0,
+  CPL,
+  CR0,
+  CR3,
+  CR4,
+  CS,
+  DS,
+  EFER,
+  ES,
+  FS,
+  GDTR_LIMIT,
+  GPR,
+  GS,
+  IDTR_LIMIT,
+  SS,
+  TR,
+  XCR0,
 } from '../../src/isa/x86/state.ts';
 import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
 import { parseCpu } from '../../src/isa/x86/system/models.ts';
@@ -23,8 +38,14 @@ const SLICES = 4;
 const SLICE = 300;
 
 const controller: InterruptController = {
-  acknowledge: () => 0x30, getTpr: () => 0, setTpr: () => {}, getApicBase: () => [0xfee00900, 0],
-  setApicBase: () => true, readX2apic: () => null, writeX2apic: () => false, getTscDeadline: () => 0n,
+  acknowledge: () => 0x30,
+  getTpr: () => 0,
+  setTpr: () => {},
+  getApicBase: () => [0xfee00900, 0],
+  setApicBase: () => true,
+  readX2apic: () => null,
+  writeX2apic: () => false,
+  getTscDeadline: () => 0n,
   setTscDeadline: () => {},
 };
 
@@ -56,9 +77,14 @@ class Victim {
     physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
     this.engine = new Engine({ isa: X86_ISA, memory, physical, compile, exactCount: false, hotThreshold: 8 });
     this.cpu = new X86Cpu(this.engine, {
-      mem: physical, io: { in: () => this.random(), out: () => {} }, intc: controller,
+      mem: physical,
+      io: { in: () => this.random(), out: () => {} },
+      intc: controller,
       tsc: { frequency: 1e9, read: () => 0n, write: () => {}, toNanoseconds: Number },
-      model: parseCpu('max').model, random32: this.random, bootTime: 0, onShutdown: () => {},
+      model: parseCpu('max').model,
+      random32: this.random,
+      bootTime: 0,
+      onShutdown: () => {},
     });
     this.engine.attach(this.cpu);
   }
@@ -85,12 +111,14 @@ class Victim {
     quad(TABLES, BigInt(TABLES + 0x1000) | 7n);
     quad(TABLES + 0x1000, BigInt(TABLES + 0x2000) | 7n);
     quad(TABLES + 0x2000, 0x87n);
-    for (let n = 0; n < 16; n++) core.set2(GPR + 8 * n, this.random() & (this.random() & 1 ? 0x1ffff : -1), this.random() & 3 ? 0 : this.random());
+    for (let n = 0; n < 16; n++)
+      core.set2(GPR + 8 * n, this.random() & (this.random() & 1 ? 0x1ffff : -1), this.random() & 3 ? 0 : this.random());
     const attributes = bits === 64 ? 0xa09b : bits === 32 ? 0xc09b : 0x9b;
     const dpl = cpl << 5;
     const limit = bits === 16 ? 0xffff : -1;
     core.setSegment(CS, 8 | cpl, 0, 0, limit, attributes | dpl);
-    for (const segment of [SS, DS, ES, FS, GS]) core.setSegment(segment, 16 | cpl, 0, 0, limit, (bits === 16 ? 0x93 : 0xc093) | dpl);
+    for (const segment of [SS, DS, ES, FS, GS])
+      core.setSegment(segment, 16 | cpl, 0, 0, limit, (bits === 16 ? 0x93 : 0xc093) | dpl);
     core.setSegment(TR, 0x40, 0x3000, 0, 0x67, 0x8b);
     core.set(GDTR_LIMIT, 0xfff);
     core.set(IDTR_LIMIT, 0xfff);

@@ -24,8 +24,10 @@ function faultDifferences(native: Case, ours: Case, pageOnly: boolean): string[]
   // The kernel does not tell programs what is there of its own half of the address space.
   const mask = native.address >> 47n ? PAGE_FAULT_BITS & ~1 : PAGE_FAULT_BITS;
   const code = (one: Case): number => (one.vector === PAGE_FAULT ? one.error & mask : one.error);
-  const list = native.vector >= STACK_FAULT && native.vector <= PAGE_FAULT && code(native) !== code(ours)
-    ? [`error code ${native.error} / ${ours.error}`] : [];
+  const list =
+    native.vector >= STACK_FAULT && native.vector <= PAGE_FAULT && code(native) !== code(ours)
+      ? [`error code ${native.error} / ${ours.error}`]
+      : [];
   if (native.vector !== PAGE_FAULT) return list;
   const text = (one: Case): string => hex(pageOnly ? one.address >> 12n : one.address);
   return text(native) === text(ours) ? list : [...list, `fault at ${text(native)} / ${text(ours)}`];
@@ -34,7 +36,10 @@ function faultDifferences(native: Case, ours: Case, pageOnly: boolean): string[]
 function byteDifferences(name: string, native: Uint8Array, ours: Uint8Array): string[] {
   const list: string[] = [];
   for (let at = 0; at < native.length; at += 16) {
-    const text = (bytes: Uint8Array): string => Buffer.from(bytes.subarray(at, at + 16)).reverse().toString('hex');
+    const text = (bytes: Uint8Array): string =>
+      Buffer.from(bytes.subarray(at, at + 16))
+        .reverse()
+        .toString('hex');
     if (text(native) !== text(ours)) list.push(`${name}[${at / 16}] ${text(native)} / ${text(ours)}`);
   }
   return list;
@@ -48,9 +53,7 @@ export interface VectorRules {
 }
 
 /** @param mask flags to compare  @param branch may end at an address without code */
-export function differences(
-  mask: number, branch: boolean, native: Case, ours: Case, vectors: VectorRules = {},
-): string[] {
+export function differences(mask: number, branch: boolean, native: Case, ours: Case, vectors: VectorRules = {}): string[] {
   const list: string[] = [];
   if (signalOf(native.signal) !== ours.signal) return [`signal ${native.signal} / ${ours.signal}`];
   // An indirect branch to where no code is faults at the branch, or at its target.

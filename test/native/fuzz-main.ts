@@ -11,10 +11,16 @@ function table(coverage: readonly Coverage[]): string[] {
   for (const c of coverage) {
     const counts = [c.cases[0], c.cases[1], c.register, c.memory, c.faults, c.compiled, c.differences];
     const widths = [7, 7, 9, 7, 7, 9, 7];
-    const reasons = c.excluded[0] !== null && c.excluded[1] !== null
-      ? `   ${[...new Set(c.excluded)].filter((text) => text !== 'not in this mode').join(', ')}` : '';
-    lines.push(`${c.row.name.padEnd(18)} ${c.row.operands.map((o) => o.text).join(',').padEnd(14)} ${c.row.encoding.padEnd(20)}` +
-      (reasons || counts.map((n, i) => String(n).padStart(widths[i]!)).join('')));
+    const reasons =
+      c.excluded[0] !== null && c.excluded[1] !== null
+        ? `   ${[...new Set(c.excluded)].filter((text) => text !== 'not in this mode').join(', ')}`
+        : '';
+    lines.push(
+      `${c.row.name.padEnd(18)} ${c.row.operands
+        .map((o) => o.text)
+        .join(',')
+        .padEnd(14)} ${c.row.encoding.padEnd(20)}` + (reasons || counts.map((n, i) => String(n).padStart(widths[i]!)).join('')),
+    );
   }
   return lines;
 }
@@ -29,8 +35,11 @@ function summary(coverage: readonly Coverage[]): string {
 function main(): number {
   const { values } = parseArgs({
     options: {
-      seconds: { type: 'string', default: '60' }, seed: { type: 'string' }, only: { type: 'string', default: '.' },
-      coverage: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
+      seconds: { type: 'string', default: '60' },
+      seed: { type: 'string' },
+      only: { type: 'string', default: '.' },
+      coverage: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
     },
   });
   if (values.help) {

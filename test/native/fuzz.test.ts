@@ -8,5 +8,8 @@ test('every form that user mode can run does what the host CPU does', { skip: un
   const { coverage, failures } = new Fuzz({ seed: 4, seconds: 600, only: /./, rounds: 2, compileOneIn: 30 }).run();
   assert.equal(failures.length, 0, failures.join('\n'));
   const missing = coverage.filter((c) => c.cases[0] + c.cases[1] === 0 && c.excluded.includes(null));
-  assert.deepEqual(missing.map((c) => c.row.encoding), []);
+  assert.deepEqual(
+    missing.map((c) => c.row.encoding),
+    [],
+  );
 });

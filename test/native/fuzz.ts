@@ -54,7 +54,8 @@ const LONGEST = 31;
 /** Rows that leave nothing undefined, and do not branch: what sequences are made of. */
 function inSequences(row: Row, random: Random): boolean {
   if (exclusion(row, false) !== null || kindOf(row) === 'x87' || APPROXIMATE.test(row.name) || row.options.vsib) return false;
-  if (row.options.f64 || row.options.d64 || /^(J|LOOP|CALL|RET|INT|UD|HLT|IN|OUT|ENTER|LEAVE|XLAT|BOUND|CMPXCHG)/.test(row.name)) return false;
+  if (row.options.f64 || row.options.d64 || /^(J|LOOP|CALL|RET|INT|UD|HLT|IN|OUT|ENTER|LEAVE|XLAT|BOUND|CMPXCHG)/.test(row.name))
+    return false;
   if (row.operands.some((spec) => spec.place === 'O' || spec.place === 'J')) return false;
   if (kindOf(row) === 'vector') return !/^(LDMXCSR|STMXCSR|V?MASKMOV|V?PCMP[EI]STR)/.test(row.name);
   const one = judgedCase(row, random, false);
@@ -80,7 +81,13 @@ export class Fuzz {
     this.sequenceRows = this.rows.filter((row) => inSequences(row, this.random));
     for (const row of this.rows) {
       this.coverage.set(row, {
-        row, cases: [0, 0], register: 0, memory: 0, faults: 0, compiled: 0, differences: 0,
+        row,
+        cases: [0, 0],
+        register: 0,
+        memory: 0,
+        faults: 0,
+        compiled: 0,
+        differences: 0,
         excluded: [exclusion(row, false), exclusion(row, true)],
       });
     }
@@ -105,8 +112,7 @@ export class Fuzz {
         if (one) judged.push(one);
       }
     }
-    const sequences = this.sequenceRows.length === 0 ? []
-      : Array.from({ length: SEQUENCES_PER_ROUND }, () => this.sequence());
+    const sequences = this.sequenceRows.length === 0 ? [] : Array.from({ length: SEQUENCES_PER_ROUND }, () => this.sequence());
     const natives = runNative([...judged.map((one) => one.before), ...sequences]);
     judged.forEach((one, i) => this.judge(one, natives[i]!));
     sequences.forEach((one, i) => this.judgeSequence(one, natives[judged.length + i]!));

@@ -26,8 +26,22 @@ export class Random {
   }
   /** A 64-bit number, often one at an edge. */
   wide(): bigint {
-    const edges = [0n, 1n, 0xffffffffffffffffn, 0x80n, 0x7fn, 0x8000n, 0x7fffn, 0x80000000n, 0x7fffffffn,
-      0xffffffffn, 0x8000000000000000n, 0x7fffffffffffffffn, 0xffn, 0x10n];
+    const edges = [
+      0n,
+      1n,
+      0xffffffffffffffffn,
+      0x80n,
+      0x7fn,
+      0x8000n,
+      0x7fffn,
+      0x80000000n,
+      0x7fffffffn,
+      0xffffffffn,
+      0x8000000000000000n,
+      0x7fffffffffffffffn,
+      0xffn,
+      0x10n,
+    ];
     if (this.chance(35)) return edges[this.below(edges.length)]!;
     const value = (BigInt(this.next()) << 32n) | BigInt(this.next());
     return this.chance(30) ? value >> BigInt(this.below(64)) : value;

@@ -7,8 +7,35 @@ import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
 import { X86_ISA } from '../../src/isa/x86/isa.ts';
 import {
-  CPL, CR0, CR3, CR4, CS, DS, EFER, EFLAGS, ES, FCW, FDP, FIP, FOP, FPREG, FS, FSW, FTAG, FTOP, GDTR_BASE,
-  GDTR_LIMIT, GPR, GS, MXCSR, SEG_NULL, SS, TR, XCR0, XMM, YMM_HIGH,
+  CPL,
+  CR0,
+  CR3,
+  CR4,
+  CS,
+  DS,
+  EFER,
+  EFLAGS,
+  ES,
+  FCW,
+  FDP,
+  FIP,
+  FOP,
+  FPREG,
+  FS,
+  FSW,
+  FTAG,
+  FTOP,
+  GDTR_BASE,
+  GDTR_LIMIT,
+  GPR,
+  GS,
+  MXCSR,
+  SEG_NULL,
+  SS,
+  TR,
+  XCR0,
+  XMM,
+  YMM_HIGH,
 } from '../../src/isa/x86/state.ts';
 import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
 import { parseCpu } from '../../src/isa/x86/system/models.ts';
@@ -16,7 +43,18 @@ import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 import {
-  CODE_BASE, CODE_START, DATA_BASE, DATA_SIZE, READ_ONLY, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, TAIL, WINDOW, WINDOW_SIZE,
+  CODE_BASE,
+  CODE_START,
+  DATA_BASE,
+  DATA_SIZE,
+  READ_ONLY,
+  SIGFPE,
+  SIGILL,
+  SIGSEGV,
+  SIGTRAP,
+  TAIL,
+  WINDOW,
+  WINDOW_SIZE,
   YMM_BYTES,
 } from './native.ts';
 import type { Case } from './native.ts';
@@ -27,8 +65,18 @@ const PHYSICAL_DATA = 0x10000;
 const TABLES = 0x20000;
 const VECTOR_PF = 14;
 const SIGNAL_OF_VECTOR: Record<number, number> = {
-  0: SIGFPE, 1: SIGTRAP, 3: SIGTRAP, 4: SIGSEGV, 5: SIGSEGV, 6: SIGILL, 11: SIGSEGV, 12: SIGSEGV, 13: SIGSEGV, 14: SIGSEGV,
-  16: SIGFPE, 19: SIGFPE,
+  0: SIGFPE,
+  1: SIGTRAP,
+  3: SIGTRAP,
+  4: SIGSEGV,
+  5: SIGSEGV,
+  6: SIGILL,
+  11: SIGSEGV,
+  12: SIGSEGV,
+  13: SIGSEGV,
+  14: SIGSEGV,
+  16: SIGFPE,
+  19: SIGFPE,
 };
 
 const HOT = 40;
@@ -93,7 +141,12 @@ export class Guest {
     this.physical = new AddressSpace(this.bytes);
     this.physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
     this.engine = new Engine({
-      isa: X86_ISA, memory, physical: this.physical, compile: options.compile, exactCount: false, hotThreshold: HOT,
+      isa: X86_ISA,
+      memory,
+      physical: this.physical,
+      compile: options.compile,
+      exactCount: false,
+      hotThreshold: HOT,
     });
     this.cpu = new X86Cpu(this.engine, {
       mem: this.physical,

@@ -51,7 +51,11 @@ function compareWithHost(compile: boolean, mode32: boolean, perRow: number): voi
     if (list.length === 0) return;
     const bytes = Buffer.from(before.code).toString('hex');
     const key = before.name;
-    if (!failures.has(key)) failures.set(key, `${key}  ${bytes}: ${list.slice(0, 5).join('; ')} (before: flags ${before.flags.toString(16)} rax ${hex(before.gpr[0]!)} rcx ${hex(before.gpr[1]!)})`);
+    if (!failures.has(key))
+      failures.set(
+        key,
+        `${key}  ${bytes}: ${list.slice(0, 5).join('; ')} (before: flags ${before.flags.toString(16)} rax ${hex(before.gpr[0]!)} rcx ${hex(before.gpr[1]!)})`,
+      );
   });
   const summary = `${cases.length} cases, ${faults} faulted, ${guest.notCompiled} not compiled`;
   if (process.env.VIRELAY_FUZZ_VERBOSE) console.log(summary);

@@ -8,7 +8,13 @@ import { DF, maskOf, undefinedResult } from './integer-cases.ts';
 import { SIGTRAP } from './native.ts';
 import type { Case } from './native.ts';
 import {
-  APPROXIMATE, LANES, describeVectors, mmxDifferences, mxcsrDifferences, vectorCase, vectorDifferences,
+  APPROXIMATE,
+  LANES,
+  describeVectors,
+  mmxDifferences,
+  mxcsrDifferences,
+  vectorCase,
+  vectorDifferences,
 } from './vector-cases.ts';
 import { fpuDifferences, withoutPointers, x87Case } from './x87-cases.ts';
 
@@ -17,16 +23,16 @@ export type Kind = 'integer' | 'vector' | 'x87';
 export function kindOf(row: Row): Kind {
   if (/^D[89A-F] /.test(row.encoding)) return 'x87';
   return /^(EMMS|VZERO|LDMXCSR|STMXCSR)/.test(row.name) || row.operands.some((spec) => /[VWUHPQNL]/.test(spec.place))
-    ? 'vector' : 'integer';
+    ? 'vector'
+    : 'integer';
 }
 
 /** Why rows cannot be judged in user mode. */
 const EXCLUDED: readonly (readonly [reason: string, names: RegExp])[] = [
   ['tells of the host', /^(CPUID|RDTSCP?|RDPID|RDRAND|RDSEED|RDPMC|XGETBV|S[GI]DT|SLDT|STR|SMSW|LAR|LSL|VER[RW]|RD[FG]SBASE)$/],
-  ['calls the host\'s kernel', /^(SYSCALL|SYSENTER|INT)$/],
-  ['changes what the test program lives on',
-    /^(WR[FG]SBASE|POP [DEFGS]S|L[DEFGS]S|XRSTORS?|FXRSTOR|JMPF|CALLF|RETF|IRET|POPF)$/],
-  ['writes an image with components that are the host\'s', /^(XSAVE|XSAVEC|XSAVEOPT|XSAVES|FXSAVE)$/],
+  ["calls the host's kernel", /^(SYSCALL|SYSENTER|INT)$/],
+  ['changes what the test program lives on', /^(WR[FG]SBASE|POP [DEFGS]S|L[DEFGS]S|XRSTORS?|FXRSTOR|JMPF|CALLF|RETF|IRET|POPF)$/],
+  ["writes an image with components that are the host's", /^(XSAVE|XSAVEC|XSAVEOPT|XSAVES|FXSAVE)$/],
   ['is not the same on all hosts', /^(MONITOR|MWAIT|SERIALIZE|SYSRET)$/],
 ];
 
@@ -90,8 +96,7 @@ export function judgedCase(row: Row, random: Random, mode32: boolean): Judged | 
 }
 
 function vectorResults(row: Row, native: Case, ours: Case, exact: boolean): string[] {
-  const list = native.signal === SIGTRAP
-    ? [...vectorDifferences(row, native, ours), ...mmxDifferences(native, ours)] : [];
+  const list = native.signal === SIGTRAP ? [...vectorDifferences(row, native, ours), ...mmxDifferences(native, ours)] : [];
   return exact ? [...list, ...mxcsrDifferences(native, ours)] : list;
 }
 

@@ -30,7 +30,9 @@ function setter(random: Random): number[] {
     case 1:
       return [...prefix, random.below(8) * 8 + byte, modrm(random.below(8))];
     case 2:
-      return byte ? [...prefix, 0x83, modrm(random.below(8)), random.below(256)] : [0x80, modrm(random.below(8)), random.below(256)];
+      return byte
+        ? [...prefix, 0x83, modrm(random.below(8)), random.below(256)]
+        : [0x80, modrm(random.below(8)), random.below(256)];
     case 3:
       return [...prefix, 0xfe + byte, modrm(random.below(2))];
     case 4:

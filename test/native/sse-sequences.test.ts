@@ -30,7 +30,9 @@ const SCALAR =
 const COMPARISON = /^U?COMIS[SD]$/;
 
 const isRegisterForm = (row: Row): boolean =>
-  row.space === 0 && row.form !== 1 && row.operands.some((spec) => /[VWU]/.test(spec.place)) &&
+  row.space === 0 &&
+  row.form !== 1 &&
+  row.operands.some((spec) => /[VWU]/.test(spec.place)) &&
   !row.operands.some((spec) => /[PQN]/.test(spec.place));
 
 const scalarRows = X86_ROWS.filter((row) => SCALAR.test(row.name) && isRegisterForm(row));
@@ -44,7 +46,7 @@ const one = (rows: readonly Row[], random: Random): number[] => {
 /** SETcc, CMOVcc, Jcc to the next instruction, ADC. */
 function user(random: Random): number[] {
   const condition = random.below(16);
-  const modrm = 0xc0 | random.next() % 64;
+  const modrm = 0xc0 | (random.next() % 64);
   switch (random.below(4)) {
     case 0:
       return [0x40, 0x0f, 0x90 + condition, 0xc0 | random.below(8)];
@@ -98,7 +100,9 @@ function vectorDifferences(native: Case, ours: Case): string[] {
   const list: string[] = [];
   for (let n = 0; n < 16; n++) {
     const text = (fx: Uint8Array): string =>
-      Buffer.from(fx.subarray(AT_XMM + 16 * n, AT_XMM + 16 * n + 16)).reverse().toString('hex');
+      Buffer.from(fx.subarray(AT_XMM + 16 * n, AT_XMM + 16 * n + 16))
+        .reverse()
+        .toString('hex');
     if (text(native.fx) !== text(ours.fx)) list.push(`xmm${n} ${text(native.fx)} / ${text(ours.fx)}`);
   }
   return list;

@@ -9,7 +9,14 @@ import { Guest } from './guest.ts';
 import { SIGTRAP, runNative, unavailable } from './native.ts';
 import type { Case } from './native.ts';
 import {
-  APPROXIMATE, AlignedRandom, LANES, describeVectors, mmxDifferences, mxcsrDifferences, vectorCase, vectorDifferences,
+  APPROXIMATE,
+  AlignedRandom,
+  LANES,
+  describeVectors,
+  mmxDifferences,
+  mxcsrDifferences,
+  vectorCase,
+  vectorDifferences,
 } from './vector-cases.ts';
 
 const CASES_PER_ROW = Number(process.env.VIRELAY_FUZZ_CASES ?? 24);
@@ -19,7 +26,7 @@ const ONLY = process.env.VIRELAY_FUZZ_ONLY;
 const VECTOR_PLACES = /[VWUPQN]/;
 
 function testable(row: Row, mode32: boolean): boolean {
-  if ((mode32 ? row.options.only64 : row.options.no64)) return false;
+  if (mode32 ? row.options.only64 : row.options.no64) return false;
   if (ONLY !== undefined && !new RegExp(`^(${ONLY})$`).test(row.name)) return false;
   return row.name === 'EMMS' || row.operands.some((spec) => VECTOR_PLACES.test(spec.place));
 }
@@ -81,10 +88,8 @@ const options = { skip: unavailable() ?? false };
 for (const mode32 of [false, true]) {
   const name = `SSE and MMX instructions of ${mode32 ? 32 : 64}-bit code do what the host CPU does`;
   const plan = { mode32, mxcsr: 0, names: /./ };
-  test(`interpreted ${name}`, options, () =>
-    compareWithHost({ ...plan, compile: false, perRow: CASES_PER_ROW }));
-  test(`compiled ${name}`, options, () =>
-    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 12) }));
+  test(`interpreted ${name}`, options, () => compareWithHost({ ...plan, compile: false, perRow: CASES_PER_ROW }));
+  test(`compiled ${name}`, options, () => compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 12) }));
 }
 
 const FLOATING = /^V?(ROUND|CVT|CMPS|CMPP|U?COMI|FN?M(ADD|SUB)|(ADD|SUB|MUL|DIV|MIN|MAX|SQRT|ADDSUB|HADD|HSUB|DP)[SP][SD]$)/;
@@ -95,13 +100,14 @@ const FLOATING = /^V?(ROUND|CVT|CMPS|CMPP|U?COMI|FN?M(ADD|SUB)|(ADD|SUB|MUL|DIV|
 const MODES = [0x2000, 0x4000, 0x6000, 0x8000, 0x0040, 0xe040, 0];
 const UNMASKED = [0x1f80, 0x80, 0x100, 0x200, 0x400, 0x800, 0x1000, 0x8800];
 
-for (const [mxcsr, unmasked] of [...MODES.map((mode) => [mode, 0]), ...UNMASKED.map((bits) => [bits & 0x8000, bits & 0x1f80])] as [number, number][]) {
+for (const [mxcsr, unmasked] of [
+  ...MODES.map((mode) => [mode, 0]),
+  ...UNMASKED.map((bits) => [bits & 0x8000, bits & 0x1f80]),
+] as [number, number][]) {
   const plan = { mode32: false, mxcsr, unmasked, exact: true, names: FLOATING };
   const name = `MXCSR with ${mxcsr.toString(16)}, without ${unmasked.toString(16)}`;
-  test(`${name}, interpreted`, options, () =>
-    compareWithHost({ ...plan, compile: false, perRow: Math.ceil(CASES_PER_ROW / 3) }));
-  test(`${name}, compiled`, options, () =>
-    compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 24) }));
+  test(`${name}, interpreted`, options, () => compareWithHost({ ...plan, compile: false, perRow: Math.ceil(CASES_PER_ROW / 3) }));
+  test(`${name}, compiled`, options, () => compareWithHost({ ...plan, compile: true, perRow: Math.ceil(CASES_PER_ROW / 24) }));
 }
 
 for (const mxcsr of [0x8000, 0x0040, 0x8040]) {

@@ -15,10 +15,50 @@ export class AlignedRandom extends Random {
   }
 }
 
-const SINGLES = [0, -0, 1, -1, 1.5, 2.5, -2.5, 0.5, -0.5, 1e10, -1e10, 2147483648, 2147483520, -2147483648,
-  9.3e18, -9.3e18, 1e-40, 3.4e38, -3.4e38, Infinity, -Infinity, NaN, 0.1, 3, 1e-30, 8388609];
-const DOUBLES = [...SINGLES, 2147483647.5, 2147483646.5, -2147483648.5, -2147483649, 9223372036854774784,
-  9223372036854775807, -9223372036854775808, 1e300, 1e-300, 5e-324, 4503599627370497.5, 3.5e38, 1e-46];
+const SINGLES = [
+  0,
+  -0,
+  1,
+  -1,
+  1.5,
+  2.5,
+  -2.5,
+  0.5,
+  -0.5,
+  1e10,
+  -1e10,
+  2147483648,
+  2147483520,
+  -2147483648,
+  9.3e18,
+  -9.3e18,
+  1e-40,
+  3.4e38,
+  -3.4e38,
+  Infinity,
+  -Infinity,
+  NaN,
+  0.1,
+  3,
+  1e-30,
+  8388609,
+];
+const DOUBLES = [
+  ...SINGLES,
+  2147483647.5,
+  2147483646.5,
+  -2147483648.5,
+  -2147483649,
+  9223372036854774784,
+  9223372036854775807,
+  -9223372036854775808,
+  1e300,
+  1e-300,
+  5e-324,
+  4503599627370497.5,
+  3.5e38,
+  1e-46,
+];
 
 /** Fills bytes with numbers of one kind, so that operations meet interesting values. */
 function fill(bytes: Uint8Array, random: Random): void {
@@ -103,11 +143,17 @@ export function vectorDifferences(row: Row, native: Case, ours: Case): string[] 
     new DataView(Uint8Array.from([...one.fx.subarray(AT_XMM, AT_XMM + XMM_BYTES), ...one.ymm]).buffer);
   const [x, y] = [all(native), all(ours)];
   const hex = (view: DataView, n: number): string =>
-    [12, 8, 4, 0].map((at) => view.getUint32(n * 16 + at, true).toString(16).padStart(8, '0')).join('_');
+    [12, 8, 4, 0]
+      .map((at) =>
+        view
+          .getUint32(n * 16 + at, true)
+          .toString(16)
+          .padStart(8, '0'),
+      )
+      .join('_');
   for (let n = 0; n < (APPROXIMATE.test(row.name) ? 32 : 16); n++) {
     if (hex(x, n) === hex(y, n)) continue;
-    const close = [0, 4, 8, 12].every((at) =>
-      closeEnough(x.getFloat32(n * 16 + at, true), y.getFloat32(n * 16 + at, true)));
+    const close = [0, 4, 8, 12].every((at) => closeEnough(x.getFloat32(n * 16 + at, true), y.getFloat32(n * 16 + at, true)));
     if (!APPROXIMATE.test(row.name) || !close) list.push(`xmm${n} ${hex(x, n)} / ${hex(y, n)}`);
   }
   return list;
@@ -130,6 +176,9 @@ export function mxcsrDifferences(native: Case, ours: Case): string[] {
 export function describeVectors(before: Case): string {
   const bytes = Buffer.from(before.code).toString('hex');
   const xmm = [...Array(8).keys()].map((n) =>
-    Buffer.from(before.fx.subarray(AT_XMM + n * 16, AT_XMM + n * 16 + 16)).reverse().toString('hex'));
+    Buffer.from(before.fx.subarray(AT_XMM + n * 16, AT_XMM + n * 16 + 16))
+      .reverse()
+      .toString('hex'),
+  );
   return `${before.name} ${bytes} (xmm before: ${xmm.join(' ')})`;
 }

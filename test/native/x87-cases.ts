@@ -9,15 +9,34 @@ const STATUS = 2;
 const REGISTERS = 32;
 
 const SIGNIFICANDS = [
-  0n, 1n, 1n << 63n, (1n << 63n) | 1n, (1n << 64n) - 1n, (1n << 64n) - 2n, 3n << 62n, (3n << 62n) | 5n,
-  (1n << 63n) | (1n << 61n), 0xfffffffffffff800n, 0xfffffffffffffc00n, 0xfffffffffffffbffn, 0xffffff0000000000n,
-  0xffffff8000000000n, 0x8000008000000000n, 0x8000000000000400n, 0x8000000000000c00n, 1n << 62n, 0x7fffffffffffffffn,
-  0xc90fdaa22168c235n, 0xaaaaaaaaaaaaaaaan, 0xde0b6b3a763ffff8n, 0xde0b6b3a763ffff0n,
+  0n,
+  1n,
+  1n << 63n,
+  (1n << 63n) | 1n,
+  (1n << 64n) - 1n,
+  (1n << 64n) - 2n,
+  3n << 62n,
+  (3n << 62n) | 5n,
+  (1n << 63n) | (1n << 61n),
+  0xfffffffffffff800n,
+  0xfffffffffffffc00n,
+  0xfffffffffffffbffn,
+  0xffffff0000000000n,
+  0xffffff8000000000n,
+  0x8000008000000000n,
+  0x8000000000000400n,
+  0x8000000000000c00n,
+  1n << 62n,
+  0x7fffffffffffffffn,
+  0xc90fdaa22168c235n,
+  0xaaaaaaaaaaaaaaaan,
+  0xde0b6b3a763ffff8n,
+  0xde0b6b3a763ffff0n,
 ];
 const EXPONENTS = [
-  0, 0, 1, 2, 63, 64, 65, 0x7fff, 0x7fff, 0x7ffe, 0x7ffd, 0x3fff, 0x3fff, 0x3ffe, 0x3ffd, 0x4000, 0x4001, 0x400d,
-  0x400e, 0x400f, 0x401d, 0x401e, 0x401f, 0x403a, 0x403b, 0x403c, 0x403d, 0x403e, 0x403f, 0x3fbf, 0x3fc0, 0x3fdf,
-  0x3f80, 0x3f81, 0x3f82, 0x3f6a, 0x407e, 0x407f, 0x3c00, 0x3c01, 0x3c02, 0x3bcd, 0x43fe, 0x43ff, 0x5fff, 0x2000, 0x1fff,
+  0, 0, 1, 2, 63, 64, 65, 0x7fff, 0x7fff, 0x7ffe, 0x7ffd, 0x3fff, 0x3fff, 0x3ffe, 0x3ffd, 0x4000, 0x4001, 0x400d, 0x400e, 0x400f,
+  0x401d, 0x401e, 0x401f, 0x403a, 0x403b, 0x403c, 0x403d, 0x403e, 0x403f, 0x3fbf, 0x3fc0, 0x3fdf, 0x3f80, 0x3f81, 0x3f82, 0x3f6a,
+  0x407e, 0x407f, 0x3c00, 0x3c01, 0x3c02, 0x3bcd, 0x43fe, 0x43ff, 0x5fff, 0x2000, 0x1fff,
 ];
 
 const wide = (random: Random): bigint => (BigInt(random.next()) << 32n) | BigInt(random.next());
@@ -25,7 +44,7 @@ const wide = (random: Random): bigint => (BigInt(random.next()) << 32n) | BigInt
 function significand(random: Random): bigint {
   if (random.chance(45)) return SIGNIFICANDS[random.below(SIGNIFICANDS.length)]!;
   const bits = wide(random) | (random.chance(95) ? 1n << 63n : 0n);
-  return random.chance(30) ? (bits >> BigInt(random.below(63))) << BigInt(random.below(63)) & ((1n << 64n) - 1n) : bits;
+  return random.chance(30) ? ((bits >> BigInt(random.below(63))) << BigInt(random.below(63))) & ((1n << 64n) - 1n) : bits;
 }
 
 function putExtended(random: Random, bytes: Uint8Array, at: number): void {
@@ -103,9 +122,7 @@ function limitOperand(row: Row, fx: Uint8Array): void {
 }
 
 function opcodeBytes(row: Row, random: Random): number[] {
-  const modrm = row.modrm >= 0 ? row.modrm
-    : row.form === 1 ? (row.digit << 3) | 3
-      : 0xc0 | (row.digit << 3) | random.below(8);
+  const modrm = row.modrm >= 0 ? row.modrm : row.form === 1 ? (row.digit << 3) | 3 : 0xc0 | (row.digit << 3) | random.below(8);
   const prefix = row.form === 1 && /ENV|SAVE|RSTOR/.test(row.name) && random.chance(40) ? [0x66] : [];
   return [...prefix, row.opcode, ...(row.hasModrm ? [modrm] : [])];
 }
@@ -153,7 +170,9 @@ export function x87Case(row: Row, random: Random, mode32: boolean): Case {
 const APPROXIMATE = /^(F2XM1|FSIN|FCOS|FSINCOS|FPTAN|FPATAN|FYL2X|FYL2XP1)$/;
 
 const registerText = (fx: Uint8Array, i: number): string =>
-  Buffer.from(fx.subarray(REGISTERS + 16 * i, REGISTERS + 10 + 16 * i)).reverse().toString('hex');
+  Buffer.from(fx.subarray(REGISTERS + 16 * i, REGISTERS + 10 + 16 * i))
+    .reverse()
+    .toString('hex');
 
 /** Distance of two registers in units of the last place. */
 function distance(x: string, y: string): bigint {
@@ -168,7 +187,8 @@ export function fpuDifferences(row: Row, native: Case, ours: Case): string[] {
   const list: string[] = [];
   const loose = APPROXIMATE.test(row.name);
   const word = (fx: Uint8Array, at: number): number => fx[at]! | (fx[at + 1]! << 8);
-  if (word(native.fx, 0) !== word(ours.fx, 0)) list.push(`control ${word(native.fx, 0).toString(16)} / ${word(ours.fx, 0).toString(16)}`);
+  if (word(native.fx, 0) !== word(ours.fx, 0))
+    list.push(`control ${word(native.fx, 0).toString(16)} / ${word(ours.fx, 0).toString(16)}`);
   const ignored = loose ? 0x4720 & ~0x400 : undefinedConditions(row);
   const [x, y] = [word(native.fx, STATUS) & ~ignored, word(ours.fx, STATUS) & ~ignored];
   if (x !== y) list.push(`status ${x.toString(16)} / ${y.toString(16)}`);
@@ -194,7 +214,9 @@ function undefinedConditions(row: Row): number {
 export function describeFpu(before: Case): string {
   const registers = [0, 1, 2].map((i) => registerText(before.fx, i)).join(' ');
   const fx = Buffer.from(before.fx.subarray(0, 5)).toString('hex');
-  const data = Buffer.from(before.data.subarray(OPERAND, OPERAND + 10)).reverse().toString('hex');
+  const data = Buffer.from(before.data.subarray(OPERAND, OPERAND + 10))
+    .reverse()
+    .toString('hex');
   return `${Buffer.from(before.code).toString('hex')} fcw,fsw,tags ${fx} st ${registers} memory ${data}`;
 }
 

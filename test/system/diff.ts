@@ -9,6 +9,7 @@ const log = await runGuest(recording, accel === 'jit' ? 'jit' : 'interp', trace)
 const nameOf = (line: string): string => line.split(' ')[0]!;
 const ours = new Map(log.map((line) => [nameOf(line), line]));
 const wanted = new Map(recording.log.map((line) => [nameOf(line), line]));
-for (const line of recording.log) if (ours.get(nameOf(line)) !== line) console.log(`- ${line}\n+ ${ours.get(nameOf(line)) ?? ''}`);
+for (const line of recording.log)
+  if (ours.get(nameOf(line)) !== line) console.log(`- ${line}\n+ ${ours.get(nameOf(line)) ?? ''}`);
 for (const line of log) if (!wanted.has(nameOf(line))) console.log(`+ ${line}`);
 process.exit();

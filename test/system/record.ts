@@ -30,10 +30,28 @@ function runQemu(program: Uint8Array, cpu: string): string[] {
   const image = join(scratch, 'image');
   const log = join(scratch, 'log');
   writeFileSync(image, guestImage(program, 1));
-  const { status } = spawnSync('qemu-system-x86_64', [
-    '-accel', 'tcg', '-cpu', cpu, '-m', '16', '-bios', image, '-debugcon', `file:${log}`, '-display', 'none',
-    '-device', 'isa-debug-exit,iobase=0xf4', '-no-reboot', '-nodefaults',
-  ], { stdio: ['ignore', 'ignore', 'inherit'], timeout: 20_000 });
+  const { status } = spawnSync(
+    'qemu-system-x86_64',
+    [
+      '-accel',
+      'tcg',
+      '-cpu',
+      cpu,
+      '-m',
+      '16',
+      '-bios',
+      image,
+      '-debugcon',
+      `file:${log}`,
+      '-display',
+      'none',
+      '-device',
+      'isa-debug-exit,iobase=0xf4',
+      '-no-reboot',
+      '-nodefaults',
+    ],
+    { stdio: ['ignore', 'ignore', 'inherit'], timeout: 20_000 },
+  );
   const lines = readFileSync(log, 'latin1').split('\n');
   if (lines.at(-1) === '') lines.pop();
   return [...lines, status === 1 ? 'end' : status === 0 ? 'reset' : 'hung'];
@@ -56,13 +74,18 @@ function record(name: string): void {
     log[at] = line;
   }
   const recording: Recording = {
-    source: sourceHash(name), cpu, passes: /^; passes: (\d+)/m.exec(text)?.[1] === '1' ? 1 : 3, log,
+    source: sourceHash(name),
+    cpu,
+    passes: /^; passes: (\d+)/m.exec(text)?.[1] === '1' ? 1 : 3,
+    log,
     program: Buffer.from(program).toString('base64'),
   };
   writeFileSync(join(RECORDED, `${name}.json`), `${JSON.stringify(recording, null, 1)}\n`);
 }
 
-const names = readdirSync(GUESTS).filter((file) => file.endsWith('.asm')).map((file) => file.slice(0, -4));
+const names = readdirSync(GUESTS)
+  .filter((file) => file.endsWith('.asm'))
+  .map((file) => file.slice(0, -4));
 try {
   for (const name of process.argv.length > 2 ? process.argv.slice(2) : names) record(name);
 } finally {

@@ -25,7 +25,9 @@ export function sourceHash(name: string): string {
 }
 
 export function recordedNames(): string[] {
-  return readdirSync(RECORDED).filter((file) => file.endsWith('.json')).map((file) => file.slice(0, -5));
+  return readdirSync(RECORDED)
+    .filter((file) => file.endsWith('.json'))
+    .map((file) => file.slice(0, -5));
 }
 
 export function readRecording(name: string): Recording {

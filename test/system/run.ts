@@ -12,20 +12,32 @@ const LIMIT_MS = 20_000;
 function collector(into: (text: string) => void): CharBackend {
   return {
     write: (data) => (into(Buffer.from(data).toString('latin1')), true),
-    onReceive: null, onDrain: null, resume: () => undefined, close: () => undefined,
+    onReceive: null,
+    onDrain: null,
+    resume: () => undefined,
+    close: () => undefined,
   };
 }
 
 /** @returns the lines that the guest logged, and how it ended */
 export function runGuest(
-  recording: Pick<Recording, 'program' | 'cpu' | 'passes'>, accel: 'jit' | 'interp', trace: readonly string[] = [],
+  recording: Pick<Recording, 'program' | 'cpu' | 'passes'>,
+  accel: 'jit' | 'interp',
+  trace: readonly string[] = [],
   traced: (category: string, line: string) => void = (category, line) => console.error(`${category}: ${line}`),
 ): Promise<string[]> {
   const passes = accel === 'jit' ? recording.passes : 1;
   const data = guestImage(Buffer.from(recording.program, 'base64'), passes);
   const config = completeConfig({
-    memory: 16 * 2 ** 20, accel, cpu: recording.cpu, bios: { name: 'guest', data }, trace,
-    serials: [], debugcon: { iobase: DEBUGCON }, debugExit: { iobase: DEBUG_EXIT, iosize: 2 }, noReboot: passes === 1,
+    memory: 16 * 2 ** 20,
+    accel,
+    cpu: recording.cpu,
+    bios: { name: 'guest', data },
+    trace,
+    serials: [],
+    debugcon: { iobase: DEBUGCON },
+    debugExit: { iobase: DEBUG_EXIT, iosize: 2 },
+    noReboot: passes === 1,
   });
   let text = '';
   const { promise, resolve } = Promise.withResolvers<string[]>();
@@ -35,12 +47,17 @@ export function runGuest(
     if (lines.at(-1) === '') lines.pop();
     resolve([...lines, how]);
   };
-  const machine = createMachine(config, {
-    onEnd: (event) => end(event === 'debug-exit' ? 'end' : event),
-    trace: (category, line) => {
-      if (trace.includes(category)) traced(category, line);
+  const machine = createMachine(
+    config,
+    {
+      onEnd: (event) => end(event === 'debug-exit' ? 'end' : event),
+      trace: (category, line) => {
+        if (trace.includes(category)) traced(category, line);
+      },
     },
-  }, { serials: [], debugcon: collector((more) => (text += more)) }, { hotThreshold: 1, compileBeside: false });
+    { serials: [], debugcon: collector((more) => (text += more)) },
+    { hotThreshold: 1, compileBeside: false },
+  );
   const timer = setTimeout(() => {
     machine.quit();
     end('hung');

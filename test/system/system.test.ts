@@ -8,7 +8,9 @@ import { runGuest } from './run.ts';
 const names = recordedNames();
 
 test('every guest is recorded as its source is now (record.ts records them anew)', () => {
-  const sources = readdirSync(GUESTS).filter((file) => file.endsWith('.asm')).map((file) => file.slice(0, -4));
+  const sources = readdirSync(GUESTS)
+    .filter((file) => file.endsWith('.asm'))
+    .map((file) => file.slice(0, -4));
   assert.deepEqual([...names].sort(), sources.sort());
   for (const name of names) assert.equal(readRecording(name).source, sourceHash(name), name);
 });
@@ -28,5 +30,8 @@ test('every category of the trace is written to', async () => {
   for (const name of ['long', 'smm']) {
     await runGuest(readRecording(name), 'interp', categories, (category) => lines.set(category, (lines.get(category) ?? 0) + 1));
   }
-  assert.deepEqual(categories.filter((category) => !lines.has(category)), []);
+  assert.deepEqual(
+    categories.filter((category) => !lines.has(category)),
+    [],
+  );
 });

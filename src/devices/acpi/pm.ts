@@ -2,9 +2,7 @@
  * ACPI fixed hardware: PM1 event and control blocks, power management timer and GPE0 block.
  * ACPI specification 6.4, section 4.8; register layout of the 82371AB (PIIX4), section 7.2.
  */
-import type {
-  Device, DeviceState, IoHandler, IrqLine, PowerEvent, Timer, VirtualClock,
-} from '../../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, IrqLine, PowerEvent, Timer, VirtualClock } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 
 const TIMER_HZ = 3_579_545;
@@ -42,15 +40,24 @@ export class AcpiPm implements Device {
   private readonly sci: IrqLine;
   private readonly onPower: (event: PowerEvent) => void;
   private readonly timer: Timer;
-  private readonly state = new StateBlock('acpi-pm', 1, () => ({
-    status: 0, enable: 0, control: 0, gpeStatus: 0, gpeEnable: 0, smiCommand: 0, smiData: 0,
-    /** Timer half-periods (2^23 ticks) whose overflow has been noted in `status`. */
-    overflowsSeen: 0,
-  }), { status: 0xffff, enable: 0xffff, control: 0xffff, gpeStatus: 0xffff, gpeEnable: 0xffff });
+  private readonly state = new StateBlock(
+    'acpi-pm',
+    1,
+    () => ({
+      status: 0,
+      enable: 0,
+      control: 0,
+      gpeStatus: 0,
+      gpeEnable: 0,
+      smiCommand: 0,
+      smiData: 0,
+      /** Timer half-periods (2^23 ticks) whose overflow has been noted in `status`. */
+      overflowsSeen: 0,
+    }),
+    { status: 0xffff, enable: 0xffff, control: 0xffff, gpeStatus: 0xffff, gpeEnable: 0xffff },
+  );
 
-  constructor(
-    clock: VirtualClock, sci: IrqLine, onPower: (event: PowerEvent) => void, id = 'acpi-pm',
-  ) {
+  constructor(clock: VirtualClock, sci: IrqLine, onPower: (event: PowerEvent) => void, id = 'acpi-pm') {
     this.id = id;
     this.clock = clock;
     this.sci = sci;
@@ -118,11 +125,17 @@ export class AcpiPm implements Device {
     this.noteOverflow();
     const shift = 8 * (offset & 1);
     switch (offset >> 1) {
-      case 0: return (s.status >> shift) & 0xff;
-      case 1: return (s.enable >> shift) & 0xff;
-      case 2: return (s.control >> shift) & 0xff;
-      case 4: case 5: return ((this.ticks() % (TIMER_MASK + 1)) >> (8 * (offset - 8))) & 0xff;
-      default: return 0;
+      case 0:
+        return (s.status >> shift) & 0xff;
+      case 1:
+        return (s.enable >> shift) & 0xff;
+      case 2:
+        return (s.control >> shift) & 0xff;
+      case 4:
+      case 5:
+        return ((this.ticks() % (TIMER_MASK + 1)) >> (8 * (offset - 8))) & 0xff;
+      default:
+        return 0;
     }
   }
 

@@ -9,14 +9,20 @@ function setUp(options: { readOnly?: boolean; fails?: boolean } = {}) {
   const stored = bytes.slice();
   const seen = { mapped: 0, changed: [] as [number, number][] };
   const flash = new ParallelFlash({
-    id: 'pflash1', bytes, readOnly: options.readOnly === true,
+    id: 'pflash1',
+    bytes,
+    readOnly: options.readOnly === true,
     backend: {
-      size: SIZE, readOnly: false, read: () => undefined,
+      size: SIZE,
+      readOnly: false,
+      read: () => undefined,
       write: (offset, from) => {
         if (options.fails === true) throw new Error('no space');
         stored.set(from, offset);
       },
-      flush: () => undefined, discard: () => undefined, close: () => undefined,
+      flush: () => undefined,
+      discard: () => undefined,
+      close: () => undefined,
     },
     map: () => {
       seen.mapped++;
@@ -24,8 +30,7 @@ function setUp(options: { readOnly?: boolean; fails?: boolean } = {}) {
     },
     changed: (at, length) => void seen.changed.push([at, length]),
   });
-  const write = (offset: number, ...values: number[]): void =>
-    values.forEach((value) => flash.mmio.write(offset, 1, value));
+  const write = (offset: number, ...values: number[]): void => values.forEach((value) => flash.mmio.write(offset, 1, value));
   return { flash, bytes, stored, seen, write, read: (at: number) => flash.mmio.read(at, 1) };
 }
 

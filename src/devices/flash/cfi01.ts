@@ -5,9 +5,7 @@
  * While it shows its array the memory is mapped like any ROM and costs nothing; writes arrive here.
  * A command other than "read array" takes the mapping away, so that reads arrive here, too.
  */
-import type {
-  BlockBackend, Device, DeviceState, IoHandler, MappedRegion,
-} from '../../machine/interfaces.ts';
+import type { BlockBackend, Device, DeviceState, IoHandler, MappedRegion } from '../../machine/interfaces.ts';
 import { settle } from '../block.ts';
 import { StateBlock } from '../state.ts';
 
@@ -19,8 +17,17 @@ const SECTOR = 512;
 
 /** Commands (290667, table 4). */
 const COMMAND = {
-  program: 0x40, programToo: 0x10, erase: 0x20, clearStatus: 0x50, lock: 0x60, readStatus: 0x70,
-  readId: 0x90, query: 0x98, confirm: 0xd0, bufferedProgram: 0xe8, readArray: 0xff,
+  program: 0x40,
+  programToo: 0x10,
+  erase: 0x20,
+  clearStatus: 0x50,
+  lock: 0x60,
+  readStatus: 0x70,
+  readId: 0x90,
+  query: 0x98,
+  confirm: 0xd0,
+  bufferedProgram: 0xe8,
+  readArray: 0xff,
 } as const;
 /** Status register (290667, table 17). */
 const STATUS = { ready: 0x80, eraseError: 0x20, programError: 0x10 } as const;
@@ -54,14 +61,22 @@ export class ParallelFlash implements Device {
   /** Sectors that differ from the backend's; one write is under way at a time. */
   private readonly dirty = new Set<number>();
   private storing = false;
-  private readonly state = new StateBlock('cfi.pflash01', 1, () => ({
-    shows: SHOWS.array as number,
-    /** The command that waits for more, or 0. */
-    command: 0,
-    status: STATUS.ready as number,
-    /** Buffered programming: bytes still to come (-1 before their number is known), and their place. */
-    expected: 0, block: 0, buffer: new Uint8Array(1 << BUFFER_SHIFT), filled: new Uint8Array(1 << BUFFER_SHIFT),
-  }), { shows: 3, command: 255, status: 255, block: 2 ** 32 });
+  private readonly state = new StateBlock(
+    'cfi.pflash01',
+    1,
+    () => ({
+      shows: SHOWS.array as number,
+      /** The command that waits for more, or 0. */
+      command: 0,
+      status: STATUS.ready as number,
+      /** Buffered programming: bytes still to come (-1 before their number is known), and their place. */
+      expected: 0,
+      block: 0,
+      buffer: new Uint8Array(1 << BUFFER_SHIFT),
+      filled: new Uint8Array(1 << BUFFER_SHIFT),
+    }),
+    { shows: 3, command: 255, status: 255, block: 2 ** 32 },
+  );
 
   /** @throws Error when the array is not made of whole erase blocks */
   constructor(wiring: FlashWiring) {
@@ -101,10 +116,14 @@ export class ParallelFlash implements Device {
   private readByte(offset: number): number {
     const { shows, status } = this.state.value;
     switch (shows) {
-      case SHOWS.status: return status;
-      case SHOWS.id: return [MANUFACTURER, DEVICE][offset & 0xff] ?? 0;
-      case SHOWS.query: return this.queryTable[offset & 0xff] ?? 0;
-      default: return this.wiring.bytes[offset]!;
+      case SHOWS.status:
+        return status;
+      case SHOWS.id:
+        return [MANUFACTURER, DEVICE][offset & 0xff] ?? 0;
+      case SHOWS.query:
+        return this.queryTable[offset & 0xff] ?? 0;
+      default:
+        return this.wiring.bytes[offset]!;
     }
   }
 
@@ -124,7 +143,8 @@ export class ParallelFlash implements Device {
   private writeByte(offset: number, value: number): void {
     const s = this.state.value;
     switch (s.command) {
-      case 0: return this.begin(offset, value);
+      case 0:
+        return this.begin(offset, value);
       case COMMAND.program:
         s.command = 0;
         s.status |= STATUS.ready;
@@ -141,8 +161,10 @@ export class ParallelFlash implements Device {
         s.status |= STATUS.ready;
         if (value === COMMAND.readArray) s.shows = SHOWS.array;
         return;
-      case COMMAND.bufferedProgram: return this.fill(offset, value);
-      default: s.command = 0;
+      case COMMAND.bufferedProgram:
+        return this.fill(offset, value);
+      default:
+        s.command = 0;
     }
   }
 
@@ -151,10 +173,12 @@ export class ParallelFlash implements Device {
     const s = this.state.value;
     s.shows = SHOWS.status;
     switch (value) {
-      case COMMAND.program: case COMMAND.programToo:
+      case COMMAND.program:
+      case COMMAND.programToo:
         s.command = COMMAND.program;
         break;
-      case COMMAND.erase: case COMMAND.lock:
+      case COMMAND.erase:
+      case COMMAND.lock:
         s.command = value;
         break;
       case COMMAND.bufferedProgram:
@@ -169,10 +193,16 @@ export class ParallelFlash implements Device {
         s.status = 0;
         s.shows = SHOWS.array;
         break;
-      case COMMAND.readStatus: break;
-      case COMMAND.readId: s.shows = SHOWS.id; break;
-      case COMMAND.query: s.shows = SHOWS.query; break;
-      default: s.shows = SHOWS.array;
+      case COMMAND.readStatus:
+        break;
+      case COMMAND.readId:
+        s.shows = SHOWS.id;
+        break;
+      case COMMAND.query:
+        s.shows = SHOWS.query;
+        break;
+      default:
+        s.shows = SHOWS.array;
     }
   }
 
@@ -247,11 +277,14 @@ export class ParallelFlash implements Device {
       while (this.dirty.delete(end)) end++;
       this.storing = true;
       const { bytes, backend } = this.wiring;
-      settle(() => backend.write(first * SECTOR, bytes.slice(first * SECTOR, end * SECTOR)), (error) => {
-        this.storing = false;
-        if (error !== null) this.state.value.status |= STATUS.programError;
-        else this.store();
-      });
+      settle(
+        () => backend.write(first * SECTOR, bytes.slice(first * SECTOR, end * SECTOR)),
+        (error) => {
+          this.storing = false;
+          if (error !== null) this.state.value.status |= STATUS.programError;
+          else this.store();
+        },
+      );
     }
   }
 

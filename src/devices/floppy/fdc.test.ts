@@ -14,10 +14,14 @@ function disk(): BlockBackend & { data: Uint8Array; readOnly: boolean } {
   const view = new DataView(data.buffer);
   for (let i = 0; i < SIZE / SECTOR; i++) view.setUint32(i * SECTOR, i, true);
   return {
-    data, size: SIZE, readOnly: false,
+    data,
+    size: SIZE,
+    readOnly: false,
     read: (offset, into) => into.set(data.subarray(offset, offset + into.length)),
     write: (offset, from) => data.set(from, offset),
-    flush: () => undefined, discard: () => undefined, close: () => undefined,
+    flush: () => undefined,
+    discard: () => undefined,
+    close: () => undefined,
   };
 }
 
@@ -27,12 +31,14 @@ function controller(backend: BlockBackend | null = disk(), readOnly = false) {
   const irq = new RecordingLine();
   const dma = new IsaDma(memory);
   const fdc = new FloppyController({
-    clock, irq, dma: dma.channel(2), drives: [{ backend, readOnly }, null],
+    clock,
+    irq,
+    dma: dma.channel(2),
+    drives: [{ backend, readOnly }, null],
   });
   const status = (): number => fdc.ports.read(4, 1);
   const command = (...bytes: number[]): void => bytes.forEach((byte) => fdc.ports.write(5, 1, byte));
-  const result = (count: number): number[] =>
-    Array.from({ length: count }, () => fdc.ports.read(5, 1));
+  const result = (count: number): number[] => Array.from({ length: count }, () => fdc.ports.read(5, 1));
   /** Channel 2 for so many bytes at an address below 64 KiB. */
   const setDma = (mode: number, address: number, bytes: number): void => {
     const out = (port: number, value: number): void => dma.first.write(port, 1, value);
@@ -78,7 +84,10 @@ test('READ DATA by DMA over both heads, until the count runs out', () => {
   assert.equal(c.status() & 0x90, 0x10, 'busy');
   c.clock.run(1e6);
   assert.equal(c.irq.level, true);
-  assert.deepEqual([0, 1, 2, 3].map((i) => c.memory.read(0x1000 + i * SECTOR, 4)), [16, 17, 18, 19]);
+  assert.deepEqual(
+    [0, 1, 2, 3].map((i) => c.memory.read(0x1000 + i * SECTOR, 4)),
+    [16, 17, 18, 19],
+  );
   const [st0, st1, st2, cylinder, head, sector, code] = c.result(7);
   assert.deepEqual([st0! & 0xc0, st1, st2, cylinder, head, sector, code], [0, 0, 0, 0, 1, 3, 2]);
   assert.equal(c.irq.level, false);

@@ -1,7 +1,5 @@
 /** Floppy disk controller: Intel 82078 (order 290468), in PC/AT mode, and two drives. */
-import type {
-  BlockBackend, Device, DeviceState, IoHandler, IrqLine, VirtualClock,
-} from '../../machine/interfaces.ts';
+import type { BlockBackend, Device, DeviceState, IoHandler, IrqLine, VirtualClock } from '../../machine/interfaces.ts';
 import { settle } from '../block.ts';
 import { StateBlock } from '../state.ts';
 import type { DmaChannel } from './isa-dma.ts';
@@ -31,9 +29,25 @@ const RESULT = 3;
 
 /** Bytes of parameters by command code (without the MT, MFM and SK bits); others are invalid. */
 const PARAMETER_COUNT = new Map<number, number>([
-  [0x02, 8], [0x03, 2], [0x04, 1], [0x05, 8], [0x06, 8], [0x07, 1], [0x08, 0], [0x09, 8],
-  [0x0a, 1], [0x0c, 8], [0x0d, 5], [0x0e, 0], [0x0f, 2], [0x10, 0], [0x12, 1], [0x13, 3],
-  [0x14, 0], [0x16, 8], [0x18, 0],
+  [0x02, 8],
+  [0x03, 2],
+  [0x04, 1],
+  [0x05, 8],
+  [0x06, 8],
+  [0x07, 1],
+  [0x08, 0],
+  [0x09, 8],
+  [0x0a, 1],
+  [0x0c, 8],
+  [0x0d, 5],
+  [0x0e, 0],
+  [0x0f, 2],
+  [0x10, 0],
+  [0x12, 1],
+  [0x13, 3],
+  [0x14, 0],
+  [0x16, 8],
+  [0x18, 0],
 ]);
 const COMMAND_MASK = 0x1f;
 const MULTI_TRACK = 0x80;
@@ -41,17 +55,36 @@ const MULTI_TRACK = 0x80;
 function powerOn() {
   const drive = () => ({ track: 0, changed: true });
   return {
-    dor: DOR.running | DOR.dma as number, tape: 0, rate: RATE_250, phase: IDLE,
-    command: 0, parameters: new Uint8Array(9), parameterCount: 0, parametersWanted: 0,
-    result: new Uint8Array(16), resultLength: 0, resultAt: 0,
+    dor: DOR.running | (DOR.dma as number),
+    tape: 0,
+    rate: RATE_250,
+    phase: IDLE,
+    command: 0,
+    parameters: new Uint8Array(9),
+    parameterCount: 0,
+    parametersWanted: 0,
+    result: new Uint8Array(16),
+    resultLength: 0,
+    resultAt: 0,
     /** Results of seeks and resets that SENSE INTERRUPT STATUS has not told of yet, by drive; -1 for none. */
-    pending: [-1, -1, -1, -1], interrupt: false,
+    pending: [-1, -1, -1, -1],
+    interrupt: false,
     drives: [drive(), drive()],
-    stepRate: 0, headTime: 0, withoutDma: false, config: CONFIG_DEFAULT, precompensation: 0,
-    perpendicular: 0, locked: false,
+    stepRate: 0,
+    headTime: 0,
+    withoutDma: false,
+    config: CONFIG_DEFAULT,
+    precompensation: 0,
+    perpendicular: 0,
+    locked: false,
     /** The sector that is being transferred, and how far it is when the host moves the bytes. */
-    cylinder: 0, head: 0, sector: 0, buffer: new Uint8Array(SECTOR), at: 0,
-    st1: 0, st2: 0,
+    cylinder: 0,
+    head: 0,
+    sector: 0,
+    buffer: new Uint8Array(SECTOR),
+    at: 0,
+    st1: 0,
+    st2: 0,
   };
 }
 const RATE_250 = 2;
@@ -76,7 +109,12 @@ export class FloppyController implements Device {
 
   private readonly wiring: FdcWiring;
   private readonly state = new StateBlock('fdc', 1, powerOn, {
-    phase: 3, at: SECTOR, parameterCount: 9, parametersWanted: 9, resultLength: 16, resultAt: 16,
+    phase: 3,
+    at: SECTOR,
+    parameterCount: 9,
+    parametersWanted: 9,
+    resultLength: 16,
+    resultAt: 16,
     rate: 3,
   });
   private readonly timer;
@@ -147,26 +185,39 @@ export class FloppyController implements Device {
   private read(offset: number): number {
     const s = this.state.value;
     switch (offset) {
-      case 0: return (s.interrupt ? 0x80 : 0) | (this.drive?.state.track === 0 ? 0 : 0x10);
-      case 1: return 0xc0 | ((s.dor & 1) << 5) | ((s.dor >> 4) & 3);
-      case 2: return s.dor;
-      case 3: return s.tape;
-      case 4: return this.mainStatus();
-      default: return this.readData();
+      case 0:
+        return (s.interrupt ? 0x80 : 0) | (this.drive?.state.track === 0 ? 0 : 0x10);
+      case 1:
+        return 0xc0 | ((s.dor & 1) << 5) | ((s.dor >> 4) & 3);
+      case 2:
+        return s.dor;
+      case 3:
+        return s.tape;
+      case 4:
+        return this.mainStatus();
+      default:
+        return this.readData();
     }
   }
 
   private write(offset: number, value: number): void {
     const s = this.state.value;
     switch (offset) {
-      case 2: this.writeDor(value); break;
-      case 3: s.tape = value & 3; break;
+      case 2:
+        this.writeDor(value);
+        break;
+      case 3:
+        s.tape = value & 3;
+        break;
       case 4:
         s.rate = value & 3;
         if ((value & DSR_RESET) !== 0) this.softReset();
         break;
-      case 5: this.writeData(value); break;
-      default: break;
+      case 5:
+        this.writeData(value);
+        break;
+      default:
+        break;
     }
   }
 
@@ -174,9 +225,12 @@ export class FloppyController implements Device {
     const s = this.state.value;
     if ((s.dor & DOR.running) === 0) return 0;
     switch (s.phase) {
-      case IDLE: return MSR.request;
-      case PARAMETERS: return MSR.request | MSR.busy;
-      case RESULT: return MSR.request | MSR.toHost | MSR.busy;
+      case IDLE:
+        return MSR.request;
+      case PARAMETERS:
+        return MSR.request | MSR.busy;
+      case RESULT:
+        return MSR.request | MSR.toHost | MSR.busy;
       default: {
         if (!s.withoutDma || this.timer.deadline !== Infinity) return MSR.busy;
         const toHost = this.writes ? 0 : MSR.toHost;
@@ -288,13 +342,27 @@ export class FloppyController implements Device {
         s.headTime = second! >> 1;
         s.withoutDma = (second! & 1) !== 0;
         break;
-      case 0x04: this.finish(this.driveStatus(first!)); break;
-      case 0x07: this.seek(first! & 3, 0); break;
-      case 0x0f: this.seek(first! & 3, second!); break;
-      case 0x08: this.senseInterrupt(); break;
-      case 0x0e: this.dumpRegisters(); break;
-      case 0x10: this.finish(0x90); break;
-      case 0x12: s.perpendicular = first!; break;
+      case 0x04:
+        this.finish(this.driveStatus(first!));
+        break;
+      case 0x07:
+        this.seek(first! & 3, 0);
+        break;
+      case 0x0f:
+        this.seek(first! & 3, second!);
+        break;
+      case 0x08:
+        this.senseInterrupt();
+        break;
+      case 0x0e:
+        this.dumpRegisters();
+        break;
+      case 0x10:
+        this.finish(0x90);
+        break;
+      case 0x12:
+        s.perpendicular = first!;
+        break;
       case 0x13:
         s.config = second!;
         s.precompensation = third!;
@@ -303,10 +371,17 @@ export class FloppyController implements Device {
         s.locked = (s.command & 0x80) !== 0;
         this.finish(s.locked ? 0x10 : 0);
         break;
-      case 0x18: this.finish(0x41); break;
-      case 0x0a: this.readId(); break;
-      case 0x0d: this.formatTrack(); break;
-      default: this.transfer();
+      case 0x18:
+        this.finish(0x41);
+        break;
+      case 0x0a:
+        this.readId();
+        break;
+      case 0x0d:
+        this.formatTrack();
+        break;
+      default:
+        this.transfer();
     }
   }
 
@@ -320,8 +395,18 @@ export class FloppyController implements Device {
   private dumpRegisters(): void {
     const s = this.state.value;
     const [a, b] = s.drives;
-    this.finish(a!.track, b!.track, 0, 0, s.stepRate, (s.headTime << 1) | (s.withoutDma ? 1 : 0),
-      this.format?.sectors ?? 0, (s.locked ? 0x80 : 0) | s.perpendicular, s.config, s.precompensation);
+    this.finish(
+      a!.track,
+      b!.track,
+      0,
+      0,
+      s.stepRate,
+      (s.headTime << 1) | (s.withoutDma ? 1 : 0),
+      this.format?.sectors ?? 0,
+      (s.locked ? 0x80 : 0) | s.perpendicular,
+      s.config,
+      s.precompensation,
+    );
   }
 
   private seek(index: number, track: number): void {
@@ -366,8 +451,8 @@ export class FloppyController implements Device {
     s.cylinder = this.drive?.state.track ?? 0;
     s.sector = 1;
     this.after(SECTOR_TIME, () => {
-      const readable = this.format?.rates.includes(s.rate) === true
-        && s.head < this.format.heads && s.cylinder < this.format.tracks;
+      const readable =
+        this.format?.rates.includes(s.rate) === true && s.head < this.format.heads && s.cylinder < this.format.tracks;
       if (readable) this.endTransfer(0, 0, 0);
       else this.endTransfer(ST0.abnormal, ST1.noMark | ST1.noData, 0);
     });
@@ -383,8 +468,7 @@ export class FloppyController implements Device {
     s.st1 = s.st2 = 0;
     const { drive, format } = this;
     if ((s.config & CONFIG_IMPLIED_SEEK) !== 0 && drive !== null) drive.state.track = cylinder!;
-    const fail = (st1: number, st2 = 0): void =>
-      this.after(SECTOR_TIME, () => this.endTransfer(ST0.abnormal, st1, st2));
+    const fail = (st1: number, st2 = 0): void => this.after(SECTOR_TIME, () => this.endTransfer(ST0.abnormal, st1, st2));
     if (format === null || !format.rates.includes(s.rate)) return fail(ST1.noMark | ST1.noData);
     if (this.writes && this.protected) return fail(ST1.readOnly);
     if (drive!.state.track !== cylinder || !this.exists(format)) return fail(ST1.noData, 0x10);
@@ -398,8 +482,7 @@ export class FloppyController implements Device {
 
   private exists(format: FloppyFormat): boolean {
     const { cylinder, head, sector } = this.state.value;
-    return cylinder < format.tracks && head < format.heads && sector >= 1
-      && sector <= format.sectors;
+    return cylinder < format.tracks && head < format.heads && sector >= 1 && sector <= format.sectors;
   }
 
   private after(time: number, then: () => void): void {
@@ -415,9 +498,7 @@ export class FloppyController implements Device {
   }
 
   /** Runs an operation of the backend unless a reset comes between. */
-  private run(
-    operation: (backend: BlockBackend, offset: number) => void | Promise<void>, then: () => void,
-  ): void {
+  private run(operation: (backend: BlockBackend, offset: number) => void | Promise<void>, then: () => void): void {
     const backend = this.drive?.backend ?? null;
     const { format, generation } = this;
     if (backend === null || format === null) {
@@ -426,11 +507,14 @@ export class FloppyController implements Device {
     const offset = this.offset(format);
     // An image that is smaller than its format has no such sector.
     const inside = offset + SECTOR <= backend.size;
-    settle(() => (inside ? operation(backend, offset) : Promise.reject(new Error('beyond the end'))), (error) => {
-      if (generation !== this.generation) return;
-      if (error !== null) this.endTransfer(ST0.abnormal, ST1.crc, 0x20);
-      else then();
-    });
+    settle(
+      () => (inside ? operation(backend, offset) : Promise.reject(new Error('beyond the end'))),
+      (error) => {
+        if (generation !== this.generation) return;
+        if (error !== null) this.endTransfer(ST0.abnormal, ST1.crc, 0x20);
+        else then();
+      },
+    );
   }
 
   private startSector(): void {
@@ -438,12 +522,15 @@ export class FloppyController implements Device {
     s.at = 0;
     const verifies = (s.command & COMMAND_MASK) === 0x16;
     if (!this.writes) {
-      return this.run((backend, offset) => backend.read(offset, s.buffer), () => {
-        if (verifies) return this.advance();
-        if (s.withoutDma) return this.setInterrupt(true);
-        this.wiring.dma.toMemory(s.buffer);
-        this.advance();
-      });
+      return this.run(
+        (backend, offset) => backend.read(offset, s.buffer),
+        () => {
+          if (verifies) return this.advance();
+          if (s.withoutDma) return this.setInterrupt(true);
+          this.wiring.dma.toMemory(s.buffer);
+          this.advance();
+        },
+      );
     }
     if (s.withoutDma) return this.setInterrupt(true);
     // What the count leaves of the last sector is written as zeros.
@@ -453,7 +540,10 @@ export class FloppyController implements Device {
 
   private storeSector(): void {
     const { buffer } = this.state.value;
-    this.run((backend, offset) => backend.write(offset, buffer), () => this.advance());
+    this.run(
+      (backend, offset) => backend.write(offset, buffer),
+      () => this.advance(),
+    );
   }
 
   /** On to the next sector, or to the result. */
@@ -498,10 +588,13 @@ export class FloppyController implements Device {
       // The identification of each sector; they stay where they are.
       if (!s.withoutDma) this.wiring.dma.fromMemory(new Uint8Array(4));
       s.buffer.fill(filler);
-      this.run((backend, offset) => backend.write(offset, s.buffer), () => {
-        s.sector++;
-        this.after(SECTOR_TIME, next);
-      });
+      this.run(
+        (backend, offset) => backend.write(offset, s.buffer),
+        () => {
+          s.sector++;
+          this.after(SECTOR_TIME, next);
+        },
+      );
     };
     this.after(SECTOR_TIME, next);
   }

@@ -12,8 +12,15 @@ const CONTROLLER_OFF = 0x04;
 const PAGE_PORTS: readonly number[] = [0x7, 0x3, 0x1, 0x2, 0xf, 0xb, 0x9, 0xa];
 
 type ChannelState = {
-  base: number; baseCount: number; address: number; count: number; page: number; mode: number;
-  masked: boolean; requested: boolean; terminal: boolean;
+  base: number;
+  baseCount: number;
+  address: number;
+  count: number;
+  page: number;
+  mode: number;
+  masked: boolean;
+  requested: boolean;
+  terminal: boolean;
 };
 
 /** What a device sees of its channel. */
@@ -29,13 +36,21 @@ export interface DmaChannel {
 
 function powerOn() {
   const channel = (): ChannelState => ({
-    base: 0, baseCount: 0, address: 0, count: 0, page: 0, mode: 0, masked: true, requested: false,
+    base: 0,
+    baseCount: 0,
+    address: 0,
+    count: 0,
+    page: 0,
+    mode: 0,
+    masked: true,
+    requested: false,
     terminal: false,
   });
   return {
     channels: Array.from({ length: 8 }, channel),
     /** Per controller: command register, and which byte of 16-bit registers comes next. */
-    command: [0, 0], high: [false, false],
+    command: [0, 0],
+    high: [false, false],
     /** Page registers that no channel uses. */
     scratch: new Uint8Array(16),
   };
@@ -94,10 +109,8 @@ export class IsaDma implements Device {
       this.move(channel(), index >= 4, bytes, each);
     return {
       ready,
-      toMemory: (bytes) => (ready(true)
-        ? move(bytes, (at, part) => memory.writeBytes(at, part)) : 0),
-      fromMemory: (into) => (ready(false)
-        ? move(into, (at, part) => memory.readBytes(at, part)) : 0),
+      toMemory: (bytes) => (ready(true) ? move(bytes, (at, part) => memory.writeBytes(at, part)) : 0),
+      fromMemory: (into) => (ready(false) ? move(into, (at, part) => memory.readBytes(at, part)) : 0),
       get over() {
         return channel().terminal;
       },
@@ -116,10 +129,7 @@ export class IsaDma implements Device {
     this.state.load(state);
   }
 
-  private move(
-    c: ChannelState, words: boolean, bytes: Uint8Array,
-    each: (at: number, part: Uint8Array) => void,
-  ): number {
+  private move(c: ChannelState, words: boolean, bytes: Uint8Array, each: (at: number, part: Uint8Array) => void): number {
     const unit = words ? 2 : 1;
     let done = 0;
     if ((c.mode & MODE.autoInit) !== 0) c.terminal = false;
@@ -175,17 +185,30 @@ export class IsaDma implements Device {
     if (offset < 8) return this.writeChannel(controller, offset, value & 0xff);
     const channel = s.channels[4 * controller + (value & 3)]!;
     switch (offset) {
-      case 0x8: s.command[controller] = value & 0xff; break;
-      case 0x9: channel.requested = (value & 4) !== 0; break;
-      case 0xa: channel.masked = (value & 4) !== 0; break;
+      case 0x8:
+        s.command[controller] = value & 0xff;
+        break;
+      case 0x9:
+        channel.requested = (value & 4) !== 0;
+        break;
+      case 0xa:
+        channel.masked = (value & 4) !== 0;
+        break;
       case 0xb:
         channel.mode = value & 0xfc;
         channel.terminal = false;
         break;
-      case 0xc: s.high[controller] = false; break;
-      case 0xd: this.clear(controller); break;
-      case 0xe: this.mask(controller, 0); break;
-      default: this.mask(controller, value);
+      case 0xc:
+        s.high[controller] = false;
+        break;
+      case 0xd:
+        this.clear(controller);
+        break;
+      case 0xe:
+        this.mask(controller, 0);
+        break;
+      default:
+        this.mask(controller, value);
     }
   }
 

@@ -1,7 +1,8 @@
 /** Formats of floppy disks, by the size of their images. */
 
 export type FloppyFormat = {
-  tracks: number; heads: number;
+  tracks: number;
+  heads: number;
   /** Sectors of 512 bytes on a track. */
   sectors: number;
   /** Data rates at which it can be read, as the controller's registers number them. */
@@ -30,18 +31,20 @@ const table: readonly [number, number, number, readonly number[], number][] = [
   [80, 2, 20, [RATE.high], DRIVE.d1440k],
 ];
 const FORMATS: readonly FloppyFormat[] = table.map(([tracks, heads, sectors, rates, drive]) => ({
-  tracks, heads, sectors, rates, drive,
+  tracks,
+  heads,
+  sectors,
+  rates,
+  drive,
 }));
 
-export const capacity = ({ tracks, heads, sectors }: FloppyFormat): number =>
-  tracks * heads * sectors * SECTOR;
+export const capacity = ({ tracks, heads, sectors }: FloppyFormat): number => tracks * heads * sectors * SECTOR;
 
 /** The format of an image; one of no standard size is taken for the smallest that holds it. */
 export function formatOf(bytes: number): FloppyFormat {
   const exact = FORMATS.find((format) => capacity(format) === bytes);
   if (exact !== undefined) return exact;
-  const fitting = FORMATS.filter((format) => capacity(format) >= bytes)
-    .sort((a, b) => capacity(a) - capacity(b));
+  const fitting = FORMATS.filter((format) => capacity(format) >= bytes).sort((a, b) => capacity(a) - capacity(b));
   return fitting[0] ?? FORMATS[1]!;
 }
 

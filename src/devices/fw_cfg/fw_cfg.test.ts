@@ -11,9 +11,7 @@ function read(device: FwCfg, key: number, count: number): number[] {
 const be32 = (value: number) => [24, 16, 8, 0].map((shift) => (value >>> shift) & 255);
 
 /** Writes a descriptor at 0x100 and starts it. @returns the control word afterwards */
-function dma(
-  device: FwCfg, memory: FlatMemory, control: number, length: number, at: number,
-): number {
+function dma(device: FwCfg, memory: FlatMemory, control: number, length: number, at: number): number {
   memory.bytes.set([...be32(control), ...be32(length), 0, 0, 0, 0, ...be32(at)], 0x100);
   device.dma.write(0, 4, 0);
   device.dma.write(4, 4, 0x00010000);

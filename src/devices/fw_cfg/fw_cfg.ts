@@ -3,13 +3,37 @@ import type { Device, DeviceState, GuestMemory, IoHandler } from '../../machine/
 import { StateBlock } from '../state.ts';
 
 export const FW_CFG = {
-  signature: 0x00, id: 0x01, uuid: 0x02, ramSize: 0x03, nographic: 0x04, cpuCount: 0x05,
-  machineId: 0x06, kernelAddress: 0x07, kernelSize: 0x08, kernelCommandLine: 0x09,
-  initrdAddress: 0x0a, initrdSize: 0x0b, bootDevice: 0x0c, numa: 0x0d, bootMenu: 0x0e,
-  maxCpus: 0x0f, kernelEntry: 0x10, kernelData: 0x11, initrdData: 0x12,
-  commandLineAddress: 0x13, commandLineSize: 0x14, commandLineData: 0x15,
-  setupAddress: 0x16, setupSize: 0x17, setupData: 0x18, fileDirectory: 0x19,
-  acpiTables: 0x8000, smbiosEntries: 0x8001, irq0Override: 0x8002, e820Table: 0x8003, hpet: 0x8004,
+  signature: 0x00,
+  id: 0x01,
+  uuid: 0x02,
+  ramSize: 0x03,
+  nographic: 0x04,
+  cpuCount: 0x05,
+  machineId: 0x06,
+  kernelAddress: 0x07,
+  kernelSize: 0x08,
+  kernelCommandLine: 0x09,
+  initrdAddress: 0x0a,
+  initrdSize: 0x0b,
+  bootDevice: 0x0c,
+  numa: 0x0d,
+  bootMenu: 0x0e,
+  maxCpus: 0x0f,
+  kernelEntry: 0x10,
+  kernelData: 0x11,
+  initrdData: 0x12,
+  commandLineAddress: 0x13,
+  commandLineSize: 0x14,
+  commandLineData: 0x15,
+  setupAddress: 0x16,
+  setupSize: 0x17,
+  setupData: 0x18,
+  fileDirectory: 0x19,
+  acpiTables: 0x8000,
+  smbiosEntries: 0x8001,
+  irq0Override: 0x8002,
+  e820Table: 0x8003,
+  hpet: 0x8004,
   firstFile: 0x20,
 } as const;
 
@@ -33,9 +57,16 @@ export class FwCfg implements Device {
   private readonly items = new Map<number, Uint8Array>();
   private readonly names = new Map<string, number>();
   private readonly generators = new Map<number, () => Uint8Array>();
-  private readonly state = new StateBlock('fw_cfg', 1, () => ({
-    selector: 0, offset: 0, dmaHigh: 0,
-  }), { selector: 0xffff, offset: 0xffffffff, dmaHigh: 0xffffffff });
+  private readonly state = new StateBlock(
+    'fw_cfg',
+    1,
+    () => ({
+      selector: 0,
+      offset: 0,
+      dmaHigh: 0,
+    }),
+    { selector: 0xffff, offset: 0xffffffff, dmaHigh: 0xffffffff },
+  );
 
   constructor(memory: GuestMemory, id = 'fw_cfg') {
     this.id = id;
@@ -139,7 +170,7 @@ export class FwCfg implements Device {
     let value = 0;
     // Big-endian register: the first byte of the signature is the most significant one, and
     // a little-endian machine sees it at the lowest address.
-    for (let i = 0; i < size; i++) value |= (DMA_SIGNATURE[(offset + i) & 7]!) << (8 * i);
+    for (let i = 0; i < size; i++) value |= DMA_SIGNATURE[(offset + i) & 7]! << (8 * i);
     return value >>> 0;
   }
 
@@ -200,6 +231,5 @@ export class FwCfg implements Device {
 }
 
 function swap32(value: number): number {
-  return (((value & 0xff) << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00)
-    | (value >>> 24)) >>> 0;
+  return (((value & 0xff) << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)) >>> 0;
 }

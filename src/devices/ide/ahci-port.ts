@@ -4,13 +4,27 @@ import { type AtaDevice, type DmaPort, REGISTER, STATUS } from './ata.ts';
 
 /** Register offsets within a port. */
 export const PORT = {
-  listBase: 0x00, listBaseHigh: 0x04, fisBase: 0x08, fisBaseHigh: 0x0c, interrupts: 0x10,
-  enables: 0x14, command: 0x18, taskFile: 0x20, signature: 0x24, sataStatus: 0x28,
-  sataControl: 0x2c, sataError: 0x30, issue: 0x38,
+  listBase: 0x00,
+  listBaseHigh: 0x04,
+  fisBase: 0x08,
+  fisBaseHigh: 0x0c,
+  interrupts: 0x10,
+  enables: 0x14,
+  command: 0x18,
+  taskFile: 0x20,
+  signature: 0x24,
+  sataStatus: 0x28,
+  sataControl: 0x2c,
+  sataError: 0x30,
+  issue: 0x38,
 } as const;
 /** Command register (3.3.7). */
 export const CMD = {
-  start: 1 << 0, override: 1 << 3, receive: 1 << 4, receiving: 1 << 14, running: 1 << 15,
+  start: 1 << 0,
+  override: 1 << 3,
+  receive: 1 << 4,
+  receiving: 1 << 14,
+  running: 1 << 15,
 } as const;
 const CMD_WRITABLE = 0xff00_0017 | 0;
 /** Interrupt status (3.3.5). */
@@ -35,13 +49,22 @@ const PACKET = 0xa0;
 const CONTROL_RESET = 0x04;
 
 export type PortState = {
-  listBase: number; listBaseHigh: number; fisBase: number; fisBaseHigh: number;
-  interrupts: number; enables: number; command: number; sataControl: number; issue: number;
+  listBase: number;
+  listBaseHigh: number;
+  fisBase: number;
+  fisBaseHigh: number;
+  interrupts: number;
+  enables: number;
+  command: number;
+  sataControl: number;
+  issue: number;
   signature: number;
   /** Slot of the command under way, or 32 for none. */
   slot: number;
   /** It is a packet command, and its packet has been sent. */
-  packet: boolean; packetSent: boolean; softReset: boolean;
+  packet: boolean;
+  packetSent: boolean;
+  softReset: boolean;
   /** A command has failed. */
   halted: boolean;
   /** Bytes of the command that have been moved. */
@@ -49,9 +72,22 @@ export type PortState = {
 };
 
 export const portPowerOn = (): PortState => ({
-  listBase: 0, listBaseHigh: 0, fisBase: 0, fisBaseHigh: 0, interrupts: 0, enables: 0, command: 0,
-  sataControl: 0, issue: 0, signature: 0xffffffff, slot: SLOTS, packet: false, packetSent: false,
-  softReset: false, halted: false, moved: 0,
+  listBase: 0,
+  listBaseHigh: 0,
+  fisBase: 0,
+  fisBaseHigh: 0,
+  interrupts: 0,
+  enables: 0,
+  command: 0,
+  sataControl: 0,
+  issue: 0,
+  signature: 0xffffffff,
+  slot: SLOTS,
+  packet: false,
+  packetSent: false,
+  softReset: false,
+  halted: false,
+  moved: 0,
 });
 
 export class AhciPort {
@@ -100,19 +136,32 @@ export class AhciPort {
   read(offset: number): number {
     const s = this.state;
     switch (offset) {
-      case PORT.listBase: return s.listBase;
-      case PORT.listBaseHigh: return s.listBaseHigh;
-      case PORT.fisBase: return s.fisBase;
-      case PORT.fisBaseHigh: return s.fisBaseHigh;
-      case PORT.interrupts: return s.interrupts;
-      case PORT.enables: return s.enables;
-      case PORT.command: return s.command | (Math.min(s.slot, SLOTS - 1) << 8);
-      case PORT.taskFile: return this.taskFile();
-      case PORT.signature: return s.signature;
-      case PORT.sataStatus: return this.device === null ? 0 : LINK_UP;
-      case PORT.sataControl: return s.sataControl;
-      case PORT.issue: return s.issue;
-      default: return 0;
+      case PORT.listBase:
+        return s.listBase;
+      case PORT.listBaseHigh:
+        return s.listBaseHigh;
+      case PORT.fisBase:
+        return s.fisBase;
+      case PORT.fisBaseHigh:
+        return s.fisBaseHigh;
+      case PORT.interrupts:
+        return s.interrupts;
+      case PORT.enables:
+        return s.enables;
+      case PORT.command:
+        return s.command | (Math.min(s.slot, SLOTS - 1) << 8);
+      case PORT.taskFile:
+        return this.taskFile();
+      case PORT.signature:
+        return s.signature;
+      case PORT.sataStatus:
+        return this.device === null ? 0 : LINK_UP;
+      case PORT.sataControl:
+        return s.sataControl;
+      case PORT.issue:
+        return s.issue;
+      default:
+        return 0;
     }
   }
 
@@ -120,10 +169,18 @@ export class AhciPort {
     if (this.mastering) return;
     const s = this.state;
     switch (offset) {
-      case PORT.listBase: s.listBase = (value & ~0x3ff) >>> 0; break;
-      case PORT.listBaseHigh: s.listBaseHigh = value; break;
-      case PORT.fisBase: s.fisBase = (value & ~0xff) >>> 0; break;
-      case PORT.fisBaseHigh: s.fisBaseHigh = value; break;
+      case PORT.listBase:
+        s.listBase = (value & ~0x3ff) >>> 0;
+        break;
+      case PORT.listBaseHigh:
+        s.listBaseHigh = value;
+        break;
+      case PORT.fisBase:
+        s.fisBase = (value & ~0xff) >>> 0;
+        break;
+      case PORT.fisBaseHigh:
+        s.fisBaseHigh = value;
+        break;
       case PORT.interrupts:
         s.interrupts = (s.interrupts & ~(value & IS_CLEARABLE)) >>> 0;
         this.onInterrupt?.();
@@ -132,8 +189,12 @@ export class AhciPort {
         s.enables = (value & IS_CLEARABLE) >>> 0;
         this.onInterrupt?.();
         break;
-      case PORT.command: this.writeCommand(value); break;
-      case PORT.sataControl: this.writeSataControl(value); break;
+      case PORT.command:
+        this.writeCommand(value);
+        break;
+      case PORT.sataControl:
+        this.writeSataControl(value);
+        break;
       case PORT.issue:
         if ((s.command & CMD.start) === 0) break;
         s.issue = (s.issue | value) >>> 0;
@@ -181,8 +242,8 @@ export class AhciPort {
     const { device } = this;
     if (device === null) return;
     const r = (index: number): number => device.readRegister(index);
-    this.state.signature = ((r(REGISTER.lbaHigh) << 24) | (r(REGISTER.lbaMid) << 16)
-      | (r(REGISTER.lbaLow) << 8) | r(REGISTER.count)) >>> 0;
+    this.state.signature =
+      ((r(REGISTER.lbaHigh) << 24) | (r(REGISTER.lbaMid) << 16) | (r(REGISTER.lbaLow) << 8) | r(REGISTER.count)) >>> 0;
   }
 
   // --- Commands.
@@ -367,9 +428,26 @@ export class AhciPort {
   private registers(type: number, device: AtaDevice): Uint8Array {
     const r = (index: number): number => device.readRegister(index);
     return Uint8Array.of(
-      type, 0x40, device.status, r(REGISTER.features),
-      r(REGISTER.lbaLow), r(REGISTER.lbaMid), r(REGISTER.lbaHigh), r(REGISTER.device),
-      0, 0, 0, 0, r(REGISTER.count), 0, 0, 0, 0, 0, 0, 0,
+      type,
+      0x40,
+      device.status,
+      r(REGISTER.features),
+      r(REGISTER.lbaLow),
+      r(REGISTER.lbaMid),
+      r(REGISTER.lbaHigh),
+      r(REGISTER.device),
+      0,
+      0,
+      0,
+      0,
+      r(REGISTER.count),
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
     );
   }
 

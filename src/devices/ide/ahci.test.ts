@@ -19,7 +19,9 @@ function backend(size: number, slow = false): BlockBackend & { data: Uint8Array 
   const data = Uint8Array.from({ length: size }, (_, i) => (i >> 9) & 0xff);
   const wait = (): Promise<void> | undefined => (slow ? Promise.resolve() : undefined);
   return {
-    data, size, readOnly: false,
+    data,
+    size,
+    readOnly: false,
     read: (offset, into) => {
       into.set(data.subarray(offset, offset + into.length));
       return wait();
@@ -28,7 +30,9 @@ function backend(size: number, slow = false): BlockBackend & { data: Uint8Array 
       data.set(from, offset);
       return wait();
     },
-    flush: wait, discard: () => undefined, close: () => undefined,
+    flush: wait,
+    discard: () => undefined,
+    close: () => undefined,
   };
 }
 
@@ -38,10 +42,12 @@ function setUp(slow = false) {
   let mmio: IoHandler | null = null;
   const mapped = { remove: () => undefined };
   const bus = new PciBus({
-    memory: { addMmio: (_base, _size, handler) => {
-      mmio = handler;
-      return mapped;
-    } },
+    memory: {
+      addMmio: (_base, _size, handler) => {
+        mmio = handler;
+        return mapped;
+      },
+    },
     ports: { register: () => mapped },
   });
   let level = false;
@@ -57,8 +63,7 @@ function setUp(slow = false) {
   ahci.configWrite(PCI.command, 2, PCI_COMMAND.memory | PCI_COMMAND.master);
   const at = (port: number, register: number): number => 0x100 + 0x80 * port + register;
   const read = (port: number, register: number): number => mmio!.read(at(port, register), 4);
-  const write = (port: number, register: number, value: number): void =>
-    mmio!.write(at(port, register), 4, value);
+  const write = (port: number, register: number, value: number): void => mmio!.write(at(port, register), 4, value);
   mmio!.write(4, 4, 2);
   for (const port of [0, 1]) {
     write(port, PORT.listBase, LIST);
@@ -95,8 +100,14 @@ test('the controller says what there is at which port', () => {
   const { hba, read } = setUp();
   assert.equal(hba().read(0, 4) & 0x1f, 5);
   assert.equal(hba().read(0x0c, 4), 0x3f);
-  assert.deepEqual([0, 1, 2].map((port) => read(port, PORT.sataStatus)), [0x113, 0x113, 0]);
-  assert.deepEqual([0, 1, 2].map((port) => read(port, PORT.signature)), [0x101, 0xeb140101, 0xffffffff]);
+  assert.deepEqual(
+    [0, 1, 2].map((port) => read(port, PORT.sataStatus)),
+    [0x113, 0x113, 0],
+  );
+  assert.deepEqual(
+    [0, 1, 2].map((port) => read(port, PORT.signature)),
+    [0x101, 0xeb140101, 0xffffffff],
+  );
 });
 
 test('DMA goes through all buffers, and its end is a FIS and an interrupt', () => {

@@ -17,7 +17,9 @@ const CONTROL = { reset: 1, interrupts: 2, ahci: 0x80000000 } as const;
 const VERSION = 0x00010000;
 
 const powerOn = () => ({
-  control: CONTROL.ahci as number, interrupts: 0, index: 0,
+  control: CONTROL.ahci as number,
+  interrupts: 0,
+  index: 0,
   ports: Array.from({ length: AHCI_PORTS }, portPowerOn),
 });
 
@@ -27,8 +29,15 @@ export class Ahci extends PciDevice {
   private readonly registers: StateBlock<ReturnType<typeof powerOn>>;
 
   constructor(memory: GuestMemory, id = 'ahci') {
-    super(id, { vendor: 0x8086, device: 0x2922, revision: 2, classCode: 0x010601,
-      subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 });
+    super(id, {
+      vendor: 0x8086,
+      device: 0x2922,
+      revision: 2,
+      classCode: 0x010601,
+      subsystemVendor: 0x1af4,
+      subsystem: 0x1100,
+      interruptPin: 1,
+    });
     this.registers = new StateBlock(id, 1, powerOn);
     // Serial ATA capability: index and data registers in the ports of BAR 4.
     this.addCapability(0xa8, 0x12, [0x10, 0x00, 0x48, 0x00, 0x00, 0x00]);
@@ -121,12 +130,18 @@ export class Ahci extends PciDevice {
     const s = this.registers.value;
     if (offset >= PORT_BASE) return this.portAt(offset)?.read(offset % PORT_SIZE) ?? 0;
     switch (offset) {
-      case HBA.capabilities: return CAPABILITIES;
-      case HBA.control: return s.control;
-      case HBA.interrupts: return s.interrupts;
-      case HBA.ports: return 2 ** AHCI_PORTS - 1;
-      case HBA.version: return VERSION;
-      default: return 0;
+      case HBA.capabilities:
+        return CAPABILITIES;
+      case HBA.control:
+        return s.control;
+      case HBA.interrupts:
+        return s.interrupts;
+      case HBA.ports:
+        return 2 ** AHCI_PORTS - 1;
+      case HBA.version:
+        return VERSION;
+      default:
+        return 0;
     }
   }
 

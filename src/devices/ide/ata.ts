@@ -8,14 +8,24 @@ import { StateBlock } from '../state.ts';
 
 /** Status register (ATA/ATAPI-7 volume 1, 6.15) */
 export const STATUS = {
-  error: 0x01, request: 0x08, seekComplete: 0x10, fault: 0x20, ready: 0x40, busy: 0x80,
+  error: 0x01,
+  request: 0x08,
+  seekComplete: 0x10,
+  fault: 0x20,
+  ready: 0x40,
+  busy: 0x80,
 } as const;
 /** Error register (6.9) */
 export const ERROR = { abort: 0x04, notFound: 0x10, changed: 0x20, uncorrectable: 0x40 } as const;
 
 /** Registers by their place in the command block; 0 and 7 are the channel's business. */
 export const REGISTER = {
-  features: 1, count: 2, lbaLow: 3, lbaMid: 4, lbaHigh: 5, device: 6,
+  features: 1,
+  count: 2,
+  lbaLow: 3,
+  lbaMid: 4,
+  lbaHigh: 5,
+  device: 6,
 } as const;
 
 export const DEVICE_LBA = 0x40;
@@ -73,9 +83,21 @@ export abstract class AtaDevice {
   constructor(id: string) {
     this.id = id;
     this.state = new StateBlock(id, 1, powerOn, {
-      status: 255, error: 255, control: 255, command: 255, registers: 255, previous: 255,
-      position: BUFFER, length: BUFFER, multiple: 16, dmaMode: 255, heads: 16,
-      sectors: 255, senseKey: 15, senseCode: 255, senseQualifier: 255,
+      status: 255,
+      error: 255,
+      control: 255,
+      command: 255,
+      registers: 255,
+      previous: 255,
+      position: BUFFER,
+      length: BUFFER,
+      multiple: 16,
+      dmaMode: 255,
+      heads: 16,
+      sectors: 255,
+      senseKey: 15,
+      senseCode: 255,
+      senseQualifier: 255,
     });
   }
 
@@ -230,21 +252,31 @@ export abstract class AtaDevice {
   }
 
   /** PIO data to the host. @param fail called when a block cannot be produced, with its place */
-  protected pioIn(
-    total: number, block: number, produce: Producer, finish: () => void,
-  ): void {
+  protected pioIn(total: number, block: number, produce: Producer, finish: () => void): void {
     this.transfer = {
-      direction: 'in', dma: false, total, at: 0, block, produce, consume: null, finish,
+      direction: 'in',
+      dma: false,
+      total,
+      at: 0,
+      block,
+      produce,
+      consume: null,
+      finish,
     };
     this.nextBlock(this.transfer);
   }
 
   /** PIO data from the host. @param announce whether the first block, too, has an interrupt */
-  protected pioOut(
-    total: number, block: number, announce: boolean, consume: Consumer, finish: () => void,
-  ): void {
+  protected pioOut(total: number, block: number, announce: boolean, consume: Consumer, finish: () => void): void {
     const transfer: Transfer = {
-      direction: 'out', dma: false, total, at: 0, block, produce: null, consume, finish,
+      direction: 'out',
+      dma: false,
+      total,
+      at: 0,
+      block,
+      produce: null,
+      consume,
+      finish,
     };
     this.transfer = transfer;
     this.requestBlock(transfer, announce);
@@ -252,14 +284,28 @@ export abstract class AtaDevice {
 
   protected dmaIn(total: number, produce: Producer, finish: () => void): void {
     this.transfer = {
-      direction: 'in', dma: true, total, at: 0, block: BUFFER, produce, consume: null, finish,
+      direction: 'in',
+      dma: true,
+      total,
+      at: 0,
+      block: BUFFER,
+      produce,
+      consume: null,
+      finish,
     };
     this.requestDma();
   }
 
   protected dmaOut(total: number, consume: Consumer, finish: () => void): void {
     this.transfer = {
-      direction: 'out', dma: true, total, at: 0, block: BUFFER, produce: null, consume, finish,
+      direction: 'out',
+      dma: true,
+      total,
+      at: 0,
+      block: BUFFER,
+      produce: null,
+      consume,
+      finish,
     };
     this.requestDma();
   }
@@ -294,13 +340,17 @@ export abstract class AtaDevice {
     const length = Math.min(transfer.block, transfer.total - transfer.at, BUFFER);
     s.status = STATUS.ready | STATUS.seekComplete | STATUS.busy;
     const into = s.buffer.subarray(0, length);
-    this.run(() => transfer.produce!(into, transfer.at), () => {
-      s.position = 0;
-      s.length = length;
-      this.blockReady(length);
-      s.status = STATUS.ready | STATUS.seekComplete | STATUS.request;
-      this.host?.setInterrupt(true);
-    }, () => this.transferFailed(transfer.at));
+    this.run(
+      () => transfer.produce!(into, transfer.at),
+      () => {
+        s.position = 0;
+        s.length = length;
+        this.blockReady(length);
+        s.status = STATUS.ready | STATUS.seekComplete | STATUS.request;
+        this.host?.setInterrupt(true);
+      },
+      () => this.transferFailed(transfer.at),
+    );
   }
 
   private blockTaken(): void {
@@ -329,11 +379,15 @@ export abstract class AtaDevice {
     const { length } = s;
     s.status = STATUS.ready | STATUS.seekComplete | STATUS.busy;
     s.position = s.length = 0;
-    this.run(() => transfer.consume!(s.buffer.subarray(0, length), transfer.at), () => {
-      transfer.at += length;
-      if (transfer.at < transfer.total) this.requestBlock(transfer, true);
-      else transfer.finish();
-    }, () => this.transferFailed(transfer.at));
+    this.run(
+      () => transfer.consume!(s.buffer.subarray(0, length), transfer.at),
+      () => {
+        transfer.at += length;
+        if (transfer.at < transfer.total) this.requestBlock(transfer, true);
+        else transfer.finish();
+      },
+      () => this.transferFailed(transfer.at),
+    );
   }
 
   /** Moves one piece after the other, without recursion while the backend answers at once. */
@@ -365,41 +419,59 @@ export abstract class AtaDevice {
       port.done();
     };
     if (transfer.direction === 'in') {
-      this.run(() => transfer.produce!(piece, transfer.at), () => {
-        const moved = port.toMemory(piece);
-        transfer.at += moved;
-        if (moved === length) next();
-      }, fail);
+      this.run(
+        () => transfer.produce!(piece, transfer.at),
+        () => {
+          const moved = port.toMemory(piece);
+          transfer.at += moved;
+          if (moved === length) next();
+        },
+        fail,
+      );
       return;
     }
     const moved = port.fromMemory(piece);
     // Buffers that are too short leave the command hanging, as on the real thing.
     if (moved < length) return;
-    this.run(() => transfer.consume!(piece, transfer.at), () => {
-      transfer.at += length;
-      next();
-    }, fail);
+    this.run(
+      () => transfer.consume!(piece, transfer.at),
+      () => {
+        transfer.at += length;
+        next();
+      },
+      fail,
+    );
   }
 }
 
 function powerOn() {
   return {
-    status: STATUS.ready | STATUS.seekComplete as number, error: 1,
-    control: 0, command: 0,
+    status: STATUS.ready | (STATUS.seekComplete as number),
+    error: 1,
+    control: 0,
+    command: 0,
     /** Registers 1 to 6 as last written, and the values they had before that (for 48-bit commands). */
-    registers: new Uint8Array(8), previous: new Uint8Array(8),
+    registers: new Uint8Array(8),
+    previous: new Uint8Array(8),
     buffer: new Uint8Array(BUFFER),
     /** What part of the buffer the host still has to move. */
-    position: 0, length: 0,
+    position: 0,
+    length: 0,
     /** Sectors of a DRQ block of the MULTIPLE commands. */
     multiple: 16,
     /** Transfer mode chosen by SET FEATURES, as its count register gave it. */
     dmaMode: 0x45,
     writeCache: true,
     /** Geometry set by INITIALIZE DEVICE PARAMETERS; zeros for the disk's own. */
-    heads: 0, sectors: 0,
+    heads: 0,
+    sectors: 0,
     /** ATAPI: sense data of the last command (key, code, qualifier), and what waits to be told. */
-    senseKey: 0, senseCode: 0, senseQualifier: 0,
-    mediumChanged: false, trayOpen: false, trayLocked: false, newMedium: false,
+    senseKey: 0,
+    senseCode: 0,
+    senseQualifier: 0,
+    mediumChanged: false,
+    trayOpen: false,
+    trayLocked: false,
+    newMedium: false,
   };
 }

@@ -59,8 +59,7 @@ export class BusMaster {
   private writeByte(offset: number, value: number): void {
     const s = this.state;
     if (offset === 2) {
-      s.status = (s.status & ~STATUS.capable & ~(value & (STATUS.error | STATUS.interrupt)))
-        | (value & STATUS.capable);
+      s.status = (s.status & ~STATUS.capable & ~(value & (STATUS.error | STATUS.interrupt))) | (value & STATUS.capable);
     } else if (offset === 0) {
       const started = (value & COMMAND.start) !== 0 && (s.command & COMMAND.start) === 0;
       s.command = value & (COMMAND.start | COMMAND.toMemory);
@@ -90,7 +89,7 @@ export class BusMaster {
       const at = s.table + 8 * entry++;
       address = this.memory.read(at, 4) & ~1;
       const second = this.memory.read(at + 4, 4);
-      left = (second & 0xfffe) || 0x10000;
+      left = second & 0xfffe || 0x10000;
       last = (second & END) !== 0;
       return true;
     };

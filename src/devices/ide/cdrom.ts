@@ -15,27 +15,57 @@ export type Sense = readonly [key: number, code: number, qualifier: number];
 
 /** Sense keys and additional codes (SPC-3, 4.5). */
 const SENSE = {
-  none: [0, 0, 0], noMedium: [2, 0x3a, 0], readError: [3, 0x11, 0],
-  badCommand: [5, 0x20, 0], outOfRange: [5, 0x21, 0], badField: [5, 0x24, 0],
-  locked: [5, 0x53, 2], mediumChanged: [6, 0x28, 0],
+  none: [0, 0, 0],
+  noMedium: [2, 0x3a, 0],
+  readError: [3, 0x11, 0],
+  badCommand: [5, 0x20, 0],
+  outOfRange: [5, 0x21, 0],
+  badField: [5, 0x24, 0],
+  locked: [5, 0x53, 2],
+  mediumChanged: [6, 0x28, 0],
 } as const satisfies Record<string, Sense>;
 
 const PACKET = {
-  testUnitReady: 0x00, requestSense: 0x03, inquiry: 0x12, modeSelect6: 0x15, modeSense6: 0x1a,
-  startStop: 0x1b, preventRemoval: 0x1e, readCapacity: 0x25, read10: 0x28, seek: 0x2b,
-  synchronizeCache: 0x35, readSubchannel: 0x42, readToc: 0x43, getConfiguration: 0x46,
-  getEvent: 0x4a, pause: 0x4b, readDiscInformation: 0x51, modeSelect: 0x55, modeSense: 0x5a,
-  read12: 0xa8, readDvdStructure: 0xad, setSpeed: 0xbb, mechanismStatus: 0xbd, readCd: 0xbe,
+  testUnitReady: 0x00,
+  requestSense: 0x03,
+  inquiry: 0x12,
+  modeSelect6: 0x15,
+  modeSense6: 0x1a,
+  startStop: 0x1b,
+  preventRemoval: 0x1e,
+  readCapacity: 0x25,
+  read10: 0x28,
+  seek: 0x2b,
+  synchronizeCache: 0x35,
+  readSubchannel: 0x42,
+  readToc: 0x43,
+  getConfiguration: 0x46,
+  getEvent: 0x4a,
+  pause: 0x4b,
+  readDiscInformation: 0x51,
+  modeSelect: 0x55,
+  modeSense: 0x5a,
+  read12: 0xa8,
+  readDvdStructure: 0xad,
+  setSpeed: 0xbb,
+  mechanismStatus: 0xbd,
+  readCd: 0xbe,
 } as const;
 
 /** Commands that are carried out whatever has happened to the medium. */
-const WITHOUT_ATTENTION = new Set<number>([
-  PACKET.inquiry, PACKET.requestSense, PACKET.getConfiguration, PACKET.getEvent,
-]);
+const WITHOUT_ATTENTION = new Set<number>([PACKET.inquiry, PACKET.requestSense, PACKET.getConfiguration, PACKET.getEvent]);
 const NEEDS_MEDIUM = new Set<number>([
-  PACKET.testUnitReady, PACKET.readCapacity, PACKET.read10, PACKET.read12, PACKET.readCd,
-  PACKET.seek, PACKET.readSubchannel, PACKET.readToc, PACKET.readDiscInformation,
-  PACKET.readDvdStructure, PACKET.pause,
+  PACKET.testUnitReady,
+  PACKET.readCapacity,
+  PACKET.read10,
+  PACKET.read12,
+  PACKET.readCd,
+  PACKET.seek,
+  PACKET.readSubchannel,
+  PACKET.readToc,
+  PACKET.readDiscInformation,
+  PACKET.readDvdStructure,
+  PACKET.pause,
 ]);
 
 export class IdeCdrom extends AtaDevice {
@@ -82,26 +112,41 @@ export class IdeCdrom extends AtaDevice {
 
   protected override execute(command: number): void {
     switch (command) {
-      case 0xa0: return this.takePacket();
-      case 0xa1: return this.identify();
+      case 0xa0:
+        return this.takePacket();
+      case 0xa1:
+        return this.identify();
       case 0x08:
         this.reset(false);
         return;
-      case 0xec: case 0x20:
+      case 0xec:
+      case 0x20:
         this.putSignature();
         return this.failed(ERROR.abort);
-      case 0xef: return this.setFeatures();
+      case 0xef:
+        return this.setFeatures();
       case 0xe5:
         this.state.value.registers[REGISTER.count] = 0xff;
         return this.finished();
-      case 0xe0: case 0xe1: case 0xe2: case 0xe3: case 0xe6: return this.finished();
-      default: return this.failed(ERROR.abort);
+      case 0xe0:
+      case 0xe1:
+      case 0xe2:
+      case 0xe3:
+      case 0xe6:
+        return this.finished();
+      default:
+        return this.failed(ERROR.abort);
     }
   }
 
   private identify(): void {
     const data = identifyCd(this.serial, this.state.value.dmaMode);
-    this.pioIn(512, 512, (into) => into.set(data), () => undefined);
+    this.pioIn(
+      512,
+      512,
+      (into) => into.set(data),
+      () => undefined,
+    );
   }
 
   private setFeatures(): void {
@@ -118,8 +163,13 @@ export class IdeCdrom extends AtaDevice {
     // Overlapped commands are not supported.
     if ((registers[REGISTER.features]! & 2) !== 0) return this.failed(ERROR.abort);
     this.limit = registers[REGISTER.lbaMid]! | (registers[REGISTER.lbaHigh]! << 8);
-    this.pioOut(PACKET_SIZE, PACKET_SIZE, false, (from) => this.packet.set(from), () =>
-      this.runPacket());
+    this.pioOut(
+      PACKET_SIZE,
+      PACKET_SIZE,
+      false,
+      (from) => this.packet.set(from),
+      () => this.runPacket(),
+    );
     registers[REGISTER.count] = REASON.command;
   }
 
@@ -174,9 +224,7 @@ export class IdeCdrom extends AtaDevice {
     this.send(length, (into, at) => into.set(data.subarray(at, at + into.length)));
   }
 
-  private send(
-    total: number, produce: (into: Uint8Array, at: number) => void | Promise<void>,
-  ): void {
+  private send(total: number, produce: (into: Uint8Array, at: number) => void | Promise<void>): void {
     if (total === 0) return this.complete();
     const { registers } = this.state.value;
     if ((registers[REGISTER.features]! & 1) !== 0) {
@@ -196,30 +244,34 @@ export class IdeCdrom extends AtaDevice {
     return new Map<number, (packet: Uint8Array) => void>([
       [p.testUnitReady, done],
       [p.requestSense, (c) => this.requestSense(c[4]!)],
-      [p.inquiry, (c) => (c[1]! & 3) !== 0
-        ? this.refuse(SENSE.badField) : this.answer(INQUIRY, u16(c, 3))],
+      [p.inquiry, (c) => ((c[1]! & 3) !== 0 ? this.refuse(SENSE.badField) : this.answer(INQUIRY, u16(c, 3)))],
       [p.modeSense, (c) => this.modeSense(c[2]!, u16(c, 7), 8)],
       [p.modeSense6, (c) => this.modeSense(c[2]!, c[4]!, 4)],
       [p.startStop, (c) => this.startStop(c[4]!)],
-      [p.preventRemoval, (c) => {
-        this.state.value.trayLocked = (c[4]! & 1) !== 0;
-        this.complete();
-      }],
+      [
+        p.preventRemoval,
+        (c) => {
+          this.state.value.trayLocked = (c[4]! & 1) !== 0;
+          this.complete();
+        },
+      ],
       [p.readCapacity, () => this.readCapacity()],
       [p.read10, (c) => this.read(u32(c, 2), u16(c, 7))],
       [p.read12, (c) => this.read(u32(c, 2), u32(c, 6))],
       [p.readCd, (c) => this.readCd(c)],
-      [p.seek, (c) => u32(c, 2) < this.sectors ? done() : this.refuse(SENSE.outOfRange)],
-      [p.synchronizeCache, done], [p.setSpeed, done], [p.pause, done],
-      [p.readSubchannel, (c) => this.answer(
-        Uint8Array.of(0, 0x15, 0, 0), u16(c, 7))],
+      [p.seek, (c) => (u32(c, 2) < this.sectors ? done() : this.refuse(SENSE.outOfRange))],
+      [p.synchronizeCache, done],
+      [p.setSpeed, done],
+      [p.pause, done],
+      [p.readSubchannel, (c) => this.answer(Uint8Array.of(0, 0x15, 0, 0), u16(c, 7))],
       [p.readToc, (c) => this.toc(c)],
-      [p.getConfiguration, (c) => this.answer(
-        getConfiguration(c[1]! & 3, u16(c, 2), this.sectors), u16(c, 7))],
+      [p.getConfiguration, (c) => this.answer(getConfiguration(c[1]! & 3, u16(c, 2), this.sectors), u16(c, 7))],
       [p.getEvent, (c) => this.getEvent(c)],
       [p.readDiscInformation, (c) => this.answer(discInformation(), u16(c, 7))],
-      [p.mechanismStatus, (c) => this.answer(
-        Uint8Array.of(0, this.state.value.trayOpen ? 0x10 : 0, 0, 0, 0, 1, 0, 0), u16(c, 8))],
+      [
+        p.mechanismStatus,
+        (c) => this.answer(Uint8Array.of(0, this.state.value.trayOpen ? 0x10 : 0, 0, 0, 0, 1, 0, 0), u16(c, 8)),
+      ],
     ]);
   }
 

@@ -21,13 +21,39 @@ export function geometryOf(bytes: number): Geometry {
 type Range = { lba: number; count: number };
 
 const COMMAND = {
-  nop: 0x00, dataSetManagement: 0x06, readSectors: 0x20, readExt: 0x24, readDmaExt: 0x25,
-  readNativeMaxExt: 0x27, readMultipleExt: 0x29, writeSectors: 0x30, writeExt: 0x34,
-  writeDmaExt: 0x35, writeMultipleExt: 0x39, writeDmaFuaExt: 0x3d, verify: 0x40, verifyExt: 0x42,
-  diagnostic: 0x90, initializeParameters: 0x91, readMultiple: 0xc4, writeMultiple: 0xc5,
-  setMultiple: 0xc6, readDma: 0xc8, writeDma: 0xca, writeMultipleFuaExt: 0xce, standbyNow: 0xe0,
-  idleNow: 0xe1, standby: 0xe2, idle: 0xe3, checkPower: 0xe5, sleep: 0xe6, flush: 0xe7,
-  flushExt: 0xea, identify: 0xec, setFeatures: 0xef, readNativeMax: 0xf8,
+  nop: 0x00,
+  dataSetManagement: 0x06,
+  readSectors: 0x20,
+  readExt: 0x24,
+  readDmaExt: 0x25,
+  readNativeMaxExt: 0x27,
+  readMultipleExt: 0x29,
+  writeSectors: 0x30,
+  writeExt: 0x34,
+  writeDmaExt: 0x35,
+  writeMultipleExt: 0x39,
+  writeDmaFuaExt: 0x3d,
+  verify: 0x40,
+  verifyExt: 0x42,
+  diagnostic: 0x90,
+  initializeParameters: 0x91,
+  readMultiple: 0xc4,
+  writeMultiple: 0xc5,
+  setMultiple: 0xc6,
+  readDma: 0xc8,
+  writeDma: 0xca,
+  writeMultipleFuaExt: 0xce,
+  standbyNow: 0xe0,
+  idleNow: 0xe1,
+  standby: 0xe2,
+  idle: 0xe3,
+  checkPower: 0xe5,
+  sleep: 0xe6,
+  flush: 0xe7,
+  flushExt: 0xea,
+  identify: 0xec,
+  setFeatures: 0xef,
+  readNativeMax: 0xf8,
 } as const;
 
 export class IdeDisk extends AtaDevice {
@@ -80,33 +106,49 @@ export class IdeDisk extends AtaDevice {
     const done = (): void => this.finished();
     const multiple = (): number => this.state.value.multiple;
     const map = new Map<number, () => void>([
-      [c.readSectors, () => this.readPio(1)], [c.readSectors + 1, () => this.readPio(1)],
+      [c.readSectors, () => this.readPio(1)],
+      [c.readSectors + 1, () => this.readPio(1)],
       [c.readExt, () => this.readPio(1)],
       [c.readMultiple, () => this.readPio(multiple())],
       [c.readMultipleExt, () => this.readPio(multiple())],
-      [c.writeSectors, () => this.writePio(1)], [c.writeSectors + 1, () => this.writePio(1)],
+      [c.writeSectors, () => this.writePio(1)],
+      [c.writeSectors + 1, () => this.writePio(1)],
       [c.writeExt, () => this.writePio(1)],
       [c.writeMultiple, () => this.writePio(multiple())],
       [c.writeMultipleExt, () => this.writePio(multiple())],
       [c.writeMultipleFuaExt, () => this.writePio(multiple())],
-      [c.readDma, () => this.readDma()], [c.readDma + 1, () => this.readDma()],
+      [c.readDma, () => this.readDma()],
+      [c.readDma + 1, () => this.readDma()],
       [c.readDmaExt, () => this.readDma()],
-      [c.writeDma, () => this.writeDma()], [c.writeDma + 1, () => this.writeDma()],
-      [c.writeDmaExt, () => this.writeDma()], [c.writeDmaFuaExt, () => this.writeDma()],
-      [c.verify, () => this.verify()], [c.verify + 1, () => this.verify()],
+      [c.writeDma, () => this.writeDma()],
+      [c.writeDma + 1, () => this.writeDma()],
+      [c.writeDmaExt, () => this.writeDma()],
+      [c.writeDmaFuaExt, () => this.writeDma()],
+      [c.verify, () => this.verify()],
+      [c.verify + 1, () => this.verify()],
       [c.verifyExt, () => this.verify()],
       [c.dataSetManagement, () => this.trim()],
-      [c.flush, () => this.flush()], [c.flushExt, () => this.flush()],
+      [c.flush, () => this.flush()],
+      [c.flushExt, () => this.flush()],
       [c.identify, () => this.identify()],
-      [c.setFeatures, () => this.setFeatures()], [c.setMultiple, () => this.setMultiple()],
+      [c.setFeatures, () => this.setFeatures()],
+      [c.setMultiple, () => this.setMultiple()],
       [c.initializeParameters, () => this.setGeometry()],
-      [c.readNativeMax, () => this.nativeMax()], [c.readNativeMaxExt, () => this.nativeMax()],
-      [c.checkPower, () => {
-        // Active or idle.
-        this.state.value.registers[REGISTER.count] = 0xff;
-        this.finished();
-      }],
-      [c.standbyNow, done], [c.idleNow, done], [c.standby, done], [c.idle, done], [c.sleep, done],
+      [c.readNativeMax, () => this.nativeMax()],
+      [c.readNativeMaxExt, () => this.nativeMax()],
+      [
+        c.checkPower,
+        () => {
+          // Active or idle.
+          this.state.value.registers[REGISTER.count] = 0xff;
+          this.finished();
+        },
+      ],
+      [c.standbyNow, done],
+      [c.idleNow, done],
+      [c.standby, done],
+      [c.idle, done],
+      [c.sleep, done],
     ]);
     // RECALIBRATE and SEEK of old.
     for (let i = 0; i < 16; i++) map.set(0x10 + i, done).set(0x70 + i, done);
@@ -127,7 +169,7 @@ export class IdeDisk extends AtaDevice {
     const low = r[REGISTER.lbaLow]! + r[REGISTER.lbaMid]! * 2 ** 8 + r[REGISTER.lbaHigh]! * 2 ** 16;
     if (this.wide) {
       const high = p[REGISTER.lbaLow]! + p[REGISTER.lbaMid]! * 2 ** 8 + p[REGISTER.lbaHigh]! * 2 ** 16;
-      return { lba: high * 2 ** 24 + low, count: (p[REGISTER.count]! * 256 + count) || 65536 };
+      return { lba: high * 2 ** 24 + low, count: p[REGISTER.count]! * 256 + count || 65536 };
     }
     if ((r[REGISTER.device]! & DEVICE_LBA) !== 0) {
       return { lba: this.header * 2 ** 24 + low, count: count || 256 };
@@ -176,8 +218,7 @@ export class IdeDisk extends AtaDevice {
 
   // --- Data.
 
-  private readonly produce = (range: Range) => (into: Uint8Array, at: number) =>
-    this.backend.read(range.lba * SECTOR + at, into);
+  private readonly produce = (range: Range) => (into: Uint8Array, at: number) => this.backend.read(range.lba * SECTOR + at, into);
 
   private readonly consume = (range: Range) => (from: Uint8Array, at: number) => {
     if (this.backend.readOnly) throw new Error('the disk is read-only');
@@ -200,9 +241,7 @@ export class IdeDisk extends AtaDevice {
     if (multiple === 0) return this.failed(ERROR.abort);
     const range = this.checkedRange();
     if (range === null) return;
-    this.pioOut(
-      range.count * SECTOR, multiple * SECTOR, false, this.consume(range), this.written(range),
-    );
+    this.pioOut(range.count * SECTOR, multiple * SECTOR, false, this.consume(range), this.written(range));
   }
 
   private readDma(): void {
@@ -222,7 +261,12 @@ export class IdeDisk extends AtaDevice {
     if (writeCache && command !== COMMAND.writeDmaFuaExt && command !== COMMAND.writeMultipleFuaExt) {
       return finish;
     }
-    return () => this.run(() => this.backend.flush(), finish, () => this.failed(ERROR.abort));
+    return () =>
+      this.run(
+        () => this.backend.flush(),
+        finish,
+        () => this.failed(ERROR.abort),
+      );
   }
 
   private verify(): void {
@@ -233,15 +277,23 @@ export class IdeDisk extends AtaDevice {
   private flush(): void {
     const { state } = this;
     state.value.status |= STATUS.busy;
-    this.run(() => this.backend.flush(), () => this.finished(), () => this.failed(ERROR.abort));
+    this.run(
+      () => this.backend.flush(),
+      () => this.finished(),
+      () => this.failed(ERROR.abort),
+    );
   }
 
   /** DATA SET MANAGEMENT (ACS-2, 7.5): ranges of eight bytes, six of them address, two length. */
   private trim(): void {
     const { registers, previous } = this.state.value;
     if ((this.feature & 1) === 0) return this.failed(ERROR.abort);
-    const blocks = (previous[REGISTER.count]! * 256 + registers[REGISTER.count]!) || 65536;
-    this.dmaOut(blocks * SECTOR, (from) => this.discard(from), () => this.finished());
+    const blocks = previous[REGISTER.count]! * 256 + registers[REGISTER.count]! || 65536;
+    this.dmaOut(
+      blocks * SECTOR,
+      (from) => this.discard(from),
+      () => this.finished(),
+    );
   }
 
   private async discardAll(ranges: readonly Range[]): Promise<void> {
@@ -266,10 +318,21 @@ export class IdeDisk extends AtaDevice {
   private identify(): void {
     const { multiple, dmaMode, writeCache } = this.state.value;
     const data = identifyDisk({
-      sectors: this.sectors, geometry: this.geometry, logical: this.logical, serial: this.serial,
-      multiple, maxMultiple: MAX_MULTIPLE, mode: dmaMode, writeCache,
+      sectors: this.sectors,
+      geometry: this.geometry,
+      logical: this.logical,
+      serial: this.serial,
+      multiple,
+      maxMultiple: MAX_MULTIPLE,
+      mode: dmaMode,
+      writeCache,
     });
-    this.pioIn(SECTOR, SECTOR, (into) => into.set(data), () => undefined);
+    this.pioIn(
+      SECTOR,
+      SECTOR,
+      (into) => into.set(data),
+      () => undefined,
+    );
   }
 
   /** Of the features register only the device knows what was written: reads show errors. */
@@ -281,20 +344,34 @@ export class IdeDisk extends AtaDevice {
     const s = this.state.value;
     const count = s.registers[REGISTER.count]!;
     switch (this.feature) {
-      case 0x02: s.writeCache = true; break;
+      case 0x02:
+        s.writeCache = true;
+        break;
       case 0x82:
         s.writeCache = false;
         return this.flush();
       case 0x03:
         // PIO default and flow control modes, multiword DMA 0-2, Ultra DMA 0-5.
-        if (count >> 3 > 1 && !(count >> 3 === 4 && (count & 7) <= 2)
-          && !(count >> 3 === 8 && (count & 7) <= 5)) return this.failed(ERROR.abort);
+        if (count >> 3 > 1 && !(count >> 3 === 4 && (count & 7) <= 2) && !(count >> 3 === 8 && (count & 7) <= 5))
+          return this.failed(ERROR.abort);
         s.dmaMode = count;
         break;
       // Read look-ahead, reverting to defaults, power management, acoustics: nothing to do.
-      case 0x05: case 0x85: case 0x55: case 0xaa: case 0x66: case 0xcc: case 0x42: case 0xc2:
-      case 0x69: case 0x67: case 0x96: case 0x9a: break;
-      default: return this.failed(ERROR.abort);
+      case 0x05:
+      case 0x85:
+      case 0x55:
+      case 0xaa:
+      case 0x66:
+      case 0xcc:
+      case 0x42:
+      case 0xc2:
+      case 0x69:
+      case 0x67:
+      case 0x96:
+      case 0x9a:
+        break;
+      default:
+        return this.failed(ERROR.abort);
     }
     this.finished();
   }
@@ -324,7 +401,14 @@ export class IdeDisk extends AtaDevice {
 }
 
 const WIDE = new Set<number>([
-  COMMAND.readExt, COMMAND.readDmaExt, COMMAND.readNativeMaxExt, COMMAND.readMultipleExt,
-  COMMAND.writeExt, COMMAND.writeDmaExt, COMMAND.writeMultipleExt, COMMAND.writeDmaFuaExt,
-  COMMAND.verifyExt, COMMAND.writeMultipleFuaExt,
+  COMMAND.readExt,
+  COMMAND.readDmaExt,
+  COMMAND.readNativeMaxExt,
+  COMMAND.readMultipleExt,
+  COMMAND.writeExt,
+  COMMAND.writeDmaExt,
+  COMMAND.writeMultipleExt,
+  COMMAND.writeDmaFuaExt,
+  COMMAND.verifyExt,
+  COMMAND.writeMultipleFuaExt,
 ]);

@@ -32,10 +32,12 @@ class Disk implements BlockBackend {
   private answer(act: () => void): Completion {
     if (this.broken) throw new Error('broken');
     if (!this.slow) return act();
-    return new Promise((resolve) => this.waiting.push(() => {
-      act();
-      resolve();
-    }));
+    return new Promise((resolve) =>
+      this.waiting.push(() => {
+        act();
+        resolve();
+      }),
+    );
   }
 
   read(offset: number, into: Uint8Array): Completion {
@@ -92,8 +94,7 @@ function controller(sectors = 1000) {
     handler.write(port - base, size, value);
   };
   /** Writes features, count, the address bytes, device and command. */
-  const command = (base: number, ...values: number[]): void =>
-    values.forEach((value, i) => out(base + 1 + i, value));
+  const command = (base: number, ...values: number[]): void => values.forEach((value, i) => out(base + 1 + i, value));
   const readData = (base: number, bytes: number): Uint8Array => {
     const data = new Uint8Array(bytes);
     const view = new DataView(data.buffer);
@@ -158,7 +159,16 @@ test('READ and WRITE MULTIPLE move several sectors for one interrupt', () => {
 
 test('48-bit addresses; beyond the end there is nothing', () => {
   const { command, readData, inp, out } = controller();
-  for (const [at, value] of [[2, 0], [3, 0], [4, 0], [5, 0], [2, 1], [3, 200], [4, 1], [5, 0]] as const) {
+  for (const [at, value] of [
+    [2, 0],
+    [3, 0],
+    [4, 0],
+    [5, 0],
+    [2, 1],
+    [3, 200],
+    [4, 1],
+    [5, 0],
+  ] as const) {
     out(DISK + at, value);
   }
   out(DISK + 6, 0xe0);
@@ -242,7 +252,7 @@ test('a slow backend keeps the drive busy; a reset forgets what it was doing', a
   assert.equal(inp(DISK + 7), 0x50);
 });
 
-test('errors of the backend are the drive\'s', () => {
+test("errors of the backend are the drive's", () => {
   const { command, backend, inp } = controller();
   backend.broken = true;
   command(DISK, 0, 1, 7, 0, 0, 0xe0, 0x20);
@@ -267,7 +277,7 @@ function packet(c: ReturnType<typeof controller>, limit: number, ...bytes: numbe
   for (let i = 0; i < 12; i += 2) c.out(CD, padded[i]! | (padded[i + 1]! << 8), 2);
 }
 
-test('ATAPI: the signature, INQUIRY, capacity, and data in pieces of the host\'s size', () => {
+test("ATAPI: the signature, INQUIRY, capacity, and data in pieces of the host's size", () => {
   const c = controller();
   assert.deepEqual([c.inp(CD + 4), c.inp(CD + 5)], [0x14, 0xeb]);
   packet(c, 36, 0x12, 0, 0, 0, 36);

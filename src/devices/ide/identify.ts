@@ -38,8 +38,14 @@ function putModes(words: Uint16Array, mode: number): void {
 }
 
 export type DiskDescription = {
-  sectors: number; geometry: Geometry; logical: Geometry; serial: string; multiple: number;
-  maxMultiple: number; mode: number; writeCache: boolean;
+  sectors: number;
+  geometry: Geometry;
+  logical: Geometry;
+  serial: string;
+  multiple: number;
+  maxMultiple: number;
+  mode: number;
+  writeCache: boolean;
 };
 
 export function identifyDisk(d: DiskDescription): Uint8Array {

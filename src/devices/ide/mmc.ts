@@ -11,7 +11,16 @@ function text(value: string, length: number): number[] {
 
 /** SPC-3, 6.4.2: removable CD/DVD device. */
 export const INQUIRY = Uint8Array.from([
-  0x05, 0x80, 0x00, 0x21, 31, 0, 0, 0, ...text('VIRELAY', 8), ...text('VIRELAY DVD-ROM', 16),
+  0x05,
+  0x80,
+  0x00,
+  0x21,
+  31,
+  0,
+  0,
+  0,
+  ...text('VIRELAY', 8),
+  ...text('VIRELAY DVD-ROM', 16),
   ...text('1.0', 4),
 ]);
 
@@ -35,28 +44,30 @@ const LEAD_OUT = 0xaa;
  * @param start first track wanted
  * @returns null when that cannot be had
  */
-export function readToc(
-  format: number, minutes: boolean, start: number, sectors: number,
-): Uint8Array | null {
+export function readToc(format: number, minutes: boolean, start: number, sectors: number): Uint8Array | null {
   switch (format) {
     case 0: {
       if (start > 1 && start !== LEAD_OUT) return null;
       const track = start <= 1 ? [0, DATA_TRACK, 1, 0, ...address(0, minutes)] : [];
       return withLength([1, 1, ...track, 0, 0x16, LEAD_OUT, 0, ...address(sectors, minutes)]);
     }
-    case 1: return withLength([1, 1, 0, DATA_TRACK, 1, 0, ...address(0, minutes)]);
-    case 2: return withLength([1, 1, ...rawToc(sectors)]);
-    default: return null;
+    case 1:
+      return withLength([1, 1, 0, DATA_TRACK, 1, 0, ...address(0, minutes)]);
+    case 2:
+      return withLength([1, 1, ...rawToc(sectors)]);
+    default:
+      return null;
   }
 }
 
 /** Points A0h to A2h (first track, last track, lead-out) and the track. */
 function rawToc(sectors: number): number[] {
-  const entry = (point: number, place: readonly number[]): number[] =>
-    [1, DATA_TRACK, 0, point, 0, 0, 0, 0, ...place.slice(1)];
+  const entry = (point: number, place: readonly number[]): number[] => [1, DATA_TRACK, 0, point, 0, 0, 0, 0, ...place.slice(1)];
   return [
-    ...entry(0xa0, [0, 1, 0, 0]), ...entry(0xa1, [0, 1, 0, 0]),
-    ...entry(0xa2, address(sectors, true)), ...entry(1, address(0, true)),
+    ...entry(0xa0, [0, 1, 0, 0]),
+    ...entry(0xa1, [0, 1, 0, 0]),
+    ...entry(0xa2, address(sectors, true)),
+    ...entry(1, address(0, true)),
   ];
 }
 
@@ -84,13 +95,11 @@ export function getConfiguration(all: number, from: number, sectors: number): Ui
     { code: 0x001e, active: current === PROFILE.cd, body: [0, 0, 0, 0] },
     { code: 0x001f, active: current === PROFILE.dvd, body: [] },
   ];
-  const chosen = features.filter(({ code, active }) =>
-    all === 2 ? code === from : code >= from && (all === 0 || active));
+  const chosen = features.filter(({ code, active }) => (all === 2 ? code === from : code >= from && (all === 0 || active)));
   const body = chosen.flatMap(({ code, body: data, active }) => {
     const version = code === 0x0001 ? 2 : code === 0x0002 ? 1 : 0;
     const persistent = code <= 0x0003 ? 2 : 0;
-    return [code >> 8, code & 0xff, (version << 2) | persistent | (active ? 1 : 0), data.length,
-      ...data];
+    return [code >> 8, code & 0xff, (version << 2) | persistent | (active ? 1 : 0), data.length, ...data];
   });
   const length = body.length + 4;
   return Uint8Array.of(0, 0, length >> 8, length & 0xff, 0, 0, 0, current, ...body);
@@ -105,8 +114,7 @@ export function modePages(page: number, locked: boolean): Uint8Array | null {
     [0x0e, 14, 4, 0, 0, 0, 0, 75, 1, 255, 2, 255, 0, 0, 0, 0],
     // Capabilities: reads CD-R, CD-RW and DVD; a tray that can be locked and ejected; 706 KB/s,
     // no volume levels, 512 KiB of buffer.
-    [0x2a, 18, 0x3b, 0, 0x71, 0x60, locked ? 0x2b : 0x29, 0, 706 >> 8, 706 & 0xff, 0, 2, 2, 0,
-      706 >> 8, 706 & 0xff, 0, 0, 0, 0],
+    [0x2a, 18, 0x3b, 0, 0x71, 0x60, locked ? 0x2b : 0x29, 0, 706 >> 8, 706 & 0xff, 0, 2, 2, 0, 706 >> 8, 706 & 0xff, 0, 0, 0, 0],
   ];
   if (page === 0x3f) return Uint8Array.from(pages.flat());
   const data = pages.find(([code]) => code === page);

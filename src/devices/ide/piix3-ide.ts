@@ -1,7 +1,5 @@
 /** The IDE function of the south bridge: 82371SB (PIIX3, order 290550), sections 2.3 and 2.6. */
-import type {
-  DeviceState, GuestMemory, IoHandler, IrqLine, PortBus,
-} from '../../machine/interfaces.ts';
+import type { DeviceState, GuestMemory, IoHandler, IrqLine, PortBus } from '../../machine/interfaces.ts';
 import { PciDevice } from '../pci.ts';
 import { StateBlock } from '../state.ts';
 import type { AtaDevice } from './ata.ts';
@@ -9,13 +7,18 @@ import { BusMaster } from './bus-master.ts';
 import { IdeChannel } from './channel.ts';
 
 /** Command block, and the control port, of both channels. */
-const PORTS = [[0x1f0, 0x3f6], [0x170, 0x376]] as const;
+const PORTS = [
+  [0x1f0, 0x3f6],
+  [0x170, 0x376],
+] as const;
 /** IDE timing registers: bit 15 makes a channel decode its ports. */
 const TIMING = 0x40;
 
 function powerOn() {
   const channel = () => ({
-    selected: 0, control: 0, interrupts: [false, false] as [boolean, boolean],
+    selected: 0,
+    control: 0,
+    interrupts: [false, false] as [boolean, boolean],
     master: { command: 0, status: 0, table: 0 },
   });
   return { channels: [channel(), channel()] };
@@ -28,19 +31,15 @@ export class Piix3Ide extends PciDevice {
   private readonly registers: StateBlock<ReturnType<typeof powerOn>>;
 
   /** @param irqs of the primary and the secondary channel */
-  constructor(
-    memory: GuestMemory, ports: PortBus, irqs: readonly [IrqLine, IrqLine], id = 'ide',
-  ) {
-    super(id, { vendor: 0x8086, device: 0x7010, classCode: 0x010180,
-      subsystemVendor: 0x1af4, subsystem: 0x1100 });
+  constructor(memory: GuestMemory, ports: PortBus, irqs: readonly [IrqLine, IrqLine], id = 'ide') {
+    super(id, { vendor: 0x8086, device: 0x7010, classCode: 0x010180, subsystemVendor: 0x1af4, subsystem: 0x1100 });
     this.registers = new StateBlock(id, 1, powerOn);
     this.setInitial(0x06, [0x80, 0x02]);
     for (let i = 0; i < 4; i++) this.writable[TIMING + i] = 0xff;
     for (const at of [0x44, 0x48, 0x4a, 0x4b]) this.writable[at] = 0xff;
     const states = this.registers.value.channels;
     this.channels = states.map((state, i) => new IdeChannel(irqs[i]!, state));
-    const masters = this.channels.map((channel, i) =>
-      new BusMaster(memory, channel, states[i]!.master).ports);
+    const masters = this.channels.map((channel, i) => new BusMaster(memory, channel, states[i]!.master).ports);
     this.addBar(4, { kind: 'io', size: 16, name: 'ide-bus-master', handler: split(masters) });
     this.channels.forEach((channel, i) => {
       const [command, control] = PORTS[i]!;
@@ -86,9 +85,11 @@ export class Piix3Ide extends PciDevice {
   }
 
   private eachDevice(visit: (device: AtaDevice, place: number) => void): void {
-    this.channels.forEach(({ devices }, i) => devices.forEach((device, k) => {
-      if (device !== null) visit(device, 2 * i + k);
-    }));
+    this.channels.forEach(({ devices }, i) =>
+      devices.forEach((device, k) => {
+        if (device !== null) visit(device, 2 * i + k);
+      }),
+    );
   }
 
   protected override onReset(): void {

@@ -9,7 +9,10 @@ function controller() {
   const a20: boolean[] = [];
   let resets = 0;
   const device = new I8042({
-    keyboardIrq, mouseIrq, setA20: (on) => a20.push(on), resetCpu: () => resets++,
+    keyboardIrq,
+    mouseIrq,
+    setA20: (on) => a20.push(on),
+    resetCpu: () => resets++,
   });
   const data = (value: number) => device.ports.write(0, 1, value);
   const command = (value: number) => device.ports.write(4, 1, value);

@@ -10,7 +10,11 @@ const QUEUE_SIZE = 64;
 
 const STATUS = { full: 0x01, system: 0x04, command: 0x08, unlocked: 0x10, mouse: 0x20 } as const;
 const CONFIG = {
-  keyboardIrq: 0x01, mouseIrq: 0x02, system: 0x04, keyboardOff: 0x10, mouseOff: 0x20,
+  keyboardIrq: 0x01,
+  mouseIrq: 0x02,
+  system: 0x04,
+  keyboardOff: 0x10,
+  mouseOff: 0x20,
   translate: 0x40,
 } as const;
 const OUTPUT = { noReset: 0x01, a20: 0x02 } as const;
@@ -54,24 +58,41 @@ export class I8042 implements Device {
   readonly ports: IoHandler;
 
   private readonly wiring: I8042Wiring;
-  private readonly state = new StateBlock('i8042', 1, () => ({
-    config: CONFIG.keyboardIrq | CONFIG.system | CONFIG.translate as number,
-    outputPort: OUTPUT.noReset | OUTPUT.a20 as number,
-    /** Controller command waiting for its data byte at port 60h; 0 when none. */
-    command: 0,
-    lastWasCommand: false,
-    /** Output buffer: what port 60h shows. */
-    full: false, fromMouse: false, data: 0,
-    /** The controller's own replies, which go before the devices' bytes. */
-    controller: queuePowerOn(),
-    /** Bytes that came back by command D3h, as if from the mouse. */
-    looped: queuePowerOn(),
-    keyboard: queuePowerOn(), keyboardCommand: 0, scanning: true, scancodeSet: 2, leds: 0,
-    mouse: queuePowerOn(), mouseCommand: 0, reporting: false, wheel: false,
-    sampleRate: 100, resolution: 2, scaling: false, buttons: 0,
-    /** The last three sample rates set: 200, 100, 80 unlock the wheel. */
-    rateHistory: [0, 0, 0],
-  }), { config: 255, outputPort: 255, command: 255, data: 255, buttons: 7, rateHistory: 255 });
+  private readonly state = new StateBlock(
+    'i8042',
+    1,
+    () => ({
+      config: CONFIG.keyboardIrq | CONFIG.system | (CONFIG.translate as number),
+      outputPort: OUTPUT.noReset | (OUTPUT.a20 as number),
+      /** Controller command waiting for its data byte at port 60h; 0 when none. */
+      command: 0,
+      lastWasCommand: false,
+      /** Output buffer: what port 60h shows. */
+      full: false,
+      fromMouse: false,
+      data: 0,
+      /** The controller's own replies, which go before the devices' bytes. */
+      controller: queuePowerOn(),
+      /** Bytes that came back by command D3h, as if from the mouse. */
+      looped: queuePowerOn(),
+      keyboard: queuePowerOn(),
+      keyboardCommand: 0,
+      scanning: true,
+      scancodeSet: 2,
+      leds: 0,
+      mouse: queuePowerOn(),
+      mouseCommand: 0,
+      reporting: false,
+      wheel: false,
+      sampleRate: 100,
+      resolution: 2,
+      scaling: false,
+      buttons: 0,
+      /** The last three sample rates set: 200, 100, 80 unlock the wheel. */
+      rateHistory: [0, 0, 0],
+    }),
+    { config: 255, outputPort: 255, command: 255, data: 255, buttons: 7, rateHistory: 255 },
+  );
 
   constructor(wiring: I8042Wiring, id = 'i8042') {
     this.id = id;
@@ -148,9 +169,13 @@ export class I8042 implements Device {
 
   private readStatus(): number {
     const s = this.state.value;
-    return (s.full ? STATUS.full : 0) | (s.config & CONFIG.system ? STATUS.system : 0)
-      | (s.lastWasCommand ? STATUS.command : 0) | STATUS.unlocked
-      | (s.full && s.fromMouse ? STATUS.mouse : 0);
+    return (
+      (s.full ? STATUS.full : 0) |
+      (s.config & CONFIG.system ? STATUS.system : 0) |
+      (s.lastWasCommand ? STATUS.command : 0) |
+      STATUS.unlocked |
+      (s.full && s.fromMouse ? STATUS.mouse : 0)
+    );
   }
 
   private readData(): number {
@@ -169,23 +194,52 @@ export class I8042 implements Device {
     s.command = 0;
     if (command >= 0xf0) return this.pulse(command);
     switch (command) {
-      case 0x20: this.reply(s.config); break;
-      case 0xa7: s.config |= CONFIG.mouseOff; break;
-      case 0xa8: s.config &= ~CONFIG.mouseOff; break;
-      case 0xa9: this.reply(0x00); break;
+      case 0x20:
+        this.reply(s.config);
+        break;
+      case 0xa7:
+        s.config |= CONFIG.mouseOff;
+        break;
+      case 0xa8:
+        s.config &= ~CONFIG.mouseOff;
+        break;
+      case 0xa9:
+        this.reply(0x00);
+        break;
       case 0xaa:
         s.config |= CONFIG.system;
         this.reply(0x55);
         break;
-      case 0xab: this.reply(0x00); break;
-      case 0xad: s.config |= CONFIG.keyboardOff; break;
-      case 0xae: s.config &= ~CONFIG.keyboardOff; break;
-      case 0xc0: this.reply(0x80); break;
-      case 0xd0: this.reply(s.outputPort); break;
-      case 0xdd: this.setA20(false); break;
-      case 0xdf: this.setA20(true); break;
-      case 0x60: case 0xd1: case 0xd2: case 0xd3: case 0xd4: s.command = command; break;
-      default: break;
+      case 0xab:
+        this.reply(0x00);
+        break;
+      case 0xad:
+        s.config |= CONFIG.keyboardOff;
+        break;
+      case 0xae:
+        s.config &= ~CONFIG.keyboardOff;
+        break;
+      case 0xc0:
+        this.reply(0x80);
+        break;
+      case 0xd0:
+        this.reply(s.outputPort);
+        break;
+      case 0xdd:
+        this.setA20(false);
+        break;
+      case 0xdf:
+        this.setA20(true);
+        break;
+      case 0x60:
+      case 0xd1:
+      case 0xd2:
+      case 0xd3:
+      case 0xd4:
+        s.command = command;
+        break;
+      default:
+        break;
     }
     this.fill();
   }
@@ -201,12 +255,22 @@ export class I8042 implements Device {
     s.lastWasCommand = false;
     s.command = 0;
     switch (command) {
-      case 0x60: s.config = value; break;
-      case 0xd1: this.writeOutputPort(value); break;
+      case 0x60:
+        s.config = value;
+        break;
+      case 0xd1:
+        this.writeOutputPort(value);
+        break;
       // Looped back by the controller itself, so they pass even while a port is off.
-      case 0xd2: this.reply(value); break;
-      case 0xd3: push(s.looped, value); break;
-      case 0xd4: this.mouseByte(value); break;
+      case 0xd2:
+        this.reply(value);
+        break;
+      case 0xd3:
+        push(s.looped, value);
+        break;
+      case 0xd4:
+        this.mouseByte(value);
+        break;
       default:
         // A command to the keyboard switches its clock line on.
         s.config &= ~CONFIG.keyboardOff;
@@ -251,9 +315,7 @@ export class I8042 implements Device {
 
   private update(): void {
     const s = this.state.value;
-    this.wiring.keyboardIrq.set(
-      s.full && !s.fromMouse && (s.config & CONFIG.keyboardIrq) !== 0,
-    );
+    this.wiring.keyboardIrq.set(s.full && !s.fromMouse && (s.config & CONFIG.keyboardIrq) !== 0);
     this.wiring.mouseIrq.set(s.full && s.fromMouse && (s.config & CONFIG.mouseIrq) !== 0);
   }
 
@@ -266,8 +328,12 @@ export class I8042 implements Device {
     s.keyboardCommand = 0;
     if (command !== 0) return this.keyboardArgument(command, value);
     switch (value) {
-      case 0xee: push(queue, 0xee); return;
-      case 0xed: case 0xf0: case 0xf3:
+      case 0xee:
+        push(queue, 0xee);
+        return;
+      case 0xed:
+      case 0xf0:
+      case 0xf3:
         s.keyboardCommand = value;
         break;
       case 0xf2:
@@ -276,9 +342,19 @@ export class I8042 implements Device {
         // Translated, the identifier's 83h reads 41h.
         push(queue, (s.config & CONFIG.translate) !== 0 ? 0x41 : 0x83);
         return;
-      case 0xf4: s.scanning = true; clear(queue); break;
-      case 0xf5: s.scanning = false; clear(queue); break;
-      case 0xf6: s.scanning = true; s.scancodeSet = 2; clear(queue); break;
+      case 0xf4:
+        s.scanning = true;
+        clear(queue);
+        break;
+      case 0xf5:
+        s.scanning = false;
+        clear(queue);
+        break;
+      case 0xf6:
+        s.scanning = true;
+        s.scancodeSet = 2;
+        clear(queue);
+        break;
       case 0xff:
         clear(queue);
         s.scanning = true;
@@ -287,7 +363,8 @@ export class I8042 implements Device {
         push(queue, ACK);
         push(queue, 0xaa);
         return;
-      default: break;
+      default:
+        break;
     }
     push(queue, ACK);
   }
@@ -311,27 +388,45 @@ export class I8042 implements Device {
     if (command !== 0) return this.mouseArgument(command, value);
     push(queue, ACK);
     switch (value) {
-      case 0xe6: s.scaling = false; break;
-      case 0xe7: s.scaling = true; break;
-      case 0xe8: case 0xf3: s.mouseCommand = value; break;
-      case 0xe9: this.mouseStatus(); break;
+      case 0xe6:
+        s.scaling = false;
+        break;
+      case 0xe7:
+        s.scaling = true;
+        break;
+      case 0xe8:
+      case 0xf3:
+        s.mouseCommand = value;
+        break;
+      case 0xe9:
+        this.mouseStatus();
+        break;
       case 0xeb:
         push(queue, 0x08 | s.buttons);
         push(queue, 0);
         push(queue, 0);
         if (s.wheel) push(queue, 0);
         break;
-      case 0xf2: push(queue, s.wheel ? 3 : 0); break;
-      case 0xf4: s.reporting = true; break;
-      case 0xf5: s.reporting = false; break;
-      case 0xf6: this.mouseDefaults(); break;
+      case 0xf2:
+        push(queue, s.wheel ? 3 : 0);
+        break;
+      case 0xf4:
+        s.reporting = true;
+        break;
+      case 0xf5:
+        s.reporting = false;
+        break;
+      case 0xf6:
+        this.mouseDefaults();
+        break;
       case 0xff:
         this.mouseDefaults();
         s.wheel = false;
         clear(queue);
         for (const byte of [ACK, 0xaa, 0x00]) push(queue, byte);
         break;
-      default: break;
+      default:
+        break;
     }
   }
 

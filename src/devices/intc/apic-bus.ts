@@ -2,7 +2,13 @@
 
 /** Delivery modes: Intel SDM volume 3, section 12.5.1. */
 export const DELIVERY = {
-  fixed: 0, lowest: 1, smi: 2, nmi: 4, init: 5, startUp: 6, extInt: 7,
+  fixed: 0,
+  lowest: 1,
+  smi: 2,
+  nmi: 4,
+  init: 5,
+  startUp: 6,
+  extInt: 7,
 } as const;
 
 export type ApicMessage = {
@@ -36,7 +42,8 @@ export class ApicBus {
 
   send(message: ApicMessage): void {
     this.sendTo(
-      this.agents.filter((agent) => agent.matches(message.logical, message.destination)), message,
+      this.agents.filter((agent) => agent.matches(message.logical, message.destination)),
+      message,
     );
   }
 

@@ -112,7 +112,12 @@ test('IPIs to others: INIT, SIPI, NMI, and all but self', () => {
   const b = board();
   const second = new RecordingCpu();
   const other = new LocalApic({
-    cpuIndex: 1, cpu: second, bus: b.bus, clock: b.clock, tsc: b.tsc, external: null,
+    cpuIndex: 1,
+    cpu: second,
+    bus: b.bus,
+    clock: b.clock,
+    tsc: b.tsc,
+    external: null,
   });
   b.write(0x310, 1 << 24);
   b.write(0x300, 0x4500);

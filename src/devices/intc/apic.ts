@@ -3,7 +3,13 @@
  * edition; chapter 10 in older ones). It fronts the 8259 pair, whose INTR arrives at LINT0.
  */
 import type {
-  CpuPort, Device, DeviceState, InterruptController, IoHandler, TscSource, VirtualClock,
+  CpuPort,
+  Device,
+  DeviceState,
+  InterruptController,
+  IoHandler,
+  TscSource,
+  VirtualClock,
 } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 import { type ApicBus, type ApicBusAgent, type ApicMessage, DELIVERY } from './apic-bus.ts';
@@ -34,9 +40,26 @@ const LVT_WRITABLE = [0x710ff, 0x117ff, 0x117ff, 0x1a7ff, 0x1a7ff, 0x110ff] as c
 
 /** Register indexes: xAPIC offset / 10h, x2APIC MSR - 800h (table 12-6). */
 const REG = {
-  id: 0x02, version: 0x03, tpr: 0x08, apr: 0x09, ppr: 0x0a, eoi: 0x0b, ldr: 0x0d, dfr: 0x0e,
-  svr: 0x0f, isr: 0x10, tmr: 0x18, irr: 0x20, esr: 0x28, icrLow: 0x30, icrHigh: 0x31, lvt: 0x32,
-  initial: 0x38, current: 0x39, divide: 0x3e, selfIpi: 0x3f,
+  id: 0x02,
+  version: 0x03,
+  tpr: 0x08,
+  apr: 0x09,
+  ppr: 0x0a,
+  eoi: 0x0b,
+  ldr: 0x0d,
+  dfr: 0x0e,
+  svr: 0x0f,
+  isr: 0x10,
+  tmr: 0x18,
+  irr: 0x20,
+  esr: 0x28,
+  icrLow: 0x30,
+  icrHigh: 0x31,
+  lvt: 0x32,
+  initial: 0x38,
+  current: 0x39,
+  divide: 0x3e,
+  selfIpi: 0x3f,
 } as const;
 
 export class LocalApic implements Device, InterruptController, ApicBusAgent {
@@ -59,7 +82,11 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
 
   constructor(
     options: {
-      cpuIndex: number; cpu: CpuPort; bus: ApicBus; clock: VirtualClock; tsc: TscSource;
+      cpuIndex: number;
+      cpu: CpuPort;
+      bus: ApicBus;
+      clock: VirtualClock;
+      tsc: TscSource;
       /** Wired to LINT0 of the boot processor only. */
       external: ExternalController | null;
     },
@@ -71,7 +98,11 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     this.bus = options.bus;
     this.external = options.external;
     this.state = new StateBlock(id, 1, () => this.powerOn(), {
-      tpr: 255, svr: 0x1ff, lvt: 0xffffffff, ldr: 0xffffffff, dfr: 0xffffffff,
+      tpr: 255,
+      svr: 0x1ff,
+      lvt: 0xffffffff,
+      ldr: 0xffffffff,
+      dfr: 0xffffffff,
     });
     const s = this.state.value;
     this.irr = new VectorSet(s.irr);
@@ -202,13 +233,26 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
   deliver(message: ApicMessage): void {
     switch (message.delivery) {
       case DELIVERY.fixed:
-      case DELIVERY.lowest: this.accept(message.vector, message.level); break;
-      case DELIVERY.smi: this.cpu.smi(); break;
-      case DELIVERY.nmi: this.cpu.nmi(); break;
-      case DELIVERY.init: this.deliverInit(); break;
-      case DELIVERY.startUp: this.cpu.sipi(message.vector); break;
-      case DELIVERY.extInt: this.state.value.extInt = true; break;
-      default: break;
+      case DELIVERY.lowest:
+        this.accept(message.vector, message.level);
+        break;
+      case DELIVERY.smi:
+        this.cpu.smi();
+        break;
+      case DELIVERY.nmi:
+        this.cpu.nmi();
+        break;
+      case DELIVERY.init:
+        this.deliverInit();
+        break;
+      case DELIVERY.startUp:
+        this.cpu.sipi(message.vector);
+        break;
+      case DELIVERY.extInt:
+        this.state.value.extInt = true;
+        break;
+      default:
+        break;
     }
     this.update();
   }
@@ -335,20 +379,35 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     if (index >= REG.irr && index < REG.esr) return this.irr.words[index - REG.irr]!;
     if (index >= REG.lvt && index < REG.lvt + 6) return s.lvt[index - REG.lvt]!;
     switch (index) {
-      case REG.id: return (s.xapicId << 24) >>> 0;
-      case REG.version: return VERSION;
-      case REG.tpr: return s.tpr;
-      case REG.ppr: return this.processorPriority;
-      case REG.ldr: return s.ldr;
-      case REG.dfr: return s.dfr;
-      case REG.svr: return s.svr;
-      case REG.esr: return s.esr;
-      case REG.icrLow: return s.icrLow;
-      case REG.icrHigh: return s.icrHigh;
-      case REG.initial: return this.timer.initialCount;
-      case REG.current: return this.timer.currentCount();
-      case REG.divide: return this.timer.divideConfiguration;
-      case REG.apr: case REG.eoi: return 0;
+      case REG.id:
+        return (s.xapicId << 24) >>> 0;
+      case REG.version:
+        return VERSION;
+      case REG.tpr:
+        return s.tpr;
+      case REG.ppr:
+        return this.processorPriority;
+      case REG.ldr:
+        return s.ldr;
+      case REG.dfr:
+        return s.dfr;
+      case REG.svr:
+        return s.svr;
+      case REG.esr:
+        return s.esr;
+      case REG.icrLow:
+        return s.icrLow;
+      case REG.icrHigh:
+        return s.icrHigh;
+      case REG.initial:
+        return this.timer.initialCount;
+      case REG.current:
+        return this.timer.currentCount();
+      case REG.divide:
+        return this.timer.divideConfiguration;
+      case REG.apr:
+      case REG.eoi:
+        return 0;
       default:
         this.error(ESR.register);
         return 0;
@@ -359,12 +418,24 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     const s = this.state.value;
     if (index >= REG.lvt && index < REG.lvt + 6) return this.writeLvt(index - REG.lvt, value);
     switch (index) {
-      case REG.id: s.xapicId = value >>> 24; break;
-      case REG.tpr: s.tpr = value & 0xff; break;
-      case REG.eoi: this.endOfInterrupt(); break;
-      case REG.ldr: s.ldr = (value & 0xff000000) >>> 0; break;
-      case REG.dfr: s.dfr = (value | 0x0fffffff) >>> 0; break;
-      case REG.svr: this.writeSpurious(value); break;
+      case REG.id:
+        s.xapicId = value >>> 24;
+        break;
+      case REG.tpr:
+        s.tpr = value & 0xff;
+        break;
+      case REG.eoi:
+        this.endOfInterrupt();
+        break;
+      case REG.ldr:
+        s.ldr = (value & 0xff000000) >>> 0;
+        break;
+      case REG.dfr:
+        s.dfr = (value | 0x0fffffff) >>> 0;
+        break;
+      case REG.svr:
+        this.writeSpurious(value);
+        break;
       case REG.esr:
         s.esr = s.esrPending;
         s.esrPending = 0;
@@ -373,13 +444,21 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
         s.icrLow = value & 0xcdfff & ~0x1000;
         this.sendIpi();
         break;
-      case REG.icrHigh: s.icrHigh = (value & 0xff000000) >>> 0; break;
+      case REG.icrHigh:
+        s.icrHigh = (value & 0xff000000) >>> 0;
+        break;
       case REG.initial:
         if (this.timerMode() !== TIMER_MODE.deadline) this.timer.start(value);
         break;
-      case REG.divide: this.timer.setDivide(value); break;
-      case REG.version: case REG.apr: case REG.ppr: break;
-      default: if (!isReadOnly(index)) this.error(ESR.register);
+      case REG.divide:
+        this.timer.setDivide(value);
+        break;
+      case REG.version:
+      case REG.apr:
+      case REG.ppr:
+        break;
+      default:
+        if (!isReadOnly(index)) this.error(ESR.register);
     }
   }
 
@@ -458,10 +537,20 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     };
     const { agents } = this.bus;
     switch ((s.icrLow >>> 18) & 3) {
-      case 0: this.bus.send(message); break;
-      case 1: this.bus.sendTo([this], message); break;
-      case 2: this.bus.sendTo([...agents], message); break;
-      default: this.bus.sendTo(agents.filter((agent) => agent !== this), message);
+      case 0:
+        this.bus.send(message);
+        break;
+      case 1:
+        this.bus.sendTo([this], message);
+        break;
+      case 2:
+        this.bus.sendTo([...agents], message);
+        break;
+      default:
+        this.bus.sendTo(
+          agents.filter((agent) => agent !== this),
+          message,
+        );
     }
   }
 
@@ -502,12 +591,21 @@ function isX2apicRegister(index: number): boolean {
 }
 
 const X2APIC_SINGLE: ReadonlySet<number> = new Set([
-  REG.id, REG.version, REG.tpr, REG.ppr, REG.eoi, REG.ldr, REG.svr, REG.icrLow, REG.initial,
-  REG.current, REG.divide, REG.selfIpi,
+  REG.id,
+  REG.version,
+  REG.tpr,
+  REG.ppr,
+  REG.eoi,
+  REG.ldr,
+  REG.svr,
+  REG.icrLow,
+  REG.initial,
+  REG.current,
+  REG.divide,
+  REG.selfIpi,
 ]);
 
 function isReadOnly(index: number): boolean {
   if (index >= REG.isr && index < REG.esr) return true;
-  return index === REG.id || index === REG.version || index === REG.ppr || index === REG.ldr
-    || index === REG.current;
+  return index === REG.id || index === REG.version || index === REG.ppr || index === REG.ldr || index === REG.current;
 }

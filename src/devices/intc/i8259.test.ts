@@ -4,7 +4,10 @@ import { I8259Pair } from './i8259.ts';
 
 function ready(icw4 = 1): I8259Pair {
   const pic = new I8259Pair();
-  for (const [chip, base, icw3] of [[pic.master, 0x20, 4], [pic.slave, 0x28, 2]] as const) {
+  for (const [chip, base, icw3] of [
+    [pic.master, 0x20, 4],
+    [pic.slave, 0x28, 2],
+  ] as const) {
     chip.write(0, 1, 0x11);
     chip.write(1, 1, base);
     chip.write(1, 1, icw3);

@@ -6,15 +6,31 @@ import type { Device, DeviceState, IoHandler, IrqLine } from '../../machine/inte
 import { StateBlock } from '../state.ts';
 
 type ChipState = {
-  irr: number; isr: number; imr: number; lines: number; elcr: number;
-  vectorBase: number; lowest: number; initStep: number; needIcw4: boolean; single: boolean;
-  readIsr: boolean; autoEoi: boolean; rotateOnAutoEoi: boolean; specialMask: boolean;
-  fullyNested: boolean; poll: boolean;
+  irr: number;
+  isr: number;
+  imr: number;
+  lines: number;
+  elcr: number;
+  vectorBase: number;
+  lowest: number;
+  initStep: number;
+  needIcw4: boolean;
+  single: boolean;
+  readIsr: boolean;
+  autoEoi: boolean;
+  rotateOnAutoEoi: boolean;
+  specialMask: boolean;
+  fullyNested: boolean;
+  poll: boolean;
 };
 
 function powerOn(): ChipState {
   return {
-    irr: 0, isr: 0, imr: 0, lines: 0, elcr: 0,
+    irr: 0,
+    isr: 0,
+    imr: 0,
+    lines: 0,
+    elcr: 0,
     vectorBase: 0,
     /** Input of lowest priority; 7 gives the usual order with input 0 highest. */
     lowest: 7,
@@ -23,8 +39,14 @@ function powerOn(): ChipState {
      * the first one. Until it is done the chip requests nothing.
      */
     initStep: 1,
-    needIcw4: false, single: false, readIsr: false, autoEoi: false, rotateOnAutoEoi: false,
-    specialMask: false, fullyNested: false, poll: false,
+    needIcw4: false,
+    single: false,
+    readIsr: false,
+    autoEoi: false,
+    rotateOnAutoEoi: false,
+    specialMask: false,
+    fullyNested: false,
+    poll: false,
   };
 }
 
@@ -159,17 +181,30 @@ class Chip {
     const s = this.s;
     const level = value & 7;
     switch (value >> 5) {
-      case 0: s.rotateOnAutoEoi = false; break;
-      case 4: s.rotateOnAutoEoi = true; break;
-      case 1: this.endOfInterrupt(false); break;
-      case 5: this.endOfInterrupt(true); break;
-      case 3: s.isr &= ~(1 << level); break;
-      case 6: s.lowest = level; break;
+      case 0:
+        s.rotateOnAutoEoi = false;
+        break;
+      case 4:
+        s.rotateOnAutoEoi = true;
+        break;
+      case 1:
+        this.endOfInterrupt(false);
+        break;
+      case 5:
+        this.endOfInterrupt(true);
+        break;
+      case 3:
+        s.isr &= ~(1 << level);
+        break;
+      case 6:
+        s.lowest = level;
+        break;
       case 7:
         s.isr &= ~(1 << level);
         s.lowest = level;
         break;
-      default: break;
+      default:
+        break;
     }
   }
 

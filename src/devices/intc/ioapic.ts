@@ -20,14 +20,19 @@ export class IoApic implements Device {
   readonly mmio: IoHandler;
 
   private readonly bus: ApicBus;
-  private readonly state = new StateBlock('ioapic', 1, () => ({
-    select: 0,
-    apicId: 0,
-    /** Current level of each pin, one bit per pin. */
-    lines: 0,
-    low: new Array<number>(PINS).fill(MASKED),
-    high: new Array<number>(PINS).fill(0),
-  }), { select: 0xff, apicId: 15, lines: 0xffffff, low: 0xffffffff, high: 0xffffffff });
+  private readonly state = new StateBlock(
+    'ioapic',
+    1,
+    () => ({
+      select: 0,
+      apicId: 0,
+      /** Current level of each pin, one bit per pin. */
+      lines: 0,
+      low: new Array<number>(PINS).fill(MASKED),
+      high: new Array<number>(PINS).fill(0),
+    }),
+    { select: 0xff, apicId: 15, lines: 0xffffff, low: 0xffffffff, high: 0xffffffff },
+  );
 
   constructor(bus: ApicBus, id = 'ioapic') {
     this.bus = bus;

@@ -84,8 +84,11 @@ export class I440Fx extends HostBridge {
   readonly type = 'i440FX';
 
   constructor(id = 'i440fx') {
-    super(id, { vendor: 0x8086, device: 0x1237, revision: 2, classCode: 0x060000,
-      subsystemVendor: 0x1af4, subsystem: 0x1100 }, { pam: PAM, smram: SMRAM });
+    super(
+      id,
+      { vendor: 0x8086, device: 0x1237, revision: 2, classCode: 0x060000, subsystemVendor: 0x1af4, subsystem: 0x1100 },
+      { pam: PAM, smram: SMRAM },
+    );
   }
 }
 

@@ -23,13 +23,15 @@ export const ICH9_GPE = { offset: PM.gpeStatus, length: 16 } as const;
 
 /** What the bridge needs of the board. */
 export type Ich9Wiring = {
-  bus: PciBus; ports: PortBus;
+  bus: PciBus;
+  ports: PortBus;
   /** Sixteen ISA interrupts, of which those are driven that something is routed to. */
   isa: readonly IrqLine[];
   /** Inputs of the I/O APIC for PIRQ A to H. */
   inputs: readonly IrqLine[];
   /** Registers of the fixed hardware, and of its events. */
-  pm: IoHandler; gpe: IoHandler;
+  pm: IoHandler;
+  gpe: IoHandler;
 };
 
 /** Function 31:0. */
@@ -41,8 +43,15 @@ export class Ich9Lpc extends PciDevice {
   private mappedAt = -1;
 
   constructor(wiring: Ich9Wiring, id = 'ich9-lpc') {
-    super(id, { vendor: 0x8086, device: 0x2918, revision: 2, classCode: 0x060100,
-      multifunction: true, subsystemVendor: 0x1af4, subsystem: 0x1100 });
+    super(id, {
+      vendor: 0x8086,
+      device: 0x2918,
+      revision: 2,
+      classCode: 0x060100,
+      multifunction: true,
+      subsystemVendor: 0x1af4,
+      subsystem: 0x1100,
+    });
     this.wiring = wiring;
     this.setInitial(0x04, [0x07, 0x00, 0x00, 0x02]);
     this.setInitial(PM_BASE, [1, 0, 0, 0]);

@@ -33,7 +33,11 @@ class Card extends PciDevice {
     this.addBar(0, { kind: 'io', size: 32, handler: nothing, name: 'ports' });
     this.addBar(1, { kind: 'mem32', size: 4096, handler: nothing, name: 'registers' });
     this.addBar(2, {
-      kind: 'mem64', size: 2 ** 24, prefetchable: true, handler: nothing, name: 'window',
+      kind: 'mem64',
+      size: 2 ** 24,
+      prefetchable: true,
+      handler: nothing,
+      name: 'window',
     });
     this.addCapability(0x40, 0x09, [0x10]);
   }
@@ -98,7 +102,9 @@ test('registers move with their base and vanish with the command bits', () => {
   assert.equal(b.spaces.regions.size, 0);
   b.write(CARD, 4, 3, 2);
   assert.deepEqual(Object.fromEntries(b.spaces.regions), {
-    ports: 'c000', registers: 'e0000000', window: '800000000',
+    ports: 'c000',
+    registers: 'e0000000',
+    window: '800000000',
   });
   b.write(CARD, 0x14, 0xe1000000);
   assert.equal(b.spaces.regions.get('registers'), 'e1000000');

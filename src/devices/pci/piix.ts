@@ -15,8 +15,14 @@ export class Piix3 extends PciDevice {
 
   /** @param isa sixteen lines, of which only those that are routed to are driven */
   constructor(bus: PciBus, isa: readonly IrqLine[], id = 'piix3') {
-    super(id, { vendor: 0x8086, device: 0x7000, classCode: 0x060100, multifunction: true,
-      subsystemVendor: 0x1af4, subsystem: 0x1100 });
+    super(id, {
+      vendor: 0x8086,
+      device: 0x7000,
+      classCode: 0x060100,
+      multifunction: true,
+      subsystemVendor: 0x1af4,
+      subsystem: 0x1100,
+    });
     this.pci = bus;
     this.isa = isa;
     this.setInitial(0x04, [0x07, 0x00, 0x00, 0x02]);
@@ -68,8 +74,15 @@ export class Piix4Pm extends PciDevice {
   private mappedAt = -1;
 
   constructor(ports: PortBus, registers: IoHandler, id = 'piix4-pm') {
-    super(id, { vendor: 0x8086, device: 0x7113, revision: 3, classCode: 0x068000,
-      subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 });
+    super(id, {
+      vendor: 0x8086,
+      device: 0x7113,
+      revision: 3,
+      classCode: 0x068000,
+      subsystemVendor: 0x1af4,
+      subsystem: 0x1100,
+      interruptPin: 1,
+    });
     this.ports = ports;
     this.registers = registers;
     this.setInitial(0x06, [0x80, 0x02]);

@@ -23,12 +23,15 @@ export class Q35Mch extends HostBridge {
   private mapped: EcamWindow | null = null;
 
   constructor(memory: MmioBus, bus: PciBus, id = 'mch') {
-    super(id, { vendor: 0x8086, device: 0x29c0, revision: 0, classCode: 0x060000,
-      subsystemVendor: 0x1af4, subsystem: 0x1100 }, { pam: PAM, smram: SMRAM });
+    super(
+      id,
+      { vendor: 0x8086, device: 0x29c0, revision: 0, classCode: 0x060000, subsystemVendor: 0x1af4, subsystem: 0x1100 },
+      { pam: PAM, smram: SMRAM },
+    );
     this.memory = memory;
     this.writable.set([0x07, 0x00, 0x00, 0xfc, 0x0f], ECAM_BASE);
     const target = (offset: number): PciDevice | undefined =>
-      (offset < MIB ? bus.find(Math.floor(offset / FUNCTION_SPACE)) : undefined);
+      offset < MIB ? bus.find(Math.floor(offset / FUNCTION_SPACE)) : undefined;
     this.ecam = {
       read: (offset, size) => {
         const at = offset % FUNCTION_SPACE;
@@ -71,8 +74,7 @@ export class Q35Mch extends HostBridge {
     const { window, mapped } = this;
     if (window?.base === mapped?.base && window?.size === mapped?.size) return;
     this.mapping?.remove();
-    this.mapping = window === null ? null
-      : this.memory.addMmio(window.base, window.size, this.ecam, 'ecam');
+    this.mapping = window === null ? null : this.memory.addMmio(window.base, window.size, this.ecam, 'ecam');
     this.mapped = window;
   }
 }

@@ -4,9 +4,7 @@
  * Output leaves at once, whatever the divisor says. Only a full backend makes the transmitter
  * busy; input is taken as fast as the receive FIFO empties.
  */
-import type {
-  CharBackend, Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock,
-} from '../../machine/interfaces.ts';
+import type { CharBackend, Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 
 const FIFO_SIZE = 16;
@@ -24,12 +22,21 @@ const TRIGGER_LEVELS = [1, 4, 8, 14] as const;
 
 function powerOn() {
   return {
-    ier: 0, fcr: 0, lcr: 0, mcr: 0, scratch: 0, divisor: 12,
+    ier: 0,
+    fcr: 0,
+    lcr: 0,
+    mcr: 0,
+    scratch: 0,
+    divisor: 12,
     /** Sticky error bits of the line status register. */
     lineErrors: 0,
-    modemLines: MSR.cts | MSR.dsr | MSR.dcd as number, modemDeltas: 0,
-    receive: new Uint8Array(FIFO_SIZE), receiveHead: 0, receiveCount: 0,
-    transmit: new Uint8Array(FIFO_SIZE), transmitCount: 0,
+    modemLines: MSR.cts | MSR.dsr | (MSR.dcd as number),
+    modemDeltas: 0,
+    receive: new Uint8Array(FIFO_SIZE),
+    receiveHead: 0,
+    receiveCount: 0,
+    transmit: new Uint8Array(FIFO_SIZE),
+    transmitCount: 0,
     /** "Transmitter holding register empty" is to be announced. */
     transmitPending: false,
     timeoutPending: false,
@@ -37,8 +44,17 @@ function powerOn() {
 }
 
 const LIMITS = {
-  ier: 15, fcr: 255, lcr: 255, mcr: 31, scratch: 255, divisor: 0xffff, lineErrors: 0xff,
-  modemLines: 0xf0, modemDeltas: 15, receiveHead: FIFO_SIZE - 1, receiveCount: FIFO_SIZE,
+  ier: 15,
+  fcr: 255,
+  lcr: 255,
+  mcr: 31,
+  scratch: 255,
+  divisor: 0xffff,
+  lineErrors: 0xff,
+  modemLines: 0xf0,
+  modemDeltas: 15,
+  receiveHead: FIFO_SIZE - 1,
+  receiveCount: FIFO_SIZE,
   transmitCount: FIFO_SIZE,
 };
 
@@ -56,9 +72,7 @@ export class Uart16550 implements Device {
   /** The backend was full at the last write. */
   private blocked = false;
 
-  constructor(
-    clock: VirtualClock, irq: IrqLine, backend: CharBackend | null, id = 'serial0',
-  ) {
+  constructor(clock: VirtualClock, irq: IrqLine, backend: CharBackend | null, id = 'serial0') {
     this.id = id;
     this.state = new StateBlock(id, 1, powerOn, LIMITS);
     this.clock = clock;
@@ -112,14 +126,22 @@ export class Uart16550 implements Device {
     const s = this.state.value;
     const dlab = (s.lcr & LCR.dlab) !== 0;
     switch (offset) {
-      case 0: return dlab ? s.divisor & 0xff : this.readData();
-      case 1: return dlab ? s.divisor >> 8 : s.ier;
-      case 2: return this.readIdentification();
-      case 3: return s.lcr;
-      case 4: return s.mcr;
-      case 5: return this.readLineStatus();
-      case 6: return this.readModemStatus();
-      default: return s.scratch;
+      case 0:
+        return dlab ? s.divisor & 0xff : this.readData();
+      case 1:
+        return dlab ? s.divisor >> 8 : s.ier;
+      case 2:
+        return this.readIdentification();
+      case 3:
+        return s.lcr;
+      case 4:
+        return s.mcr;
+      case 5:
+        return this.readLineStatus();
+      case 6:
+        return this.readModemStatus();
+      default:
+        return s.scratch;
     }
   }
 
@@ -135,11 +157,20 @@ export class Uart16550 implements Device {
         if (dlab) s.divisor = (s.divisor & 0xff) | (value << 8);
         else this.writeEnable(value & 15);
         break;
-      case 2: this.writeFifoControl(value); break;
-      case 3: s.lcr = value; break;
-      case 4: this.writeModemControl(value & 0x1f); break;
-      case 7: s.scratch = value; break;
-      default: break;
+      case 2:
+        this.writeFifoControl(value);
+        break;
+      case 3:
+        s.lcr = value;
+        break;
+      case 4:
+        this.writeModemControl(value & 0x1f);
+        break;
+      case 7:
+        s.scratch = value;
+        break;
+      default:
+        break;
     }
   }
 
@@ -251,8 +282,12 @@ export class Uart16550 implements Device {
   private modemStatus(): number {
     const { mcr, modemLines } = this.state.value;
     if ((mcr & MCR.loop) === 0) return modemLines;
-    return ((mcr & MCR.rts) !== 0 ? MSR.cts : 0) | ((mcr & MCR.dtr) !== 0 ? MSR.dsr : 0)
-      | ((mcr & MCR.out1) !== 0 ? MSR.ring : 0) | ((mcr & MCR.out2) !== 0 ? MSR.dcd : 0);
+    return (
+      ((mcr & MCR.rts) !== 0 ? MSR.cts : 0) |
+      ((mcr & MCR.dtr) !== 0 ? MSR.dsr : 0) |
+      ((mcr & MCR.out1) !== 0 ? MSR.ring : 0) |
+      ((mcr & MCR.out2) !== 0 ? MSR.dcd : 0)
+    );
   }
 
   // --- interrupts

@@ -1,9 +1,13 @@
 /** Gregorian calendar arithmetic on seconds since 1970, without time zones. */
 
 export type Calendar = {
-  second: number; minute: number; hour: number;
+  second: number;
+  minute: number;
+  hour: number;
   /** Day of month from 1, month from 1, full year. */
-  day: number; month: number; year: number;
+  day: number;
+  month: number;
+  year: number;
   /** 1 is Sunday, as the MC146818 counts. */
   weekday: number;
 };
@@ -16,8 +20,12 @@ export function toCalendar(seconds: number): Calendar {
   const clamped = Math.max(-MAX_SECONDS, Math.min(MAX_SECONDS, seconds));
   const date = new Date(clamped * 1000);
   return {
-    second: date.getUTCSeconds(), minute: date.getUTCMinutes(), hour: date.getUTCHours(),
-    day: date.getUTCDate(), month: date.getUTCMonth() + 1, year: date.getUTCFullYear(),
+    second: date.getUTCSeconds(),
+    minute: date.getUTCMinutes(),
+    hour: date.getUTCHours(),
+    day: date.getUTCDate(),
+    month: date.getUTCMonth() + 1,
+    year: date.getUTCFullYear(),
     weekday: date.getUTCDay() + 1,
   };
 }
@@ -34,9 +42,7 @@ export function fromCalendar(c: Calendar): number {
  * First second after `from` whose time of day fits the pattern; -1 in it fits anything.
  * @returns Infinity when there is none (fields out of range)
  */
-export function nextAlarm(
-  from: number, pattern: { hour: number; minute: number; second: number },
-): number {
+export function nextAlarm(from: number, pattern: { hour: number; minute: number; second: number }): number {
   const fits = (want: number, is: number) => want < 0 || want === is;
   const end = from + DAY;
   // Whole hours and minutes that do not fit are skipped: some 150 steps at most.

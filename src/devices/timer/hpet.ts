@@ -2,9 +2,7 @@
  * High precision event timer: IA-PC HPET specification 1.0a. Three comparators without FSB
  * delivery; the main counter is 64 bits wide and ticks every 10 ns.
  */
-import type {
-  Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock,
-} from '../../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 
 const COMPARATORS = 3;
@@ -19,8 +17,14 @@ const ENABLE = 1;
 const LEGACY = 2;
 /** Comparator configuration (2.3.8). */
 const TN = {
-  level: 1 << 1, interrupt: 1 << 2, periodic: 1 << 3, canPeriodic: 1 << 4, is64: 1 << 5,
-  setValue: 1 << 6, force32: 1 << 8, route: 0x3e00,
+  level: 1 << 1,
+  interrupt: 1 << 2,
+  periodic: 1 << 3,
+  canPeriodic: 1 << 4,
+  is64: 1 << 5,
+  setValue: 1 << 6,
+  force32: 1 << 8,
+  route: 0x3e00,
 } as const;
 const TN_WRITABLE = TN.level | TN.interrupt | TN.periodic | TN.setValue | TN.force32 | TN.route;
 /** I/O APIC pins each comparator may be routed to: 2, 8, and 16 to 23. */
@@ -44,25 +48,28 @@ export class Hpet implements Device {
   private readonly clock: VirtualClock;
   private readonly lines: readonly IrqLine[];
   private readonly timers: Timer[];
-  private readonly state = new StateBlock('hpet', 1, () => ({
-    config: 0,
-    /** One bit per level-triggered comparator that asserts its line. */
-    status: 0,
-    /** One bit per comparator that holds its line high. */
-    raised: 0,
-    /** Counter while stopped; while running, counter minus virtual ticks. */
-    offset: 0n,
-    comparators: Array.from({ length: COMPARATORS }, comparatorPowerOn),
-  }), { config: 3, status: 7, raised: 7 });
+  private readonly state = new StateBlock(
+    'hpet',
+    1,
+    () => ({
+      config: 0,
+      /** One bit per level-triggered comparator that asserts its line. */
+      status: 0,
+      /** One bit per comparator that holds its line high. */
+      raised: 0,
+      /** Counter while stopped; while running, counter minus virtual ticks. */
+      offset: 0n,
+      comparators: Array.from({ length: COMPARATORS }, comparatorPowerOn),
+    }),
+    { config: 3, status: 7, raised: 7 },
+  );
 
   /** @param lines the 24 interrupt lines by number of the I/O APIC's pin; 0 and 8 go to the 8259 */
   constructor(clock: VirtualClock, lines: readonly IrqLine[], id = 'hpet') {
     this.id = id;
     this.clock = clock;
     this.lines = lines;
-    this.timers = Array.from({ length: COMPARATORS }, (_, i) => (
-      clock.timer((now) => this.expired(i, now))
-    ));
+    this.timers = Array.from({ length: COMPARATORS }, (_, i) => clock.timer((now) => this.expired(i, now)));
     this.mmio = {
       read: (offset, size) => this.readMmio(offset, size),
       write: (offset, size, value) => this.writeMmio(offset, size, value),
@@ -130,18 +137,26 @@ export class Hpet implements Device {
     const s = this.state.value;
     const half = offset & 4;
     switch (offset & ~7) {
-      case 0x00: return half === 0 ? CAPABILITIES >>> 0 : PERIOD_FS;
-      case 0x10: return half === 0 ? s.config : 0;
-      case 0x20: return half === 0 ? s.status : 0;
-      case 0xf0: return wordOf(this.counter(), half);
-      default: break;
+      case 0x00:
+        return half === 0 ? CAPABILITIES >>> 0 : PERIOD_FS;
+      case 0x10:
+        return half === 0 ? s.config : 0;
+      case 0x20:
+        return half === 0 ? s.status : 0;
+      case 0xf0:
+        return wordOf(this.counter(), half);
+      default:
+        break;
     }
     const c = s.comparators[(offset - 0x100) >> 5];
     if (offset < 0x100 || c === undefined) return 0;
     switch (offset & 0x18) {
-      case 0x00: return half === 0 ? c.config : ROUTES;
-      case 0x08: return wordOf(c.comparator, half);
-      default: return 0;
+      case 0x00:
+        return half === 0 ? c.config : ROUTES;
+      case 0x08:
+        return wordOf(c.comparator, half);
+      default:
+        return 0;
     }
   }
 
@@ -150,13 +165,16 @@ export class Hpet implements Device {
     const s = this.state.value;
     const half = offset & 4;
     switch (offset & ~7) {
-      case 0x10: return half === 0 ? this.writeConfig(value) : undefined;
-      case 0x20: return half === 0 ? this.writeStatus(value) : undefined;
+      case 0x10:
+        return half === 0 ? this.writeConfig(value) : undefined;
+      case 0x20:
+        return half === 0 ? this.writeStatus(value) : undefined;
       case 0xf0:
         // The counter may only be written while it stands still (2.3.7).
         if (!this.running) s.offset = withWord(s.offset, half, value);
         return;
-      default: break;
+      default:
+        break;
     }
     const index = (offset - 0x100) >> 5;
     if (offset < 0x100 || index >= COMPARATORS) return;
@@ -238,9 +256,7 @@ export class Hpet implements Device {
       return;
     }
     if (c.period === 0n) return;
-    c.comparator = BigInt.asUintN(
-      (c.config & TN.force32) !== 0 ? 32 : 64, c.comparator + c.period,
-    );
+    c.comparator = BigInt.asUintN((c.config & TN.force32) !== 0 ? 32 : 64, c.comparator + c.period);
     this.arm(index, now + MIN_PERIOD_NS);
   }
 

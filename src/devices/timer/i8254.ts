@@ -4,9 +4,7 @@
  * Counters are not stepped: count and output are computed from the time since the count was
  * loaded, and channel 0 keeps one clock timer armed for its next rising edge.
  */
-import type {
-  Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock,
-} from '../../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 
 const FREQUENCY = 1_193_182;
@@ -19,7 +17,9 @@ const ACCESS = { low: 1, high: 2, both: 3 } as const;
 
 function channelPowerOn(gate: boolean) {
   return {
-    mode: 3, access: ACCESS.both as number, bcd: false,
+    mode: 3,
+    access: ACCESS.both as number,
+    bcd: false,
     /** Initial count, 1 to 65536; 0 when none was loaded yet. */
     count: 0,
     gate,
@@ -28,10 +28,14 @@ function channelPowerOn(gate: boolean) {
     /** Virtual time from which ticks count, -1 while stopped. */
     startNs: -1,
     /** The next data byte is the high one. */
-    readHigh: false, writeHigh: false, writeLow: 0,
+    readHigh: false,
+    writeHigh: false,
+    writeLow: 0,
     /** Bytes of latched count still to be read, and the count. */
-    latchedBytes: 0, latchedCount: 0,
-    statusLatched: false, status: 0,
+    latchedBytes: 0,
+    latchedCount: 0,
+    statusLatched: false,
+    status: 0,
   };
 }
 
@@ -74,8 +78,7 @@ class Channel {
     const s = this.s;
     if (s.statusLatched) return;
     const nullCount = s.count === 0;
-    s.status = (this.output() ? 0x80 : 0) | (nullCount ? 0x40 : 0) | (s.access << 4)
-      | (s.mode << 1) | (s.bcd ? 1 : 0);
+    s.status = (this.output() ? 0x80 : 0) | (nullCount ? 0x40 : 0) | (s.access << 4) | (s.mode << 1) | (s.bcd ? 1 : 0);
     s.statusLatched = true;
   }
 
@@ -104,8 +107,7 @@ class Channel {
       return false;
     }
     s.writeHigh = false;
-    const raw = s.access === ACCESS.high ? value << 8
-      : s.access === ACCESS.low ? value : s.writeLow | (value << 8);
+    const raw = s.access === ACCESS.high ? value << 8 : s.access === ACCESS.low ? value : s.writeLow | (value << 8);
     this.load(s.bcd ? fromBcd(raw) || 10000 : raw || 65536);
     return true;
   }
@@ -133,11 +135,16 @@ class Channel {
     if (s.count === 0) return s.mode !== 0;
     const ticks = this.ticks(now);
     switch (s.mode) {
-      case 0: return ticks >= s.count;
-      case 1: return !this.triggered() || ticks >= s.count;
-      case 2: return !s.gate || ticks % s.count !== s.count - 1;
-      case 3: return !s.gate || ticks % s.count < (s.count + 1) >> 1;
-      default: return !this.triggered() || ticks !== s.count;
+      case 0:
+        return ticks >= s.count;
+      case 1:
+        return !this.triggered() || ticks >= s.count;
+      case 2:
+        return !s.gate || ticks % s.count !== s.count - 1;
+      case 3:
+        return !s.gate || ticks % s.count < (s.count + 1) >> 1;
+      default:
+        return !this.triggered() || ticks !== s.count;
     }
   }
 
@@ -292,8 +299,7 @@ export class I8254 implements Device {
     // Bit 4 toggles with each DRAM refresh; old delay loops count its changes.
     s.refresh = !s.refresh;
     const two = this.channels[2]!;
-    return (two.s.gate ? 1 : 0) | (s.speakerOn ? 2 : 0) | (s.refresh ? 0x10 : 0)
-      | (two.output() ? 0x20 : 0);
+    return (two.s.gate ? 1 : 0) | (s.speakerOn ? 2 : 0) | (s.refresh ? 0x10 : 0) | (two.output() ? 0x20 : 0);
   }
 
   private restart(rearm = true): void {
@@ -327,11 +333,14 @@ export class I8254 implements Device {
 }
 
 function toBcd(value: number): number {
-  return (value % 10) | (Math.floor(value / 10) % 10 << 4) | (Math.floor(value / 100) % 10 << 8)
-    | (Math.floor(value / 1000) % 10 << 12);
+  return (
+    (value % 10) |
+    ((Math.floor(value / 10) % 10) << 4) |
+    ((Math.floor(value / 100) % 10) << 8) |
+    ((Math.floor(value / 1000) % 10) << 12)
+  );
 }
 
 function fromBcd(value: number): number {
-  return (value & 15) + ((value >> 4) & 15) * 10 + ((value >> 8) & 15) * 100
-    + ((value >> 12) & 15) * 1000;
+  return (value & 15) + ((value >> 4) & 15) * 10 + ((value >> 8) & 15) * 100 + ((value >> 12) & 15) * 1000;
 }

@@ -40,7 +40,15 @@ test('binary and 12-hour formats', () => {
 test('setting the time under SET', () => {
   const r = rtc();
   r.write(0x0b, 0x82);
-  for (const [i, v] of [[0x32, 0x19], [9, 0x99], [8, 0x12], [7, 0x31], [4, 0x12], [2, 0], [0, 0]]) {
+  for (const [i, v] of [
+    [0x32, 0x19],
+    [9, 0x99],
+    [8, 0x12],
+    [7, 0x31],
+    [4, 0x12],
+    [2, 0],
+    [0, 0],
+  ]) {
     r.write(i!, v!);
   }
   r.clock.run(10 * SECOND);
@@ -80,7 +88,12 @@ test('update-ended and alarm interrupts', () => {
   r.clock.run(SECOND);
   assert.equal(r.read(0x0c), 0xd0, 'the divider ticks along');
   r.write(0x0b, 0x22);
-  for (const [i, v] of [[5, 0xff], [3, 0x01], [1, 0x00]]) r.write(i!, v!);
+  for (const [i, v] of [
+    [5, 0xff],
+    [3, 0x01],
+    [1, 0x00],
+  ])
+    r.write(i!, v!);
   r.read(0x0c);
   r.clock.run(60 * SECOND);
   assert.equal(r.irq.level, false);

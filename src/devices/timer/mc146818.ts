@@ -2,9 +2,7 @@
  * MC146818 real-time clock and CMOS memory: Motorola MC146818A data sheet (ADI-856), with the
  * PC/AT's century byte and NMI mask.
  */
-import type {
-  Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock,
-} from '../../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, IrqLine, Timer, VirtualClock } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 import { type Calendar, fromCalendar, nextAlarm, toCalendar } from './calendar.ts';
 
@@ -13,12 +11,30 @@ const SECOND = 1e9;
 const UPDATE_NOTICE_NS = 244_140;
 
 const REG = {
-  seconds: 0, secondsAlarm: 1, minutes: 2, minutesAlarm: 3, hours: 4, hoursAlarm: 5, weekday: 6,
-  day: 7, month: 8, year: 9, a: 10, b: 11, c: 12, d: 13, century: 0x32,
+  seconds: 0,
+  secondsAlarm: 1,
+  minutes: 2,
+  minutesAlarm: 3,
+  hours: 4,
+  hoursAlarm: 5,
+  weekday: 6,
+  day: 7,
+  month: 8,
+  year: 9,
+  a: 10,
+  b: 11,
+  c: 12,
+  d: 13,
+  century: 0x32,
 } as const;
 const A_UIP = 0x80;
 const B = {
-  set: 0x80, periodic: 0x40, alarm: 0x20, update: 0x10, binary: 0x04, hours24: 0x02,
+  set: 0x80,
+  periodic: 0x40,
+  alarm: 0x20,
+  update: 0x10,
+  binary: 0x04,
+  hours24: 0x02,
 } as const;
 const C = { irq: 0x80, periodic: 0x40, alarm: 0x20, update: 0x10 } as const;
 
@@ -35,7 +51,8 @@ export function rtcBaseSeconds(base: string, now: Date = new Date()): number {
   if (base === 'utc') return seconds;
   if (base === 'localtime') return seconds - now.getTimezoneOffset() * 60;
   const parsed = /^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d)?$/.test(base)
-    ? Date.parse(base.length === 10 ? `${base}T00:00:00Z` : `${base}Z`) : NaN;
+    ? Date.parse(base.length === 10 ? `${base}T00:00:00Z` : `${base}Z`)
+    : NaN;
   if (Number.isNaN(parsed)) {
     throw new Error(`rtc base "${base}" is not utc, localtime or a date like 2026-01-31T12:00:00`);
   }
@@ -57,18 +74,23 @@ export class Mc146818 implements Device {
   private readonly irq: IrqLine;
   private readonly timer: Timer;
   private readonly baseSeconds: number;
-  private readonly state = new StateBlock('rtc', 1, () => ({
-    index: 0,
-    nmiMasked: false,
-    cmos: new Uint8Array(128),
-    /** The calendar showed `epochSeconds` at `epochNs` and has run since, unless it is stopped. */
-    epochSeconds: 0,
-    epochNs: 0,
-    /** Up to here, flags of register C have been derived from the passing of time. */
-    flagsNs: 0,
-    /** HPET legacy replacement cut the interrupt off. */
-    irqCut: false,
-  }), { index: 127 });
+  private readonly state = new StateBlock(
+    'rtc',
+    1,
+    () => ({
+      index: 0,
+      nmiMasked: false,
+      cmos: new Uint8Array(128),
+      /** The calendar showed `epochSeconds` at `epochNs` and has run since, unless it is stopped. */
+      epochSeconds: 0,
+      epochNs: 0,
+      /** Up to here, flags of register C have been derived from the passing of time. */
+      flagsNs: 0,
+      /** HPET legacy replacement cut the interrupt off. */
+      irqCut: false,
+    }),
+    { index: 127 },
+  );
 
   constructor(clock: VirtualClock, irq: IrqLine, options: RtcOptions, id = 'rtc') {
     this.id = id;
@@ -137,10 +159,14 @@ export class Mc146818 implements Device {
       return cmos[index]!;
     }
     switch (index) {
-      case REG.a: return (cmos[REG.a]! & 0x7f) | (this.updateInProgress() ? A_UIP : 0);
-      case REG.c: return this.readFlags();
-      case REG.d: return 0x80;
-      default: return cmos[index]!;
+      case REG.a:
+        return (cmos[REG.a]! & 0x7f) | (this.updateInProgress() ? A_UIP : 0);
+      case REG.c:
+        return this.readFlags();
+      case REG.d:
+        return 0x80;
+      default:
+        return cmos[index]!;
     }
   }
 
@@ -341,9 +367,10 @@ export class Mc146818 implements Device {
 }
 
 function isCalendar(index: number): boolean {
-  return index === REG.century
-    || (index < REG.a && index !== REG.secondsAlarm && index !== REG.minutesAlarm
-      && index !== REG.hoursAlarm);
+  return (
+    index === REG.century ||
+    (index < REG.a && index !== REG.secondsAlarm && index !== REG.minutesAlarm && index !== REG.hoursAlarm)
+  );
 }
 
 function modulo(value: number, by: number): number {

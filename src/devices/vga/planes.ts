@@ -11,14 +11,18 @@ const WINDOW = 0xa0000;
 const BANK = 0x10000;
 /** Windows by the memory map select of the miscellaneous register: start and size. */
 const MAPS = [
-  [0xa0000, 0x20000], [0xa0000, 0x10000], [0xb0000, 0x8000], [0xb8000, 0x8000],
+  [0xa0000, 0x20000],
+  [0xa0000, 0x10000],
+  [0xb0000, 0x8000],
+  [0xb8000, 0x8000],
 ] as const;
 const ODD_EVEN = 0x10;
 
 /** Four bytes of 0 or FFh, one for each bit. */
-const SPREAD = Int32Array.from({ length: 16 }, (_, bits) =>
-  (bits & 1 ? 0xff : 0) | (bits & 2 ? 0xff00 : 0) | (bits & 4 ? 0xff0000 : 0)
-  | (bits & 8 ? 0xff000000 : 0));
+const SPREAD = Int32Array.from(
+  { length: 16 },
+  (_, bits) => (bits & 1 ? 0xff : 0) | (bits & 2 ? 0xff00 : 0) | (bits & 4 ? 0xff0000 : 0) | (bits & 8 ? 0xff000000 : 0),
+);
 const EVERY = 0x01010101;
 
 export class VgaPlanes {
@@ -137,10 +141,14 @@ export class VgaPlanes {
 
   private combine(data: number, latch: number): number {
     switch (this.s.graphics[GRAPHICS.rotate]! >> 3) {
-      case 1: return data & latch;
-      case 2: return data | latch;
-      case 3: return data ^ latch;
-      default: return data;
+      case 1:
+        return data & latch;
+      case 2:
+        return data | latch;
+      case 3:
+        return data ^ latch;
+      default:
+        return data;
     }
   }
 }

@@ -7,14 +7,32 @@
 export const SEQ = { clocking: 1, mapMask: 2, fonts: 3, memoryMode: 4 } as const;
 /** Graphics controller registers by index. */
 export const GRAPHICS = {
-  setReset: 0, enableSetReset: 1, compare: 2, rotate: 3, readMap: 4, mode: 5, misc: 6,
-  dontCare: 7, bitMask: 8,
+  setReset: 0,
+  enableSetReset: 1,
+  compare: 2,
+  rotate: 3,
+  readMap: 4,
+  mode: 5,
+  misc: 6,
+  dontCare: 7,
+  bitMask: 8,
 } as const;
 /** CRT controller registers by index. */
 export const CRTC = {
-  displayEnd: 0x01, overflow: 0x07, maxScan: 0x09, cursorStart: 0x0a, cursorEnd: 0x0b,
-  startHigh: 0x0c, startLow: 0x0d, cursorHigh: 0x0e, cursorLow: 0x0f, verticalSyncEnd: 0x11,
-  verticalEnd: 0x12, offset: 0x13, mode: 0x17, lineCompare: 0x18,
+  displayEnd: 0x01,
+  overflow: 0x07,
+  maxScan: 0x09,
+  cursorStart: 0x0a,
+  cursorEnd: 0x0b,
+  startHigh: 0x0c,
+  startLow: 0x0d,
+  cursorHigh: 0x0e,
+  cursorLow: 0x0f,
+  verticalSyncEnd: 0x11,
+  verticalEnd: 0x12,
+  offset: 0x13,
+  mode: 0x17,
+  lineCompare: 0x18,
 } as const;
 /** Attribute controller registers by index; 0 to 15 are the palette. */
 export const ATTRIBUTE = { mode: 0x10, overscan: 0x11, planes: 0x12, panning: 0x13, color: 0x14 } as const;
@@ -28,14 +46,21 @@ const MISC_COLOR = 0x01;
 const STATUS_BLANK = 0x01;
 const STATUS_RETRACE = 0x08;
 const SEQ_MASKS = [0x03, 0x3d, 0x0f, 0x3f, 0x0e, 0, 0, 0xff] as const;
-const GRAPHICS_MASKS = [
-  0x0f, 0x0f, 0x0f, 0x1f, 0x03, 0x7b, 0x0f, 0x0f, 0xff,
-] as const;
+const GRAPHICS_MASKS = [0x0f, 0x0f, 0x0f, 0x1f, 0x03, 0x7b, 0x0f, 0x0f, 0xff] as const;
 
 /** Registers of the Bochs display interface by index. */
 export const VBE = {
-  id: 0, width: 1, height: 2, depth: 3, enable: 4, bank: 5, virtualWidth: 6, virtualHeight: 7,
-  x: 8, y: 9, memory: 10,
+  id: 0,
+  width: 1,
+  height: 2,
+  depth: 3,
+  enable: 4,
+  bank: 5,
+  virtualWidth: 6,
+  virtualHeight: 7,
+  x: 8,
+  y: 9,
+  memory: 10,
 } as const;
 export const VBE_ENABLE = { enabled: 0x01, capabilities: 0x02, dac8: 0x20, linear: 0x40, keep: 0x80 } as const;
 const VBE_ID = 0xb0c5;
@@ -46,13 +71,25 @@ export const VBE_MAX_DEPTH = 32;
 
 export function vgaPowerOn() {
   return {
-    misc: 0, feature: 0, status: 0,
-    seqIndex: 0, seq: new Uint8Array(8),
-    graphicsIndex: 0, graphics: new Uint8Array(16),
-    crtcIndex: 0, crtc: new Uint8Array(256),
-    attributeIndex: 0, attribute: new Uint8Array(32), attributeData: false,
-    dacMask: 0xff, dacRead: 0, dacWrite: 0, dacStep: 0, dacReading: false,
-    dacLatch: new Uint8Array(3), palette: new Uint8Array(768),
+    misc: 0,
+    feature: 0,
+    status: 0,
+    seqIndex: 0,
+    seq: new Uint8Array(8),
+    graphicsIndex: 0,
+    graphics: new Uint8Array(16),
+    crtcIndex: 0,
+    crtc: new Uint8Array(256),
+    attributeIndex: 0,
+    attribute: new Uint8Array(32),
+    attributeData: false,
+    dacMask: 0xff,
+    dacRead: 0,
+    dacWrite: 0,
+    dacStep: 0,
+    dacReading: false,
+    dacLatch: new Uint8Array(3),
+    palette: new Uint8Array(768),
     /** The four bytes of the planes that the last read has fetched. */
     latch: new Uint8Array(4),
     vbeIndex: 0,
@@ -85,27 +122,46 @@ export class VgaRegisters {
     const { s } = this;
     if (this.absent(port)) return 0xff;
     switch (port) {
-      case 0x3c0: return s.attributeData ? 0 : s.attributeIndex;
-      case 0x3c1: return s.attribute[s.attributeIndex & 0x1f]!;
-      case 0x3c2: return 0x10;
-      case 0x3c4: return s.seqIndex;
-      case 0x3c5: return s.seq[s.seqIndex]!;
-      case 0x3c6: return s.dacMask;
-      case 0x3c7: return s.dacReading ? 3 : 0;
-      case 0x3c8: return s.dacWrite;
-      case 0x3c9: return this.readDac();
-      case 0x3ca: return s.feature;
-      case 0x3cc: return s.misc;
-      case 0x3ce: return s.graphicsIndex;
-      case 0x3cf: return s.graphics[s.graphicsIndex]!;
-      case 0x3b4: case 0x3d4: return s.crtcIndex;
-      case 0x3b5: case 0x3d5: return s.crtc[s.crtcIndex]!;
-      case 0x3ba: case 0x3da:
+      case 0x3c0:
+        return s.attributeData ? 0 : s.attributeIndex;
+      case 0x3c1:
+        return s.attribute[s.attributeIndex & 0x1f]!;
+      case 0x3c2:
+        return 0x10;
+      case 0x3c4:
+        return s.seqIndex;
+      case 0x3c5:
+        return s.seq[s.seqIndex]!;
+      case 0x3c6:
+        return s.dacMask;
+      case 0x3c7:
+        return s.dacReading ? 3 : 0;
+      case 0x3c8:
+        return s.dacWrite;
+      case 0x3c9:
+        return this.readDac();
+      case 0x3ca:
+        return s.feature;
+      case 0x3cc:
+        return s.misc;
+      case 0x3ce:
+        return s.graphicsIndex;
+      case 0x3cf:
+        return s.graphics[s.graphicsIndex]!;
+      case 0x3b4:
+      case 0x3d4:
+        return s.crtcIndex;
+      case 0x3b5:
+      case 0x3d5:
+        return s.crtc[s.crtcIndex]!;
+      case 0x3ba:
+      case 0x3da:
         // Whoever waits for a retrace to begin or end need not wait long.
         s.status ^= STATUS_RETRACE | STATUS_BLANK;
         s.attributeData = false;
         return s.status;
-      default: return 0;
+      default:
+        return 0;
     }
   }
 
@@ -113,16 +169,22 @@ export class VgaRegisters {
     const { s } = this;
     if (this.absent(port)) return;
     switch (port) {
-      case 0x3c0: this.writeAttribute(value); break;
+      case 0x3c0:
+        this.writeAttribute(value);
+        break;
       case 0x3c2:
         s.misc = value & ~0x10;
         break;
-      case 0x3c4: s.seqIndex = value & 7; break;
+      case 0x3c4:
+        s.seqIndex = value & 7;
+        break;
       case 0x3c5:
         s.seq[s.seqIndex] = value & SEQ_MASKS[s.seqIndex]!;
         this.events.windowChanged();
         break;
-      case 0x3c6: s.dacMask = value; break;
+      case 0x3c6:
+        s.dacMask = value;
+        break;
       case 0x3c7:
         s.dacRead = value;
         s.dacStep = 0;
@@ -133,16 +195,30 @@ export class VgaRegisters {
         s.dacStep = 0;
         s.dacReading = false;
         break;
-      case 0x3c9: this.writeDac(value); break;
-      case 0x3ce: s.graphicsIndex = value & 15; break;
+      case 0x3c9:
+        this.writeDac(value);
+        break;
+      case 0x3ce:
+        s.graphicsIndex = value & 15;
+        break;
       case 0x3cf:
         s.graphics[s.graphicsIndex] = value & (GRAPHICS_MASKS[s.graphicsIndex] ?? 0);
         this.events.windowChanged();
         break;
-      case 0x3b4: case 0x3d4: s.crtcIndex = value; break;
-      case 0x3b5: case 0x3d5: this.writeCrtc(value); break;
-      case 0x3ba: case 0x3da: s.feature = value & 0x10; break;
-      default: break;
+      case 0x3b4:
+      case 0x3d4:
+        s.crtcIndex = value;
+        break;
+      case 0x3b5:
+      case 0x3d5:
+        this.writeCrtc(value);
+        break;
+      case 0x3ba:
+      case 0x3da:
+        s.feature = value & 0x10;
+        break;
+      default:
+        break;
     }
   }
 
@@ -212,7 +288,9 @@ export class VgaRegisters {
       case VBE.id:
         if (value >= VBE_OLDEST_ID && value <= VBE_ID) vbe[index] = value;
         break;
-      case VBE.width: case VBE.height: case VBE.depth:
+      case VBE.width:
+      case VBE.height:
+      case VBE.depth:
         if (enabled) break;
         vbe[index] = value & 0xffff;
         break;
@@ -220,15 +298,19 @@ export class VgaRegisters {
         vbe[index] = value & (this.memorySize / 65536 - 1);
         this.events.windowChanged();
         break;
-      case VBE.enable: this.enableVbe(value, enabled); break;
+      case VBE.enable:
+        this.enableVbe(value, enabled);
+        break;
       case VBE.virtualWidth:
         vbe[index] = Math.max(value & 0xffff, vbe[VBE.width]!);
         this.fitVirtual();
         break;
-      case VBE.x: case VBE.y:
+      case VBE.x:
+      case VBE.y:
         vbe[index] = value & 0xffff;
         break;
-      default: break;
+      default:
+        break;
     }
   }
 
@@ -260,7 +342,8 @@ export class VgaRegisters {
   private fitVirtual(): void {
     const { vbe } = this.s;
     vbe[VBE.virtualHeight] = Math.min(
-      0xffff, Math.floor(this.memorySize / Math.max(1, this.bytesPerLine(vbe[VBE.virtualWidth]!))),
+      0xffff,
+      Math.floor(this.memorySize / Math.max(1, this.bytesPerLine(vbe[VBE.virtualWidth]!))),
     );
   }
 
@@ -284,7 +367,7 @@ export class VgaRegisters {
     crtc[CRTC.overflow] = (crtc[CRTC.overflow]! & ~0x42) | ((lines >> 7) & 0x02) | ((lines >> 3) & 0x40);
     crtc[CRTC.lineCompare] = 0xff;
     crtc[CRTC.overflow] = crtc[CRTC.overflow]! | 0x10;
-    crtc[CRTC.maxScan] = crtc[CRTC.maxScan]! & ~0x9f | 0x40;
+    crtc[CRTC.maxScan] = (crtc[CRTC.maxScan]! & ~0x9f) | 0x40;
     if (planar) {
       seq[SEQ.clocking] = seq[SEQ.clocking]! & ~0x08;
       seq[SEQ.memoryMode] = seq[SEQ.memoryMode]! & ~CHAIN_4;

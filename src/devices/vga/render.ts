@@ -1,8 +1,6 @@
 /** What the VGA's registers and memory amount to on a screen. */
 import type { Picture, TextScreen } from '../../machine/interfaces.ts';
-import {
-  ATTRIBUTE, BLINK, CRTC, GRAPHICS, GRAPHICS_MODE, SEQ, VBE, VBE_ENABLE, type VgaState,
-} from './registers.ts';
+import { ATTRIBUTE, BLINK, CRTC, GRAPHICS, GRAPHICS_MODE, SEQ, VBE, VBE_ENABLE, type VgaState } from './registers.ts';
 
 const BLANK: Picture = { width: 640, height: 480, pixels: new Uint8Array(640 * 480 * 4) };
 for (let i = 3; i < BLANK.pixels.length; i += 4) BLANK.pixels[i] = 255;
@@ -25,7 +23,7 @@ type Source = { s: VgaState; bytes: Uint8Array };
 const vbeOn = (s: VgaState): boolean => (s.vbe[VBE.enable]! & VBE_ENABLE.enabled) !== 0;
 
 /** A 32-bit pixel as it lies in memory: red first. */
-const rgba = (r: number, g: number, b: number): number => (r | (g << 8) | (b << 16) | 0xff000000) | 0;
+const rgba = (r: number, g: number, b: number): number => r | (g << 8) | (b << 16) | 0xff000000 | 0;
 
 function linesOf(s: VgaState): number {
   const { crtc } = s;
@@ -40,7 +38,8 @@ function dacColors(s: VgaState): Int32Array {
   const wide = vbeOn(s) && (s.vbe[VBE.enable]! & VBE_ENABLE.dac8) !== 0;
   const level = (value: number): number => (wide ? value : ((value & 63) << 2) | ((value & 63) >> 4));
   return Int32Array.from({ length: 256 }, (_, i) =>
-    rgba(level(s.palette[3 * i]!), level(s.palette[3 * i + 1]!), level(s.palette[3 * i + 2]!)));
+    rgba(level(s.palette[3 * i]!), level(s.palette[3 * i + 1]!), level(s.palette[3 * i + 2]!)),
+  );
 }
 
 /** Colours of the 16 palette entries. */
@@ -51,8 +50,7 @@ function paletteColors(s: VgaState): Int32Array {
   const replaced = (attribute[ATTRIBUTE.mode]! & 0x80) !== 0;
   return Int32Array.from({ length: 16 }, (_, i) => {
     const entry = attribute[i]!;
-    const index = replaced ? (entry & 0x0f) | ((select & 0x0f) << 4)
-      : (entry & 0x3f) | ((select & 0x0c) << 4);
+    const index = replaced ? (entry & 0x0f) | ((select & 0x0f) << 4) : (entry & 0x3f) | ((select & 0x0c) << 4);
     return dac[index]!;
   });
 }
@@ -62,8 +60,7 @@ function isText(s: VgaState): boolean {
 }
 
 function isBlank(s: VgaState): boolean {
-  return !vbeOn(s)
-    && ((s.attributeIndex & PALETTE_ON) === 0 || (s.seq[SEQ.clocking]! & SCREEN_OFF) !== 0);
+  return !vbeOn(s) && ((s.attributeIndex & PALETTE_ON) === 0 || (s.seq[SEQ.clocking]! & SCREEN_OFF) !== 0);
 }
 
 export function textOf({ s, bytes }: Source): TextScreen | null {
@@ -84,9 +81,7 @@ export function textOf({ s, bytes }: Source): TextScreen | null {
   return { columns, rows, cells, cursor: cursorOf(s, start, pitch, columns, rows) };
 }
 
-function cursorOf(
-  s: VgaState, start: number, pitch: number, columns: number, rows: number,
-): number {
+function cursorOf(s: VgaState, start: number, pitch: number, columns: number, rows: number): number {
   const { crtc } = s;
   if ((crtc[CRTC.cursorStart]! & CURSOR_OFF) !== 0) return -1;
   if ((crtc[CRTC.cursorStart]! & 31) > (crtc[CRTC.cursorEnd]! & 31)) return -1;
@@ -103,9 +98,12 @@ export function pictureOf(source: Source): Picture {
   if (vbeOn(s)) return s.vbe[VBE.depth] === 4 ? planarPicture(source) : linearPicture(source);
   if (isText(s)) return textPicture(source);
   switch ((s.graphics[GRAPHICS.mode]! >> 5) & 3) {
-    case 0: return planarPicture(source);
-    case 1: return cgaPicture(source);
-    default: return packedPicture(source);
+    case 0:
+      return planarPicture(source);
+    case 1:
+      return cgaPicture(source);
+    default:
+      return packedPicture(source);
   }
 }
 

@@ -25,7 +25,10 @@ function adapter() {
     },
   };
   const vga = new Vga({
-    memory, ports, bytes, rom: null,
+    memory,
+    ports,
+    bytes,
+    rom: null,
     mapMemory: (base, size, at) => {
       const entry = `${base.toString(16)}+${size.toString(16)}:${at.toString(16)}`;
       mapped.push(entry);
@@ -75,7 +78,15 @@ function textMode(a: Adapter): void {
   set(GFX, 5, 0x10);
   set(GFX, 6, 0x0e);
   set(CRT, 0x11, 0);
-  for (const [index, value] of [[1, 79], [7, 0x02], [9, 15], [0x0a, 14], [0x0b, 15], [0x12, 0x8f], [0x13, 40]]) {
+  for (const [index, value] of [
+    [1, 79],
+    [7, 0x02],
+    [9, 15],
+    [0x0a, 14],
+    [0x0b, 15],
+    [0x12, 0x8f],
+    [0x13, 40],
+  ]) {
     set(CRT, index!, value!);
   }
   inp(0x3da);

@@ -1,6 +1,13 @@
 /** Standard VGA on PCI (QEMU's `VGA`): registers, planes and the Bochs display interface. */
 import type {
-  DeviceState, DisplaySource, IoHandler, MappedRegion, MmioBus, Picture, PortBus, TextScreen,
+  DeviceState,
+  DisplaySource,
+  IoHandler,
+  MappedRegion,
+  MmioBus,
+  Picture,
+  PortBus,
+  TextScreen,
 } from '../../machine/interfaces.ts';
 import { PciDevice } from '../pci.ts';
 import { StateBlock } from '../state.ts';
@@ -37,12 +44,21 @@ export class Vga extends PciDevice implements DisplaySource {
   private window: { base: number; at: number; mapping: MappedRegion } | null = null;
 
   constructor(wiring: VgaWiring, id = 'vga') {
-    super(id, { vendor: 0x1234, device: 0x1111, revision: 2, classCode: 0x030000,
-      subsystemVendor: 0x1af4, subsystem: 0x1100 });
+    super(id, { vendor: 0x1234, device: 0x1111, revision: 2, classCode: 0x030000, subsystemVendor: 0x1af4, subsystem: 0x1100 });
     this.wiring = wiring;
     this.state = new StateBlock(id, 1, vgaPowerOn, {
-      misc: 255, feature: 255, status: 255, seqIndex: 7, graphicsIndex: 15, crtcIndex: 255,
-      attributeIndex: 63, dacMask: 255, dacRead: 255, dacWrite: 255, dacStep: 2, vbeIndex: 0xffff,
+      misc: 255,
+      feature: 255,
+      status: 255,
+      seqIndex: 7,
+      graphicsIndex: 15,
+      crtcIndex: 255,
+      attributeIndex: 63,
+      dacMask: 255,
+      dacRead: 255,
+      dacWrite: 255,
+      dacStep: 2,
+      vbeIndex: 0xffff,
       vbe: 0xffff,
     });
     const { bytes } = wiring;
@@ -54,7 +70,11 @@ export class Vga extends PciDevice implements DisplaySource {
       },
     });
     this.addBar(0, {
-      kind: 'mem32', size: bytes.length, prefetchable: true, name: 'vga.vram', handler: NOTHING,
+      kind: 'mem32',
+      size: bytes.length,
+      prefetchable: true,
+      name: 'vga.vram',
+      handler: NOTHING,
       map: (base) => wiring.mapMemory(base, bytes.length, 0),
     });
     this.addBar(2, { kind: 'mem32', size: MMIO.size, name: 'vga.mmio', handler: this.mmio() });
@@ -90,10 +110,16 @@ export class Vga extends PciDevice implements DisplaySource {
   private addPorts(): void {
     const { ports } = this.wiring;
     const bytewise = (base: number, count: number): void => {
-      ports.register(base, count, {
-        read: (offset) => this.registers.read(base + offset),
-        write: (offset, _size, value) => this.registers.write(base + offset, value & 0xff),
-      }, 'vga', { maxSize: 1 });
+      ports.register(
+        base,
+        count,
+        {
+          read: (offset) => this.registers.read(base + offset),
+          write: (offset, _size, value) => this.registers.write(base + offset, value & 0xff),
+        },
+        'vga',
+        { maxSize: 1 },
+      );
     };
     bytewise(0x3b4, 2);
     bytewise(0x3ba, 1);
@@ -102,17 +128,23 @@ export class Vga extends PciDevice implements DisplaySource {
     bytewise(0x3da, 1);
     // Index, then data, as words; the data register answers at 1CFh and at 1D0h.
     const s = this.state.value;
-    ports.register(VBE_PORT, 3, {
-      read: (offset, size) => {
-        const value = offset === 0 ? s.vbeIndex : this.registers.readVbe(s.vbeIndex);
-        return size === 1 ? value & 0xff : value;
+    ports.register(
+      VBE_PORT,
+      3,
+      {
+        read: (offset, size) => {
+          const value = offset === 0 ? s.vbeIndex : this.registers.readVbe(s.vbeIndex);
+          return size === 1 ? value & 0xff : value;
+        },
+        write: (offset, size, value) => {
+          if (size !== 2) return;
+          if (offset === 0) s.vbeIndex = value & 0xffff;
+          else this.registers.writeVbe(s.vbeIndex, value & 0xffff);
+        },
       },
-      write: (offset, size, value) => {
-        if (size !== 2) return;
-        if (offset === 0) s.vbeIndex = value & 0xffff;
-        else this.registers.writeVbe(s.vbeIndex, value & 0xffff);
-      },
-    }, 'vbe', { maxSize: 2 });
+      'vbe',
+      { maxSize: 2 },
+    );
   }
 
   private mmio(): IoHandler {

@@ -6,12 +6,9 @@ function missing(what: string): never {
 }
 
 export const openFile = (_path: string): Channel => missing('files');
-export const openPty = (): Promise<{ channel: Channel; name: string }> =>
-  missing('pseudo-terminals');
+export const openPty = (): Promise<{ channel: Channel; name: string }> => missing('pseudo-terminals');
 export const openSocket = (): Promise<Channel> => missing('sockets');
 export const openStdio = (): Channel => missing('terminals');
 export const openBlockFile = (_path: string, _writable: boolean): BlockFile => missing('files');
 /** Whoever makes a machine in a page brings its firmware along. */
-export const findFirmware = (
-  _name: string, _folders?: readonly string[],
-): { name: string; data: Uint8Array } | null => null;
+export const findFirmware = (_name: string, _folders?: readonly string[]): { name: string; data: Uint8Array } | null => null;

@@ -1,7 +1,5 @@
 /** Files that are read and written in place. */
-import {
-  closeSync, constants, fdatasync, fdatasyncSync, fstatSync, openSync, readSync, writeSync,
-} from 'node:fs';
+import { closeSync, constants, fdatasync, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { BlockFile } from '../host.ts';
 import { describeError } from './errors.ts';
@@ -33,7 +31,7 @@ export function openBlockFile(path: string, writable: boolean): BlockFile {
       return done;
     },
     write: (offset, from) => {
-      for (let done = 0; done < from.length;) {
+      for (let done = 0; done < from.length; ) {
         done += writeSync(fd, from, done, from.length - done, offset + done);
       }
     },

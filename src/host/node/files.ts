@@ -18,7 +18,7 @@ export function openFile(path: string): Channel {
     readable: new ReadableStream({ start: (controller) => controller.close() }),
     writable: new WritableStream({
       write: async (data: Uint8Array) => {
-        for (let at = 0; at < data.length;) {
+        for (let at = 0; at < data.length; ) {
           at += (await writeTo(fd, data, at, data.length - at)).bytesWritten;
         }
       },

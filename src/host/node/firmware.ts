@@ -4,8 +4,12 @@ import { join } from 'node:path';
 import { describeError } from './errors.ts';
 
 const FOLDERS = [
-  '/usr/share/seabios', '/usr/share/qemu', '/usr/share/qemu-kvm', '/usr/share/OVMF',
-  '/usr/local/share/qemu', '/opt/homebrew/share/qemu',
+  '/usr/share/seabios',
+  '/usr/share/qemu',
+  '/usr/share/qemu-kvm',
+  '/usr/share/OVMF',
+  '/usr/local/share/qemu',
+  '/opt/homebrew/share/qemu',
 ];
 
 /**
@@ -13,9 +17,7 @@ const FOLDERS = [
  * @param folders searched first
  * @returns null when there is no such file @throws Error, one line, when it cannot be read
  */
-export function findFirmware(
-  name: string, folders: readonly string[] = [],
-): { name: string; data: Uint8Array } | null {
+export function findFirmware(name: string, folders: readonly string[] = []): { name: string; data: Uint8Array } | null {
   const places = [name, ...[...folders, ...FOLDERS].map((folder) => join(folder, name))];
   const path = places.find((place) => existsSync(place));
   if (path === undefined) return null;

@@ -33,8 +33,12 @@ async function openPair(): Promise<{ master: number; slave: number; name: string
   const c = await library();
   const master = c.posix_openpt(constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK);
   const nameBytes = Buffer.alloc(NAME_ROOM);
-  if (master < 0 || c.grantpt(master) !== 0 || c.unlockpt(master) !== 0
-    || c.ptsname_r(master, nameBytes, BigInt(NAME_ROOM)) !== 0) {
+  if (
+    master < 0 ||
+    c.grantpt(master) !== 0 ||
+    c.unlockpt(master) !== 0 ||
+    c.ptsname_r(master, nameBytes, BigInt(NAME_ROOM)) !== 0
+  ) {
     throw new Error('the host gives no pseudo-terminal');
   }
   const name = nameBytes.toString('latin1', 0, nameBytes.indexOf(0));
@@ -58,7 +62,7 @@ class PatientWriter {
 
   async write(data: Uint8Array): Promise<void> {
     let since = performance.now();
-    for (let at = 0; at < data.length;) {
+    for (let at = 0; at < data.length; ) {
       const count = this.tryWrite(data.subarray(at));
       at += count;
       if (count > 0) {

@@ -109,8 +109,8 @@ function listenOptions({ host, port }: { host: string; port: number }) {
 
 function connectTo(channel: SocketChannel, address: Address): Promise<void> {
   return new Promise((resolve, reject) => {
-    const options = 'path' in address ? { path: address.path }
-      : { host: address.host === '' ? 'localhost' : address.host, port: address.port };
+    const options =
+      'path' in address ? { path: address.path } : { host: address.host === '' ? 'localhost' : address.host, port: address.port };
     const socket = connect(options, () => {
       socket.removeListener('error', reject);
       channel.adopt(socket);
@@ -125,9 +125,7 @@ function describe(address: Address): string {
 }
 
 /** @throws Error in one line */
-export async function openSocket(
-  address: Address, mode: SocketMode, onWait: (address: string) => void,
-): Promise<Channel> {
+export async function openSocket(address: Address, mode: SocketMode, onWait: (address: string) => void): Promise<Channel> {
   const channel = new SocketChannel();
   try {
     if (mode.server) await listen(channel, address);

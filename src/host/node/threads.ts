@@ -1,7 +1,13 @@
 /** Threads of Node.js. */
 import { setFlagsFromString } from 'node:v8';
 import {
-  isMainThread, MessageChannel, type MessagePort, receiveMessageOnPort, type Transferable, Worker, workerData,
+  isMainThread,
+  MessageChannel,
+  type MessagePort,
+  receiveMessageOnPort,
+  type Transferable,
+  Worker,
+  workerData,
 } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
 
@@ -16,7 +22,9 @@ export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   const { port1: port, port2 } = new MessageChannel();
   // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
   const worker = new Worker(entry, {
-    execArgv: ['--no-warnings'], workerData: { port: port2 } satisfies ThreadData, transferList: [port2],
+    execArgv: ['--no-warnings'],
+    workerData: { port: port2 } satisfies ThreadData,
+    transferList: [port2],
   });
   let receive = (_: Receive): void => undefined;
   return {

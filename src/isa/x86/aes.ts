@@ -67,8 +67,7 @@ const INFINITY = 0x80;
 
 /** A vector of 16 bytes by its offset in the state block. */
 type Table = number;
-const table = (entry: (n: number) => number): Table =>
-  vectorConstant(Array.from({ length: 16 }, (_, n) => entry(n)));
+const table = (entry: (n: number) => number): Table => vectorConstant(Array.from({ length: 16 }, (_, n) => entry(n)));
 const eachByte = (byte: number): Table => table(() => byte);
 
 const RECIPROCAL = table((n) => (n === 0 ? INFINITY : numberOf(inverse(SUBFIELD[n]!))));
@@ -152,7 +151,12 @@ const REDUCTION = eachByte(0x1b);
 const inverted = (factor: number): Output => output((x) => multiply(factor, x));
 const SUBSTITUTED = output(affine);
 const INVERTED = { 1: inverted(1), 9: inverted(9), 11: inverted(11), 13: inverted(13), 14: inverted(14) };
-const TIMES = { 9: linear((x) => multiply(9, x)), 11: linear((x) => multiply(11, x)), 13: linear((x) => multiply(13, x)), 14: linear((x) => multiply(14, x)) };
+const TIMES = {
+  9: linear((x) => multiply(9, x)),
+  11: linear((x) => multiply(11, x)),
+  13: linear((x) => multiply(13, x)),
+  14: linear((x) => multiply(14, x)),
+};
 
 /** Row r of the state's columns of four bytes comes from r columns on, or back. */
 const SHIFTED = table((n) => (n + 4 * (n & 3)) & 15);
@@ -160,7 +164,8 @@ const SHIFTED_BACK = table((n) => (n - 4 * (n & 3) + 16) & 15);
 
 /** Byte n of each column from byte n + by. */
 const rotateColumns = (b: Builder, x: Value, by: number): Value =>
-  by === 2 ? b.orv(b.shl32x4(x, b.i32(16)), b.shr32x4(x, b.i32(16)))
+  by === 2
+    ? b.orv(b.shl32x4(x, b.i32(16)), b.shr32x4(x, b.i32(16)))
     : b.orv(b.shr32x4(x, b.i32(8 * by)), b.shl32x4(x, b.i32(32 - 8 * by)));
 
 const substitute = (b: Builder, x: Value): Value =>
@@ -195,11 +200,13 @@ const IDENTITY = linear((x) => x);
 
 function decrypt(b: Builder, state: Value, key: Value): Value {
   const parts = invertBytes(b, state);
-  return b.xorv(unmix(b, (factor) => combine(b, INVERTED[factor], parts)), key);
+  return b.xorv(
+    unmix(b, (factor) => combine(b, INVERTED[factor], parts)),
+    key,
+  );
 }
 
-const decryptLast = (b: Builder, state: Value, key: Value): Value =>
-  b.xorv(combine(b, INVERTED[1], invertBytes(b, state)), key);
+const decryptLast = (b: Builder, state: Value, key: Value): Value => b.xorv(combine(b, INVERTED[1], invertBytes(b, state)), key);
 
 const mixInversely = (b: Builder, x: Value): Value => unmix(b, (factor) => apply(b, TIMES[factor], x));
 
@@ -236,7 +243,10 @@ const keygenAssist = vector((t) => {
 });
 
 const rounds: readonly (readonly [opcode: string, name: string, which: (typeof ARMS)[number]])[] = [
-  ['DC', 'AESENC', encrypt], ['DD', 'AESENCLAST', encryptLast], ['DE', 'AESDEC', decrypt], ['DF', 'AESDECLAST', decryptLast],
+  ['DC', 'AESENC', encrypt],
+  ['DD', 'AESENCLAST', encryptLast],
+  ['DE', 'AESDEC', decrypt],
+  ['DF', 'AESDECLAST', decryptLast],
 ];
 
 const AES_NI = { feature: 'aes' };

@@ -10,8 +10,7 @@ import type { X86Translator } from './translator.ts';
 
 type Operation = (t: X86Translator) => void;
 
-const carryOperand = (t: X86Translator, size: Size, carry: Value): Value =>
-  size === 8 ? t.b.extu(carry) : carry;
+const carryOperand = (t: X86Translator, size: Size, carry: Value): Value => (size === 8 ? t.b.extu(carry) : carry);
 
 /** Operand 1 in operand 0's type. */
 function second(t: X86Translator): Value {
@@ -173,15 +172,13 @@ function setZero(t: X86Translator, zero: Value): void {
 
 const cmpxchg8b: Operation = (t) => {
   const { b } = t;
-  const pair = (high: number, low: number): Value =>
-    b.or64(b.shl64(b.get(G[high]!), b.i64(32)), b.extu(t.low32(low)));
+  const pair = (high: number, low: number): Value => b.or64(b.shl64(b.get(G[high]!), b.i64(32)), b.extu(t.low32(low)));
   const expected = pair(2, 0);
   const address = t.address(8, true);
   const old = b.ld64w(address);
   const equal = b.eq64(expected, old);
   b.st64(address, b.select64(equal, pair(1, 3), old));
-  const keep = (n: number, v: Value): void =>
-    b.set(G[n]!, b.select64(equal, b.get(G[n]!), v));
+  const keep = (n: number, v: Value): void => b.set(G[n]!, b.select64(equal, b.get(G[n]!), v));
   keep(0, b.extu(b.wrap(old)));
   keep(2, b.shr64(old, b.i64(32)));
   setZero(t, equal);
@@ -214,8 +211,7 @@ function addWithFlag(position: number): Operation {
     const carry = b.and32(b.shr32(bits, b.i32(position)), b.i32(1));
     const partial = t.add(size, x, y);
     const result = t.add(size, partial, carryOperand(t, size, carry));
-    const less = (p: Value, q: Value): Value =>
-      b.typeOf(p) === I64 ? b.ltu64(p, q) : b.ltu32(p, q);
+    const less = (p: Value, q: Value): Value => (b.typeOf(p) === I64 ? b.ltu64(p, q) : b.ltu32(p, q));
     const out = b.or32(less(partial, x), less(result, partial));
     t.write(0, result);
     const others = b.and32(bits, b.i32(~(1 << position)));

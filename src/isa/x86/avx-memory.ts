@@ -18,8 +18,7 @@ type Bytes = 4 | 8;
 /** A whole register of 16 or 32 bytes: one or two vectors. */
 type Whole = readonly Value[];
 
-const readWhole = (t: X86Translator, n: number, long: boolean): Whole =>
-  long ? t.readYmm(n) : [t.readXmm(n)];
+const readWhole = (t: X86Translator, n: number, long: boolean): Whole => (long ? t.readYmm(n) : [t.readXmm(n)]);
 
 function writeWhole(t: X86Translator, n: number, parts: Whole): void {
   t.writeYmm(n, parts[0]!, parts[1] ?? zero(t.b));
@@ -35,8 +34,7 @@ function maskBits(b: Builder, mask: Whole, bytes: Bytes, lanes: number): Value {
 
 const isSet = (b: Builder, bits: Value, lane: number): Value => b.and32(bits, b.i32(1 << lane));
 
-const load = (b: Builder, bytes: Bytes, address: Value): Value =>
-  bytes === 8 ? b.ld64(address) : b.ld32(address);
+const load = (b: Builder, bytes: Bytes, address: Value): Value => (bytes === 8 ? b.ld64(address) : b.ld32(address));
 
 /** Lane `lane` of a whole register. */
 function laneOf(b: Builder, parts: Whole, bytes: Bytes, lane: number): Value {
@@ -61,8 +59,7 @@ function laneAddresses(t: X86Translator, bits: Value, bytes: Bytes, lanes: numbe
   const start = t.address(lanes * bytes, false);
   const size = b.i32(Math.log2(bytes));
   const first = b.add64(start, b.extu(b.shl32(b.ctz32(bits), size)));
-  return Array.from({ length: lanes }, (_, i) =>
-    b.select64(isSet(b, bits, i), b.add64(start, b.i64(i * bytes)), first));
+  return Array.from({ length: lanes }, (_, i) => b.select64(isSet(b, bits, i), b.add64(start, b.i64(i * bytes)), first));
 }
 
 const UPPER = 1 << 16;
@@ -82,9 +79,12 @@ const maskedLoad = (bytes: Bytes, long: boolean): Translate =>
     const bits = maskBits(b, mask, bytes, lanes);
     leaveEmpty(t, bits, t.reg);
     const parts: Value[] = mask.map(() => zero(b));
-    laneAddresses(t, bits, bytes, lanes).forEach((address, i) =>
-      replaceLane(b, parts, bytes, i, load(b, bytes, address)));
-    writeWhole(t, t.reg, parts.map((part, i) => b.andv(part, spread(b, mask[i]!, bytes))));
+    laneAddresses(t, bits, bytes, lanes).forEach((address, i) => replaceLane(b, parts, bytes, i, load(b, bytes, address)));
+    writeWhole(
+      t,
+      t.reg,
+      parts.map((part, i) => b.andv(part, spread(b, mask[i]!, bytes))),
+    );
   });
 
 /** The first and the last lane are probed: then all are there, or nothing is written. */
@@ -107,8 +107,7 @@ const maskedStore = (bytes: Bytes, long: boolean): Translate =>
     // What the first lane that is on stores.
     let repeated = values.at(-1)!;
     for (let i = lanes - 2; i >= 0; i--) repeated = t.select(bytes, isSet(b, bits, i), values[i]!, repeated);
-    addresses.forEach((address, i) =>
-      t.store(bytes, address, t.select(bytes, isSet(b, bits, i), values[i]!, repeated)));
+    addresses.forEach((address, i) => t.store(bytes, address, t.select(bytes, isSet(b, bits, i), values[i]!, repeated)));
   });
 
 function maskedRows(opcodes: [string, string], name: string, w: 0 | 1, bytes: Bytes, options: typeof AVX): Row[] {
@@ -132,9 +131,10 @@ function gatherAddresses(t: X86Translator, index: Whole, indexBytes: Bytes, byte
   const scale = t.scale;
   return Array.from({ length: lanes }, (_, i) => {
     const raw = laneOf(b, index, indexBytes, i);
-    const offset = addrSize === 8
-      ? b.shl64(indexBytes === 8 ? raw : b.exts(raw), b.i64(scale))
-      : b.shl32(indexBytes === 8 ? b.wrap(raw) : raw, b.i32(scale));
+    const offset =
+      addrSize === 8
+        ? b.shl64(indexBytes === 8 ? raw : b.exts(raw), b.i64(scale))
+        : b.shl32(indexBytes === 8 ? b.wrap(raw) : raw, b.i32(scale));
     return t.linear(t.segment, t.effectiveOffset(offset), bytes, false);
   });
 }
@@ -160,7 +160,8 @@ const gather = (indexBytes: Bytes, bytes: Bytes, long: boolean): Translate =>
     for (let i = lanes - 2; i >= 0; i--) first = b.select64(isSet(b, bits, i), addresses[i]!, first);
     const parts = old.slice();
     addresses.forEach((address, i) =>
-      replaceLane(b, parts, bytes, i, load(b, bytes, b.select64(isSet(b, bits, i), address, first))));
+      replaceLane(b, parts, bytes, i, load(b, bytes, b.select64(isSet(b, bits, i), address, first))),
+    );
     const merged = parts.map((part, i) => b.bitselect(part, old[i]!, spread(b, mask[i]!, bytes)));
     // Two singles: what lies above them becomes zero.
     if (lanes * bytes === 8) merged[0] = b.setlane64(zero(b), b.lane64(merged[0]!, 0), 0);
@@ -169,15 +170,25 @@ const gather = (indexBytes: Bytes, bytes: Bytes, long: boolean): Translate =>
   });
 
 function gatherRows(opcode: string, name: string, indexBytes: Bytes, singles: string, doubles: string): Row[] {
-  return ([[0, 4, singles], [1, 8, doubles]] as const).flatMap(([w, bytes, suffix]) =>
+  return (
+    [
+      [0, 4, singles],
+      [1, 8, doubles],
+    ] as const
+  ).flatMap(([w, bytes, suffix]) =>
     [0, 1].map((l) => {
       const long = l === 1;
       const lanes = (long ? 32 : 16) / Math.max(indexBytes, bytes);
       const size = lanes * bytes > 16 ? 'y' : 'o';
       return row(
-        `VEX.L${l}.W${w} 66 0F38 ${opcode} /r mem`, `${name}${suffix}`, `V${size},M,H${size}`,
-        gather(indexBytes, bytes, long), { ...AVX2, vsib: true });
-    }));
+        `VEX.L${l}.W${w} 66 0F38 ${opcode} /r mem`,
+        `${name}${suffix}`,
+        `V${size},M,H${size}`,
+        gather(indexBytes, bytes, long),
+        { ...AVX2, vsib: true },
+      );
+    }),
+  );
 }
 
 export const AVX_MEMORY_ROWS: readonly Row[] = [

@@ -90,8 +90,7 @@ const LETTERS = { 1: 'b', 2: 'w', 4: 'd', 8: 'q' } as const;
 
 function broadcastRows(opcode: string, name: string, bytes: 1 | 2 | 4 | 8): Row[] {
   const encoding = `66 0F38 ${opcode} /r`;
-  return [0, 1].map((l) =>
-    row(`VEX.L${l}.W0 ${encoding}`, name, `V${l ? 'y' : 'o'},W${LETTERS[bytes]}`, broadcast(bytes), AVX2));
+  return [0, 1].map((l) => row(`VEX.L${l}.W0 ${encoding}`, name, `V${l ? 'y' : 'o'},W${LETTERS[bytes]}`, broadcast(bytes), AVX2));
 }
 
 // --- Halves. ---
@@ -140,7 +139,12 @@ function widen(sign: 's' | 'u', steps: readonly (8 | 16 | 32)[]): Widen {
 
 function wideningRows(first: number, name: string, sign: 's' | 'u'): Row[] {
   const forms: [string, 4 | 8 | 16, readonly (8 | 16 | 32)[]][] = [
-    ['BW', 16, [8]], ['BD', 8, [8, 16]], ['BQ', 4, [8, 16, 32]], ['WD', 16, [16]], ['WQ', 8, [16, 32]], ['DQ', 16, [32]],
+    ['BW', 16, [8]],
+    ['BD', 8, [8, 16]],
+    ['BQ', 4, [8, 16, 32]],
+    ['WD', 16, [16]],
+    ['WQ', 8, [16, 32]],
+    ['DQ', 16, [32]],
   ];
   return forms.map(([suffix, bytes, steps], i) => {
     const operate = widen(sign, steps);

@@ -95,11 +95,18 @@ const permuteEight = vector((t) => {
 // --- Shifts. ---
 
 const shiftRows: readonly Row[] = SHIFT_OPS.map((s) =>
-  row(`VEX.L1 66 0F ${s.opcode} /r`, `V${s.name}`, 'Vy,Hy,Wo', vector((t) => {
-    const count = low64(t.b, t.readXmmRm(16));
-    const [low, high] = t.readYmm(t.vexV);
-    t.writeYmm(t.reg, shiftByValue(t.b, s, low, count), shiftByValue(t.b, s, high, count));
-  }), AVX2));
+  row(
+    `VEX.L1 66 0F ${s.opcode} /r`,
+    `V${s.name}`,
+    'Vy,Hy,Wo',
+    vector((t) => {
+      const count = low64(t.b, t.readXmmRm(16));
+      const [low, high] = t.readYmm(t.vexV);
+      t.writeYmm(t.reg, shiftByValue(t.b, s, low, count), shiftByValue(t.b, s, high, count));
+    }),
+    AVX2,
+  ),
+);
 
 type VariableShift = 'shl' | 'shr' | 'sar';
 
@@ -112,9 +119,12 @@ function shiftLanes32(b: Builder, how: VariableShift, x: Value, counts: Value): 
     const v = b.lane32(x, lane);
     const count = b.lane32(bounded, lane);
     // 64-bit shifts do for a count of 32.
-    const shifted = how === 'sar' ? b.sar32(v, count)
-      : how === 'shr' ? b.wrap(b.shr64(b.extu(v), b.extu(count)))
-        : b.wrap(b.shl64(b.extu(v), b.extu(count)));
+    const shifted =
+      how === 'sar'
+        ? b.sar32(v, count)
+        : how === 'shr'
+          ? b.wrap(b.shr64(b.extu(v), b.extu(count)))
+          : b.wrap(b.shl64(b.extu(v), b.extu(count)));
     result = b.setlane32(result, shifted, lane);
   }
   return result;

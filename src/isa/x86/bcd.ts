@@ -22,10 +22,7 @@ function decimal(subtract: boolean): Translate {
     const { b } = t;
     const old = t.cc.bits();
     const al = t.readReg(0, 1);
-    const adjust = b.or32(
-      b.gtu32(b.and32(al, b.i32(15)), b.i32(9)),
-      b.ne32(b.and32(old, b.i32(AF)), b.i32(0)),
-    );
+    const adjust = b.or32(b.gtu32(b.and32(al, b.i32(15)), b.i32(9)), b.ne32(b.and32(old, b.i32(AF)), b.i32(0)));
     const high = b.or32(b.gtu32(al, b.i32(0x99)), b.and32(old, b.i32(CF)));
     const amount = b.add32(b.mul32(adjust, b.i32(6)), b.mul32(high, b.i32(0x60)));
     const result = b.and32(subtract ? b.sub32(al, amount) : b.add32(al, amount), b.i32(0xff));
@@ -43,10 +40,7 @@ function ascii(subtract: boolean): Translate {
     const { b } = t;
     const old = t.cc.bits();
     const ax = t.readReg(0, 2);
-    const adjust = b.or32(
-      b.gtu32(b.and32(ax, b.i32(15)), b.i32(9)),
-      b.ne32(b.and32(old, b.i32(AF)), b.i32(0)),
-    );
+    const adjust = b.or32(b.gtu32(b.and32(ax, b.i32(15)), b.i32(9)), b.ne32(b.and32(old, b.i32(AF)), b.i32(0)));
     const amount = b.mul32(adjust, b.i32(0x106));
     const sum = subtract ? b.sub32(ax, amount) : b.add32(ax, amount);
     const result = b.and32(sum, b.i32(0xff0f));
@@ -88,4 +82,3 @@ export const BCD_ROWS: readonly Row[] = [
   row('D5', 'AAD', 'Ib', aad, old),
   row('D6', 'SALC', '', salc, old),
 ];
-

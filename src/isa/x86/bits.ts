@@ -83,9 +83,7 @@ function scan(reverse: boolean): Translate {
     const { b, size } = t;
     const x = t.read(1);
     const zero = t.eqz(size, x);
-    let result = reverse
-      ? t.sub(size, t.constant(size, size * 8 - 1), leading(t, size, x))
-      : trailing(t, size, x);
+    let result = reverse ? t.sub(size, t.constant(size, size * 8 - 1), leading(t, size, x)) : trailing(t, size, x);
     if (size === 4) {
       b.set(G[t.reg]!, b.select64(zero, b.get(G[t.reg]!), b.extu(result)));
     } else {
@@ -162,10 +160,7 @@ const bzhi: Translate = (t) => {
 };
 
 /** BLSR, BLSMSK (CF = source is zero) and BLSI (CF = source is not zero). */
-function lowestBit(
-  combine: (t: X86Translator, x: Value) => Value,
-  carryWhenZero: boolean,
-): Translate {
+function lowestBit(combine: (t: X86Translator, x: Value) => Value, carryWhenZero: boolean): Translate {
   return (t) => {
     const { size } = t;
     const x = t.read(1);
@@ -302,9 +297,27 @@ export const BIT_ROWS: readonly Row[] = [
   row('F2 0F38 F1 /r', 'CRC32', 'Gr,Ev', crc32, { feature: 'sse4.2' }),
   row('VEX.L0 0F38 F2 /r', 'ANDN', 'Gr,Br,Er', andn, bmi1),
   row('VEX.L0 0F38 F7 /r', 'BEXTR', 'Gr,Er,Br', bextr, bmi1),
-  row('VEX.L0 0F38 F3 /1', 'BLSR', 'Br,Er', lowestBit((t, x) => t.and(t.size, x, minusOne(t, x)), true), bmi1),
-  row('VEX.L0 0F38 F3 /2', 'BLSMSK', 'Br,Er', lowestBit((t, x) => t.xor(t.size, x, minusOne(t, x)), true), bmi1),
-  row('VEX.L0 0F38 F3 /3', 'BLSI', 'Br,Er', lowestBit((t, x) => t.and(t.size, x, negated(t, x)), false), bmi1),
+  row(
+    'VEX.L0 0F38 F3 /1',
+    'BLSR',
+    'Br,Er',
+    lowestBit((t, x) => t.and(t.size, x, minusOne(t, x)), true),
+    bmi1,
+  ),
+  row(
+    'VEX.L0 0F38 F3 /2',
+    'BLSMSK',
+    'Br,Er',
+    lowestBit((t, x) => t.xor(t.size, x, minusOne(t, x)), true),
+    bmi1,
+  ),
+  row(
+    'VEX.L0 0F38 F3 /3',
+    'BLSI',
+    'Br,Er',
+    lowestBit((t, x) => t.and(t.size, x, negated(t, x)), false),
+    bmi1,
+  ),
   row('VEX.L0 0F38 F5 /r', 'BZHI', 'Gr,Er,Br', bzhi, bmi2),
   row('VEX.L0 F2 0F38 F5 /r', 'PDEP', 'Gr,Br,Er', bitFields(0), bmi2),
   row('VEX.L0 F3 0F38 F5 /r', 'PEXT', 'Gr,Br,Er', bitFields(1), bmi2),

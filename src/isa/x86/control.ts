@@ -1,12 +1,22 @@
 /** Branches, calls, software interrupts, and the instructions that work on EFLAGS. */
 import type { Value } from '../../ir/builder.ts';
 import {
-  LEAVE_BOUND, LEAVE_CLI, LEAVE_FAR_CALL, LEAVE_FAR_JUMP, LEAVE_FAR_RET, LEAVE_INT, LEAVE_INT1,
-  LEAVE_INT3, LEAVE_INTO, LEAVE_IRET, LEAVE_POPF, LEAVE_PUSHF_V86, LEAVE_STI, LEAVE_STI_HERE,
+  LEAVE_BOUND,
+  LEAVE_CLI,
+  LEAVE_FAR_CALL,
+  LEAVE_FAR_JUMP,
+  LEAVE_FAR_RET,
+  LEAVE_INT,
+  LEAVE_INT1,
+  LEAVE_INT3,
+  LEAVE_INTO,
+  LEAVE_IRET,
+  LEAVE_POPF,
+  LEAVE_PUSHF_V86,
+  LEAVE_STI,
+  LEAVE_STI_HERE,
 } from './leave.ts';
-import {
-  AF, BF_IO_FREE, CF, DF, G_EFLAGS, IF, INTR_LINE, OF, OP0, OP1, PF, RF, SF, VM, ZF,
-} from './state.ts';
+import { AF, BF_IO_FREE, CF, DF, G_EFLAGS, IF, INTR_LINE, OF, OP0, OP1, PF, RF, SF, VM, ZF } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';

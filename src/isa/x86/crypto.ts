@@ -75,8 +75,12 @@ const rotate = (b: Builder, x: Value, by: number): Value => b.rotl32(x, b.i32(by
 const sum = (b: Builder, ...values: Value[]): Value => values.reduce((x, y) => b.add32(x, y));
 
 /** Words from lane 3 down. */
-const words = (b: Builder, x: Value): [Value, Value, Value, Value] =>
-  [b.lane32(x, 3), b.lane32(x, 2), b.lane32(x, 1), b.lane32(x, 0)];
+const words = (b: Builder, x: Value): [Value, Value, Value, Value] => [
+  b.lane32(x, 3),
+  b.lane32(x, 2),
+  b.lane32(x, 1),
+  b.lane32(x, 0),
+];
 const fromWords = (b: Builder, list: readonly Value[]): Value =>
   list.reduce((v, word, i) => b.setlane32(v, word, 3 - i), zero(b));
 

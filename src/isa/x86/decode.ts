@@ -5,8 +5,21 @@
 import type { CodeReader } from '../isa.ts';
 import { DS, ES, CS, SS, FS, GS, BF_CODE32, BF_CODE64, BF_PROTECTED, BF_V86 } from './state.ts';
 import {
-  MAP_0F, MAP_0F38, MAP_0F3A, MAP_1, PREFIX_66, PREFIX_F2, PREFIX_F3, PREFIX_NONE, SIZE_P, SIZE_R,
-  SIZE_V, SIZE_Z, SPACE_EVEX, SPACE_LEGACY, SPACE_VEX,
+  MAP_0F,
+  MAP_0F38,
+  MAP_0F3A,
+  MAP_1,
+  PREFIX_66,
+  PREFIX_F2,
+  PREFIX_F3,
+  PREFIX_NONE,
+  SIZE_P,
+  SIZE_R,
+  SIZE_V,
+  SIZE_Z,
+  SPACE_EVEX,
+  SPACE_LEGACY,
+  SPACE_VEX,
 } from './tables.ts';
 import type { OpcodeTable, OperandSpec, Row } from './tables.ts';
 
@@ -170,8 +183,7 @@ export class Decoder {
       if (byte < 0) return VECTOR_UD;
     } else {
       this.selectMap(byte);
-      d.mandatory =
-        d.rep === 0xf3 ? PREFIX_F3 : d.rep === 0xf2 ? PREFIX_F2 : d.opPrefix ? PREFIX_66 : PREFIX_NONE;
+      d.mandatory = d.rep === 0xf3 ? PREFIX_F3 : d.rep === 0xf2 ? PREFIX_F2 : d.opPrefix ? PREFIX_66 : PREFIX_NONE;
     }
     const entry = this.table[(d.space << 10) | (d.map << 8) | d.opcode];
     if (!entry) return VECTOR_UD;

@@ -43,7 +43,8 @@ function inspectHalves(t: X86Translator, halves: Value): void {
   const { b } = t;
   const signalling = b.andv(
     b.gtu32x4(b.andv(halves, all32(b, 0x7fff)), all32(b, HALF_INFINITY)),
-    b.eq32x4(b.andv(halves, all32(b, 0x200)), zero(b)));
+    b.eq32x4(b.andv(halves, all32(b, 0x200)), zero(b)),
+  );
   raise(t, b.anytrue(signalling));
 }
 
@@ -86,14 +87,14 @@ function roundMagnitudes(b: Builder, magnitude: Value, negative: Value, how: num
   const normal = b.shr32x4(b.sub32x4(unbounded, all32(b, REBIAS)), b.i32(FRACTION_SHIFT));
   // Denormals are multiples of 2^-24. Directed rounding is that of the signed number.
   const scaled = b.mulf32x4(magnitude, all32(b, TWO_TO_24));
-  const directed = how === UP || how === DOWN
-    ? b.bitselect(b.ceilf32x4(scaled), b.floorf32x4(scaled), away)
-    : b[`${ROUNDINGS[how]!}f32x4`](scaled);
+  const directed =
+    how === UP || how === DOWN
+      ? b.bitselect(b.ceilf32x4(scaled), b.floorf32x4(scaled), away)
+      : b[`${ROUNDINGS[how]!}f32x4`](scaled);
   const small = b.ltu32x4(magnitude, all32(b, LEAST_NORMAL));
   const rounded = b.bitselect(b.f32x4tos32x4(directed), normal, small);
   const overflow = b.gtu32x4(rounded, all32(b, HALF_INFINITY - 1));
-  const largest = how === NEAREST ? all32(b, HALF_INFINITY)
-    : b.sub32x4(all32(b, HALF_INFINITY), b.andnotv(all32(b, 1), away));
+  const largest = how === NEAREST ? all32(b, HALF_INFINITY) : b.sub32x4(all32(b, HALF_INFINITY), b.andnotv(all32(b, 1), away));
   return {
     halves: b.bitselect(largest, rounded, overflow),
     overflow,
@@ -162,7 +163,13 @@ const vcvtps2ph = vector((t) => {
   const [low, high] = t.vexL ? t.readYmm(t.reg) : [t.readXmm(t.reg), -1];
   const first = halves(low);
   // Words of the lanes side by side.
-  const packed = pick(b, first, high < 0 ? zero(b) : halves(high), 2, high < 0 ? [0, 2, 4, 6, 8, 8, 8, 8] : [0, 2, 4, 6, 8, 10, 12, 14]);
+  const packed = pick(
+    b,
+    first,
+    high < 0 ? zero(b) : halves(high),
+    2,
+    high < 0 ? [0, 2, 4, 6, 8, 8, 8, 8] : [0, 2, 4, 6, 8, 10, 12, 14],
+  );
   if (t.isRegister) return t.writeXmm(t.rm, packed);
   // As processors have it, exceptions of the numbers come before those of memory.
   t.prepareWrite();

@@ -27,9 +27,7 @@ import { CTX_UNKNOWN, STRIDE } from '../../ir/builder.ts';
 import { I32, I64, Op } from '../../ir/ops.ts';
 import { CTL_CTX } from '../../ir/vcpu-block.ts';
 import { definePureHelper } from './helpers.ts';
-import {
-  AF, CC_DST, CC_FLAGS, CC_SRC, CC_SRC2, CF, G_CC_DST, G_CC_SRC, G_CC_SRC2, OF, PF, SF, ZF,
-} from './state.ts';
+import { AF, CC_DST, CC_FLAGS, CC_SRC, CC_SRC2, CF, G_CC_DST, G_CC_SRC, G_CC_SRC2, OF, PF, SF, ZF } from './state.ts';
 
 /** ccDst holds the OSZAPC bits themselves. */
 export const CC_EFLAGS = 0;
@@ -92,15 +90,11 @@ export function signExtend(b: Builder, size: Size, v: Value): Value {
 
 const wide = (size: Size): boolean => size === 8;
 
-const constant = (b: Builder, size: Size, value: number): Value =>
-  wide(size) ? b.i64(value) : b.i32(value);
+const constant = (b: Builder, size: Size, value: number): Value => (wide(size) ? b.i64(value) : b.i32(value));
 
-const sub = (b: Builder, size: Size, x: Value, y: Value): Value =>
-  wide(size) ? b.sub64(x, y) : b.sub32(x, y);
-const and = (b: Builder, size: Size, x: Value, y: Value): Value =>
-  wide(size) ? b.and64(x, y) : b.and32(x, y);
-const xor = (b: Builder, size: Size, x: Value, y: Value): Value =>
-  wide(size) ? b.xor64(x, y) : b.xor32(x, y);
+const sub = (b: Builder, size: Size, x: Value, y: Value): Value => (wide(size) ? b.sub64(x, y) : b.sub32(x, y));
+const and = (b: Builder, size: Size, x: Value, y: Value): Value => (wide(size) ? b.and64(x, y) : b.and32(x, y));
+const xor = (b: Builder, size: Size, x: Value, y: Value): Value => (wide(size) ? b.xor64(x, y) : b.xor32(x, y));
 
 /** Do operands of this kind have all 64 bits whatever the size? */
 const fullWidth = (kind: number, size: Size): boolean =>
@@ -112,8 +106,7 @@ function asDouble(b: Builder, bits: Value): Value {
 }
 
 /** An i32 carry as an operand of the size. */
-const carryOperand = (b: Builder, size: Size, carry: Value): Value =>
-  wide(size) ? b.extu(carry) : carry;
+const carryOperand = (b: Builder, size: Size, carry: Value): Value => (wide(size) ? b.extu(carry) : carry);
 
 /** The value's top bit as 0 or 1. */
 function topBit(b: Builder, size: Size, v: Value): Value {
@@ -196,11 +189,7 @@ function carryOf(b: Builder, o: Operands): Value {
       return compare(b, 'ltu', o.size, o.x(), o.y());
     case KIND_ADC:
     case KIND_SBB:
-      return b.select32(
-        o.z(),
-        compare(b, 'leu', o.size, o.x(), o.y()),
-        compare(b, 'ltu', o.size, o.x(), o.y()),
-      );
+      return b.select32(o.z(), compare(b, 'leu', o.size, o.x(), o.y()), compare(b, 'ltu', o.size, o.x(), o.y()));
     case KIND_INC:
     case KIND_DEC:
     case KIND_RESCF:
@@ -251,9 +240,7 @@ function parityOf(b: Builder, o: Operands): Value {
 /** First operand of ADD and ADC. */
 function addend(b: Builder, o: Operands): Value {
   const difference = sub(b, o.size, o.x(), o.y());
-  return o.kind === KIND_ADD
-    ? difference
-    : sub(b, o.size, difference, carryOperand(b, o.size, o.z()));
+  return o.kind === KIND_ADD ? difference : sub(b, o.size, difference, carryOperand(b, o.size, o.z()));
 }
 
 /** The most negative number of the width, `offset` added. */
@@ -361,8 +348,7 @@ export const CC_BITS_HELPER = definePureHelper({
   params: [I32, I64, I64, I64],
   result: I32,
   arms: CC_OPS,
-  arm: (b, op, params) =>
-    op < 4 ? b.wrap(params[0]!) : allBits(b, new ArmOperands(b, op, params)),
+  arm: (b, op, params) => (op < 4 ? b.wrap(params[0]!) : allBits(b, new ArmOperands(b, op, params))),
 });
 
 /** CF of (operation, ccDst, ccSrc, ccSrc2). */
@@ -371,19 +357,46 @@ export const CC_CARRY_HELPER = definePureHelper({
   params: [I32, I64, I64, I64],
   result: I32,
   arms: CC_OPS,
-  arm: (b, op, params) =>
-    op < 4
-      ? b.and32(b.wrap(params[0]!), b.i32(1))
-      : carryOf(b, new ArmOperands(b, op, params)),
+  arm: (b, op, params) => (op < 4 ? b.and32(b.wrap(params[0]!), b.i32(1)) : carryOf(b, new ArmOperands(b, op, params))),
 });
 
 // --- The translator's view. ---
 
 const CONDITION_OF_SUB: readonly (Compare | null)[] = [
-  null, null, 'ltu', 'geu', 'eq', 'ne', 'leu', 'gtu', null, null, null, null, 'lts', 'ges', 'les', 'gts',
+  null,
+  null,
+  'ltu',
+  'geu',
+  'eq',
+  'ne',
+  'leu',
+  'gtu',
+  null,
+  null,
+  null,
+  null,
+  'lts',
+  'ges',
+  'les',
+  'gts',
 ];
 const CONDITION_OF_LOGIC: readonly (Compare | null)[] = [
-  null, null, null, null, 'eq', 'ne', 'eq', 'ne', 'lts', 'ges', null, null, 'lts', 'ges', 'les', 'gts',
+  null,
+  null,
+  null,
+  null,
+  'eq',
+  'ne',
+  'eq',
+  'ne',
+  'lts',
+  'ges',
+  null,
+  null,
+  'lts',
+  'ges',
+  'les',
+  'gts',
 ];
 
 /** The condition codes while a block is being translated. All conditions come as i32 0 or 1. */
@@ -478,10 +491,7 @@ export class Flags implements Operands {
   /** All six flags in their places of EFLAGS. */
   bits(): Value {
     if (this.bitsValue < 0) {
-      this.bitsValue =
-        this.kind === KIND_EFLAGS
-          ? this.b.wrap(this.b.get(G_CC_DST))
-          : this.callHelper(CC_BITS_HELPER);
+      this.bitsValue = this.kind === KIND_EFLAGS ? this.b.wrap(this.b.get(G_CC_DST)) : this.callHelper(CC_BITS_HELPER);
     }
     return this.bitsValue;
   }
@@ -709,8 +719,10 @@ function evaluate(op: number, dst: bigint, src: bigint, src2: bigint): number {
       const carry = kind === KIND_ADC ? z : 0n;
       const first = (x - y - carry) & mask;
       return (
-        common(x) | flag(first + y + carry > mask, CF) |
-        flag(((x ^ first) & (x ^ y) & top) !== 0n, OF) | (Number((x ^ y ^ first) & 0xffn) & AF)
+        common(x) |
+        flag(first + y + carry > mask, CF) |
+        flag(((x ^ first) & (x ^ y) & top) !== 0n, OF) |
+        (Number((x ^ y ^ first) & 0xffn) & AF)
       );
     }
     case KIND_SUB:
@@ -718,8 +730,10 @@ function evaluate(op: number, dst: bigint, src: bigint, src2: bigint): number {
       const borrow = kind === KIND_SBB ? z : 0n;
       const result = (x - y - borrow) & mask;
       return (
-        common(result) | flag(x < y + borrow, CF) |
-        flag(((x ^ y) & (x ^ result) & top) !== 0n, OF) | (Number((x ^ y ^ result) & 0xffn) & AF)
+        common(result) |
+        flag(x < y + borrow, CF) |
+        flag(((x ^ y) & (x ^ result) & top) !== 0n, OF) |
+        (Number((x ^ y ^ result) & 0xffn) & AF)
       );
     }
     case KIND_LOGIC:

@@ -15,8 +15,11 @@ type Form = readonly [x: number, y: number, z: number];
 const PLUS = false;
 const MINUS = true;
 
-const inOrder = ([x, y, z]: Form, operands: readonly Value[]): [Value, Value, Value] =>
-  [operands[x - 1]!, operands[y - 1]!, operands[z - 1]!];
+const inOrder = ([x, y, z]: Form, operands: readonly Value[]): [Value, Value, Value] => [
+  operands[x - 1]!,
+  operands[y - 1]!,
+  operands[z - 1]!,
+];
 
 const packedForm = (form: Form, format: PackedFormat, signs: Signs): Translate =>
   vector((t) => {
@@ -66,7 +69,12 @@ const OPERATIONS: readonly (readonly [offset: number, name: string, signs: Signs
 ];
 
 function packedRows(opcode: number, name: string, make: (format: PackedFormat) => Translate): Row[] {
-  return ([['f32x4', 0, 'PS'], ['f64x2', 1, 'PD']] as const).flatMap(([format, w, suffix]) => {
+  return (
+    [
+      ['f32x4', 0, 'PS'],
+      ['f64x2', 1, 'PD'],
+    ] as const
+  ).flatMap(([format, w, suffix]) => {
     const translate = make(format);
     const encoding = (l: number): string => `VEX.L${l}.W${w} 66 0F38 ${opcode.toString(16)} /r`;
     return [

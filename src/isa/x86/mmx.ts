@@ -7,16 +7,22 @@
  */
 import type { Value } from '../../ir/builder.ts';
 import {
-  SSE, SSE2, SSSE3, binary, fromLow64, imm8, low64, pick, readAligned, setLow64,
-  vectorReady, zero,
+  SSE,
+  SSE2,
+  SSSE3,
+  binary,
+  fromLow64,
+  imm8,
+  low64,
+  pick,
+  readAligned,
+  setLow64,
+  vectorReady,
+  zero,
 } from './sse-common.ts';
 import { operand } from './sse-exact.ts';
-import {
-  TRUNCATE, currentRounding, f32x4ToIntegers, f64x2ToIntegers, integersToF32,
-} from './sse-float.ts';
-import {
-  INTEGER_OPS, SHIFT_OPS, alignBytes, shiftByConstant, shiftByValue,
-} from './sse-integer.ts';
+import { TRUNCATE, currentRounding, f32x4ToIntegers, f64x2ToIntegers, integersToF32 } from './sse-float.ts';
+import { INTEGER_OPS, SHIFT_OPS, alignBytes, shiftByConstant, shiftByValue } from './sse-integer.ts';
 import type { IntegerOp, ShiftOp } from './sse-integer.ts';
 import { destinationOfMask } from './sse-move.ts';
 import { shuffleLowWords } from './sse-shuffle.ts';
@@ -88,11 +94,17 @@ function integerRow(i: IntegerOp): Row {
   // Of the second operand only the low half counts, and no more is read.
   const bytes = i.name.startsWith('PUNPCKL') ? 4 : 8;
   const operands = bytes === 4 ? 'Pq,Qd' : 'Pq,Qq';
-  return row(`NP ${i.encoding} /r`, i.name, operands, mmx((t) => {
-    const { b } = t;
-    const y = fromLow64(b, readQ(t, bytes));
-    writeVector(t, t.reg, operate(b, fromLow64(b, readMm(t, t.reg)), y));
-  }), i.options === SSE2 ? MMX : i.options);
+  return row(
+    `NP ${i.encoding} /r`,
+    i.name,
+    operands,
+    mmx((t) => {
+      const { b } = t;
+      const y = fromLow64(b, readQ(t, bytes));
+      writeVector(t, t.reg, operate(b, fromLow64(b, readMm(t, t.reg)), y));
+    }),
+    i.options === SSE2 ? MMX : i.options,
+  );
 }
 
 const shiftRegister = (s: ShiftOp): Translate =>

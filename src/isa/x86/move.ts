@@ -1,9 +1,7 @@
 /** Data movement: MOV and its kin, LEA, the stack, conversions of width. */
 import type { Value } from '../../ir/builder.ts';
 import { LEAVE_ENTER, LEAVE_LOAD_FAR, LEAVE_LOAD_SEG } from './leave.ts';
-import {
-  CS, DS, ES, FS, G, GS, OP0, OP1, SEG, SEG_SELECTOR, SEG_SIZE, SS,
-} from './state.ts';
+import { CS, DS, ES, FS, G, GS, OP0, OP1, SEG, SEG_SELECTOR, SEG_SIZE, SS } from './state.ts';
 import { row } from './tables.ts';
 import type { Row } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -68,8 +66,7 @@ const nopOrXchg = (t: X86Translator): void => {
 
 const push = (t: X86Translator): void => t.push(t.opSize, t.readRaw(0));
 
-const pushImmediate = (t: X86Translator): void =>
-  t.push(t.opSize, t.constant(t.opSize, t.immediate(), t.immediate() >> 31));
+const pushImmediate = (t: X86Translator): void => t.push(t.opSize, t.constant(t.opSize, t.immediate(), t.immediate() >> 31));
 
 const popRegister = (t: X86Translator): void => {
   const size = t.opSize;
@@ -222,8 +219,7 @@ const xlat = (t: X86Translator): void => {
   const { b, addrSize } = t;
   const index = t.readReg(0, 1);
   const table = t.readReg(3, addrSize);
-  const sum =
-    addrSize === 8 ? b.add64(table, b.extu(index)) : t.zext(addrSize, b.add32(table, index));
+  const sum = addrSize === 8 ? b.add64(table, b.extu(index)) : t.zext(addrSize, b.add32(table, index));
   t.writeReg(0, 1, t.load(1, t.linear(t.segment, sum, 1, false)));
 };
 

@@ -12,8 +12,7 @@ const RAX = 0;
 const RDX = 2;
 const VECTOR_DE = 0;
 
-const extend = (t: X86Translator, signed: boolean, size: Size, v: Value): Value =>
-  signed ? t.toS64(size, v) : t.toU64(size, v);
+const extend = (t: X86Translator, signed: boolean, size: Size, v: Value): Value => (signed ? t.toS64(size, v) : t.toU64(size, v));
 
 /** Writes a double-width product given as an i64. */
 function writeProduct(t: X86Translator, size: Size, product: Value): void {

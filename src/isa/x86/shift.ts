@@ -28,8 +28,7 @@ function variableCount(t: X86Translator): Value {
 }
 
 /** A count as an operand of the size. */
-const toSize = (t: X86Translator, count: Value): Value =>
-  t.size === 8 ? t.b.extu(count) : count;
+const toSize = (t: X86Translator, count: Value): Value => (t.size === 8 ? t.b.extu(count) : count);
 
 function shiftOnce(t: X86Translator, how: number, x: Value, count: Value): Value {
   const { size } = t;
@@ -115,9 +114,7 @@ function rotateNarrow(t: X86Translator, left: boolean, x: Value, count: Value): 
   const all = b.or64(t.toU64(size, x), b.shl64(b.extu(t.cc.carry()), b.i64(width)));
   const steps = b.extu(size === 4 ? count : b.remu32(count, b.i32(width + 1)));
   const back = b.sub64(b.i64(width + 1), steps);
-  const turned = left
-    ? b.or64(b.shl64(all, steps), b.shr64(all, back))
-    : b.or64(b.shr64(all, steps), b.shl64(all, back));
+  const turned = left ? b.or64(b.shl64(all, steps), b.shr64(all, back)) : b.or64(b.shr64(all, steps), b.shl64(all, back));
   const carry = b.and32(b.wrap(b.shr64(turned, b.i64(width))), b.i32(1));
   return [b.wrap(turned), carry];
 }

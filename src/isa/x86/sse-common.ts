@@ -29,10 +29,8 @@ export type UnaryName = NamesWith<'v>v'>;
 export type BinaryName = NamesWith<'vv>v'>;
 export type ShiftName = NamesWith<'vi>v'>;
 
-export const binary = (op: Binary | BinaryName): Binary =>
-  typeof op === 'string' ? (b, x, y) => b[op](x, y) : op;
-export const unary = (op: Unary | UnaryName): Unary =>
-  typeof op === 'string' ? (b, x) => b[op](x) : op;
+export const binary = (op: Binary | BinaryName): Binary => (typeof op === 'string' ? (b, x, y) => b[op](x, y) : op);
+export const unary = (op: Unary | UnaryName): Unary => (typeof op === 'string' ? (b, x) => b[op](x) : op);
 
 /** CR0, CR4 and XCR0 let SSE, or AVX, instructions run; else the block ends with #UD or #NM. */
 export function vectorReady(t: X86Translator): boolean {
@@ -62,9 +60,7 @@ export const all64 = (b: Builder, low: number, high: number): Value => b.v128(lo
  * Picks lanes of `bytes` bytes from x and y: numbers from 0 for x's, and from where those end
  * for y's.
  */
-export function pick(
-  b: Builder, x: Value, y: Value, bytes: number, lanes: readonly number[],
-): Value {
+export function pick(b: Builder, x: Value, y: Value, bytes: number, lanes: readonly number[]): Value {
   const words = [0, 0, 0, 0];
   for (let i = 0; i < 16; i++) {
     const from = lanes[Math.floor(i / bytes)]! * bytes + (i % bytes);
@@ -113,13 +109,10 @@ function beneath(b: Builder, v: Value, op: number): Value {
   return b.words[at] === op && b.words[at + 3] === 0 ? b.words[at + 1]! : v;
 }
 
-export const setLowF64 = (b: Builder, v: Value, low: Value): Value =>
-  b.setlanef64(beneath(b, v, Op.setlanef64), low, 0);
-export const setLowF32 = (b: Builder, v: Value, low: Value): Value =>
-  b.setlanef32(beneath(b, v, Op.setlanef32), low, 0);
+export const setLowF64 = (b: Builder, v: Value, low: Value): Value => b.setlanef64(beneath(b, v, Op.setlanef64), low, 0);
+export const setLowF32 = (b: Builder, v: Value, low: Value): Value => b.setlanef32(beneath(b, v, Op.setlanef32), low, 0);
 
-export const setLow64 = (b: Builder, v: Value, low: Value): Value =>
-  b.setlane64(beneath(b, v, Op.setlane64), low, 0);
+export const setLow64 = (b: Builder, v: Value, low: Value): Value => b.setlane64(beneath(b, v, Op.setlane64), low, 0);
 
 /** An i64, or i32, in the low lane and zeros above. */
 export const fromLow64 = (b: Builder, low: Value): Value => b.setlane64(zero(b), low, 0);
@@ -155,35 +148,47 @@ export const SSE41: RowOptions = { feature: 'sse4.1' };
 export const SSE42: RowOptions = { feature: 'sse4.2' };
 
 /** reg = op(reg, rm) on whole registers. */
-export function binaryRow(
-  encoding: string, name: string, op: Binary | BinaryName, options: RowOptions,
-): Row {
+export function binaryRow(encoding: string, name: string, op: Binary | BinaryName, options: RowOptions): Row {
   const operate = binary(op);
-  return row(encoding, name, 'Vo,Wo', vector((t) => {
-    const y = readAligned(t);
-    t.writeXmm(t.reg, operate(t.b, t.readXmm(t.first), y));
-  }), options);
+  return row(
+    encoding,
+    name,
+    'Vo,Wo',
+    vector((t) => {
+      const y = readAligned(t);
+      t.writeXmm(t.reg, operate(t.b, t.readXmm(t.first), y));
+    }),
+    options,
+  );
 }
 
 /** reg = op(rm) on whole registers. */
-export function unaryRow(
-  encoding: string, name: string, op: Unary | UnaryName, options: RowOptions,
-): Row {
+export function unaryRow(encoding: string, name: string, op: Unary | UnaryName, options: RowOptions): Row {
   const operate = unary(op);
-  return row(encoding, name, 'Vo,Wo', vector((t) => {
-    t.writeXmm(t.reg, operate(t.b, readAligned(t)));
-  }), options);
+  return row(
+    encoding,
+    name,
+    'Vo,Wo',
+    vector((t) => {
+      t.writeXmm(t.reg, operate(t.b, readAligned(t)));
+    }),
+    options,
+  );
 }
 
 /** reg = op(rm) of `bytes` bytes, which need no alignment. */
-export function narrowRow(
-  encoding: string, name: string, bytes: 2 | 4 | 8, op: Unary | UnaryName, options: RowOptions,
-): Row {
+export function narrowRow(encoding: string, name: string, bytes: 2 | 4 | 8, op: Unary | UnaryName, options: RowOptions): Row {
   const operate = unary(op);
   const size = bytes === 8 ? 'q' : bytes === 4 ? 'd' : 'w';
-  return row(encoding, name, `Vo,W${size}`, vector((t) => {
-    t.writeXmm(t.reg, operate(t.b, t.readXmmRm(bytes)));
-  }), options);
+  return row(
+    encoding,
+    name,
+    `Vo,W${size}`,
+    vector((t) => {
+      t.writeXmm(t.reg, operate(t.b, t.readXmmRm(bytes)));
+    }),
+    options,
+  );
 }
 
 /**
@@ -197,8 +202,14 @@ export function immediateRow(
   options: RowOptions,
   perHalf = 0,
 ): Row {
-  return row(encoding, name, 'Vo,Wo,Ib', vector((t) => {
-    const y = readAligned(t);
-    t.writeXmm(t.reg, op(t.b, t.readXmm(t.first), y, imm8(t) >> (t.half * perHalf)));
-  }), options);
+  return row(
+    encoding,
+    name,
+    'Vo,Wo,Ib',
+    vector((t) => {
+      const y = readAligned(t);
+      t.writeXmm(t.reg, op(t.b, t.readXmm(t.first), y, imm8(t) >> (t.half * perHalf)));
+    }),
+    options,
+  );
 }

@@ -24,7 +24,11 @@ const FTZ_BIT = 15;
 
 const routine = (name: string, params: readonly number[], result: number): ReturnType<typeof defineHelper> =>
   defineHelper({
-    name: `sse.${name}`, params, result, touchesGlobals: false, mayFault: false,
+    name: `sse.${name}`,
+    params,
+    result,
+    touchesGlobals: false,
+    mayFault: false,
     body: { kind: 'wasm', export: name },
   });
 
@@ -60,8 +64,7 @@ export function raise(t: X86Translator, flags: Value): void {
 }
 
 /** A mask of whole lanes (v128) as an exception when any is set. */
-const anyAs = (b: Builder, lanes: Value, exception: number): Value =>
-  b.select32(b.anytrue(lanes), b.i32(exception), b.i32(0));
+const anyAs = (b: Builder, lanes: Value, exception: number): Value => b.select32(b.anytrue(lanes), b.i32(exception), b.i32(0));
 
 /** Lanes with denormals other than zeros. */
 function denormalLanes(b: Builder, format: PackedFormat, x: Value): Value {
@@ -109,7 +112,10 @@ export function inspect(t: X86Translator, format: PackedFormat, operands: readon
   let flags = anyAs(b, invalid, IE);
   if (how.denormals) {
     // NaNs come before denormals.
-    const denormal = b.andnotv(either((x) => denormalLanes(b, format, x)), nan);
+    const denormal = b.andnotv(
+      either((x) => denormalLanes(b, format, x)),
+      nan,
+    );
     flags = b.or32(flags, anyAs(b, denormal, DE));
   }
   raise(t, flags);
@@ -129,7 +135,12 @@ export function inspectRounding(t: X86Translator, format: PackedFormat, x: Value
  * @param fits lanes (whole) whose rounded form is an integer of the size  @param lanes that count
  */
 export function inspectConversion(
-  t: X86Translator, format: PackedFormat, x: Value, rounded: Value, fits: Value, lanes: number,
+  t: X86Translator,
+  format: PackedFormat,
+  x: Value,
+  rounded: Value,
+  fits: Value,
+  lanes: number,
 ): void {
   if (!isExact(t)) return;
   const { b } = t;
@@ -158,8 +169,7 @@ export function scalarOperand(t: X86Translator, format: ScalarFormat, x: Value):
 }
 
 /** A scalar in all lanes, for the functions that look at vectors. */
-export const splat = (b: Builder, format: ScalarFormat, x: Value): Value =>
-  format === 'f32' ? b.splatf32(x) : b.splatf64(x);
+export const splat = (b: Builder, format: ScalarFormat, x: Value): Value => (format === 'f32' ? b.splatf32(x) : b.splatf64(x));
 export const packedOf = (format: ScalarFormat): PackedFormat => (format === 'f32' ? 'f32x4' : 'f64x2');
 
 // --- Arithmetic. ---
@@ -172,7 +182,10 @@ function laneBits(b: Builder, format: PackedFormat, x: Value, i: number): Value 
 
 /** A routine on lanes of x, y and z (-1 = none). */
 function lanesBy(
-  t: X86Translator, how: 'float' | 'fused', what: number | ((lane: number) => number), format: PackedFormat,
+  t: X86Translator,
+  how: 'float' | 'fused',
+  what: number | ((lane: number) => number),
+  format: PackedFormat,
   operands: readonly Value[],
 ): Value {
   const { b } = t;
@@ -183,8 +196,12 @@ function lanesBy(
     const operation = typeof what === 'number' ? what : what(i);
     const word = b.i32(operation | (format === 'f32x4' ? F.SINGLE : 0));
     const bits = b.call(
-      how === 'float' ? FLOAT : FUSED, word,
-      laneBits(b, format, x, i), laneBits(b, format, y, i), laneBits(b, format, z, i));
+      how === 'float' ? FLOAT : FUSED,
+      word,
+      laneBits(b, format, x, i),
+      laneBits(b, format, y, i),
+      laneBits(b, format, z, i),
+    );
     result = format === 'f32x4' ? b.setlane32(result, b.wrap(bits), i) : b.setlane64(result, bits, i);
   }
   return result;
@@ -217,9 +234,7 @@ function flushed(t: X86Translator, op: Arithmetic, format: PackedFormat, x: Valu
 }
 
 /** Arithmetic on all lanes; of the square root x is the operand. */
-export function packed(
-  t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value,
-): Value {
+export function packed(t: X86Translator, op: Arithmetic, format: PackedFormat, x: Value, y: Value): Value {
   if (isFlushing(t)) return flushed(t, op, format, x, y);
   if (!isExact(t)) return op === 'sqrt' ? t.b[`sqrt${format}`](x) : t.b[`${op}${format}`](x, y);
   collects(t);
@@ -237,10 +252,8 @@ export function addSubtract(t: X86Translator, format: PackedFormat, x: Value, y:
   return format === 'f32x4' ? pick(b, difference, sum, 4, [0, 5, 2, 7]) : pick(b, difference, sum, 8, [0, 3]);
 }
 
-const bitsOf = (b: Builder, format: ScalarFormat, x: Value): Value =>
-  format === 'f32' ? b.extu(b.bitsf32(x)) : b.bitsf64(x);
-const fromBits = (b: Builder, format: ScalarFormat, x: Value): Value =>
-  format === 'f32' ? b.f32bits(b.wrap(x)) : b.f64bits(x);
+const bitsOf = (b: Builder, format: ScalarFormat, x: Value): Value => (format === 'f32' ? b.extu(b.bitsf32(x)) : b.bitsf64(x));
+const fromBits = (b: Builder, format: ScalarFormat, x: Value): Value => (format === 'f32' ? b.f32bits(b.wrap(x)) : b.f64bits(x));
 
 function scalarBy(t: X86Translator, what: number, format: ScalarFormat, operands: readonly Value[]): Value {
   const { b } = t;
@@ -251,9 +264,7 @@ function scalarBy(t: X86Translator, what: number, format: ScalarFormat, operands
 }
 
 /** Arithmetic on scalars (f32 or f64). */
-export function scalar(
-  t: X86Translator, op: Arithmetic, format: ScalarFormat, x: Value, y: Value,
-): Value {
+export function scalar(t: X86Translator, op: Arithmetic, format: ScalarFormat, x: Value, y: Value): Value {
   if (isFlushing(t)) {
     const { b } = t;
     const result = flushed(t, op, packedOf(format), splat(b, format, x), splat(b, format, y));
@@ -271,8 +282,7 @@ export interface Signs {
   readonly addend: boolean;
 }
 
-const signWord = ({ product, addend }: Signs): number =>
-  (product ? F.NEGATE_PRODUCT : 0) | (addend ? F.NEGATE_ADDEND : 0);
+const signWord = ({ product, addend }: Signs): number => (product ? F.NEGATE_PRODUCT : 0) | (addend ? F.NEGATE_ADDEND : 0);
 
 /**
  * Two lanes of singles, widened: the product is exact as a double, the sum is rounded to odd, so
@@ -303,9 +313,7 @@ function withNans(b: Builder, format: PackedFormat, result: Value, x: Value, y: 
 }
 
 /** x * y + z with one rounding, on all lanes. */
-export function fusedPacked(
-  t: X86Translator, format: PackedFormat, x: Value, y: Value, z: Value, signs: Signs,
-): Value {
+export function fusedPacked(t: X86Translator, format: PackedFormat, x: Value, y: Value, z: Value, signs: Signs): Value {
   const { b } = t;
   if (isExact(t)) {
     collects(t);
@@ -320,9 +328,7 @@ export function fusedPacked(
 }
 
 /** x * y + z with one rounding, on scalars. */
-export function fusedScalar(
-  t: X86Translator, format: ScalarFormat, x: Value, y: Value, z: Value, signs: Signs,
-): Value {
+export function fusedScalar(t: X86Translator, format: ScalarFormat, x: Value, y: Value, z: Value, signs: Signs): Value {
   const { b } = t;
   if (isExact(t)) return scalarBy(t, F.FUSED | signWord(signs), format, [x, y, z]);
   if (format === 'f64') {
@@ -346,9 +352,7 @@ export function narrow(t: X86Translator, x: Value): Value {
 }
 
 /** An integer (i32 or i64) as a single or double. */
-export function fromInteger(
-  t: X86Translator, format: ScalarFormat, size: number, v: Value,
-): Value {
+export function fromInteger(t: X86Translator, format: ScalarFormat, size: number, v: Value): Value {
   const { b } = t;
   if (!isExact(t)) return size === 8 ? b[`s64to${format}`](v) : b[`s32to${format}`](v);
   collects(t);

@@ -12,13 +12,43 @@
  */
 import type { Builder, Value } from '../../ir/builder.ts';
 import {
-  SSE, SSE2, SSE3, SSE41, all32, all64, binaryRow, imm8, narrowRow, pick,
-  readAligned, readF32, readF64, setLowF32, setLowF64, lowF32, lowF64, unaryRow, vector, zero,
+  SSE,
+  SSE2,
+  SSE3,
+  SSE41,
+  all32,
+  all64,
+  binaryRow,
+  imm8,
+  narrowRow,
+  pick,
+  readAligned,
+  readF32,
+  readF64,
+  setLowF32,
+  setLowF64,
+  lowF32,
+  lowF64,
+  unaryRow,
+  vector,
+  zero,
 } from './sse-common.ts';
 import type { Binary, BinaryName } from './sse-common.ts';
 import {
-  addSubtract, fromInteger, inspect, inspectConversion, inspectRounding, isExact, narrow, operand, packed, packedOf, raise,
-  scalar, scalarOperand, splat,
+  addSubtract,
+  fromInteger,
+  inspect,
+  inspectConversion,
+  inspectRounding,
+  isExact,
+  narrow,
+  operand,
+  packed,
+  packedOf,
+  raise,
+  scalar,
+  scalarOperand,
+  splat,
 } from './sse-exact.ts';
 import type { Arithmetic, Inspection, PackedFormat } from './sse-exact.ts';
 import { MXCSR } from './state.ts';
@@ -30,10 +60,16 @@ type Operation = (t: X86Translator, x: Value, y: Value) => Value;
 
 /** reg = op(reg, rm) where MXCSR matters. */
 function packedRow(encoding: string, name: string, op: Operation, options: RowOptions): Row {
-  return row(encoding, name, 'Vo,Wo', vector((t) => {
-    const y = readAligned(t);
-    t.writeXmm(t.reg, op(t, t.readXmm(t.first), y));
-  }), options);
+  return row(
+    encoding,
+    name,
+    'Vo,Wo',
+    vector((t) => {
+      const y = readAligned(t);
+      t.writeXmm(t.reg, op(t, t.readXmm(t.first), y));
+    }),
+    options,
+  );
 }
 
 /** reg.low = op(reg.low, rm.low). */
@@ -54,10 +90,14 @@ const scalar64 = (op: Operation): Translate =>
 function arithmetic(opcode: string, name: string, op: Arithmetic): Row[] {
   // The square root has one operand, rm.
   const one = op === 'sqrt';
-  const whole = (format: PackedFormat): Operation => (t, x, y) =>
-    packed(t, op, format, one ? y : x, y);
-  const low = (format: 'f32' | 'f64'): Operation => (t, x, y) =>
-    scalar(t, op, format, one ? y : x, y);
+  const whole =
+    (format: PackedFormat): Operation =>
+    (t, x, y) =>
+      packed(t, op, format, one ? y : x, y);
+  const low =
+    (format: 'f32' | 'f64'): Operation =>
+    (t, x, y) =>
+      scalar(t, op, format, one ? y : x, y);
   return [
     packedRow(`NP 0F ${opcode} /r`, `${name}PS`, whole('f32x4'), SSE),
     packedRow(`66 0F ${opcode} /r`, `${name}PD`, whole('f64x2'), SSE2),
@@ -67,24 +107,34 @@ function arithmetic(opcode: string, name: string, op: Arithmetic): Row[] {
 }
 
 function inspectScalars(t: X86Translator, format: 'f32' | 'f64', operands: Value[], how: Inspection): void {
-  if (isExact(t)) inspect(t, packedOf(format), operands.map((x) => splat(t.b, format, x)), how);
+  if (isExact(t))
+    inspect(
+      t,
+      packedOf(format),
+      operands.map((x) => splat(t.b, format, x)),
+      how,
+    );
 }
 
 /** MIN and MAX give y when either is a NaN or both are zeros: x < y ? x : y. */
 function extremes(opcode: string, name: string, op: 'min' | 'max'): Row[] {
   const how = op === 'min' ? 'lt' : 'gt';
   const inspection = { quiet: true, denormals: true };
-  const whole = (format: PackedFormat): Operation => (t, x, y) => {
-    const [first, second] = [operand(t, format, x), operand(t, format, y)];
-    inspect(t, format, [first, second], inspection);
-    return t.b[`p${op}${format}`](second, first);
-  };
-  const low = (format: 'f32' | 'f64'): Operation => (t, x, y) => {
-    const first = scalarOperand(t, format, x);
-    const second = scalarOperand(t, format, y);
-    inspectScalars(t, format, [first, second], inspection);
-    return t.b[`select${format}`](t.b[`${how}${format}`](first, second), first, second);
-  };
+  const whole =
+    (format: PackedFormat): Operation =>
+    (t, x, y) => {
+      const [first, second] = [operand(t, format, x), operand(t, format, y)];
+      inspect(t, format, [first, second], inspection);
+      return t.b[`p${op}${format}`](second, first);
+    };
+  const low =
+    (format: 'f32' | 'f64'): Operation =>
+    (t, x, y) => {
+      const first = scalarOperand(t, format, x);
+      const second = scalarOperand(t, format, y);
+      inspectScalars(t, format, [first, second], inspection);
+      return t.b[`select${format}`](t.b[`${how}${format}`](first, second), first, second);
+    };
   return [
     packedRow(`NP 0F ${opcode} /r`, `${name}PS`, whole('f32x4'), SSE),
     packedRow(`66 0F ${opcode} /r`, `${name}PD`, whole('f64x2'), SSE2),
@@ -104,11 +154,9 @@ function flushDenormals(b: Builder, x: Value): Value {
 // RCP and RSQRT have a relative error of at most 1.5 * 2^-12, so that the exact quotient
 // will do. Denormal operands and results are zeros whatever MXCSR says.
 
-const reciprocal = (b: Builder, x: Value): Value =>
-  flushDenormals(b, b.divf32x4(all32(b, ONE_BITS), flushDenormals(b, x)));
+const reciprocal = (b: Builder, x: Value): Value => flushDenormals(b, b.divf32x4(all32(b, ONE_BITS), flushDenormals(b, x)));
 
-const reciprocalRoot = (b: Builder, x: Value): Value =>
-  b.divf32x4(all32(b, ONE_BITS), b.sqrtf32x4(flushDenormals(b, x)));
+const reciprocalRoot = (b: Builder, x: Value): Value => b.divf32x4(all32(b, ONE_BITS), b.sqrtf32x4(flushDenormals(b, x)));
 
 const lowOf =
   (op: (b: Builder, x: Value) => Value) =>
@@ -123,10 +171,7 @@ const reciprocals: readonly Row[] = [
 ];
 
 function logic(opcode: string, name: string, op: Binary | BinaryName): Row[] {
-  return [
-    binaryRow(`NP 0F ${opcode} /r`, `${name}PS`, op, SSE),
-    binaryRow(`66 0F ${opcode} /r`, `${name}PD`, op, SSE2),
-  ];
+  return [binaryRow(`NP 0F ${opcode} /r`, `${name}PS`, op, SSE), binaryRow(`66 0F ${opcode} /r`, `${name}PD`, op, SSE2)];
 }
 
 // --- Comparisons. ---
@@ -135,24 +180,20 @@ function logic(opcode: string, name: string, op: Binary | BinaryName): Row[] {
 const predicateOf = (t: X86Translator): number => imm8(t) & (t.isVex ? 31 : 7);
 
 /** LT, LE and their opposites complain of quiet NaNs; bit 4 turns that round. */
-const comparison = (predicate: number): Inspection =>
-  ({ quiet: (((predicate + 1) >> 1) & 1) !== predicate >> 4, denormals: true });
+const comparison = (predicate: number): Inspection => ({
+  quiet: (((predicate + 1) >> 1) & 1) !== predicate >> 4,
+  denormals: true,
+});
 
 /** Predicates 0 to 3, and in their stead from 8 on: EQ_UQ NGE NGT FALSE. From 4 on the opposites. */
-export function compareVectors(
-  b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
-): Value {
+export function compareVectors(b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value): Value {
   // Bit 4 only says which of the predicates complain of quiet NaNs.
   const unordered = (predicate & 8) !== 0;
-  const value = unordered
-    ? compareUnordered(b, format, predicate & 3, x, y)
-    : comparePositive(b, format, predicate & 3, x, y);
+  const value = unordered ? compareUnordered(b, format, predicate & 3, x, y) : comparePositive(b, format, predicate & 3, x, y);
   return predicate & 4 ? b.notv(value) : value;
 }
 
-function comparePositive(
-  b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
-): Value {
+function comparePositive(b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value): Value {
   if (predicate === 0) return b[`eq${format}`](x, y);
   if (predicate === 1) return b[`lt${format}`](x, y);
   if (predicate === 2) return b[`le${format}`](x, y);
@@ -160,9 +201,7 @@ function comparePositive(
 }
 
 /** True for NaNs, too; the opposites are EQ_OQ's counterparts NEQ_OQ, GE, GT, TRUE. */
-function compareUnordered(
-  b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value,
-): Value {
+function compareUnordered(b: Builder, format: PackedFormat, predicate: number, x: Value, y: Value): Value {
   if (predicate === 0) return b.notv(b.orv(b[`lt${format}`](x, y), b[`gt${format}`](x, y)));
   if (predicate === 1) return b.notv(b[`ge${format}`](x, y));
   if (predicate === 2) return b.notv(b[`gt${format}`](x, y));
@@ -250,8 +289,7 @@ export function roundTo(b: Builder, format: Format, x: Value, how: number): Valu
 }
 
 /** How a conversion rounds that is not a truncating one. */
-export const currentRounding = (t: X86Translator): number =>
-  isExact(t) ? BY_MXCSR : NEAREST;
+export const currentRounding = (t: X86Translator): number => (isExact(t) ? BY_MXCSR : NEAREST);
 
 /** Rounding from the immediate of ROUNDxx: bit 2 = MXCSR decides. */
 function roundingOf(t: X86Translator): number {
@@ -301,9 +339,8 @@ const TWO_63_F64 = 0x43e00000;
 function floatToInteger(t: X86Translator, format: 'f32' | 'f64', size: number, original: Value, x: Value): Value {
   const { b } = t;
   const wide = size === 8;
-  const limit = format === 'f32'
-    ? b.f32bits(b.i32(wide ? TWO_63_F32 : TWO_31_F32))
-    : b.f64bits(b.i64(0, wide ? TWO_63_F64 : TWO_31_F64));
+  const limit =
+    format === 'f32' ? b.f32bits(b.i32(wide ? TWO_63_F32 : TWO_31_F32)) : b.f64bits(b.i64(0, wide ? TWO_63_F64 : TWO_31_F64));
   const fits = b[`lt${format}`](x, limit);
   if (isExact(t)) inspectInteger(t, format, original, x, b.and32(fits, b[`ge${format}`](x, b[`neg${format}`](limit))));
   if (wide) return b.select64(fits, b[`${format}tos64`](x), b.i64(0, 0x80000000 | 0));
@@ -443,7 +480,19 @@ const horizontal =
     const bytes = format === 'f32x4' ? 4 : 8;
     const even = Array.from({ length: 16 / bytes }, (_, i) => 2 * i);
     const first = pick(t.b, x, y, bytes, even);
-    return packed(t, op, format, first, pick(t.b, x, y, bytes, even.map((i) => i + 1)));
+    return packed(
+      t,
+      op,
+      format,
+      first,
+      pick(
+        t.b,
+        x,
+        y,
+        bytes,
+        even.map((i) => i + 1),
+      ),
+    );
   };
 
 /** A mask of whole lanes from the bits of a number. */

@@ -6,8 +6,19 @@
  */
 import type { Builder, Value } from '../../ir/builder.ts';
 import {
-  SSE2, SSE41, SSE42, SSSE3, all32, binary, binaryRow, imm8, low64, pick, readAligned,
-  vector, zero,
+  SSE2,
+  SSE41,
+  SSE42,
+  SSSE3,
+  all32,
+  binary,
+  binaryRow,
+  imm8,
+  low64,
+  pick,
+  readAligned,
+  vector,
+  zero,
 } from './sse-common.ts';
 import type { Binary, BinaryName, ShiftName } from './sse-common.ts';
 import { row } from './tables.ts';
@@ -36,10 +47,7 @@ const multiplyEven =
 /** Sums of neighbouring products of unsigned bytes of x and signed bytes of y, saturated. */
 const multiplyAddBytes: Binary = (b, x, y) => {
   const eight = b.i32(8);
-  const even = b.mul16x8(
-    b.andv(x, all32(b, 0x00ff00ff)),
-    b.sar16x8(b.shl16x8(y, eight), eight),
-  );
+  const even = b.mul16x8(b.andv(x, all32(b, 0x00ff00ff)), b.sar16x8(b.shl16x8(y, eight), eight));
   return b.addsats16x8(even, b.mul16x8(b.shr16x8(x, eight), b.sar16x8(y, eight)));
 };
 
@@ -125,15 +133,25 @@ export interface IntegerOp {
 type Operation = Binary | BinaryName;
 
 const same = (encoding: string, name: string, op: Operation, options = SSE2): IntegerOp => ({
-  encoding, name, op, options, mmx: op,
+  encoding,
+  name,
+  op,
+  options,
+  mmx: op,
 });
-const other = (
-  encoding: string, name: string, op: Operation, mmx: Operation, options = SSE2,
-): IntegerOp => ({ encoding, name, op, options, mmx });
-const vectorOnly = (
-  encoding: string, name: string, op: Operation, options = SSE41,
-): IntegerOp => ({
-  encoding, name, op, options, mmx: null,
+const other = (encoding: string, name: string, op: Operation, mmx: Operation, options = SSE2): IntegerOp => ({
+  encoding,
+  name,
+  op,
+  options,
+  mmx,
+});
+const vectorOnly = (encoding: string, name: string, op: Operation, options = SSE41): IntegerOp => ({
+  encoding,
+  name,
+  op,
+  options,
+  mmx: null,
 });
 
 function interleaving(): IntegerOp[] {
@@ -253,9 +271,14 @@ export interface ShiftOp {
   readonly arithmetic: boolean;
 }
 
-const shiftOp = (
-  opcode: string, group: string, name: string, op: ShiftName, bits: number, arithmetic = false,
-): ShiftOp => ({ opcode, group, name, op, bits, arithmetic });
+const shiftOp = (opcode: string, group: string, name: string, op: ShiftName, bits: number, arithmetic = false): ShiftOp => ({
+  opcode,
+  group,
+  name,
+  op,
+  bits,
+  arithmetic,
+});
 
 export const SHIFT_OPS: readonly ShiftOp[] = [
   shiftOp('D1', '71 /2', 'PSRLW', 'shr16x8', 16),

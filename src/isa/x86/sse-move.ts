@@ -1,8 +1,24 @@
 /** SSE data movement: registers, memory, single lanes. */
 import type { Value } from '../../ir/builder.ts';
 import {
-  SSE, SSE2, SSE3, SSE41, fromLow32, fromLow64, low32, low64, lowF32, lowF64, pick, readAligned,
-  readF32, readF64, setLowF32, setLowF64, vector, zero,
+  SSE,
+  SSE2,
+  SSE3,
+  SSE41,
+  fromLow32,
+  fromLow64,
+  low32,
+  low64,
+  lowF32,
+  lowF64,
+  pick,
+  readAligned,
+  readF32,
+  readF64,
+  setLowF32,
+  setLowF64,
+  vector,
+  zero,
 } from './sse-common.ts';
 import { VECTOR_GP } from './decode.ts';
 import { ES } from './state.ts';
@@ -24,9 +40,7 @@ const store = (aligned: boolean): Translate =>
     t.b.stv(t.address(16, true), v);
   });
 
-function moves(
-  prefix: string, opcodes: [string, string], name: string, aligned: boolean, options: RowOptions,
-): Row[] {
+function moves(prefix: string, opcodes: [string, string], name: string, aligned: boolean, options: RowOptions): Row[] {
   return [
     row(`${prefix} 0F ${opcodes[0]} /r`, name, 'Vo,Wo', load(aligned), options),
     row(`${prefix} 0F ${opcodes[1]} /r`, name, 'Wo,Vo', store(aligned), options),
@@ -129,14 +143,14 @@ const movnti: Translate = (t) => {
   t.writeRm(size, t.readReg(t.reg, size));
 };
 
-/** MOVDIR64B: 64 bytes at once; the destination, in ES, must be aligned. */
+/** MOVDIR64B: 64 bytes at once; the destination, in ES, must be aligned, which processors see first. */
 const movdir64b: Translate = (t) => {
   const { b } = t;
+  const to = t.linear(ES, t.readReg(t.reg, t.addrSize), 64, true);
+  t.faultIf(b.ne32(b.and32(b.wrap(to), b.i32(63)), b.i32(0)), VECTOR_GP);
   const from = t.address(64, false);
   const parts = [0, 16, 32, 48];
   const values = parts.map((at) => b.ldv(b.add64(from, b.i64(at))));
-  const to = t.linear(ES, t.readReg(t.reg, t.addrSize), 64, true);
-  t.faultIf(b.ne32(b.and32(b.wrap(to), b.i32(63)), b.i32(0)), VECTOR_GP);
   parts.forEach((at, i) => b.stv(b.add64(to, b.i64(at)), values[i]!));
 };
 

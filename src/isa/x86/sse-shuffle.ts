@@ -1,8 +1,20 @@
 /** SSE shuffles, blends, insertion and extraction of lanes, and SSE4.1's other integer forms. */
 import type { Builder, Value } from '../../ir/builder.ts';
 import {
-  SSE, SSE2, SSE41, SSSE3, binaryRow, imm8, immediateRow, narrowRow, pick, readAligned, unaryRow,
-  vector, zero, low32,
+  SSE,
+  SSE2,
+  SSE41,
+  SSSE3,
+  binaryRow,
+  imm8,
+  immediateRow,
+  narrowRow,
+  pick,
+  readAligned,
+  unaryRow,
+  vector,
+  zero,
+  low32,
 } from './sse-common.ts';
 import type { Unary, UnaryName } from './sse-common.ts';
 import { laneMask } from './sse-float.ts';
@@ -12,8 +24,7 @@ import type { Row, Translate } from './tables.ts';
 
 // --- Shuffles by an immediate. ---
 
-const twoBits = (immediate: number): number[] =>
-  [0, 2, 4, 6].map((shift) => (immediate >> shift) & 3);
+const twoBits = (immediate: number): number[] => [0, 2, 4, 6].map((shift) => (immediate >> shift) & 3);
 
 function shuffleSingles(b: Builder, x: Value, y: Value, immediate: number): Value {
   const [i, j, k, l] = twoBits(immediate) as [number, number, number, number];
@@ -30,8 +41,7 @@ export function shuffleLowWords(b: Builder, y: Value, immediate: number): Value 
 const shuffleHighWords = (b: Builder, y: Value, immediate: number): Value =>
   pick(b, y, y, 2, [0, 1, 2, 3, ...twoBits(immediate).map((lane) => lane + 4)]);
 
-const shuffleDoubleWords = (b: Builder, y: Value, immediate: number): Value =>
-  pick(b, y, y, 4, twoBits(immediate));
+const shuffleDoubleWords = (b: Builder, y: Value, immediate: number): Value => pick(b, y, y, 4, twoBits(immediate));
 
 const shuffles: readonly Row[] = [
   immediateRow('NP 0F C6 /r', 'SHUFPS', shuffleSingles, SSE),
@@ -59,11 +69,17 @@ const blend =
 
 /** Lanes of y where the lane of xmm0 has its top bit set. */
 function blendByMask(encoding: string, name: string, spread: Unary): Row {
-  return row(encoding, name, 'Vo,Wo', vector((t) => {
-    const { b } = t;
-    const y = readAligned(t);
-    t.writeXmm(t.reg, b.bitselect(y, t.readXmm(t.reg), spread(b, t.readXmm(0))));
-  }), SSE41);
+  return row(
+    encoding,
+    name,
+    'Vo,Wo',
+    vector((t) => {
+      const { b } = t;
+      const y = readAligned(t);
+      t.writeXmm(t.reg, b.bitselect(y, t.readXmm(t.reg), spread(b, t.readXmm(0))));
+    }),
+    SSE41,
+  );
 }
 
 const blends: readonly Row[] = [

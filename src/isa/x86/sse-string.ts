@@ -91,8 +91,7 @@ class Comparison {
 
   private equalAny(): Value {
     const { b } = this;
-    return this.anyOf(
-      (i) => b.andv(this.equal(this.spread(this.x, i), this.y), this.spread(this.validX, i)), 1);
+    return this.anyOf((i) => b.andv(this.equal(this.spread(this.x, i), this.y), this.spread(this.validX, i)), 1);
   }
 
   private ranges(): Value {
@@ -138,8 +137,7 @@ const COMPARE_STRINGS = definePureHelper({
   params: [I32, V128, V128, I32],
   result: I32,
   arms: 16,
-  arm: (b, index, params) =>
-    new Comparison(b, index & 3, params[0]!, params[1]!, params[2]!).result(index >> 2),
+  arm: (b, index, params) => new Comparison(b, index & 3, params[0]!, params[1]!, params[2]!).result(index >> 2),
 });
 
 /** Elements before the first that is zero. */
@@ -163,9 +161,7 @@ function explicitLength(t: X86Translator, words: boolean, register: number): Val
 }
 
 /** Bits 4 and 5 of the immediate: 1 = all bits inverted, 3 = those within the second string. */
-function applyPolarity(
-  b: Builder, bits: Value, immediate: number, count: number, length: Value,
-): Value {
+function applyPolarity(b: Builder, bits: Value, immediate: number, count: number, length: Value): Value {
   const polarity = (immediate >> 4) & 3;
   if (polarity === 1) return b.xor32(bits, b.i32((1 << count) - 1));
   if (polarity !== 3) return bits;
@@ -192,15 +188,19 @@ function writeMask(t: X86Translator, bits: Value, whole: boolean, words: boolean
   } else {
     const own = b.v128(0x08040201, 0x80402010 | 0, 0x08040201, 0x80402010 | 0);
     const spread = b.splat16(bits);
-    const bytes = pick(b, spread, spread, 1, Array.from({ length: 16 }, (_, i) => i >> 3));
+    const bytes = pick(
+      b,
+      spread,
+      spread,
+      1,
+      Array.from({ length: 16 }, (_, i) => i >> 3),
+    );
     lanes = b.eq8x16(b.andv(bytes, own), own);
   }
   t.writeXmm(0, lanes);
 }
 
-function setFlags(
-  t: X86Translator, bits: Value, count: number, lengthX: Value, lengthY: Value,
-): void {
+function setFlags(t: X86Translator, bits: Value, count: number, lengthX: Value, lengthY: Value): void {
   const { b } = t;
   const place = (bit: Value, position: number): Value => b.shl32(bit, b.i32(position));
   const carry = b.ne32(bits, b.i32(0));

@@ -7,7 +7,14 @@ import { verify } from '../../ir/verifier.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { X86_ISA } from './isa.ts';
 import {
-  BF_CODE32, BF_CODE64, BF_FPU_OFF, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_SSE_OFF, BF_TS,
+  BF_CODE32,
+  BF_CODE64,
+  BF_FPU_OFF,
+  BF_LONG,
+  BF_MXCSR_EXACT,
+  BF_PROTECTED,
+  BF_SSE_OFF,
+  BF_TS,
   X86_GLOBALS,
 } from './state.ts';
 

@@ -120,8 +120,22 @@ function define(name: string, type: number, offset: number): Global {
 }
 
 export const GPR_NAMES = [
-  'rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi',
-  'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15',
+  'rax',
+  'rcx',
+  'rdx',
+  'rbx',
+  'rsp',
+  'rbp',
+  'rsi',
+  'rdi',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
 ] as const;
 
 /** The 16 general registers as IR globals. */
@@ -131,15 +145,10 @@ export const G_CC_SRC = define('ccSrc', I64, CC_SRC);
 export const G_CC_SRC2 = define('ccSrc2', I64, CC_SRC2);
 export const G_EFLAGS = define('eflags', I32, EFLAGS);
 /** The 16 xmm registers as IR globals. */
-export const G_XMM: readonly Global[] = Array.from({ length: 16 }, (_, i) =>
-  define(`xmm${i}`, V128, XMM + 16 * i),
-);
+export const G_XMM: readonly Global[] = Array.from({ length: 16 }, (_, i) => define(`xmm${i}`, V128, XMM + 16 * i));
 /** Bits 128-255 of the 16 ymm registers as IR globals. */
-export const G_YMM_HIGH: readonly Global[] = Array.from({ length: 16 }, (_, i) =>
-  define(`ymmHigh${i}`, V128, YMM_HIGH + 16 * i),
-);
+export const G_YMM_HIGH: readonly Global[] = Array.from({ length: 16 }, (_, i) => define(`ymmHigh${i}`, V128, YMM_HIGH + 16 * i));
 export const X86_GLOBALS: readonly Global[] = globals;
-
 
 // EFLAGS bits.
 export const CF = 1 << 0;

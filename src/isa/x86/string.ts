@@ -27,8 +27,7 @@ const addressCode = (t: X86Translator): number => (t.addrSize === 8 ? 3 : t.addr
 
 const sourceSegment = (t: X86Translator): number => (t.override >= 0 ? t.override : DS);
 
-const source = (t: X86Translator, size: Size): Value =>
-  t.linear(sourceSegment(t), t.readReg(RSI, t.addrSize), size, false);
+const source = (t: X86Translator, size: Size): Value => t.linear(sourceSegment(t), t.readReg(RSI, t.addrSize), size, false);
 
 const destination = (t: X86Translator, size: Size, write: boolean): Value =>
   t.linear(ES, t.readReg(RDI, t.addrSize), size, write);
@@ -102,9 +101,7 @@ function repeatedWithinPage(t: X86Translator, kind: number, size: Size, argument
   const length = b.select64(fits, bytes, b.i64(-1));
   const to = destination(t, size, true);
   const done =
-    kind === KIND_MOVS
-      ? b.bulkcopy(to, source(t, size), length)
-      : b.bulkfill(to, length, size === 1 ? value : b.i32(0));
+    kind === KIND_MOVS ? b.bulkcopy(to, source(t, size), length) : b.bulkfill(to, length, size === 1 ? value : b.i32(0));
   b.leaveIf(b.eqz32(done), LEAVE_REP_HERE, t.leaveArgument(argument, size));
   t.writeReg(RDI, 8, b.add64(t.readReg(RDI, 8), bytes));
   if (kind === KIND_MOVS) t.writeReg(RSI, 8, b.add64(t.readReg(RSI, 8), bytes));

@@ -8,8 +8,25 @@ import { VECTOR_GP } from './decode.ts';
 import * as L from './leave.ts';
 import { selector } from './move.ts';
 import {
-  BF_SSE_OFF, BF_TS, BF_TSD, BF_UMIP, CR0, CR2, CR3, CR4, GS, LDTR,
-  MSR_KERNEL_GS_BASE, MSR_TSC_AUX, MXCSR, OP0, OP1, SEG, SEG_BASE, SEG_SIZE, TR,
+  BF_SSE_OFF,
+  BF_TS,
+  BF_TSD,
+  BF_UMIP,
+  CR0,
+  CR2,
+  CR3,
+  CR4,
+  GS,
+  LDTR,
+  MSR_KERNEL_GS_BASE,
+  MSR_TSC_AUX,
+  MXCSR,
+  OP0,
+  OP1,
+  SEG,
+  SEG_BASE,
+  SEG_SIZE,
+  TR,
 } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
@@ -52,8 +69,10 @@ const portDx =
 const CONTROL_REGISTERS = [0, 2, 3, 4, 8];
 
 /** A register that is not there is found before the privilege is missed. */
-const valid = (numbers: readonly number[], translate: Translate): Translate =>
-  (t) => (numbers.includes(t.reg) ? translate(t) : t.undefined());
+const valid =
+  (numbers: readonly number[], translate: Translate): Translate =>
+  (t) =>
+    numbers.includes(t.reg) ? translate(t) : t.undefined();
 
 const controlRegister = (reason: number): Translate =>
   privileged((t) => {
@@ -221,8 +240,20 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('EE', 'OUT', 'DX,AL', portDx(L.LEAVE_OUT)),
   row('EF', 'OUT', 'DX,rAX', portDx(L.LEAVE_OUT)),
   row('F4', 'HLT', '', system(L.LEAVE_HLT)),
-  row('0F 00 /0', 'SLDT', 'E', storeWord((t) => selector(t, LDTR)), { protectedOnly: true }),
-  row('0F 00 /1', 'STR', 'E', storeWord((t) => selector(t, TR)), { protectedOnly: true }),
+  row(
+    '0F 00 /0',
+    'SLDT',
+    'E',
+    storeWord((t) => selector(t, LDTR)),
+    { protectedOnly: true },
+  ),
+  row(
+    '0F 00 /1',
+    'STR',
+    'E',
+    storeWord((t) => selector(t, TR)),
+    { protectedOnly: true },
+  ),
   row('0F 00 /2', 'LLDT', 'Ew', privileged(withSelector(L.LEAVE_LLDT)), { protectedOnly: true }),
   row('0F 00 /3', 'LTR', 'Ew', privileged(withSelector(L.LEAVE_LTR)), { protectedOnly: true }),
   row('0F 00 /4', 'VERR', 'Ew', withSelector(L.LEAVE_VERR), { protectedOnly: true }),
@@ -231,7 +262,12 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 01 /1 mem', 'SIDT', 'M', storeTable(L.LEAVE_SIDT)),
   row('0F 01 /2 mem', 'LGDT', 'M', privileged(withAddress(L.LEAVE_LGDT, TABLE_BYTES))),
   row('0F 01 /3 mem', 'LIDT', 'M', privileged(withAddress(L.LEAVE_LIDT, TABLE_BYTES))),
-  row('0F 01 /4', 'SMSW', 'E', storeWord((t) => t.b.lds32(CR0))),
+  row(
+    '0F 01 /4',
+    'SMSW',
+    'E',
+    storeWord((t) => t.b.lds32(CR0)),
+  ),
   row('0F 01 /6', 'LMSW', 'Ew', lmsw),
   row('0F 01 /7 mem', 'INVLPG', 'M', privileged(withAddress(L.LEAVE_INVLPG, 0))),
   row('NP 0F 01 =C8', 'MONITOR', '', monitor, { feature: 'monitor' }),

@@ -112,7 +112,17 @@ export interface Row {
 }
 
 const SIZES: Record<string, number> = {
-  '': 0, b: 1, w: 2, d: 4, q: 8, o: 16, y: 32, v: SIZE_V, z: SIZE_Z, r: SIZE_R, p: SIZE_P,
+  '': 0,
+  b: 1,
+  w: 2,
+  d: 4,
+  q: 8,
+  o: 16,
+  y: 32,
+  v: SIZE_V,
+  z: SIZE_Z,
+  r: SIZE_R,
+  p: SIZE_P,
 };
 
 const FIXED: Record<string, OperandSpec> = {
@@ -135,7 +145,10 @@ function parseOperand(text: string): OperandSpec {
 
 const MAPS: Record<string, number> = { '0F': MAP_0F, '0F38': MAP_0F38, '0F3A': MAP_0F3A };
 const PREFIXES: Record<string, number> = {
-  NP: PREFIX_NONE, 66: PREFIX_66, F3: PREFIX_F3, F2: PREFIX_F2,
+  NP: PREFIX_NONE,
+  66: PREFIX_66,
+  F3: PREFIX_F3,
+  F2: PREFIX_F2,
 };
 
 interface Encoding {
@@ -168,8 +181,17 @@ function parseSuffix(e: Encoding, word: string): void {
 
 function parseEncoding(encoding: string): Encoding {
   const e: Encoding = {
-    space: SPACE_LEGACY, map: MAP_1, opcode: -1, opcodes: 1, prefix: -1, hasModrm: false,
-    digit: -1, form: 0, modrm: -1, w: -1, l: -1,
+    space: SPACE_LEGACY,
+    map: MAP_1,
+    opcode: -1,
+    opcodes: 1,
+    prefix: -1,
+    hasModrm: false,
+    digit: -1,
+    form: 0,
+    modrm: -1,
+    w: -1,
+    l: -1,
   };
   for (const word of encoding.split(' ')) {
     if (word.startsWith('VEX')) {
@@ -197,13 +219,7 @@ function parseEncoding(encoding: string): Encoding {
 const IMMEDIATE_PLACES = 'IJOAL';
 
 /** Describes one instruction form. */
-export function row(
-  encoding: string,
-  name: string,
-  operands: string,
-  translate: Translate,
-  options: RowOptions = {},
-): Row {
+export function row(encoding: string, name: string, operands: string, translate: Translate, options: RowOptions = {}): Row {
   const parsed = operands === '' ? [] : operands.split(',').map(parseOperand);
   return {
     encoding,

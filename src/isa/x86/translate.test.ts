@@ -10,8 +10,17 @@ import { X86_HELPERS } from './helpers.ts';
 import { X86_ISA } from './isa.ts';
 import { X86_ROWS } from './rows.ts';
 import {
-  BF_CODE32, BF_CODE64, BF_CS_BASE, BF_IO_FREE, BF_LONG, BF_PROTECTED, BF_SEG_CHECK, BF_STACK32, BF_TF,
-  BF_V86, X86_GLOBALS,
+  BF_CODE32,
+  BF_CODE64,
+  BF_CS_BASE,
+  BF_IO_FREE,
+  BF_LONG,
+  BF_PROTECTED,
+  BF_SEG_CHECK,
+  BF_STACK32,
+  BF_TF,
+  BF_V86,
+  X86_GLOBALS,
 } from './state.ts';
 import { SPACE_LEGACY, SPACE_VEX, buildTable } from './tables.ts';
 
@@ -49,8 +58,7 @@ function translate(bytes: ArrayLike<number>, flags: number, ctx = CTX_UNKNOWN): 
   return b;
 }
 
-const print = (bytes: number[], flags: number, ctx = CTX_UNKNOWN): string =>
-  printBlock(translate(bytes, flags, ctx), NAMES);
+const print = (bytes: number[], flags: number, ctx = CTX_UNKNOWN): string => printBlock(translate(bytes, flags, ctx), NAMES);
 
 let state = 12345;
 function random(): number {

@@ -16,9 +16,34 @@ import { Flags, signExtend, zeroExtend } from './flags.ts';
 import type { Size } from './flags.ts';
 import { LEAVE_BREAKPOINT, LEAVE_EXCEPTION, LEAVE_SEGMENT_FAULT, LEAVE_SINGLE_STEP } from './leave.ts';
 import {
-  BF_AC_CHECK, BF_BREAKPOINTS, BF_CODE32, BF_CPL_SHIFT, BF_CS_BASE, BF_IO_FREE, BF_PROTECTED, BF_RESUME, BF_SEG_CHECK,
-  BF_STACK32, BF_TF, BF_V86, BREAKPOINTS, CS, FS, G, G_XMM, G_YMM_HIGH, INTERRUPT_SHADOW, OP0, SEG, SEG_ATTR,
-  SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SIZE, SHADOW_SS, SS,
+  BF_AC_CHECK,
+  BF_BREAKPOINTS,
+  BF_CODE32,
+  BF_CPL_SHIFT,
+  BF_CS_BASE,
+  BF_IO_FREE,
+  BF_PROTECTED,
+  BF_RESUME,
+  BF_SEG_CHECK,
+  BF_STACK32,
+  BF_TF,
+  BF_V86,
+  BREAKPOINTS,
+  CS,
+  FS,
+  G,
+  G_XMM,
+  G_YMM_HIGH,
+  INTERRUPT_SHADOW,
+  OP0,
+  SEG,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_NULL,
+  SEG_SIZE,
+  SHADOW_SS,
+  SS,
 } from './state.ts';
 import { SPACE_VEX } from './tables.ts';
 import type { OperandSpec } from './tables.ts';
@@ -32,7 +57,15 @@ const NEAR_16 = 1 << 11;
 const VECTOR_AC = 17;
 /** What alignment checking asks of operands, by their bytes (SDM vol. 3, table 7-7). */
 const ALIGNMENTS: Readonly<Record<number, number>> = {
-  2: 2, 4: 4, 6: 4, 8: 8, 10: 8, 14: 2, 28: 4, 94: 2, 108: 4,
+  2: 2,
+  4: 4,
+  6: 4,
+  8: 8,
+  10: 8,
+  14: 2,
+  28: 4,
+  94: 2,
+  108: 4,
 };
 
 const SIZE_CODE = [0, 0, 1, 1, 2, 2, 2, 2, 3] as const;
@@ -191,8 +224,7 @@ export class X86Translator extends Decoded {
     if (this.wrappedOf[n] === value) return this.wrapped[n]!;
     const op = b.opOf(value);
     const first = b.words[value * STRIDE + 1]!;
-    const result =
-      op === Op.extu || op === Op.exts ? first : op === Op.const64 ? b.i32(first) : b.wrap(value);
+    const result = op === Op.extu || op === Op.exts ? first : op === Op.const64 ? b.i32(first) : b.wrap(value);
     this.wrappedOf[n] = value;
     this.wrapped[n] = result;
     return result;

@@ -79,7 +79,25 @@ export const X87_CONTROL_ROWS: readonly Row[] = [
   row('DB =E3', 'FNINIT', '', control(initialise), { feature: 'fpu' }),
   row('DB =E2', 'FNCLEX', '', control(clearExceptions), { feature: 'fpu' }),
   row('D9 /5 mem', 'FLDCW', 'Mw', control(loadControl), { feature: 'fpu' }),
-  row('D9 /7 mem', 'FNSTCW', 'Mw', control((t) => t.write(0, t.b.lds32(FCW))), { feature: 'fpu' }),
-  row('DD /7 mem', 'FNSTSW', 'Mw', control((t) => t.write(0, statusWord(t))), { feature: 'fpu' }),
-  row('DF =E0', 'FNSTSW', 'AX', control((t) => t.write(0, statusWord(t))), { feature: 'fpu' }),
+  row(
+    'D9 /7 mem',
+    'FNSTCW',
+    'Mw',
+    control((t) => t.write(0, t.b.lds32(FCW))),
+    { feature: 'fpu' },
+  ),
+  row(
+    'DD /7 mem',
+    'FNSTSW',
+    'Mw',
+    control((t) => t.write(0, statusWord(t))),
+    { feature: 'fpu' },
+  ),
+  row(
+    'DF =E0',
+    'FNSTSW',
+    'AX',
+    control((t) => t.write(0, statusWord(t))),
+    { feature: 'fpu' },
+  ),
 ];

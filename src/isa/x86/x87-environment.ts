@@ -12,7 +12,11 @@ import type { X86Translator } from './translator.ts';
 import { initialise, requireFpu, requireNoError, statusWord } from './x87-control.ts';
 
 const TAG_WORD = defineHelper({
-  name: 'x87.tagWord', params: [], result: I32, touchesGlobals: false, mayFault: false,
+  name: 'x87.tagWord',
+  params: [],
+  result: I32,
+  touchesGlobals: false,
+  mayFault: false,
   body: { kind: 'wasm', export: 'tagWord' },
 });
 
@@ -38,8 +42,7 @@ const at = (t: X86Translator, address: Value, offset: number): Value =>
 /** Real and V86 mode: linear pointers in pieces of 16 bits and the rest above bit 12. */
 function realModeFields(t: X86Translator): Value[] {
   const { b } = t;
-  const linear = (pointer: number, selector: number): Value =>
-    b.add32(b.lds32(pointer), b.shl32(b.lds16(selector), b.i32(4)));
+  const linear = (pointer: number, selector: number): Value => b.add32(b.lds32(pointer), b.shl32(b.lds16(selector), b.i32(4)));
   const high = (v: Value): Value => b.shl32(b.shr32(v, b.i32(16)), b.i32(12));
   const low = (v: Value): Value => b.and32(v, b.i32(0xffff));
   const [ip, dp] = [linear(FIP, FCS), linear(FDP, FDS)];
@@ -148,7 +151,8 @@ const frstor: Translate = (t) => {
   const address = t.address(base + 80, false);
   const fields = readEnvironment(t, address);
   const registers = Array.from({ length: 8 }, (_, i) => [
-    b.ld64(at(t, address, base + 10 * i)), b.ld16u(at(t, address, base + 10 * i + 8)),
+    b.ld64(at(t, address, base + 10 * i)),
+    b.ld16u(at(t, address, base + 10 * i + 8)),
   ]);
   setEnvironment(t, fields);
   const top = b.lds32(FTOP);

@@ -9,9 +9,7 @@ import { I32, I64 } from '../../ir/ops.ts';
 import type { Helper } from '../../ir/helpers.ts';
 import { defineHelper } from './helpers.ts';
 import { LEAVE_SKIP } from './leave.ts';
-import {
-  CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, FTAG, FTOP, SEG, SEG_SELECTOR, SEG_SIZE,
-} from './state.ts';
+import { CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, FTAG, FTOP, SEG, SEG_SELECTOR, SEG_SIZE } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -25,7 +23,11 @@ const FPU_CMOV = { feature: 'fpu cmov' };
 
 const define = (name: string, params: readonly number[], result: number = I32): Helper =>
   defineHelper({
-    name: `x87.${name}`, params, result, touchesGlobals: false, mayFault: false,
+    name: `x87.${name}`,
+    params,
+    result,
+    touchesGlobals: false,
+    mayFault: false,
     body: { kind: 'wasm', export: name },
   });
 
@@ -57,12 +59,10 @@ function pop(t: X86Translator, stopped: Value = -1): void {
   b.sts32(FTOP, b.and32(b.add32(at, done), b.i32(7)));
 }
 
-const clearC1 = (t: X86Translator): void =>
-  t.b.sts32(FSW, t.b.and32(t.b.lds32(FSW), t.b.i32(~C1)));
+const clearC1 = (t: X86Translator): void => t.b.sts32(FSW, t.b.and32(t.b.lds32(FSW), t.b.i32(~C1)));
 
 /** What is left of an instruction that an unmasked exception has stopped. */
-const skipIf = (t: X86Translator, stopped: Value): void =>
-  t.b.leaveIf(stopped, LEAVE_SKIP, t.length);
+const skipIf = (t: X86Translator, stopped: Value): void => t.b.leaveIf(stopped, LEAVE_SKIP, t.length);
 
 /**
  * What an exception handler will want to know: the instruction's address and opcode, and the
@@ -84,8 +84,7 @@ function recordPlace(t: X86Translator): void {
   if (!t.isRegister) b.sts16(FDS, selector(t, t.segment));
 }
 
-const selector = (t: X86Translator, segment: number): Value =>
-  t.b.lds16(SEG + SEG_SIZE * segment + SEG_SELECTOR);
+const selector = (t: X86Translator, segment: number): Value => t.b.lds16(SEG + SEG_SIZE * segment + SEG_SELECTOR);
 
 const x87 =
   (translate: Translate): Translate =>
@@ -124,7 +123,12 @@ const forms = (name: string): Forms => ({
 
 /** By the reg field of ModRM. Comparisons (2 and 3) are rows of their own. */
 const OPERATIONS: readonly (readonly [name: string, digit: number])[] = [
-  ['add', 0], ['mul', 1], ['sub', 4], ['subr', 5], ['div', 6], ['divr', 7],
+  ['add', 0],
+  ['mul', 1],
+  ['sub', 4],
+  ['subr', 5],
+  ['div', 6],
+  ['divr', 7],
 ];
 
 function arithmeticRows([name, digit]: readonly [string, number]): Row[] {
@@ -133,21 +137,61 @@ function arithmeticRows([name, digit]: readonly [string, number]): Row[] {
   // Where st(i) is the destination, the encodings of reversed and plain are exchanged.
   const place = digit < 4 ? digit : digit ^ 1;
   return [
-    row(`D8 /${digit} mem`, mnemonic, 'Md', x87((t) => t.b.call(of.single, load32(t))), FPU),
-    row(`DC /${digit} mem`, mnemonic, 'Mq', x87((t) => t.b.call(of.double, load64(t))), FPU),
-    row(`DA /${digit} mem`, mnemonic.replace('F', 'FI'), 'Md',
-      x87((t) => t.b.call(of.integer, loadInteger[4]!(t))), FPU),
-    row(`DE /${digit} mem`, mnemonic.replace('F', 'FI'), 'Mw',
-      x87((t) => t.b.call(of.integer, loadInteger[2]!(t))), FPU),
-    row(`D8 /${digit} reg`, mnemonic, '', x87((t) => {
-      t.b.call(of.registers, slot(t, 0), slot(t, registerOf(t)));
-    }), FPU),
-    row(`DC /${place} reg`, mnemonic, '', x87((t) => {
-      t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0));
-    }), FPU),
-    row(`DE /${place} reg`, `${mnemonic}P`, '', x87((t) => {
-      pop(t, t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0)));
-    }), FPU),
+    row(
+      `D8 /${digit} mem`,
+      mnemonic,
+      'Md',
+      x87((t) => t.b.call(of.single, load32(t))),
+      FPU,
+    ),
+    row(
+      `DC /${digit} mem`,
+      mnemonic,
+      'Mq',
+      x87((t) => t.b.call(of.double, load64(t))),
+      FPU,
+    ),
+    row(
+      `DA /${digit} mem`,
+      mnemonic.replace('F', 'FI'),
+      'Md',
+      x87((t) => t.b.call(of.integer, loadInteger[4]!(t))),
+      FPU,
+    ),
+    row(
+      `DE /${digit} mem`,
+      mnemonic.replace('F', 'FI'),
+      'Mw',
+      x87((t) => t.b.call(of.integer, loadInteger[2]!(t))),
+      FPU,
+    ),
+    row(
+      `D8 /${digit} reg`,
+      mnemonic,
+      '',
+      x87((t) => {
+        t.b.call(of.registers, slot(t, 0), slot(t, registerOf(t)));
+      }),
+      FPU,
+    ),
+    row(
+      `DC /${place} reg`,
+      mnemonic,
+      '',
+      x87((t) => {
+        t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0));
+      }),
+      FPU,
+    ),
+    row(
+      `DE /${place} reg`,
+      `${mnemonic}P`,
+      '',
+      x87((t) => {
+        pop(t, t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0)));
+      }),
+      FPU,
+    ),
   ];
 }
 
@@ -205,7 +249,13 @@ const COMPARISON_ROWS: readonly Row[] = [
   row('DB /5 reg', 'FUCOMI', '', compareToFlags(1, 0), FPU_CMOV),
   row('DF /6 reg', 'FCOMIP', '', compareToFlags(0, 1), FPU_CMOV),
   row('DF /5 reg', 'FUCOMIP', '', compareToFlags(1, 1), FPU_CMOV),
-  row('D9 =E4', 'FTST', '', x87((t) => t.b.call(COM_VALUE, t.b.i64(0), t.b.i32(0))), FPU),
+  row(
+    'D9 =E4',
+    'FTST',
+    '',
+    x87((t) => t.b.call(COM_VALUE, t.b.i64(0), t.b.i32(0))),
+    FPU,
+  ),
 ];
 
 // --- Loads. ---
@@ -217,9 +267,14 @@ const LOAD_INTEGER = define('fild', [I64]);
 const LOAD_REGISTER = define('fldR', [I32]);
 const LOAD_BCD = define('bld', [I64, I32]);
 
-const loadRow = (encoding: string, name: string, operand: string, helper: Helper,
-  load: (t: X86Translator) => Value): Row =>
-  row(encoding, name, operand, x87((t) => t.b.call(helper, load(t))), FPU);
+const loadRow = (encoding: string, name: string, operand: string, helper: Helper, load: (t: X86Translator) => Value): Row =>
+  row(
+    encoding,
+    name,
+    operand,
+    x87((t) => t.b.call(helper, load(t))),
+    FPU,
+  );
 
 /** Ten bytes: significand or digits, then sign and exponent. */
 const load80 = (helper: Helper): Translate =>
@@ -269,9 +324,14 @@ const LOAD_ROWS: readonly Row[] = [
   loadRow('DF /5 mem', 'FILD', 'Mq', LOAD_INTEGER, load64),
   row('DB /5 mem', 'FLD', 'M', load80(PUSH), FPU),
   row('DF /4 mem', 'FBLD', 'M', load80(LOAD_BCD), FPU),
-  row('D9 /0 reg', 'FLD', '', x87((t) => t.b.call(LOAD_REGISTER, slot(t, registerOf(t)))), FPU),
-  ...CONSTANTS.map(([name, modrm, sig, se, kind]) =>
-    row(`D9 =${modrm}`, name, '', loadConstant(sig, se, kind), FPU)),
+  row(
+    'D9 /0 reg',
+    'FLD',
+    '',
+    x87((t) => t.b.call(LOAD_REGISTER, slot(t, registerOf(t)))),
+    FPU,
+  ),
+  ...CONSTANTS.map(([name, modrm, sig, se, kind]) => row(`D9 =${modrm}`, name, '', loadConstant(sig, se, kind), FPU)),
 ];
 
 // --- Stores. ---
@@ -294,7 +354,9 @@ function statusAfter(t: X86Translator): Value {
 
 /** @param compute calls the routine @param store writes its result */
 function storing(
-  bytes: number, pops: boolean, compute: (t: X86Translator) => Value,
+  bytes: number,
+  pops: boolean,
+  compute: (t: X86Translator) => Value,
   store: (t: X86Translator, address: Value, v: Value) => void,
 ): Translate {
   return x87((t) => {
@@ -308,21 +370,40 @@ function storing(
 }
 
 const storeSingle = (pops: boolean): Translate =>
-  storing(4, pops, (t) => t.b.call(STORE_SINGLE), (t, address, v) => t.b.st32(address, v));
+  storing(
+    4,
+    pops,
+    (t) => t.b.call(STORE_SINGLE),
+    (t, address, v) => t.b.st32(address, v),
+  );
 const storeDouble = (pops: boolean): Translate =>
-  storing(8, pops, (t) => t.b.call(STORE_DOUBLE), (t, address, v) => t.b.st64(address, v));
+  storing(
+    8,
+    pops,
+    (t) => t.b.call(STORE_DOUBLE),
+    (t, address, v) => t.b.st64(address, v),
+  );
 
 const store80 = (helper: Helper): Translate =>
-  storing(10, true, (t) => t.b.call(helper), (t, address, v) => {
-    const { b } = t;
-    const high = b.lds32(HIGH_PART);
-    b.st64(address, v);
-    b.st16(b.add64(address, b.i64(8)), high);
-  });
+  storing(
+    10,
+    true,
+    (t) => t.b.call(helper),
+    (t, address, v) => {
+      const { b } = t;
+      const high = b.lds32(HIGH_PART);
+      b.st64(address, v);
+      b.st16(b.add64(address, b.i64(8)), high);
+    },
+  );
 
 const storeInteger = (bytes: 2 | 4 | 8, chop: number, pops: boolean): Translate =>
-  storing(bytes, pops, (t) => t.b.call(STORE_INTEGER, t.b.i32(bytes * 8), t.b.i32(chop)),
-    (t, address, v) => t.store(bytes, address, t.fromI64(bytes, v)));
+  storing(
+    bytes,
+    pops,
+    (t) => t.b.call(STORE_INTEGER, t.b.i32(bytes * 8), t.b.i32(chop)),
+    (t, address, v) => t.store(bytes, address, t.fromI64(bytes, v)),
+  );
 
 const storeRegister = (pops: boolean): Translate =>
   x87((t) => {
@@ -366,8 +447,7 @@ const CHANGE_SIGN = define('fsign', [I32, I32]);
 
 const exchange = x87((t) => t.b.call(EXCHANGE, slot(t, registerOf(t))));
 
-const moveIf = (condition: number): Translate =>
-  x87((t) => t.b.call(MOVE_IF, t.cc.condition(condition), slot(t, registerOf(t))));
+const moveIf = (condition: number): Translate => x87((t) => t.b.call(MOVE_IF, t.cc.condition(condition), slot(t, registerOf(t))));
 
 const changeSign = (clear: number, toggle: number): Translate =>
   x87((t) => t.b.call(CHANGE_SIGN, t.b.i32(clear), t.b.i32(toggle)));
@@ -404,7 +484,13 @@ const MOVE_ROWS: readonly Row[] = [
   row('D9 =F7', 'FINCSTP', '', rotate(1), FPU),
   row('DD /0 reg', 'FFREE', '', free(false), FPU),
   row('DF /0 reg', 'FFREEP', '', free(true), FPU),
-  row('D9 =D0', 'FNOP', '', x87(() => undefined), FPU),
+  row(
+    'D9 =D0',
+    'FNOP',
+    '',
+    x87(() => undefined),
+    FPU,
+  ),
   // The 8087's and 80287's FENI, FDISI and FSETPM do nothing any more, and do not wait.
   ...['E0', 'E1', 'E4'].map((modrm) => row(`DB =${modrm}`, 'FNOP', '', (t) => void requireFpu(t), FPU)),
 ];
@@ -413,19 +499,37 @@ const MOVE_ROWS: readonly Row[] = [
 
 const unaryRow = (modrm: string, name: string, routine: string): Row => {
   const helper = define(routine, []);
-  return row(`D9 =${modrm}`, name, '', x87((t) => t.b.call(helper)), FPU);
+  return row(
+    `D9 =${modrm}`,
+    name,
+    '',
+    x87((t) => t.b.call(helper)),
+    FPU,
+  );
 };
 
 /** Of st(0) and st(1), result in st(0). */
 const binaryRow = (modrm: string, name: string, routine: string): Row => {
   const helper = define(routine, [I32]);
-  return row(`D9 =${modrm}`, name, '', x87((t) => t.b.call(helper, slot(t, 1))), FPU);
+  return row(
+    `D9 =${modrm}`,
+    name,
+    '',
+    x87((t) => t.b.call(helper, slot(t, 1))),
+    FPU,
+  );
 };
 
 /** Result in st(1), then a pop. */
 const popRow = (modrm: string, name: string, routine: string): Row => {
   const helper = define(routine, []);
-  return row(`D9 =${modrm}`, name, '', x87((t) => pop(t, t.b.call(helper))), FPU);
+  return row(
+    `D9 =${modrm}`,
+    name,
+    '',
+    x87((t) => pop(t, t.b.call(helper))),
+    FPU,
+  );
 };
 
 const FUNCTION_ROWS: readonly Row[] = [

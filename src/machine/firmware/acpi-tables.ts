@@ -41,10 +41,15 @@ export type AcpiTables = {
 };
 
 /** Links of the RSDP. */
-export const RSDP_LINKS: readonly AcpiLink[] = [{ at: 16, size: 4 }, { at: 24, size: 8 }];
+export const RSDP_LINKS: readonly AcpiLink[] = [
+  { at: 16, size: 4 },
+  { at: 24, size: 8 },
+];
 /** Links of the FADT: FACS, DSDT and the 64-bit address of the DSDT. */
 const FADT_LINKS: readonly AcpiLink[] = [
-  { at: 36, size: 4 }, { at: 40, size: 4 }, { at: 140, size: 8 },
+  { at: 36, size: 4 },
+  { at: 40, size: 4 },
+  { at: 140, size: 8 },
 ];
 /** Place of the checksum in a table's header. */
 export const TABLE_CHECKSUM = 9;
@@ -86,17 +91,23 @@ export function buildAcpiTables(options: AcpiOptions, base: number): AcpiTables 
 
 function table(signature: string, revision: number, body: Uint8Array): Uint8Array {
   const data = new ByteWriter()
-    .text(signature).u32(HEADER_SIZE + body.length).u8(revision, 0)
-    .text(OEM_ID).text(OEM_TABLE).u32(1).text(CREATOR).u32(1)
-    .bytes(body).finish();
+    .text(signature)
+    .u32(HEADER_SIZE + body.length)
+    .u8(revision, 0)
+    .text(OEM_ID)
+    .text(OEM_TABLE)
+    .u32(1)
+    .text(CREATOR)
+    .u32(1)
+    .bytes(body)
+    .finish();
   fixChecksum(data, TABLE_CHECKSUM);
   return data;
 }
 
 /** 5.2.5.3: the first checksum covers the 20 bytes of version 1, the second one everything. */
 function buildRsdp(rsdt: number, xsdt: number): Uint8Array {
-  const data = new ByteWriter()
-    .text('RSD PTR ').u8(0).text(OEM_ID).u8(2).u32(rsdt).u32(RSDP_SIZE).u64(xsdt).u32(0).finish();
+  const data = new ByteWriter().text('RSD PTR ').u8(0).text(OEM_ID).u8(2).u32(rsdt).u32(RSDP_SIZE).u64(xsdt).u32(0).finish();
   fixChecksum(data, 8, 0, 20);
   fixChecksum(data, 32);
   return data;
@@ -115,27 +126,44 @@ function ports(out: ByteWriter, base: number, bits: number, accessSize: number):
 
 /** Fixed feature flags (table 5.10): WBINVD works, C1 supported, power and sleep button notes. */
 const FADT_FLAGS = {
-  wbinvd: 1 << 0, c1: 1 << 2, sleepButtonAbsent: 1 << 5, rtcWakeFixed: 1 << 6,
+  wbinvd: 1 << 0,
+  c1: 1 << 2,
+  sleepButtonAbsent: 1 << 5,
+  rtcWakeFixed: 1 << 6,
   resetRegister: 1 << 10,
 } as const;
 
 /** 5.2.9, revision 3. */
 function buildFadt(o: AcpiOptions, facs: number, dsdt: number): Uint8Array {
-  const flags = FADT_FLAGS.wbinvd | FADT_FLAGS.c1 | FADT_FLAGS.sleepButtonAbsent
-    | FADT_FLAGS.resetRegister;
+  const flags = FADT_FLAGS.wbinvd | FADT_FLAGS.c1 | FADT_FLAGS.sleepButtonAbsent | FADT_FLAGS.resetRegister;
   const out = new ByteWriter()
-    .u32(facs).u32(dsdt)
-    .u8(0, 0).u16(o.sciInterrupt).u32(o.smiCommand).u8(o.acpiEnable, o.acpiDisable, 0, 0)
-    .u32(o.pmBase).u32(0)
-    .u32(o.pmBase + 4).u32(0).u32(0).u32(o.pmBase + 8).u32(o.gpeBase).u32(0)
+    .u32(facs)
+    .u32(dsdt)
+    .u8(0, 0)
+    .u16(o.sciInterrupt)
+    .u32(o.smiCommand)
+    .u8(o.acpiEnable, o.acpiDisable, 0, 0)
+    .u32(o.pmBase)
+    .u32(0)
+    .u32(o.pmBase + 4)
+    .u32(0)
+    .u32(0)
+    .u32(o.pmBase + 8)
+    .u32(o.gpeBase)
+    .u32(0)
     .u8(4, 2, 0, 4, o.gpeLength, 0, 0, 0)
     // C2 and C3 latencies above the limits mean "not supported".
-    .u16(0xfff).u16(0xfff)
-    .u16(0).u16(0).u8(0, 0)
+    .u16(0xfff)
+    .u16(0xfff)
+    .u16(0)
+    .u16(0)
+    .u8(0, 0)
     // Day alarm, month alarm, century byte of the CMOS.
     .u8(0, 0, 0x32)
     // Boot flags: legacy devices and an 8042 are there.
-    .u16(0x0003).u8(0).u32(flags);
+    .u16(0x0003)
+    .u8(0)
+    .u32(flags);
   ports(out, 0xcf9, 8, 1);
   // The FACS has its address in the 32-bit field, so the 64-bit one is zero.
   out.u8(0x06).u16(0).u8(0).u64(0).u64(dsdt);

@@ -19,7 +19,10 @@ function withLength(content: Aml): Aml {
 /** A path of four-letter segments, e.g. `\_SB.PCI0` (20.2.2). */
 export function nameString(path: string): Aml {
   const root = path.startsWith('\\') ? [0x5c] : [];
-  const segments = path.replace(/^\\/, '').split('.').filter((part) => part !== '');
+  const segments = path
+    .replace(/^\\/, '')
+    .split('.')
+    .filter((part) => part !== '');
   const bytes = segments.flatMap((part) => [...part.padEnd(4, '_')].map((c) => c.charCodeAt(0)));
   if (segments.length === 0) return [...root, 0];
   if (segments.length === 1) return [...root, ...bytes];
@@ -73,10 +76,7 @@ export function store(value: Aml, into: string): Aml {
 
 /** Gives back one object by its name if another is not zero, else a second one. */
 export function returnEither(condition: string, one: string, other: string): Aml {
-  return [
-    0xa0, ...withLength([...nameString(condition), 0xa4, ...nameString(one)]),
-    0xa4, ...nameString(other),
-  ];
+  return [0xa0, ...withLength([...nameString(condition), 0xa4, ...nameString(one)]), 0xa4, ...nameString(other)];
 }
 
 export function packageOf(...elements: Aml[]): Aml {
@@ -116,17 +116,23 @@ export function ioWindow(first: number, last: number): Aml {
 /** @param cacheable marks display memory */
 export function memoryWindow(first: number, last: number, cacheable: boolean): Aml {
   return [
-    0x87, 23, 0, 0, 0x0c, cacheable ? 0x03 : 0x01,
-    ...le32(0), ...le32(first), ...le32(last), ...le32(0), ...le32(last - first + 1),
+    0x87,
+    23,
+    0,
+    0,
+    0x0c,
+    cacheable ? 0x03 : 0x01,
+    ...le32(0),
+    ...le32(first),
+    ...le32(last),
+    ...le32(0),
+    ...le32(last - first + 1),
   ];
 }
 
 /** A 64-bit window; bounds are plain numbers below 2^53. */
 export function memoryWindow64(first: number, last: number): Aml {
-  return [
-    0x8a, 43, 0, 0, 0x0c, 0x03,
-    ...le64(0), ...le64(first), ...le64(last), ...le64(0), ...le64(last - first + 1),
-  ];
+  return [0x8a, 43, 0, 0, 0x0c, 0x03, ...le64(0), ...le64(first), ...le64(last), ...le64(0), ...le64(last - first + 1)];
 }
 
 /** 32-bit fixed memory (6.4.3.4). */
@@ -134,13 +140,8 @@ export function fixedMemory(base: number, size: number): Aml {
   return [0x86, 9, 0, 0x00, ...le32(base), ...le32(size)];
 }
 
-function wordSpace(
-  type: number, flags: number, typeFlags: number, first: number, last: number,
-): Aml {
-  return [
-    0x88, 13, 0, type, flags, typeFlags,
-    ...le16(0), ...le16(first), ...le16(last), ...le16(0), ...le16(last - first + 1),
-  ];
+function wordSpace(type: number, flags: number, typeFlags: number, first: number, last: number): Aml {
+  return [0x88, 13, 0, type, flags, typeFlags, ...le16(0), ...le16(first), ...le16(last), ...le16(0), ...le16(last - first + 1)];
 }
 
 function le16(value: number): Aml {

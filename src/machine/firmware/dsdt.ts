@@ -1,7 +1,24 @@
 /** The PC board's differentiated system description: what cannot be found by probing. */
 import {
-  ARGUMENT, type Aml, busNumbers, device, eisaId, fixedMemory, integer, ioPorts, ioWindow, irq, memoryWindow,
-  memoryWindow64, method, name, packageOf, resources, returnEither, scope, store,
+  ARGUMENT,
+  type Aml,
+  busNumbers,
+  device,
+  eisaId,
+  fixedMemory,
+  integer,
+  ioPorts,
+  ioWindow,
+  irq,
+  memoryWindow,
+  memoryWindow64,
+  method,
+  name,
+  packageOf,
+  resources,
+  returnEither,
+  scope,
+  store,
 } from './aml.ts';
 
 export type DsdtOptions = {
@@ -24,9 +41,7 @@ export type DsdtOptions = {
 };
 
 export function buildDsdt(options: DsdtOptions): Uint8Array {
-  const five = packageOf(
-    integer(options.sleepTypeS5), integer(options.sleepTypeS5), integer(0), integer(0),
-  );
+  const five = packageOf(integer(options.sleepTypeS5), integer(options.sleepTypeS5), integer(0), integer(0));
   return Uint8Array.from([
     ...name('\\_S5', five),
     ...(options.q35 === null ? [] : interruptModel()),
@@ -44,26 +59,41 @@ function pciRoot(options: DsdtOptions): Aml {
     ...options.pciMemory.map(([first, last]) => memoryWindow(first, last, false)),
   ];
   if (options.pciMemory64 !== null) windows.push(memoryWindow64(...options.pciMemory64));
-  return device('PCI0',
-    ...(options.q35 === null ? [name('_HID', eisaId('PNP0A03'))]
+  return device(
+    'PCI0',
+    ...(options.q35 === null
+      ? [name('_HID', eisaId('PNP0A03'))]
       : [name('_HID', eisaId('PNP0A08')), name('_CID', eisaId('PNP0A03'))]),
     name('_ADR', integer(0)),
     name('_UID', integer(0)),
     name('_CRS', resources(...windows)),
-    ...routing(options), ...board(options),
-    isaBridge(options));
+    ...routing(options),
+    ...board(options),
+    isaBridge(options),
+  );
 }
 
 /** What the system tells of the interrupt controllers that it uses: 0 for the 8259 pair (5.8.1). */
-const interruptModel = (): Aml =>
-  [...name('PICF', integer(0)), ...method('_PIC', 1, store(ARGUMENT, 'PICF'))];
+const interruptModel = (): Aml => [...name('PICF', integer(0)), ...method('_PIC', 1, store(ARGUMENT, 'PICF'))];
 
 /** Interrupts are hard-wired as the board's start-up routes them, so no link devices (6.2.13). */
 function routing({ pirqs, pirqOf, q35 }: DsdtOptions): Aml[] {
-  if (q35 === null) return [name('_PRT', routes((slot, pin) => pirqs[pirqOf(slot, pin)]!))];
+  if (q35 === null)
+    return [
+      name(
+        '_PRT',
+        routes((slot, pin) => pirqs[pirqOf(slot, pin)]!),
+      ),
+    ];
   return [
-    name('PRTP', routes((slot, pin) => pirqs[q35.pirqOf(slot, pin) & 3]!)),
-    name('PRTA', routes((slot, pin) => q35.firstInput + q35.pirqOf(slot, pin))),
+    name(
+      'PRTP',
+      routes((slot, pin) => pirqs[q35.pirqOf(slot, pin) & 3]!),
+    ),
+    name(
+      'PRTA',
+      routes((slot, pin) => q35.firstInput + q35.pirqOf(slot, pin)),
+    ),
     method('_PRT', 0, returnEither('PICF', 'PRTA', 'PRTP')),
   ];
 }
@@ -71,8 +101,7 @@ function routing({ pirqs, pirqOf, q35 }: DsdtOptions): Aml[] {
 /** Configuration space in memory is nobody's to use (PCI Firmware Specification 3.0, 4.1.2). */
 function board({ ecam }: DsdtOptions): Aml[] {
   if (ecam === null) return [];
-  return [device('DRAC', name('_HID', eisaId('PNP0C02')),
-    name('_CRS', resources(fixedMemory(ecam, 2 ** 28))))];
+  return [device('DRAC', name('_HID', eisaId('PNP0C02')), name('_CRS', resources(fixedMemory(ecam, 2 ** 28))))];
 }
 
 function routes(interrupt: (slot: number, pin: number) => number): Aml {
@@ -88,28 +117,35 @@ function routes(interrupt: (slot: number, pin: number) => number): Aml {
 }
 
 function isaBridge(options: DsdtOptions): Aml {
-  const serials = options.serials.flatMap((serial, i) => serial === null ? [] : [isaDevice(
-    `COM${i + 1}`, 'PNP0501', i + 1, ioPorts(serial[0], 8), irq(serial[1]),
-  )]);
-  return device('ISA', name('_ADR', integer(options.q35 === null ? 0x00010000 : 0x001f0000)),
+  const serials = options.serials.flatMap((serial, i) =>
+    serial === null ? [] : [isaDevice(`COM${i + 1}`, 'PNP0501', i + 1, ioPorts(serial[0], 8), irq(serial[1]))],
+  );
+  return device(
+    'ISA',
+    name('_ADR', integer(options.q35 === null ? 0x00010000 : 0x001f0000)),
     isaDevice('RTC', 'PNP0B00', 0, ioPorts(0x70, 2), irq(8)),
     isaDevice('KBD', 'PNP0303', 0, ioPorts(0x60, 1), ioPorts(0x64, 1), irq(1)),
     isaDevice('MOU', 'PNP0F13', 0, irq(12)),
-    ...serials);
+    ...serials,
+  );
 }
 
 function isaDevice(path: string, id: string, uid: number, ...items: Aml[]): Aml {
-  return device(path,
+  return device(
+    path,
     name('_HID', eisaId(id)),
     name('_UID', integer(uid)),
     name('_STA', integer(0x0f)),
-    name('_CRS', resources(...items)));
+    name('_CRS', resources(...items)),
+  );
 }
 
 function hpet(): Aml {
-  return device('HPET',
+  return device(
+    'HPET',
     name('_HID', eisaId('PNP0103')),
     name('_UID', integer(0)),
     name('_STA', integer(0x0f)),
-    name('_CRS', resources(fixedMemory(0xfed00000, 0x400))));
+    name('_CRS', resources(fixedMemory(0xfed00000, 0x400))),
+  );
 }

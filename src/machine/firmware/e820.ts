@@ -22,9 +22,7 @@ export function lowRamOf(ramSize: number, q35: boolean): number {
 }
 
 /** @param low end of RAM below 4 GiB @param tables firmware tables at the end of low RAM, which the kernel may reclaim */
-export function buildE820(
-  ramSize: number, low: number, tables: { base: number; size: number } | null,
-): E820Entry[] {
+export function buildE820(ramSize: number, low: number, tables: { base: number; size: number } | null): E820Entry[] {
   const lowEnd = tables === null ? low : tables.base;
   const map: E820Entry[] = [
     { base: 0, size: Math.min(low, EBDA), type: E820.ram },

@@ -9,12 +9,25 @@ import { buildSmbios } from './smbios.ts';
 const BASE = 0x7fe0000;
 
 function tables() {
-  const built = buildAcpiTables({
-    cpuCount: 2, dsdt: Uint8Array.from(name('\\TEST', integer(5))), pmBase: 0x600, gpeBase: 0xafe0,
-    gpeLength: 4, smiCommand: 0xb2, acpiEnable: 1, acpiDisable: 0, sciInterrupt: 9,
-    localApicBase: 0xfee00000, ioApicBase: 0xfec00000, hpetBase: 0xfed00000,
-    levelInterrupts: [10, 11, 10], ecam: null,
-  }, BASE);
+  const built = buildAcpiTables(
+    {
+      cpuCount: 2,
+      dsdt: Uint8Array.from(name('\\TEST', integer(5))),
+      pmBase: 0x600,
+      gpeBase: 0xafe0,
+      gpeLength: 4,
+      smiCommand: 0xb2,
+      acpiEnable: 1,
+      acpiDisable: 0,
+      sciInterrupt: 9,
+      localApicBase: 0xfee00000,
+      ioApicBase: 0xfec00000,
+      hpetBase: 0xfed00000,
+      levelInterrupts: [10, 11, 10],
+      ecam: null,
+    },
+    BASE,
+  );
   const view = new DataView(built.tables.buffer);
   const at = (address: number) => {
     const start = address - BASE;
@@ -23,9 +36,7 @@ function tables() {
   return { ...built, at };
 }
 
-const u32 = (data: Uint8Array, at: number) => (
-  new DataView(data.buffer, data.byteOffset).getUint32(at, true)
-);
+const u32 = (data: Uint8Array, at: number) => new DataView(data.buffer, data.byteOffset).getUint32(at, true);
 const signature = (data: Uint8Array) => String.fromCharCode(...data.subarray(0, 4));
 
 test('RSDP has both checksums', () => {
@@ -57,7 +68,7 @@ test('the FADT points at DSDT, FACS and the registers', () => {
   assert.equal(signature(at(u32(fadt, 40))), 'DSDT');
   const facs = at(u32(fadt, 36));
   assert.equal(signature(facs), 'FACS');
-  assert.equal((u32(fadt, 36) % 64), 0);
+  assert.equal(u32(fadt, 36) % 64, 0);
   assert.equal(u32(fadt, 76), 0x608);
 });
 
@@ -81,9 +92,16 @@ test('AML: names, integers, package lengths', () => {
 });
 
 test('SMBIOS: checksums, structures end to end', () => {
-  const { entry21, entry30, table } = buildSmbios({
-    ramSize: 6 * 2 ** 30, lowRam: 3 * 2 ** 30, cpuCount: 1, uuid: null, machine: 'x',
-  }, 0xf1000);
+  const { entry21, entry30, table } = buildSmbios(
+    {
+      ramSize: 6 * 2 ** 30,
+      lowRam: 3 * 2 ** 30,
+      cpuCount: 1,
+      uuid: null,
+      machine: 'x',
+    },
+    0xf1000,
+  );
   assert.equal(sumOf(entry21), 0);
   assert.equal(sumOf(entry21.subarray(16)), 0);
   assert.equal(sumOf(entry30), 0);
@@ -100,7 +118,12 @@ test('SMBIOS: checksums, structures end to end', () => {
 test('the memory map splits RAM around the hole', () => {
   const map = buildE820(4 * 2 ** 30, 0xc0000000, { base: 0xbffe0000, size: 0x20000 });
   const ram = map.filter((entry) => entry.type === E820.ram);
-  assert.deepEqual(ram.map(({ base, size }) => [base, size]), [
-    [0, 0x9fc00], [0x100000, 0xbffe0000 - 0x100000], [0x1_0000_0000, 0x40000000],
-  ]);
+  assert.deepEqual(
+    ram.map(({ base, size }) => [base, size]),
+    [
+      [0, 0x9fc00],
+      [0x100000, 0xbffe0000 - 0x100000],
+      [0x1_0000_0000, 0x40000000],
+    ],
+  );
 });

@@ -27,7 +27,10 @@ class Builder {
   /** One structure: formatted part, then its strings (6.1.3). */
   add(type: number, handle: number, body: Uint8Array, strings: readonly string[] = []): void {
     const start = this.out.length;
-    this.out.u8(type, body.length + 4).u16(handle).bytes(body);
+    this.out
+      .u8(type, body.length + 4)
+      .u16(handle)
+      .bytes(body);
     for (const string of strings) this.out.text(string).u8(0);
     this.out.u8(0);
     if (strings.length === 0) this.out.u8(0);
@@ -62,15 +65,18 @@ export function buildSmbios(options: SmbiosOptions, base: number): SmbiosTables 
 
 /** 7.1; characteristics: "not supported" bit, extension: virtual machine, UEFI not. */
 function biosInformation(): Uint8Array {
-  return new ByteWriter().u8(1, 2).u16(0xe800).u8(3, 0).u64(8).u8(0, 0x14, 0, 0, 0xff, 0xff)
-    .finish();
+  return new ByteWriter().u8(1, 2).u16(0xe800).u8(3, 0).u64(8).u8(0, 0x14, 0, 0, 0xff, 0xff).finish();
 }
 
 /** 7.2; the first three fields of a UUID are stored with their bytes swapped (7.2.1). */
 function systemInformation(uuid: Uint8Array | null): Uint8Array {
   const id = uuid ?? new Uint8Array(16);
   const order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-  return new ByteWriter().u8(1, 2, 3, 0).bytes(order.map((i) => id[i]!)).u8(6, 0, 0).finish();
+  return new ByteWriter()
+    .u8(1, 2, 3, 0)
+    .bytes(order.map((i) => id[i]!))
+    .u8(6, 0, 0)
+    .finish();
 }
 
 /** 7.4: type "other", states safe. */
@@ -80,9 +86,24 @@ function chassis(): Uint8Array {
 
 /** 7.5: one core with one thread each. */
 function processor(): Uint8Array {
-  return new ByteWriter().u8(1, 3, 1, 2).u64(0).u8(3, 0).u16(0).u16(2000).u16(2000)
-    .u8(0x41, 1).u16(0xffff).u16(0xffff).u16(0xffff).u8(0, 0, 0, 1, 1, 1).u16(2).u16(1)
-    .u16(1).u16(1).u16(1).finish();
+  return new ByteWriter()
+    .u8(1, 3, 1, 2)
+    .u64(0)
+    .u8(3, 0)
+    .u16(0)
+    .u16(2000)
+    .u16(2000)
+    .u8(0x41, 1)
+    .u16(0xffff)
+    .u16(0xffff)
+    .u16(0xffff)
+    .u8(0, 0, 0, 1, 1, 1)
+    .u16(2)
+    .u16(1)
+    .u16(1)
+    .u16(1)
+    .u16(1)
+    .finish();
 }
 
 /** Types 16, 17 and 19 (7.17, 7.18, 7.20). */
@@ -91,8 +112,17 @@ function addMemory(b: Builder, options: SmbiosOptions): void {
   const modules = Math.max(1, Math.ceil(ramSize / MODULE_BYTES));
   const kib = ramSize / 1024;
   const huge = kib >= 0x80000000;
-  b.add(16, 0x1000, new ByteWriter().u8(1, 3, 6).u32(huge ? 0x80000000 : kib).u16(0xfffe)
-    .u16(modules).u64(huge ? ramSize : 0).finish());
+  b.add(
+    16,
+    0x1000,
+    new ByteWriter()
+      .u8(1, 3, 6)
+      .u32(huge ? 0x80000000 : kib)
+      .u16(0xfffe)
+      .u16(modules)
+      .u64(huge ? ramSize : 0)
+      .finish(),
+  );
   for (let i = 0; i < modules; i++) {
     const size = Math.min(MODULE_BYTES, ramSize - i * MODULE_BYTES);
     b.add(17, 0x1100 + i, memoryDevice(size), [`DIMM ${i}`, MANUFACTURER]);
@@ -103,23 +133,52 @@ function addMemory(b: Builder, options: SmbiosOptions): void {
 
 function memoryDevice(size: number): Uint8Array {
   const mib = Math.max(1, Math.floor(size / MIB));
-  return new ByteWriter().u16(0x1000).u16(0xfffe).u16(0xffff).u16(0xffff)
-    .u16(mib < 0x7fff ? mib : 0x7fff).u8(9, 0, 1, 0, 7).u16(2).u16(0).u8(2, 0, 0, 0, 0)
-    .u32(mib < 0x7fff ? 0 : mib).u16(0).u16(0).u16(0).u16(0).finish();
+  return new ByteWriter()
+    .u16(0x1000)
+    .u16(0xfffe)
+    .u16(0xffff)
+    .u16(0xffff)
+    .u16(mib < 0x7fff ? mib : 0x7fff)
+    .u8(9, 0, 1, 0, 7)
+    .u16(2)
+    .u16(0)
+    .u8(2, 0, 0, 0, 0)
+    .u32(mib < 0x7fff ? 0 : mib)
+    .u16(0)
+    .u16(0)
+    .u16(0)
+    .u16(0)
+    .finish();
 }
 
 function mappedRange(base: number, size: number, modules: number): Uint8Array {
   const last = base + size - 1;
   const wide = last / 1024 >= 0xffffffff;
-  return new ByteWriter().u32(wide ? 0xffffffff : base / 1024)
-    .u32(wide ? 0xffffffff : Math.floor(last / 1024)).u16(0x1000).u8(modules)
-    .u64(wide ? base : 0).u64(wide ? last : 0).finish();
+  return new ByteWriter()
+    .u32(wide ? 0xffffffff : base / 1024)
+    .u32(wide ? 0xffffffff : Math.floor(last / 1024))
+    .u16(0x1000)
+    .u8(modules)
+    .u64(wide ? base : 0)
+    .u64(wide ? last : 0)
+    .finish();
 }
 
 /** 5.2.1: two checksums, of the whole and of the inner "_DMI_" part. */
 function entry21(length: number, count: number, largest: number, base: number): Uint8Array {
-  const data = new ByteWriter().text('_SM_').u8(0, 0x1f, 2, 8).u16(largest).u8(0).zeros(5)
-    .text('_DMI_').u8(0).u16(length).u32(base).u16(count).u8(0x28).finish();
+  const data = new ByteWriter()
+    .text('_SM_')
+    .u8(0, 0x1f, 2, 8)
+    .u16(largest)
+    .u8(0)
+    .zeros(5)
+    .text('_DMI_')
+    .u8(0)
+    .u16(length)
+    .u32(base)
+    .u16(count)
+    .u8(0x28)
+    .finish();
   fixChecksum(data, 0x15, 0x10, 0x0f);
   fixChecksum(data, 4);
   return data;
@@ -127,8 +186,7 @@ function entry21(length: number, count: number, largest: number, base: number): 
 
 /** 5.2.2 */
 function entry30(length: number, base: number): Uint8Array {
-  const data = new ByteWriter().text('_SM3_').u8(0, 0x18, 3, 0, 0, 1, 0).u32(length).u64(base)
-    .finish();
+  const data = new ByteWriter().text('_SM3_').u8(0, 0x18, 3, 0, 0, 1, 0).u32(length).u64(base).finish();
   fixChecksum(data, 5);
   return data;
 }

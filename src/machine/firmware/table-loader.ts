@@ -22,14 +22,12 @@ export class TableLoader {
 
   /** The word at `at` holds an offset in `source`, and becomes an address. */
   addPointer(file: string, source: string, at: number, size: number): this {
-    return this.command(COMMAND.addPointer, (body) =>
-      body.text(file, NAME_SIZE).text(source, NAME_SIZE).u32(at).u8(size));
+    return this.command(COMMAND.addPointer, (body) => body.text(file, NAME_SIZE).text(source, NAME_SIZE).u32(at).u8(size));
   }
 
   /** The byte at `at`, zero so far, makes `length` bytes from `start` on sum to zero. */
   addChecksum(file: string, at: number, start: number, length: number): this {
-    return this.command(COMMAND.addChecksum, (body) =>
-      body.text(file, NAME_SIZE).u32(at).u32(start).u32(length));
+    return this.command(COMMAND.addChecksum, (body) => body.text(file, NAME_SIZE).u32(at).u32(start).u32(length));
   }
 
   finish(): Uint8Array {

@@ -1,20 +1,37 @@
 /** Linux bzImage: Documentation/arch/x86/boot.rst, the 64-bit and 32-bit boot protocols. */
 import { bootGdt, flatState, type InitialCpuState } from './cpu-state.ts';
-import {
-  type BootImage, type BootPlace, ImageError, LAYOUT, placeCommandLine, placeInitrd,
-} from './place.ts';
+import { type BootImage, type BootPlace, ImageError, LAYOUT, placeCommandLine, placeInitrd } from './place.ts';
 
 /** Offsets in the setup header, which are those in the zero page, too. */
 const H = {
-  setupSects: 0x1f1, bootFlag: 0x1fe, jump: 0x200, magic: 0x202, version: 0x206,
-  loaderType: 0x210, loadFlags: 0x211, code32Start: 0x214, ramdiskImage: 0x218,
-  ramdiskSize: 0x21c, heapEnd: 0x224, commandLine: 0x228, initrdMax: 0x22c, alignment: 0x230,
-  relocatable: 0x234, xloadFlags: 0x236, commandLineSize: 0x238, prefAddress: 0x258,
+  setupSects: 0x1f1,
+  bootFlag: 0x1fe,
+  jump: 0x200,
+  magic: 0x202,
+  version: 0x206,
+  loaderType: 0x210,
+  loadFlags: 0x211,
+  code32Start: 0x214,
+  ramdiskImage: 0x218,
+  ramdiskSize: 0x21c,
+  heapEnd: 0x224,
+  commandLine: 0x228,
+  initrdMax: 0x22c,
+  alignment: 0x230,
+  relocatable: 0x234,
+  xloadFlags: 0x236,
+  commandLineSize: 0x238,
+  prefAddress: 0x258,
   initSize: 0x260,
 } as const;
 /** Offsets elsewhere in the zero page (Documentation/arch/x86/zero-page.rst). */
 const Z = {
-  altMemK: 0x1e0, e820Count: 0x1e8, e820: 0x2d0, rsdp: 0x070, size: 4096, maxE820: 128,
+  altMemK: 0x1e0,
+  e820Count: 0x1e8,
+  e820: 0x2d0,
+  rsdp: 0x070,
+  size: 4096,
+  maxE820: 128,
 } as const;
 const HDRS = 0x53726448;
 const LOADED_HIGH = 1;
@@ -24,9 +41,17 @@ const LOW_KERNEL = 0x100000;
 const PAGE = 4096;
 
 type Header = {
-  view: DataView; end: number; payload: number; version: number; long: boolean;
-  relocatable: boolean; alignment: number; prefAddress: number; initSize: number;
-  initrdMax: number; commandLineSize: number;
+  view: DataView;
+  end: number;
+  payload: number;
+  version: number;
+  long: boolean;
+  relocatable: boolean;
+  alignment: number;
+  prefAddress: number;
+  initSize: number;
+  initrdMax: number;
+  commandLineSize: number;
 };
 
 export function isBzImage(file: Uint8Array): boolean {
@@ -63,18 +88,18 @@ function parseHeader(image: BootImage): Header {
   }
   // The header ends where its first jump lands; fields beyond it are not the kernel's.
   const end = Math.min(H.magic + file[H.jump + 1]!, 0x290, file.length);
-  const field = (at: number, since: number, otherwise: number) => (
-    version >= since && at + 4 <= end ? view.getUint32(at, true) : otherwise
-  );
+  const field = (at: number, since: number, otherwise: number) =>
+    version >= since && at + 4 <= end ? view.getUint32(at, true) : otherwise;
   const alignment = field(H.alignment, 0x0205, LOW_KERNEL);
   return {
-    view, end, payload, version,
-    long: version >= 0x020c && (field(H.relocatable, 0x020c, 0) >>> 16 & XLF_KERNEL_64) !== 0,
+    view,
+    end,
+    payload,
+    version,
+    long: version >= 0x020c && ((field(H.relocatable, 0x020c, 0) >>> 16) & XLF_KERNEL_64) !== 0,
     relocatable: (field(H.relocatable, 0x0205, 0) & 0xff) !== 0,
-    alignment: alignment >= PAGE && alignment <= 2 ** 30 && Number.isInteger(Math.log2(alignment))
-      ? alignment : LOW_KERNEL,
-    prefAddress: field(H.prefAddress, 0x020a, LOW_KERNEL)
-      + field(H.prefAddress + 4, 0x020a, 0) * 2 ** 32,
+    alignment: alignment >= PAGE && alignment <= 2 ** 30 && Number.isInteger(Math.log2(alignment)) ? alignment : LOW_KERNEL,
+    prefAddress: field(H.prefAddress, 0x020a, LOW_KERNEL) + field(H.prefAddress + 4, 0x020a, 0) * 2 ** 32,
     initSize: field(H.initSize, 0x020a, 0),
     initrdMax: field(H.initrdMax, 0x0203, 0x37ffffff),
     commandLineSize: field(H.commandLineSize, 0x0206, 255),
@@ -82,9 +107,7 @@ function parseHeader(image: BootImage): Header {
 }
 
 /** The preferred address if it fits, else the lowest one for a kernel that can move. */
-function kernelBase(
-  image: BootImage, header: Header, payloadSize: number, lowEnd: number,
-): number {
+function kernelBase(image: BootImage, header: Header, payloadSize: number, lowEnd: number): number {
   const size = Math.max(header.initSize, payloadSize);
   const fits = (base: number) => base >= LOW_KERNEL && base + size <= lowEnd;
   if (header.version < 0x020a) {
@@ -96,13 +119,17 @@ function kernelBase(
     if (fits(base)) return base;
   }
   throw new ImageError(
-    image, `needs ${size} bytes at 0x${header.prefAddress.toString(16)}, RAM there ends at `
-      + `0x${lowEnd.toString(16)}`,
+    image,
+    `needs ${size} bytes at 0x${header.prefAddress.toString(16)}, RAM there ends at ` + `0x${lowEnd.toString(16)}`,
   );
 }
 
 function zeroPage(
-  image: BootImage, place: BootPlace, header: Header, base: number, initrd: number,
+  image: BootImage,
+  place: BootPlace,
+  header: Header,
+  base: number,
+  initrd: number,
   commandLine: number,
 ): Uint8Array {
   const page = new Uint8Array(Z.size);

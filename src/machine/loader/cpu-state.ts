@@ -44,7 +44,10 @@ export function bootGdt(mode: 'long64' | 'prot32'): Uint8Array {
   const gdt = new Uint8Array(32);
   const view = new DataView(gdt.buffer);
   const code = mode === 'long64' ? CODE64 : CODE32;
-  for (const [at, attributes] of [[BOOT_CS, code], [BOOT_DS, DATA32]] as const) {
+  for (const [at, attributes] of [
+    [BOOT_CS, code],
+    [BOOT_DS, DATA32],
+  ] as const) {
     view.setUint32(at, 0x0000ffff, true);
     // Limit bits 16-19 sit between the two parts of the attributes.
     view.setUint32(at + 4, (((attributes & 0xf0ff) << 8) | 0x000f0000) >>> 0, true);
@@ -58,7 +61,8 @@ export function flatState(
 ): InitialCpuState {
   const long = mode === 'long64';
   return {
-    mode, ...set,
+    mode,
+    ...set,
     cr0: (CR0_PE | CR0_ET | (long ? CR0_PG : 0)) >>> 0,
     cr4: long ? CR4_PAE : 0,
     efer: long ? EFER_LME_LMA : 0,
@@ -71,8 +75,17 @@ export function flatState(
 /** State after power-on or INIT: Intel SDM volume 3, section 10.1.1. */
 export function resetState(): InitialCpuState {
   return {
-    mode: 'real16', rip: 0xfff0, rsi: 0, rbx: 0, rsp: 0,
-    cr0: 0x60000010, cr3: 0, cr4: 0, efer: 0, gdtBase: 0, gdtLimit: 0xffff,
+    mode: 'real16',
+    rip: 0xfff0,
+    rsi: 0,
+    rbx: 0,
+    rsp: 0,
+    cr0: 0x60000010,
+    cr3: 0,
+    cr4: 0,
+    efer: 0,
+    gdtBase: 0,
+    gdtLimit: 0xffff,
     cs: { selector: 0xf000, base: 0xffff0000, limit: 0xffff, attributes: 0x009b },
     ds: { selector: 0, base: 0, limit: 0xffff, attributes: 0x0093 },
   };

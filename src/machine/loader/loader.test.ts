@@ -83,16 +83,25 @@ test('a kernel that does not fit where it wants to be is moved, if it can', () =
 test('bad bzImages are refused in one line', () => {
   const p = place();
   const fails = (kernel: Uint8Array, extra: Partial<BootImage>, pattern: RegExp) => {
-    assert.throws(() => loadKernel(image(kernel, extra), p), (error: Error) => (
-      pattern.test(error.message) && !error.message.includes('\n')
-    ));
+    assert.throws(
+      () => loadKernel(image(kernel, extra), p),
+      (error: Error) => pattern.test(error.message) && !error.message.includes('\n'),
+    );
   };
   fails(new Uint8Array(0), {}, /^kernel k: not a Linux bzImage or PVH ELF/);
   fails(bzImage().slice(0, 0x600), {}, /truncated/);
-  fails(bzImage((_, file) => (file[0x211] = 0)), {}, /not a bzImage/);
+  fails(
+    bzImage((_, file) => (file[0x211] = 0)),
+    {},
+    /not a bzImage/,
+  );
   fails(bzImage(), { commandLine: 'x'.repeat(101) }, /command line of 101 bytes/);
   fails(bzImage(), { initrd: new Uint8Array(60 * 2 ** 20) }, /initrd of \d+ bytes does not fit/);
-  fails(bzImage((view) => view.setUint32(0x260, 0xffffffff, true)), {}, /needs 4294967295 bytes/);
+  fails(
+    bzImage((view) => view.setUint32(0x260, 0xffffffff, true)),
+    {},
+    /needs 4294967295 bytes/,
+  );
 });
 
 function elf(change: (view: DataView) => void = () => undefined): Uint8Array {

@@ -21,7 +21,11 @@ export type BootPlace = {
 
 /** Low memory that the loader uses: all within the first 640 KiB, and free for the kernel later. */
 export const LAYOUT = {
-  info: 0x10000, gdt: 0x14000, commandLine: 0x15000, commandLineEnd: 0x20000, pageTables: 0x20000,
+  info: 0x10000,
+  gdt: 0x14000,
+  commandLine: 0x15000,
+  commandLineEnd: 0x20000,
+  pageTables: 0x20000,
   stack: 0x8fff0,
 } as const;
 
@@ -45,17 +49,15 @@ export function placeCommandLine(image: BootImage, place: BootPlace, limit: numb
 }
 
 /** As high as kernel and RAM allow. @returns 0 without an initrd */
-export function placeInitrd(
-  image: BootImage, place: BootPlace, kernelEnd: number, highest: number,
-): number {
+export function placeInitrd(image: BootImage, place: BootPlace, kernelEnd: number, highest: number): number {
   const { initrd } = image;
   if (initrd === null || initrd.length === 0) return 0;
   const end = Math.min(place.lowEnd, highest);
   const base = Math.floor((end - initrd.length) / 4096) * 4096;
   if (base < kernelEnd) {
     throw new ImageError(
-      image, `initrd of ${initrd.length} bytes does not fit between 0x${kernelEnd.toString(16)} `
-        + `and 0x${end.toString(16)}`,
+      image,
+      `initrd of ${initrd.length} bytes does not fit between 0x${kernelEnd.toString(16)} ` + `and 0x${end.toString(16)}`,
     );
   }
   place.memory.writeBytes(base, initrd);

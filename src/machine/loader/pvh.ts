@@ -3,9 +3,7 @@
  * public/arch-x86/hvm/start_info.h): 32-bit protected mode, EBX holds the start info.
  */
 import { bootGdt, flatState, type InitialCpuState } from './cpu-state.ts';
-import {
-  type BootImage, type BootPlace, ImageError, LAYOUT, placeCommandLine, placeInitrd,
-} from './place.ts';
+import { type BootImage, type BootPlace, ImageError, LAYOUT, placeCommandLine, placeInitrd } from './place.ts';
 
 const PT_LOAD = 1;
 const PT_NOTE = 4;
@@ -19,8 +17,7 @@ const INITRD_LIMIT = 0x80000000;
 type Segment = { type: number; offset: number; paddr: number; fileSize: number; memSize: number };
 
 export function isElf(file: Uint8Array): boolean {
-  return file.length >= 52 && file[0] === 0x7f && file[1] === 0x45 && file[2] === 0x4c
-    && file[3] === 0x46;
+  return file.length >= 52 && file[0] === 0x7f && file[1] === 0x45 && file[2] === 0x4c && file[3] === 0x46;
 }
 
 export function loadPvhElf(image: BootImage, place: BootPlace): InitialCpuState {
@@ -35,7 +32,12 @@ export function loadPvhElf(image: BootImage, place: BootPlace): InitialCpuState 
   place.memory.writeBytes(LAYOUT.info, startInfo(image, place, initrd, commandLine));
   place.memory.writeBytes(LAYOUT.gdt, bootGdt('prot32'));
   return flatState('prot32', {
-    rip: entry, rsi: 0, rbx: LAYOUT.info, rsp: LAYOUT.stack, cr3: 0, gdtBase: LAYOUT.gdt,
+    rip: entry,
+    rsi: 0,
+    rbx: LAYOUT.info,
+    rsp: LAYOUT.stack,
+    cr3: 0,
+    gdtBase: LAYOUT.gdt,
   });
 }
 
@@ -47,9 +49,7 @@ function readSegments(image: BootImage): Segment[] {
   if ((file[4] !== 1 && !wide) || file[5] !== 1 || (wide && file.length < 64)) {
     throw new ImageError(image, 'not a Linux bzImage or PVH ELF (not a little-endian ELF file)');
   }
-  const word = (at: number) => (
-    wide ? Number(view.getBigUint64(at, true)) : view.getUint32(at, true)
-  );
+  const word = (at: number) => (wide ? Number(view.getBigUint64(at, true)) : view.getUint32(at, true));
   const table = word(wide ? 32 : 28);
   const entrySize = view.getUint16(wide ? 54 : 42, true);
   const count = view.getUint16(wide ? 56 : 44, true);
@@ -105,17 +105,16 @@ function findXenNote(notes: Uint8Array): number {
 }
 
 /** @returns the end of the highest segment */
-function loadSegments(
-  image: BootImage, place: BootPlace, segments: readonly Segment[],
-): number {
+function loadSegments(image: BootImage, place: BootPlace, segments: readonly Segment[]): number {
   let highest = 0;
   for (const { type, offset, paddr, fileSize, memSize } of segments) {
     if (type !== PT_LOAD || memSize === 0) continue;
     const end = paddr + memSize;
     if (fileSize > memSize || paddr < 0x100000 || end > place.lowEnd) {
       throw new ImageError(
-        image, `ELF segment at 0x${paddr.toString(16)} of ${memSize} bytes does not fit into RAM `
-          + `(0x100000 to 0x${place.lowEnd.toString(16)})`,
+        image,
+        `ELF segment at 0x${paddr.toString(16)} of ${memSize} bytes does not fit into RAM ` +
+          `(0x100000 to 0x${place.lowEnd.toString(16)})`,
       );
     }
     place.memory.writeBytes(paddr, image.kernel.subarray(offset, offset + fileSize));
@@ -133,9 +132,7 @@ function clear(place: BootPlace, base: number, size: number): void {
 }
 
 /** The start info, followed by the module list and the memory map. */
-function startInfo(
-  image: BootImage, place: BootPlace, initrd: number, commandLine: number,
-): Uint8Array {
+function startInfo(image: BootImage, place: BootPlace, initrd: number, commandLine: number): Uint8Array {
   const modules = START_SIZE + 8;
   const map = modules + MODULE_SIZE;
   const data = new Uint8Array(map + MEMORY_ENTRY_SIZE * place.e820.length);

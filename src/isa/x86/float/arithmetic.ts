@@ -120,11 +120,21 @@ export class Floats {
   private goesUp(f: Body, mode: Expr, sign: Expr, cut: Expr, odd: Expr): Local {
     const control = f.let(mode.shr(13).and(3));
     const up = f.variable(I32);
-    f.if(control.not(), () => {
-      f.set(up, cut.gtu(TOP_BIT).or(cut.eq(TOP_BIT).and(odd)));
-    }, () => {
-      f.set(up, control.ne(CHOP).and(cut.ne(0n)).and(sign.select(control.and(1), control.shr(1))));
-    });
+    f.if(
+      control.not(),
+      () => {
+        f.set(up, cut.gtu(TOP_BIT).or(cut.eq(TOP_BIT).and(odd)));
+      },
+      () => {
+        f.set(
+          up,
+          control
+            .ne(CHOP)
+            .and(cut.ne(0n))
+            .and(sign.select(control.and(1), control.shr(1))),
+        );
+      },
+    );
     return up;
   }
 
@@ -249,9 +259,12 @@ export class Floats {
   private passNan(f: Body, word: Expr, single: Expr, operands: readonly Number[]): void {
     const any = operands.map(isNan).reduce((x, y) => x.or(y));
     f.unlikely(any, () => {
-      this.raise(f, word, operands.map(isSignalling).reduce((x, y) => x.or(y)));
-      const chosen = operands.slice(0, -1).reduceRight<Expr>(
-        (rest, n) => isNan(n).select(n.bits, rest), operands.at(-1)!.bits);
+      this.raise(
+        f,
+        word,
+        operands.map(isSignalling).reduce((x, y) => x.or(y)),
+      );
+      const chosen = operands.slice(0, -1).reduceRight<Expr>((rest, n) => isNan(n).select(n.bits, rest), operands.at(-1)!.bits);
       f.return(chosen.or(quietBit(single)));
     });
   }
@@ -305,7 +318,10 @@ export class Floats {
       const down = mode.shr(13).and(3).eq(DOWN);
       f.return(signBit(single, x.sign.eq(y.sign).select(x.sign, down)));
     });
-    for (const [zero, other] of [[x, y], [y, x]] as const) {
+    for (const [zero, other] of [
+      [x, y],
+      [y, x],
+    ] as const) {
       f.unlikely(isZero(zero), () => {
         const [exp, sig] = this.normal(f, other, single);
         f.tail(this.round, word, other.sign, exp, sig, 0);
@@ -365,7 +381,12 @@ export class Floats {
     const [x, y] = [this.takeApart(f, xBits, single, zeros), this.takeApart(f, yBits, single, zeros)];
     this.passNan(f, word, single, [x, y]);
     const sign = f.let(x.sign.xor(y.sign));
-    f.unlikely(isInfinite(x).and(isInfinite(y)).or(isZero(x).and(isZero(y))), () => this.invalid(f, word, single));
+    f.unlikely(
+      isInfinite(x)
+        .and(isInfinite(y))
+        .or(isZero(x).and(isZero(y))),
+      () => this.invalid(f, word, single),
+    );
     f.unlikely(isZero(y), () => {
       f.if(isInfinite(x).not(), () => this.raise(f, word, ZE));
       f.return(infinity(single).or(signBit(single, sign)));
@@ -437,9 +458,15 @@ export class Floats {
   private defineFused(float: Routine): void {
     this.program.routine('fused', [I32, I64, I64, I64], I64, (f, word, xBits, yBits, zBits) => {
       const exponent = (bits: Expr): Expr => bits.shr(52n).and(2047n).wrap();
-      const inRange = (bits: Expr): Expr => exponent(bits).sub(1023 - 400).ltu(800);
+      const inRange = (bits: Expr): Expr =>
+        exponent(bits)
+          .sub(1023 - 400)
+          .ltu(800);
       const zZero = zBits.shl(1n).not();
-      const zFits = exponent(zBits).sub(1023 - 800).ltu(1600).or(zZero);
+      const zFits = exponent(zBits)
+        .sub(1023 - 800)
+        .ltu(1600)
+        .or(zZero);
       f.unlikely(inRange(xBits).and(inRange(yBits)).and(zFits).not(), () => {
         f.tail(float, word, xBits, yBits, zBits);
       });

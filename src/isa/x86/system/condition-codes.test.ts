@@ -6,8 +6,22 @@ import { CC_DST, CC_SRC, CC_SRC2 } from '../state.ts';
 import { arithmeticFlags } from './condition-codes.ts';
 
 const EDGES = [
-  0n, 1n, 0x7fn, 0x80n, 0xffn, 0x7fffn, 0x8000n, 0xffffn, 0x7fffffffn, 0x80000000n, 0xffffffffn,
-  0x100000000n, 0x7fffffffffffffffn, 0x8000000000000000n, 0xffffffffffffffffn, 0x123456789abcdef0n,
+  0n,
+  1n,
+  0x7fn,
+  0x80n,
+  0xffn,
+  0x7fffn,
+  0x8000n,
+  0xffffn,
+  0x7fffffffn,
+  0x80000000n,
+  0xffffffffn,
+  0x100000000n,
+  0x7fffffffffffffffn,
+  0x8000000000000000n,
+  0xffffffffffffffffn,
+  0x123456789abcdef0n,
 ];
 
 test('every operation gives the flags that flags.ts gives', () => {

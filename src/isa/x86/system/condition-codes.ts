@@ -4,7 +4,14 @@
  */
 import { CTL_CTX } from '../../../ir/vcpu-block.ts';
 import {
-  CC_EFLAGS, KIND_ADD, KIND_DEC, KIND_INC, KIND_LOGIC, KIND_SAR, KIND_SHL, KIND_SUB,
+  CC_EFLAGS,
+  KIND_ADD,
+  KIND_DEC,
+  KIND_INC,
+  KIND_LOGIC,
+  KIND_SAR,
+  KIND_SHL,
+  KIND_SUB,
   readArithmeticFlags,
 } from '../flags.ts';
 import { AF, CC_DST, CC_FLAGS, CC_SRC, CF, OF, PF, SF, ZF } from '../state.ts';
@@ -45,7 +52,13 @@ export function arithmeticFlags(words: Int32Array, view: DataView, base: number)
 }
 
 function flagsOf(
-  kind: number, x: number, y: number, borrow: number, zeroBelow: boolean, lowX: number, lowY: number,
+  kind: number,
+  x: number,
+  y: number,
+  borrow: number,
+  zeroBelow: boolean,
+  lowX: number,
+  lowY: number,
   size: number,
 ): number {
   const difference = (x - y - borrow) | 0;

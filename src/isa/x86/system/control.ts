@@ -1,9 +1,37 @@
 /** Control and debug registers and what invalidates translations (SDM vol. 3, chapter 2). */
 import { CPL, CR0, CR2, CR3, CR4, CS, DR, DR6, DR7, EFER, XCR0 } from '../state.ts';
 import {
-  ATTR_L, CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP, CR4_DE,
-  CR4_FSGSBASE, CR4_LA57, CR4_MCE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_PAE, CR4_PCE,
-  CR4_PCIDE, CR4_PGE, CR4_PSE, CR4_SMAP, CR4_SMEP, CR4_PVI, CR4_TSD, CR4_UMIP, CR4_VME, DB, EFER_LMA, EFER_LME,
+  ATTR_L,
+  CR0_CD,
+  CR0_EM,
+  CR0_ET,
+  CR0_MP,
+  CR0_NW,
+  CR0_PE,
+  CR0_PG,
+  CR0_TS,
+  CR0_WP,
+  CR4_DE,
+  CR4_FSGSBASE,
+  CR4_LA57,
+  CR4_MCE,
+  CR4_OSFXSR,
+  CR4_OSXMMEXCPT,
+  CR4_OSXSAVE,
+  CR4_PAE,
+  CR4_PCE,
+  CR4_PCIDE,
+  CR4_PGE,
+  CR4_PSE,
+  CR4_SMAP,
+  CR4_SMEP,
+  CR4_PVI,
+  CR4_TSD,
+  CR4_UMIP,
+  CR4_VME,
+  DB,
+  EFER_LMA,
+  EFER_LME,
   NO_ERROR_CODE,
 } from './core.ts';
 import { hex64 } from './core.ts';
@@ -242,10 +270,22 @@ export class Control {
 function cr4Bits({ model }: Core): number {
   const when = (feature: string, bits: number): number => (model.has(feature) ? bits : 0);
   return (
-    when('vme', CR4_VME | CR4_PVI) | when('tsc', CR4_TSD) | when('de', CR4_DE) | when('pse', CR4_PSE) | when('pae', CR4_PAE) |
-    when('mce', CR4_MCE) | when('pge', CR4_PGE) | CR4_PCE | when('fxsr', CR4_OSFXSR) |
-    when('sse', CR4_OSXMMEXCPT) | when('umip', CR4_UMIP) | when('la57', CR4_LA57) |
-    when('fsgsbase', CR4_FSGSBASE) | when('pcid', CR4_PCIDE) | when('xsave', CR4_OSXSAVE) |
-    when('smep', CR4_SMEP) | when('smap', CR4_SMAP)
+    when('vme', CR4_VME | CR4_PVI) |
+    when('tsc', CR4_TSD) |
+    when('de', CR4_DE) |
+    when('pse', CR4_PSE) |
+    when('pae', CR4_PAE) |
+    when('mce', CR4_MCE) |
+    when('pge', CR4_PGE) |
+    CR4_PCE |
+    when('fxsr', CR4_OSFXSR) |
+    when('sse', CR4_OSXMMEXCPT) |
+    when('umip', CR4_UMIP) |
+    when('la57', CR4_LA57) |
+    when('fsgsbase', CR4_FSGSBASE) |
+    when('pcid', CR4_PCIDE) |
+    when('xsave', CR4_OSXSAVE) |
+    when('smep', CR4_SMEP) |
+    when('smap', CR4_SMAP)
   );
 }

@@ -7,11 +7,57 @@ import { CTL_PC } from '../../../ir/vcpu-block.ts';
 import type { InterruptController, TscSource } from '../../../machine/interfaces.ts';
 import { writeArithmeticFlags } from '../flags.ts';
 import {
-  AC, BF_AC_CHECK, BF_AVX, BF_BREAKPOINTS, BF_RESUME, BF_CODE32, BF_CODE64, BF_CPL_SHIFT, BF_CS_BASE, BF_FPU_OFF,
-  BF_IO_FREE, BF_LONG, BF_MXCSR_EXACT, BF_MXCSR_FLUSH, BF_PROTECTED, BF_SEG_CHECK, BF_SMAP, BF_SMAP_OVERRIDE,
-  BF_SSE_OFF, BF_STACK32, BF_TF, BF_TS, BF_TSD, BF_UMIP, BF_V86, CC_FLAGS, CPL, CR0, CR3, CR4, CS,
-  DS, EFER, EFLAGS, ES, GPR, MXCSR, MXCSR_DEFAULT, MXCSR_FLUSHING, RF, SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_NULL, SEG_SELECTOR,
-  SEG_SIZE, SS, TF, VM, XCR0,
+  AC,
+  BF_AC_CHECK,
+  BF_AVX,
+  BF_BREAKPOINTS,
+  BF_RESUME,
+  BF_CODE32,
+  BF_CODE64,
+  BF_CPL_SHIFT,
+  BF_CS_BASE,
+  BF_FPU_OFF,
+  BF_IO_FREE,
+  BF_LONG,
+  BF_MXCSR_EXACT,
+  BF_MXCSR_FLUSH,
+  BF_PROTECTED,
+  BF_SEG_CHECK,
+  BF_SMAP,
+  BF_SMAP_OVERRIDE,
+  BF_SSE_OFF,
+  BF_STACK32,
+  BF_TF,
+  BF_TS,
+  BF_TSD,
+  BF_UMIP,
+  BF_V86,
+  CC_FLAGS,
+  CPL,
+  CR0,
+  CR3,
+  CR4,
+  CS,
+  DS,
+  EFER,
+  EFLAGS,
+  ES,
+  GPR,
+  MXCSR,
+  MXCSR_DEFAULT,
+  MXCSR_FLUSHING,
+  RF,
+  SEG,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_NULL,
+  SEG_SELECTOR,
+  SEG_SIZE,
+  SS,
+  TF,
+  VM,
+  XCR0,
 } from '../state.ts';
 import { arithmeticFlags } from './condition-codes.ts';
 import type { CpuModel } from './models.ts';
@@ -307,9 +353,7 @@ export class Core {
   segBaseHigh(segment: number): number {
     return this.get(SEG + SEG_SIZE * segment + SEG_BASE + 4);
   }
-  setSegment(
-    segment: number, selector: number, baseLow: number, baseHigh: number, limit: number, attributes: number,
-  ): void {
+  setSegment(segment: number, selector: number, baseLow: number, baseHigh: number, limit: number, attributes: number): void {
     const at = SEG + SEG_SIZE * segment;
     this.set2(at + SEG_BASE, baseLow, baseHigh);
     this.set(at + SEG_LIMIT, limit | 0);
@@ -409,12 +453,9 @@ export class Core {
     const flags = this.deriveFlags();
     const cr4 = this.get(CR4);
     const paging = (this.get(CR0) & CR0_PG) !== 0;
-    const context =
-      !paging || this.get(CPL) === 3 ? 2 : cr4 & CR4_SMAP && this.get(EFLAGS) & AC ? 1 : 0;
+    const context = !paging || this.get(CPL) === 3 ? 2 : cr4 & CR4_SMAP && this.get(EFLAGS) & AC ? 1 : 0;
     const asid = !paging ? this.unpagedSpace(flags) : cr4 & CR4_PCIDE ? this.get(CR3) & 0xfff : 0;
-    if (
-      flags === this.flags && context === this.context && asid === this.asid && !this.spaceChanged
-    ) return;
+    if (flags === this.flags && context === this.context && asid === this.asid && !this.spaceChanged) return;
     this.flags = flags;
     this.context = context;
     this.asid = asid;

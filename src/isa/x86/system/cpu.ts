@@ -3,8 +3,37 @@ import { CTL_CTX, EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import type { CpuPort, DeviceState } from '../../../machine/interfaces.ts';
 import type { EngineServices, Translation, Vcpu } from '../../isa.ts';
 import {
-  CR0, CR3, CR4, CS, DR6, DR7, DS, EFER, EFLAGS, ES, FS, GDTR_BASE, GDTR_LIMIT, GS, HALTED, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, INTR_LINE, LDTR, MXCSR, NMI_BLOCKED, RF, SHADOW_SS, SS, TF, TR, X86_STATE_END, XCR0, GPR, SEG_NULL,
+  CR0,
+  CR3,
+  CR4,
+  CS,
+  DR6,
+  DR7,
+  DS,
+  EFER,
+  EFLAGS,
+  ES,
+  FS,
+  GDTR_BASE,
+  GDTR_LIMIT,
+  GS,
+  HALTED,
+  IDTR_LIMIT,
+  IF,
+  INTERRUPT_SHADOW,
+  INTR_LINE,
+  LDTR,
+  MXCSR,
+  NMI_BLOCKED,
+  RF,
+  SHADOW_SS,
+  SS,
+  TF,
+  TR,
+  X86_STATE_END,
+  XCR0,
+  GPR,
+  SEG_NULL,
 } from '../state.ts';
 import { Control } from './control.ts';
 import { Core, DB, FAULT, GP, NMI, NO_ERROR_CODE, SS_FAULT, UD, describePlace } from './core.ts';
@@ -35,9 +64,16 @@ export type InitialSegment = { selector: number; base: number; limit: number; at
 /** A state to start in directly; the board's loaders make these (machine/loader/cpu-state.ts). */
 export type InitialCpuState = {
   mode: 'long64' | 'prot32' | 'real16';
-  rip: number; rsi: number; rbx: number; rsp: number;
-  cr0: number; cr3: number; cr4: number; efer: number;
-  gdtBase: number; gdtLimit: number;
+  rip: number;
+  rsi: number;
+  rbx: number;
+  rsp: number;
+  cr0: number;
+  cr3: number;
+  cr4: number;
+  efer: number;
+  gdtBase: number;
+  gdtLimit: number;
   cs: InitialSegment;
   ds: InitialSegment;
 };
@@ -88,7 +124,19 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.msrs = msrs;
     this.xsave = xsave;
     this.parts = {
-      core, debug, mmu, segs, stack, events, control, msrs, cpuid, ports, strings, xsave, smm,
+      core,
+      debug,
+      mmu,
+      segs,
+      stack,
+      events,
+      control,
+      msrs,
+      cpuid,
+      ports,
+      strings,
+      xsave,
+      smm,
       fpuError: () => platform.fpuError?.(),
     };
     events.taskGate = (selector, code) => switchTask(this.parts, selector, SWITCH_CALL, code);
@@ -147,8 +195,7 @@ export class X86Cpu implements Vcpu, CpuPort {
       else core.setSegment(segment, 0, 0, 0, 0, SEG_NULL);
     }
     core.setPc(state.rip | 0, Math.floor(state.rip / 2 ** 32));
-    const register = (n: number, value: number): void =>
-      core.setReg(n, value | 0, Math.floor(value / 2 ** 32));
+    const register = (n: number, value: number): void => core.setReg(n, value | 0, Math.floor(value / 2 ** 32));
     register(RSI, state.rsi);
     register(RBX, state.rbx);
     register(RSP, state.rsp);
@@ -202,10 +249,13 @@ export class X86Cpu implements Vcpu, CpuPort {
     const how = core.cpl === 3 ? AS_USER : AS_SYSTEM;
     const distance = BigInt.asIntN(64, wide(core.faultLow, core.faultHigh) - top);
     try {
-      const isStack = isStackReference((n) => {
-        const at = pc + BigInt(n);
-        return mmu.read(Number(BigInt.asIntN(32, at)), Number(BigInt.asIntN(32, at >> 32n)), 1, how);
-      }, distance >= -8n && distance < 8n);
+      const isStack = isStackReference(
+        (n) => {
+          const at = pc + BigInt(n);
+          return mmu.read(Number(BigInt.asIntN(32, at)), Number(BigInt.asIntN(32, at >> 32n)), 1, how);
+        },
+        distance >= -8n && distance < 8n,
+      );
       core.record(isStack ? SS_FAULT : GP, 0);
     } catch (error) {
       // The code's own page has just gone: the fault stays what it was.
@@ -411,8 +461,13 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   private pending(): Pending {
     return {
-      nmi: this.nmiPending, intr: this.intr, waitForSipi: this.waitForSipi, shutdown: this.shutdown,
-      smi: this.smiPending, smm: this.smm.active, smbase: this.smm.base,
+      nmi: this.nmiPending,
+      intr: this.intr,
+      waitForSipi: this.waitForSipi,
+      shutdown: this.shutdown,
+      smi: this.smiPending,
+      smm: this.smm.active,
+      smbase: this.smm.base,
     };
   }
 
@@ -441,7 +496,31 @@ export class X86Cpu implements Vcpu, CpuPort {
 }
 
 const KEPT_BY_INIT = [
-  'fcw', 'fsw', 'ftop', 'fop', 'fip', 'fdp', 'fcs', 'fds', 'x87', 'x87Empty', 'mxcsr', 'xmm', 'ymmHigh',
-  'msrs', 'pat', 'miscEnable', 'xcr0', 'xss', 'tscAux', 'star', 'lstar', 'cstar', 'sfmask',
-  'kernelGsBase', 'sysenterCs', 'sysenterEsp', 'sysenterEip',
+  'fcw',
+  'fsw',
+  'ftop',
+  'fop',
+  'fip',
+  'fdp',
+  'fcs',
+  'fds',
+  'x87',
+  'x87Empty',
+  'mxcsr',
+  'xmm',
+  'ymmHigh',
+  'msrs',
+  'pat',
+  'miscEnable',
+  'xcr0',
+  'xss',
+  'tscAux',
+  'star',
+  'lstar',
+  'cstar',
+  'sfmask',
+  'kernelGsBase',
+  'sysenterCs',
+  'sysenterEsp',
+  'sysenterEip',
 ] as const;

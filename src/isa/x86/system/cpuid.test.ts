@@ -46,7 +46,10 @@ test('models and feature text', () => {
   assert.deepEqual(['avx2', 'avx512f'].map(isSupported), [true, false]);
   for (const name of modelNames()) assert.equal(parseCpu(name).warnings.length, 0);
   const { model, warnings } = parseCpu('qemu64,+sse4_2,-cx16,popcnt=on,svm=off,+avx512f,family=6,model-id=Fast one,enforce');
-  assert.deepEqual([model.has('sse4.2'), model.has('cx16'), model.has('popcnt'), model.has('avx512f')], [true, false, true, false]);
+  assert.deepEqual(
+    [model.has('sse4.2'), model.has('cx16'), model.has('popcnt'), model.has('avx512f')],
+    [true, false, true, false],
+  );
   assert.deepEqual([model.family, model.modelId], [6, 'Fast one']);
   assert.equal(warnings.length, 1);
   assert.match(warnings[0]!, /avx512f .*7\.ebx bit 16/);

@@ -95,9 +95,7 @@ export class Cpuid {
   private get version(): number {
     const { family, model, stepping } = this.model;
     const base = Math.min(family, 15);
-    return (
-      (stepping & 15) | ((model & 15) << 4) | (base << 8) | ((model >> 4) << 16) | ((family - base) << 20)
-    );
+    return (stepping & 15) | ((model & 15) << 4) | (base << 8) | ((model >> 4) << 16) | ((family - base) << 20);
   }
 
   private features(): Answer {
@@ -116,7 +114,10 @@ export class Cpuid {
   private caches(subleaf: number): Answer {
     const cores = (this.topology.cpus - 1) << 26;
     const describe = (type: number, level: number, ways: number, sets: number): Answer => [
-      type | (level << 5) | (1 << 8) | cores, (CACHE_LINE - 1) | ((ways - 1) << 22), sets - 1, 0,
+      type | (level << 5) | (1 << 8) | cores,
+      (CACHE_LINE - 1) | ((ways - 1) << 22),
+      sets - 1,
+      0,
     ];
     switch (subleaf) {
       case 0:
@@ -183,9 +184,9 @@ export class Cpuid {
         return [0, 4, 8, 12].map((i) => word(modelId, at + i)) as Answer;
       }
       case 0x80000005:
-        return [0x01ff01ff, 0x01ff01ff, 0x40020140 & ~0xff | CACHE_LINE, 0x40020140 & ~0xff | CACHE_LINE];
+        return [0x01ff01ff, 0x01ff01ff, (0x40020140 & ~0xff) | CACHE_LINE, (0x40020140 & ~0xff) | CACHE_LINE];
       case 0x80000006:
-        return [0, 0x42004200, 0x02008140 & ~0xff | CACHE_LINE, 0];
+        return [0, 0x42004200, (0x02008140 & ~0xff) | CACHE_LINE, 0];
       case 0x80000007:
         return [0, 0, 0, words.e7d];
       case 0x80000008: {

@@ -179,10 +179,12 @@ export class Debug {
   /** The instruction at a linear address is one of the breakpoints: #DB. */
   executed(low: number, high: number): never {
     const { core } = this;
-    this.report(this.conditions((n) => {
-      const at = DR + 8 * n;
-      return this.kind(n) === KIND_EXECUTE && core.get(at) === low && core.get(at + 4) === high;
-    }));
+    this.report(
+      this.conditions((n) => {
+        const at = DR + 8 * n;
+        return this.kind(n) === KIND_EXECUTE && core.get(at) === low && core.get(at + 4) === high;
+      }),
+    );
     this.core.fault(DB, NO_ERROR_CODE);
   }
 

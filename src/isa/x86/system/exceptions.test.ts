@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  LEAVE_EXCEPTION, LEAVE_INT, LEAVE_IRET, LEAVE_SYSCALL, LEAVE_SYSRET, LEAVE_STI, LEAVE_HLT,
+  LEAVE_EXCEPTION,
+  LEAVE_INT,
+  LEAVE_IRET,
+  LEAVE_SYSCALL,
+  LEAVE_SYSRET,
+  LEAVE_STI,
+  LEAVE_HLT,
   LEAVE_CLI,
 } from '../leave.ts';
-import {
-  CR2, CS, EFLAGS, IF, MSR_LSTAR, MSR_SFMASK, MSR_STAR, SS, TF, VM, NMI_BLOCKED,
-  IOPL, CPL,
-} from '../state.ts';
+import { CR2, CS, EFLAGS, IF, MSR_LSTAR, MSR_SFMASK, MSR_STAR, SS, TF, VM, NMI_BLOCKED, IOPL, CPL } from '../state.ts';
 import { Kit } from './test-kit.ts';
 
 const SIZE32 = 2 << 4;
@@ -130,8 +133,7 @@ test('protected mode: inner stack, error code, IRET to ring 3', () => {
 
 test('protected mode: IRET to virtual-8086 mode and an interrupt out of it', () => {
   const kit = new Kit().prot32();
-  [0x1234, 0x2000, VM | IF | 2, 0x800, 0x3000, 1, 2, 3, 4].forEach((v, i) =>
-    kit.ram.setUint32(0x6000 + 4 * i, v, true));
+  [0x1234, 0x2000, VM | IF | 2, 0x800, 0x3000, 1, 2, 3, 4].forEach((v, i) => kit.ram.setUint32(0x6000 + 4 * i, v, true));
   kit.setReg(4, 0x6000n);
   kit.leave(LEAVE_IRET, 1 | SIZE32);
   const { core } = kit.cpu;

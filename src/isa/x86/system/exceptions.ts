@@ -1,12 +1,52 @@
 /** Exceptions and interrupts: from the vector to the handler's first instruction (SDM vol. 3, ch. 7). */
 import { ACCESS_WRITE } from '../../isa.ts';
 import {
-  CR2, CS, DR7, DS, EFLAGS, ES, FS, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF, INTERRUPT_SHADOW,
-  NMI_BLOCKED, NT, RF, SS, TF, TR, VIF, VM, AC as AC_FLAG,
+  CR2,
+  CS,
+  DR7,
+  DS,
+  EFLAGS,
+  ES,
+  FS,
+  GS,
+  HALTED,
+  IDTR_BASE,
+  IDTR_LIMIT,
+  IF,
+  INTERRUPT_SHADOW,
+  NMI_BLOCKED,
+  NT,
+  RF,
+  SS,
+  TF,
+  TR,
+  VIF,
+  VM,
+  AC as AC_FLAG,
 } from '../state.ts';
 import {
-  ATTR_CODE, ATTR_CONFORMING, ATTR_DB, ATTR_L, ATTR_P, ATTR_S, BP, CR0_PE, CR4_VME, DB, DE, DF_ABORT,
-  FAULT, GP, NMI, NO_ERROR_CODE, NP, OF_TRAP, PF_FAULT, SS_FAULT, TS, attrDpl,
+  ATTR_CODE,
+  ATTR_CONFORMING,
+  ATTR_DB,
+  ATTR_L,
+  ATTR_P,
+  ATTR_S,
+  BP,
+  CR0_PE,
+  CR4_VME,
+  DB,
+  DE,
+  DF_ABORT,
+  FAULT,
+  GP,
+  NMI,
+  NO_ERROR_CODE,
+  NP,
+  OF_TRAP,
+  PF_FAULT,
+  SS_FAULT,
+  TS,
+  attrDpl,
 } from './core.ts';
 import type { Core } from './core.ts';
 import { describePlace, hex64 } from './core.ts';
@@ -96,9 +136,7 @@ export class Events {
       if (vector === DF_ABORT && source === SOURCE_EXCEPTION) return this.onShutdown();
       const first = source === SOURCE_EXCEPTION ? classOf(vector) : BENIGN;
       const second = classOf(core.vector);
-      const double =
-        (first === CONTRIBUTORY && second === CONTRIBUTORY) ||
-        (first === PAGE_FAULT && second !== BENIGN);
+      const double = (first === CONTRIBUTORY && second === CONTRIBUTORY) || (first === PAGE_FAULT && second !== BENIGN);
       vector = double ? DF_ABORT : core.vector;
       code = double ? 0 : core.code;
       source = SOURCE_EXCEPTION;
@@ -186,8 +224,7 @@ export class Events {
     const gateHigh = core.high;
     const type = (gateHigh >> 8) & 0x1f;
     const known =
-      type === GATE_TASK || type === GATE_INT16 || type === GATE_TRAP16 ||
-      type === GATE_INT32 || type === GATE_TRAP32;
+      type === GATE_TASK || type === GATE_INT16 || type === GATE_TRAP16 || type === GATE_INT32 || type === GATE_TRAP32;
     if (!known) core.gp(index);
     if (source === SOURCE_SOFTWARE && ((gateHigh >> 13) & 3) < core.cpl) core.gp(index);
     if (!(gateHigh & 0x8000)) core.fault(NP, index | core.ext);
@@ -227,9 +264,7 @@ export class Events {
     if (code !== NO_ERROR_CODE) stack.push(size, code, 0);
   }
 
-  private enterSame(
-    selector: number, offset: number, size: number, code: number, interrupt: boolean, pushRf: boolean,
-  ): void {
+  private enterSame(selector: number, offset: number, size: number, code: number, interrupt: boolean, pushRf: boolean): void {
     const { core, segs, stack } = this;
     stack.useCurrent();
     this.pushReturn(size, code, core.readFlags() | (pushRf ? RF : 0));
@@ -239,9 +274,7 @@ export class Events {
     core.setPc(offset, 0);
   }
 
-  private enterInner(
-    selector: number, offset: number, size: number, code: number, interrupt: boolean, pushRf: boolean,
-  ): void {
+  private enterInner(selector: number, offset: number, size: number, code: number, interrupt: boolean, pushRf: boolean): void {
     const { core, segs, stack } = this;
     const codeLow = segs.low;
     const codeHigh = segs.high;
@@ -344,9 +377,7 @@ export class Events {
   private frameLow = 0;
   private frameHigh = 0;
 
-  private pushLongFrame(
-    topLow: number, topHigh: number, code: number, cpl: number, pushRf: boolean,
-  ): void {
+  private pushLongFrame(topLow: number, topHigh: number, code: number, cpl: number, pushRf: boolean): void {
     const { core, mmu } = this;
     const words = code === NO_ERROR_CODE ? 10 : 12;
     const sum = (topLow >>> 0) - words * 4;
@@ -404,4 +435,3 @@ export class Events {
     this.deliver(vector, NO_ERROR_CODE, SOURCE_SOFTWARE);
   }
 }
-

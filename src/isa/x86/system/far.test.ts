@@ -1,12 +1,45 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  LEAVE_ENTER, LEAVE_FAR_CALL, LEAVE_FAR_JUMP, LEAVE_FAR_RET, LEAVE_IRET, LEAVE_LAR, LEAVE_LGDT,
-  LEAVE_LOAD_SEG, LEAVE_LSL, LEAVE_LTR, LEAVE_VERW, LEAVE_WRITE_CR, LEAVE_XSAVE, LEAVE_DIV, LEAVE_POPF,
+  LEAVE_ENTER,
+  LEAVE_FAR_CALL,
+  LEAVE_FAR_JUMP,
+  LEAVE_FAR_RET,
+  LEAVE_IRET,
+  LEAVE_LAR,
+  LEAVE_LGDT,
+  LEAVE_LOAD_SEG,
+  LEAVE_LSL,
+  LEAVE_LTR,
+  LEAVE_VERW,
+  LEAVE_WRITE_CR,
+  LEAVE_XSAVE,
+  LEAVE_DIV,
+  LEAVE_POPF,
 } from '../leave.ts';
 import {
-  BF_CODE32, BF_CODE64, BF_LONG, CR0, CS, DS, EFER, FCW, FTAG, FTOP, FSW, FPREG, GDTR_BASE, GDTR_LIMIT, IF,
-  MXCSR, NT, SS, TR, XCR0, XMM, ZF,
+  BF_CODE32,
+  BF_CODE64,
+  BF_LONG,
+  CR0,
+  CS,
+  DS,
+  EFER,
+  FCW,
+  FTAG,
+  FTOP,
+  FSW,
+  FPREG,
+  GDTR_BASE,
+  GDTR_LIMIT,
+  IF,
+  MXCSR,
+  NT,
+  SS,
+  TR,
+  XCR0,
+  XMM,
+  ZF,
 } from '../state.ts';
 import { Kit } from './test-kit.ts';
 
@@ -161,7 +194,10 @@ test('FXSAVE, FXRSTOR, XSAVE and XRSTOR', () => {
   core.set(FPREG + 16 * 6 + 8, 0x3fff);
   kit.setBig(XMM + 16 * 15, 0x1122334455667788n);
   kit.leave(LEAVE_XSAVE, 3 | SIZE64, 0x5000n);
-  assert.deepEqual([kit.ram.getUint16(0x5000, true), kit.ram.getUint16(0x5002, true), kit.ram.getUint8(0x5004)], [0x27f, 0x3041, 0x40]);
+  assert.deepEqual(
+    [kit.ram.getUint16(0x5000, true), kit.ram.getUint16(0x5002, true), kit.ram.getUint8(0x5004)],
+    [0x27f, 0x3041, 0x40],
+  );
   assert.deepEqual([kit.getQuad(0x5020), kit.ram.getUint16(0x5028, true)], [0x8000000000000000n, 0x3fff]);
   assert.equal(kit.getQuad(0x5000 + 160 + 240), 0x1122334455667788n);
   assert.deepEqual([kit.ram.getUint32(0x5018, true), kit.ram.getUint32(0x501c, true)], [0x1f80, 0xffff]);

@@ -1,21 +1,15 @@
 /** Far JMP and CALL, directly, through call gates and to tasks (SDM vol. 3, 6.8). */
 import { CS, SS, TR } from '../state.ts';
-import {
-  ATTR_CODE, ATTR_CONFORMING, ATTR_DB, ATTR_L, ATTR_S, GP, NP, SS_FAULT, TS, attrDpl,
-} from './core.ts';
+import { ATTR_CODE, ATTR_CONFORMING, ATTR_DB, ATTR_L, ATTR_S, GP, NP, SS_FAULT, TS, attrDpl } from './core.ts';
 import { AS_CURRENT, AS_SYSTEM } from './mmu.ts';
 import type { Parts } from './parts.ts';
-import {
-  TYPE_CALL_GATE16, TYPE_CALL_GATE32, TYPE_TASK_GATE, TYPE_TSS16, TYPE_TSS32,
-} from './segments.ts';
+import { TYPE_CALL_GATE16, TYPE_CALL_GATE32, TYPE_TASK_GATE, TYPE_TSS16, TYPE_TSS32 } from './segments.ts';
 import { SWITCH_CALL, SWITCH_JUMP, switchTask } from './task.ts';
 
 const RSP = 4;
 
 /** @param size operand size in bytes  @param call pushes the return address */
-export function farTransfer(
-  p: Parts, call: boolean, selector: number, low: number, high: number, size: number,
-): void {
+export function farTransfer(p: Parts, call: boolean, selector: number, low: number, high: number, size: number): void {
   const { core, segs } = p;
   if (!core.isProtected) return farReal(p, call, selector, low, size);
   if ((selector & 0xfffc) === 0) core.gp();
@@ -50,9 +44,7 @@ function farReal(p: Parts, call: boolean, selector: number, ip: number, size: nu
   core.setPc(ip, 0);
 }
 
-function farDirect(
-  p: Parts, call: boolean, selector: number, low: number, high: number, size: number,
-): void {
+function farDirect(p: Parts, call: boolean, selector: number, low: number, high: number, size: number): void {
   const { core, segs, stack } = p;
   segs.checkCode(selector, selector & 3, core.cpl);
   segs.checkTarget(low, high);

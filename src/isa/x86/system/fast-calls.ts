@@ -1,7 +1,18 @@
 /** SYSCALL, SYSRET, SYSENTER, SYSEXIT: system calls without descriptors. */
 import {
-  CS, EFLAGS, IF, MSR_CSTAR, MSR_LSTAR, MSR_SFMASK, MSR_STAR,
-  MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP, RF, SS, VM,
+  CS,
+  EFLAGS,
+  IF,
+  MSR_CSTAR,
+  MSR_LSTAR,
+  MSR_SFMASK,
+  MSR_STAR,
+  MSR_SYSENTER_CS,
+  MSR_SYSENTER_EIP,
+  MSR_SYSENTER_ESP,
+  RF,
+  SS,
+  VM,
 } from '../state.ts';
 import { EFER_SCE } from './core.ts';
 import type { Core } from './core.ts';

@@ -6,9 +6,7 @@ import { printBlock } from '../../../ir/printer.ts';
 import { X86_HELPERS } from '../helpers.ts';
 import { x86Isa } from '../isa.ts';
 import { LEAVE_LDMXCSR, LEAVE_SIMD_ERROR } from '../leave.ts';
-import {
-  BF_AVX, BF_CODE32, BF_CODE64, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_TS, CR3, CR4, X86_GLOBALS,
-} from '../state.ts';
+import { BF_AVX, BF_CODE32, BF_CODE64, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_TS, CR3, CR4, X86_GLOBALS } from '../state.ts';
 import { parseCpu } from './models.ts';
 import { Kit } from './test-kit.ts';
 

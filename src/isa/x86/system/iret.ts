@@ -1,10 +1,6 @@
 /** Returns to the interrupted code: IRET, far RET, and the checks they share (SDM vol. 2). */
-import {
-  AC, CC_FLAGS, CS, DF, DS, ES, FS, GS, ID, IF, IOPL, NMI_BLOCKED, NT, SS, TF, VIF, VIP, VM,
-} from '../state.ts';
-import {
-  ATTR_CODE, ATTR_CONFORMING, ATTR_L, ATTR_S, GP, attrDpl,
-} from './core.ts';
+import { AC, CC_FLAGS, CS, DF, DS, ES, FS, GS, ID, IF, IOPL, NMI_BLOCKED, NT, SS, TF, VIF, VIP, VM } from '../state.ts';
+import { ATTR_CODE, ATTR_CONFORMING, ATTR_L, ATTR_S, GP, attrDpl } from './core.ts';
 import type { Core } from './core.ts';
 import type { Parts } from './parts.ts';
 import { taskReturn } from './task.ts';
@@ -105,9 +101,7 @@ function checkReturnCode(p: Parts, selector: number): void {
   const { attributes } = segs;
   const kind = ATTR_S | ATTR_CODE;
   const dpl = attrDpl(attributes);
-  const bad =
-    rpl < core.cpl || (attributes & kind) !== kind ||
-    (attributes & ATTR_CONFORMING ? dpl > rpl : dpl !== rpl);
+  const bad = rpl < core.cpl || (attributes & kind) !== kind || (attributes & ATTR_CONFORMING ? dpl > rpl : dpl !== rpl);
   if (bad) core.selectorFault(GP, selector);
   segs.checkCodeUse(selector);
 }
@@ -123,9 +117,7 @@ function returnSame(p: Parts, ipLow: number, ipHigh: number, selector: number, r
   core.setPc(ipLow, ipHigh);
 }
 
-function returnWithStack(
-  p: Parts, size: number, ipLow: number, ipHigh: number, selector: number, release: number,
-): void {
+function returnWithStack(p: Parts, size: number, ipLow: number, ipHigh: number, selector: number, release: number): void {
   const { core, segs, stack } = p;
   stack.skip(release);
   const spLow = stack.pop(size);
@@ -156,9 +148,7 @@ function returnWithStack(
   if (outer) segs.dropInner(cpl);
 }
 
-function setStackPointer(
-  core: Core, wide: boolean, size: number, low: number, high: number, release: number,
-): void {
+function setStackPointer(core: Core, wide: boolean, size: number, low: number, high: number, release: number): void {
   const sum = (low >>> 0) + release;
   if (wide) core.setReg(RSP, sum | 0, size === 8 ? high + (sum > 0xffffffff ? 1 : 0) : 0);
   else if (core.segAttr(SS) & (1 << 14)) core.setReg(RSP, sum | 0, 0);
@@ -191,4 +181,3 @@ export function popFlags(core: Core, value: number, size: number): void {
   }
   replaceFlags(core, value, writableFlags(core, size));
 }
-

@@ -3,9 +3,7 @@ import { EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import * as L from '../leave.ts';
 import { CR0, CS, OP0, OP1 } from '../state.ts';
 import type { Control } from './control.ts';
-import {
-  BP, CR0_NE, CR4_OSXMMEXCPT, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT, XM,
-} from './core.ts';
+import { BP, CR0_NE, CR4_OSXMMEXCPT, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT, XM } from './core.ts';
 import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
 import { SOURCE_ICEBP, SOURCE_SOFTWARE } from './exceptions.ts';
@@ -67,36 +65,60 @@ const HAS_ERROR_CODE = (1 << 8) | (0x1f << 10) | (1 << 17);
 const field = (arg: number, shift: number, mask: number): number => (arg >> shift) & mask;
 
 // Exceptions and software interrupts.
-on(L.LEAVE_EXCEPTION, ({ core }, arg) => {
-  const vector = arg >> 8;
-  core.fault(vector, (HAS_ERROR_CODE >> vector) & 1 ? 0 : NO_ERROR_CODE);
-}, AT_INSTRUCTION);
-on(L.LEAVE_SEGMENT_FAULT, ({ core }, arg) => {
-  core.fault(field(arg, 8, 7) === 2 ? SS_FAULT : GP, 0);
-}, AT_INSTRUCTION);
-on(L.LEAVE_FPU_ERROR, (p) => {
-  if (p.core.get(CR0) & CR0_NE) p.core.fault(MF, NO_ERROR_CODE);
-  p.fpuError();
-}, AT_INSTRUCTION);
-on(L.LEAVE_SIMD_ERROR, ({ core }) => {
-  if (!(core.cr4 & CR4_OSXMMEXCPT)) core.ud();
-  core.fault(XM, NO_ERROR_CODE);
-}, AT_INSTRUCTION);
+on(
+  L.LEAVE_EXCEPTION,
+  ({ core }, arg) => {
+    const vector = arg >> 8;
+    core.fault(vector, (HAS_ERROR_CODE >> vector) & 1 ? 0 : NO_ERROR_CODE);
+  },
+  AT_INSTRUCTION,
+);
+on(
+  L.LEAVE_SEGMENT_FAULT,
+  ({ core }, arg) => {
+    core.fault(field(arg, 8, 7) === 2 ? SS_FAULT : GP, 0);
+  },
+  AT_INSTRUCTION,
+);
+on(
+  L.LEAVE_FPU_ERROR,
+  (p) => {
+    if (p.core.get(CR0) & CR0_NE) p.core.fault(MF, NO_ERROR_CODE);
+    p.fpuError();
+  },
+  AT_INSTRUCTION,
+);
+on(
+  L.LEAVE_SIMD_ERROR,
+  ({ core }) => {
+    if (!(core.cr4 & CR4_OSXMMEXCPT)) core.ud();
+    core.fault(XM, NO_ERROR_CODE);
+  },
+  AT_INSTRUCTION,
+);
 on(L.LEAVE_SKIP, ({ core }, arg) => core.movePc(arg & 15), AT_INSTRUCTION);
 on(L.LEAVE_INT, ({ events }, arg) => events.software((arg >> 8) & 0xff), NO_TRAP);
 on(L.LEAVE_INT3, ({ events }) => events.deliver(BP, NO_ERROR_CODE, SOURCE_SOFTWARE), NO_TRAP);
-on(L.LEAVE_INTO, ({ core, events }, arg) => {
-  core.movePc(arg & 15);
-  events.deliver(OF_TRAP, NO_ERROR_CODE, SOURCE_SOFTWARE);
-}, AT_INSTRUCTION | NO_TRAP);
+on(
+  L.LEAVE_INTO,
+  ({ core, events }, arg) => {
+    core.movePc(arg & 15);
+    events.deliver(OF_TRAP, NO_ERROR_CODE, SOURCE_SOFTWARE);
+  },
+  AT_INSTRUCTION | NO_TRAP,
+);
 on(L.LEAVE_INT1, ({ events }) => events.deliver(DB, NO_ERROR_CODE, SOURCE_ICEBP), NO_TRAP);
 on(L.LEAVE_SINGLE_STEP, ({ core }, arg) => {
   if (arg & (1 << 8)) core.setPc(core.get(OP0), core.get(OP0 + 4));
 });
-on(L.LEAVE_BREAKPOINT, ({ core, debug }) => {
-  if (core.code64) debug.executed(core.pcLow, core.pcHigh);
-  debug.executed((core.pcLow + core.segBaseLow(CS)) | 0, 0);
-}, AT_INSTRUCTION);
+on(
+  L.LEAVE_BREAKPOINT,
+  ({ core, debug }) => {
+    if (core.code64) debug.executed(core.pcLow, core.pcHigh);
+    debug.executed((core.pcLow + core.segBaseLow(CS)) | 0, 0);
+  },
+  AT_INSTRUCTION,
+);
 
 // Waiting.
 on(L.LEAVE_HLT, ({ core }) => misc.halt(core));
@@ -132,10 +154,12 @@ function stayAtRepeat(core: Core): void {
   core.movePc(-core.insnLength);
   core.returnsWithRf = true;
 }
-const portString = (input: boolean): Handler => ({ core, strings }, arg, size) => {
-  const complete = strings.port(input, (arg & 0x100) !== 0, size, field(arg, 9, 3), field(arg, 11, 7));
-  if (!complete) stayAtRepeat(core);
-};
+const portString =
+  (input: boolean): Handler =>
+  ({ core, strings }, arg, size) => {
+    const complete = strings.port(input, (arg & 0x100) !== 0, size, field(arg, 9, 3), field(arg, 11, 7));
+    if (!complete) stayAtRepeat(core);
+  };
 on(L.LEAVE_INS, portString(true));
 on(L.LEAVE_OUTS, portString(false));
 const repeat: Handler = ({ core, strings }, arg, size) => {
@@ -195,21 +219,33 @@ on(L.LEAVE_LOAD_FAR, (p, arg, size) => misc.loadFar(p, field(arg, 8, 7), field(a
 on(L.LEAVE_FSGSBASE, ({ core }, arg, size) => misc.fsGsBase(core, field(arg, 8, 3), field(arg, 12, 15), size));
 
 // Transfers.
-on(L.LEAVE_FAR_JUMP, (p, _, size) => {
-  farTransfer(p, false, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
-}, KEEPS_RF | TRANSFERS);
-on(L.LEAVE_FAR_CALL, (p, _, size) => {
-  farTransfer(p, true, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
-}, KEEPS_RF | TRANSFERS);
+on(
+  L.LEAVE_FAR_JUMP,
+  (p, _, size) => {
+    farTransfer(p, false, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
+  },
+  KEEPS_RF | TRANSFERS,
+);
+on(
+  L.LEAVE_FAR_CALL,
+  (p, _, size) => {
+    farTransfer(p, true, p.core.get(OP0) & 0xffff, p.core.get(OP1), p.core.get(OP1 + 4), size);
+  },
+  KEEPS_RF | TRANSFERS,
+);
 on(L.LEAVE_FAR_RET, (p, _, size) => farReturn(p, size, p.core.get(OP0) & 0xffff), TRANSFERS);
 on(L.LEAVE_IRET, (p, _, size) => iret(p, size), KEEPS_RF | TRANSFERS);
 on(L.LEAVE_SYSCALL, syscall, TRAP_BY_NEW_FLAGS | TRANSFERS);
 on(L.LEAVE_SYSRET, (p, _, size) => sysret(p, size === 8), TRAP_BY_NEW_FLAGS | TRANSFERS);
 on(L.LEAVE_SYSENTER, sysenter, TRANSFERS);
 on(L.LEAVE_SYSEXIT, (p, _, size) => sysexit(p, size === 8), TRANSFERS);
-on(L.LEAVE_RSM, ({ smm, events }) => {
-  if (!smm.resume()) events.onShutdown();
-}, KEEPS_RF | NO_TRAP);
+on(
+  L.LEAVE_RSM,
+  ({ smm, events }) => {
+    if (!smm.resume()) events.onShutdown();
+  },
+  KEEPS_RF | NO_TRAP,
+);
 
 // Flags.
 on(L.LEAVE_CLI, ({ core }) => misc.cli(core));
@@ -220,13 +256,21 @@ on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
 on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
 
 // Vectors, arithmetic and frames.
-on(L.LEAVE_MASK_EMPTY, ({ core }, arg) => {
-  misc.clearVectors(core, arg >> 8);
-  core.movePc(arg & 15);
-}, AT_INSTRUCTION);
-on(L.LEAVE_DIV, ({ core }, arg) => {
-  misc.divide(core, (arg & 0x100) !== 0);
-  core.movePc(arg & 15);
-}, AT_INSTRUCTION);
+on(
+  L.LEAVE_MASK_EMPTY,
+  ({ core }, arg) => {
+    misc.clearVectors(core, arg >> 8);
+    core.movePc(arg & 15);
+  },
+  AT_INSTRUCTION,
+);
+on(
+  L.LEAVE_DIV,
+  ({ core }, arg) => {
+    misc.divide(core, (arg & 0x100) !== 0);
+    core.movePc(arg & 15);
+  },
+  AT_INSTRUCTION,
+);
 on(L.LEAVE_BOUND, ({ core, mmu }, _, size) => misc.bound(core, mmu, size));
 on(L.LEAVE_ENTER, (p, _, size) => misc.enter(p, size));

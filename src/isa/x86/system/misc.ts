@@ -1,11 +1,34 @@
 /** Instructions that are too long or too rare to be translated inline. */
 import {
-  AC, CC_FLAGS, CF, EFLAGS, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED, IDTR_BASE, IDTR_LIMIT, IF,
-  INTERRUPT_SHADOW, MSR_TSC_AUX, MXCSR, MXCSR_FLUSHING, OP0, OP1, SEG_BASE, SHADOW_SS, SHADOW_STI, SS, VIF, VIP, XMM, YMM_HIGH,
+  AC,
+  CC_FLAGS,
+  CF,
+  EFLAGS,
+  FS,
+  GDTR_BASE,
+  GDTR_LIMIT,
+  GPR,
+  GS,
+  HALTED,
+  IDTR_BASE,
+  IDTR_LIMIT,
+  IF,
+  INTERRUPT_SHADOW,
+  MSR_TSC_AUX,
+  MXCSR,
+  MXCSR_FLUSHING,
+  OP0,
+  OP1,
+  SEG_BASE,
+  SHADOW_SS,
+  SHADOW_STI,
+  SS,
+  VIF,
+  VIP,
+  XMM,
+  YMM_HIGH,
 } from '../state.ts';
-import {
-  ATTR_DB, BR, CR4_FSGSBASE, CR4_TSD, CR4_UMIP, DE, NO_ERROR_CODE,
-} from './core.ts';
+import { ATTR_DB, BR, CR4_FSGSBASE, CR4_TSD, CR4_UMIP, DE, NO_ERROR_CODE } from './core.ts';
 import type { Core } from './core.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
@@ -174,15 +197,11 @@ export function random(core: Core, register: number, size: number): void {
 /** DIV and IDIV of 128 bits by 64. */
 export function divide(core: Core, signed: boolean): void {
   const low = core.getBigUnsigned(GPR);
-  const dividend = signed
-    ? (core.getBig(GPR + 8 * RDX) << 64n) | low
-    : (core.getBigUnsigned(GPR + 8 * RDX) << 64n) | low;
+  const dividend = signed ? (core.getBig(GPR + 8 * RDX) << 64n) | low : (core.getBigUnsigned(GPR + 8 * RDX) << 64n) | low;
   const divisor = signed ? core.getBig(OP0) : core.getBigUnsigned(OP0);
   if (divisor === 0n) core.fault(DE, NO_ERROR_CODE);
   const quotient = dividend / divisor;
-  const fits = signed
-    ? BigInt.asIntN(64, quotient) === quotient
-    : BigInt.asUintN(64, quotient) === quotient;
+  const fits = signed ? BigInt.asIntN(64, quotient) === quotient : BigInt.asUintN(64, quotient) === quotient;
   if (!fits) core.fault(DE, NO_ERROR_CODE);
   core.setBig(GPR, quotient);
   core.setBig(GPR + 8 * RDX, dividend % divisor);

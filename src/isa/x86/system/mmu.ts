@@ -5,8 +5,18 @@ import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../../isa.ts';
 import type { Translation } from '../../isa.ts';
 import { AC, CPL, CR0, CR3, CR4, EFER, EFLAGS } from '../state.ts';
 import {
-  CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, FAULT,
-  GP, PF_FAULT,
+  CR0_PG,
+  CR0_WP,
+  CR4_LA57,
+  CR4_PAE,
+  CR4_PSE,
+  CR4_SMAP,
+  CR4_SMEP,
+  EFER_LMA,
+  EFER_NXE,
+  FAULT,
+  GP,
+  PF_FAULT,
 } from './core.ts';
 import { hex64 } from './core.ts';
 import type { Core, PhysicalMemory } from './core.ts';
@@ -125,9 +135,11 @@ export class Mmu {
     const low = core.get(CR3);
     const high = core.get(CR3 + 4) & this.physicalMask;
     this.root =
-      this.mode >= MODE_4 ? high * HIGH + ((low & ~0xfff) >>> 0)
-      : this.mode === MODE_PAE ? (low & ~0x1f) >>> 0
-      : (low & ~0xfff) >>> 0;
+      this.mode >= MODE_4
+        ? high * HIGH + ((low & ~0xfff) >>> 0)
+        : this.mode === MODE_PAE
+          ? (low & ~0x1f) >>> 0
+          : (low & ~0xfff) >>> 0;
     this.forget();
   }
 
@@ -155,7 +167,7 @@ export class Mmu {
   loadPdptes(cr3: number): boolean {
     const values = new Int32Array(8);
     const base = (cr3 & ~0x1f) >>> 0;
-    const reserved = 0x7fffffff & ~this.physicalMask | NX;
+    const reserved = (0x7fffffff & ~this.physicalMask) | NX;
     for (let i = 0; i < 4; i++) {
       this.load(base + 8 * i);
       if (this.low & PRESENT && (this.high & reserved || this.low & 0x1e6)) return false;
@@ -190,13 +202,12 @@ export class Mmu {
   }
 
   /** @param guarded SMAP applies to a supervisor's data accesses */
-  walkAs(
-    low: number, high: number, access: number, user: boolean, guarded: boolean, out: Translation,
-  ): boolean {
+  walkAs(low: number, high: number, access: number, user: boolean, guarded: boolean, out: Translation): boolean {
     if (this.mode >= MODE_4) {
       const slot = ((low >>> 21) ^ (high * 0x9d)) & (REGIONS - 1);
       if (
-        this.regionLow[slot] === low >>> 21 && this.regionHigh[slot] === high &&
+        this.regionLow[slot] === low >>> 21 &&
+        this.regionHigh[slot] === high &&
         this.regionGeneration[slot] === this.generation
       ) {
         if (this.walkRegion(slot, low, high, access, user, guarded, out)) return true;
@@ -220,7 +231,12 @@ export class Mmu {
 
   /** The last step of a walk, from a page table that is known. */
   private walkRegion(
-    slot: number, low: number, high: number, access: number, user: boolean, guarded: boolean,
+    slot: number,
+    low: number,
+    high: number,
+    access: number,
+    user: boolean,
+    guarded: boolean,
     out: Translation,
   ): boolean {
     const entry = this.regionTable[slot]! + 8 * ((low >>> 12) & 0x1ff);
@@ -256,7 +272,12 @@ export class Mmu {
   }
 
   private walkLong(
-    low: number, high: number, access: number, user: boolean, guarded: boolean, out: Translation,
+    low: number,
+    high: number,
+    access: number,
+    user: boolean,
+    guarded: boolean,
+    out: Translation,
     slot: number,
   ): boolean {
     const spare = this.mode === MODE_5 ? 7 : 16;
@@ -302,13 +323,10 @@ export class Mmu {
     return this.core.model.hugePages ? 3 : 2;
   }
 
-  private walkPae(
-    low: number, access: number, user: boolean, guarded: boolean, out: Translation,
-  ): boolean {
+  private walkPae(low: number, access: number, user: boolean, guarded: boolean, out: Translation): boolean {
     const pointer = (low >>> 30) * 2;
     if (!(this.pdpte[pointer]! & PRESENT)) return this.pageFault(low, 0, access, user, 0);
-    let table =
-      (this.pdpte[pointer + 1]! & this.physicalMask) * HIGH + ((this.pdpte[pointer]! & ~0xfff) >>> 0);
+    let table = (this.pdpte[pointer + 1]! & this.physicalMask) * HIGH + ((this.pdpte[pointer]! & ~0xfff) >>> 0);
     let rights = WRITABLE | USER;
     let noExecute = 0;
     let level = 2;
@@ -332,9 +350,7 @@ export class Mmu {
     return this.leaf(low, 0, access, user, guarded, out, entry, rights, noExecute, offset);
   }
 
-  private walk32(
-    low: number, access: number, user: boolean, guarded: boolean, out: Translation,
-  ): boolean {
+  private walk32(low: number, access: number, user: boolean, guarded: boolean, out: Translation): boolean {
     let entry = this.root + 4 * (low >>> 22);
     this.load32(entry);
     if (!(this.low & PRESENT)) return this.pageFault(low, 0, access, user, 0);
@@ -357,9 +373,7 @@ export class Mmu {
 
   private load32(address: number): void {
     const host = this.mem.hostPage(address);
-    this.low = host >= 0
-      ? this.i32[(host + (address % 4096)) / 4]!
-      : this.mem.read(address, 4) | 0;
+    this.low = host >= 0 ? this.i32[(host + (address % 4096)) / 4]! : this.mem.read(address, 4) | 0;
     this.high = 0;
   }
 
@@ -368,8 +382,16 @@ export class Mmu {
    * @param offset address bits that come from the linear address (0 for 4 KiB pages)
    */
   private leaf(
-    low: number, high: number, access: number, user: boolean, guarded: boolean, out: Translation,
-    entry: number, rights: number, noExecute: number, offset: number,
+    low: number,
+    high: number,
+    access: number,
+    user: boolean,
+    guarded: boolean,
+    out: Translation,
+    entry: number,
+    rights: number,
+    noExecute: number,
+    offset: number,
   ): boolean {
     const userPage = (rights & USER) !== 0;
     let permissions: number;
@@ -419,11 +441,8 @@ export class Mmu {
       guarded = (core.get(EFLAGS) & AC) === 0;
     }
     const tag = (low & ~0xfff) | (user ? 4 : 0) | (guarded ? 2 : 0) | access;
-    const slot = ((low >>> 12) ^ (tag & 7) * 37) & (SLOTS - 1);
-    if (
-      this.slotLow[slot] === tag && this.slotHigh[slot] === high &&
-      this.slotGeneration[slot] === this.generation
-    ) return slot;
+    const slot = ((low >>> 12) ^ ((tag & 7) * 37)) & (SLOTS - 1);
+    if (this.slotLow[slot] === tag && this.slotHigh[slot] === high && this.slotGeneration[slot] === this.generation) return slot;
     if (!this.walkAs(low, high, access, user, guarded, this.walked)) throw FAULT;
     const { page } = this.walked;
     const host = this.mem.hostPage(page);
@@ -489,9 +508,7 @@ export class Mmu {
 
   /** @param size 1, 2 or 4 */
   read(low: number, high: number, size: number, how: number): number {
-    return size === 4 ? this.read32(low, high, how)
-      : size === 2 ? this.read16(low, high, how)
-      : this.read8(low, high, how);
+    return size === 4 ? this.read32(low, high, how) : size === 2 ? this.read16(low, high, how) : this.read8(low, high, how);
   }
 
   private readSplit(low: number, high: number, how: number, size: number): number {

@@ -7,29 +7,34 @@ type Word = { readonly leaf: string; readonly names: string };
 const WORDS = {
   f1d: {
     leaf: '1.edx',
-    names: 'fpu vme de pse tsc msr pae mce cx8 apic . sep mtrr pge mca cmov pat pse36 pn clflush . ds acpi ' +
+    names:
+      'fpu vme de pse tsc msr pae mce cx8 apic . sep mtrr pge mca cmov pat pse36 pn clflush . ds acpi ' +
       'mmx fxsr sse sse2 ss ht tm ia64 pbe',
   },
   f1c: {
     leaf: '1.ecx',
-    names: 'pni pclmulqdq dtes64 monitor ds-cpl vmx smx est tm2 ssse3 cid . fma cx16 xtpr pdcm . pcid dca ' +
+    names:
+      'pni pclmulqdq dtes64 monitor ds-cpl vmx smx est tm2 ssse3 cid . fma cx16 xtpr pdcm . pcid dca ' +
       'sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline aes xsave osxsave avx f16c rdrand hypervisor',
   },
   f7b: {
     leaf: '7.ebx',
-    names: 'fsgsbase tsc-adjust sgx bmi1 hle avx2 fdp-excptn-only smep bmi2 erms invpcid rtm . ' +
+    names:
+      'fsgsbase tsc-adjust sgx bmi1 hle avx2 fdp-excptn-only smep bmi2 erms invpcid rtm . ' +
       'zero-fcs-fds mpx . avx512f avx512dq rdseed adx smap avx512ifma pcommit clflushopt clwb ' +
       'intel-pt avx512pf avx512er avx512cd sha-ni avx512bw avx512vl',
   },
   f7c: {
     leaf: '7.ecx',
-    names: '. avx512vbmi umip pku ospke waitpkg avx512vbmi2 . gfni vaes vpclmulqdq avx512vnni ' +
+    names:
+      '. avx512vbmi umip pku ospke waitpkg avx512vbmi2 . gfni vaes vpclmulqdq avx512vnni ' +
       'avx512bitalg . avx512-vpopcntdq . la57 . . . . . rdpid . bus-lock-detect cldemote . movdiri ' +
       'movdir64b . sgxlc pks',
   },
   f7d: {
     leaf: '7.edx',
-    names: '. . avx512-4vnniw avx512-4fmaps fsrm . . . avx512-vp2intersect . md-clear . . . serialize ' +
+    names:
+      '. . avx512-4vnniw avx512-4fmaps fsrm . . . avx512-vp2intersect . md-clear . . . serialize ' +
       '. tsx-ldtrk . . arch-lbr . . amx-bf16 avx512-fp16 amx-tile amx-int8 spec-ctrl stibp flush-l1d ' +
       'arch-capabilities core-capability ssbd',
   },
@@ -37,18 +42,19 @@ const WORDS = {
   fda: { leaf: '0xd.1.eax', names: 'xsaveopt xsavec xgetbv1 xsaves xfd' },
   e1d: {
     leaf: '0x80000001.edx',
-    names: '. . . . . . . . . . . syscall . . . . . . . mp nx . mmxext . . fxsr-opt pdpe1gb rdtscp . ' +
-      'lm 3dnowext 3dnow',
+    names: '. . . . . . . . . . . syscall . . . . . . . mp nx . mmxext . . fxsr-opt pdpe1gb rdtscp . ' + 'lm 3dnowext 3dnow',
   },
   e1c: {
     leaf: '0x80000001.ecx',
-    names: 'lahf-lm cmp-legacy svm extapic cr8legacy abm sse4a misalignsse 3dnowprefetch osvw ibs xop ' +
+    names:
+      'lahf-lm cmp-legacy svm extapic cr8legacy abm sse4a misalignsse 3dnowprefetch osvw ibs xop ' +
       'skinit wdt . lwp fma4 tce . nodeid-msr . tbm topoext perfctr-core perfctr-nb',
   },
   e7d: { leaf: '0x80000007.edx', names: '. . . . . . . . invtsc' },
   e8b: {
     leaf: '0x80000008.ebx',
-    names: 'clzero . xsaveerptr . . . . . . wbnoinvd . . ibpb . ibrs amd-stibp . stibp-always-on . . . ' +
+    names:
+      'clzero . xsaveerptr . . . . . . wbnoinvd . . ibpb . ibrs amd-stibp . stibp-always-on . . . ' +
       '. . . amd-ssbd virt-ssbd amd-no-ssb . amd-psfd',
   },
   e21: {
@@ -61,7 +67,8 @@ const WORDS = {
   },
   caps: {
     leaf: 'IA32_ARCH_CAPABILITIES',
-    names: 'rdctl-no ibrs-all rsba skip-l1dfl-vmentry ssb-no mds-no pschange-mc-no tsx-ctrl taa-no . . . ' +
+    names:
+      'rdctl-no ibrs-all rsba skip-l1dfl-vmentry ssb-no mds-no pschange-mc-no tsx-ctrl taa-no . . . ' +
       '. sbdr-ssdp-no fbsdp-no psdp-no . fb-clear . rrsba bhi-no . . . pbrsb-no . gds-no rfds-no',
   },
 } satisfies Record<string, Word>;
@@ -99,9 +106,16 @@ for (const word of Object.keys(WORDS) as WordName[]) {
 }
 
 const ALIASES: Record<string, string> = {
-  'sse3': 'pni', 'sse4-1': 'sse4.1', 'sse4-2': 'sse4.2', 'pclmuldq': 'pclmulqdq', 'xd': 'nx',
-  'ffxsr': 'fxsr-opt', 'i64': 'lm', 'lzcnt': 'abm',
-  'tsc-deadline-timer': 'tsc-deadline', 'lahf': 'lahf-lm',
+  sse3: 'pni',
+  'sse4-1': 'sse4.1',
+  'sse4-2': 'sse4.2',
+  pclmuldq: 'pclmulqdq',
+  xd: 'nx',
+  ffxsr: 'fxsr-opt',
+  i64: 'lm',
+  lzcnt: 'abm',
+  'tsc-deadline-timer': 'tsc-deadline',
+  lahf: 'lahf-lm',
 };
 
 /** What the translator and this system code implement. */
@@ -126,49 +140,89 @@ const MAX =
 const OPTIONAL = 'la57 fxsr-opt ss ht cmp-legacy mp monitor';
 
 type Row = {
-  vendor: string; family: number; model: number; stepping: number; modelId: string; level: number;
+  vendor: string;
+  family: number;
+  model: number;
+  stepping: number;
+  modelId: string;
+  level: number;
   features: string;
 };
 
 const AMD = 'AuthenticAMD';
 const INTEL = 'GenuineIntel';
 const ID = 'Virelay Virtual CPU';
-const NOT_VULNERABLE_INTEL =
-  'rdctl-no mds-no ssb-no ibrs-all pschange-mc-no taa-no skip-l1dfl-vmentry arch-capabilities';
+const NOT_VULNERABLE_INTEL = 'rdctl-no mds-no ssb-no ibrs-all pschange-mc-no taa-no skip-l1dfl-vmentry arch-capabilities';
 const NEHALEM: Row = {
-  vendor: INTEL, family: 6, model: 26, stepping: 3, level: 0xb,
+  vendor: INTEL,
+  family: 6,
+  model: 26,
+  stepping: 3,
+  level: 0xb,
   modelId: 'Intel Core i7 9xx (Nehalem Class Core i7)',
   features: `${V2} rdtscp hypervisor ${NOT_VULNERABLE_INTEL}`,
 };
 const MODELS: Record<string, Row> = {
-  'max': {
-    vendor: AMD, family: 6, model: 6, stepping: 3, level: 0x16, modelId: ID, features: MAX,
+  max: {
+    vendor: AMD,
+    family: 6,
+    model: 6,
+    stepping: 3,
+    level: 0x16,
+    modelId: ID,
+    features: MAX,
   },
-  'base': { vendor: AMD, family: 6, model: 6, stepping: 3, level: 1, modelId: ID, features: '' },
-  'qemu64': {
-    vendor: AMD, family: 15, model: 107, stepping: 1, level: 0xd, modelId: ID,
+  base: { vendor: AMD, family: 6, model: 6, stepping: 3, level: 1, modelId: ID, features: '' },
+  qemu64: {
+    vendor: AMD,
+    family: 15,
+    model: 107,
+    stepping: 1,
+    level: 0xd,
+    modelId: ID,
     features: `${V1} pni cx16 lahf-lm hypervisor`,
   },
-  'kvm64': {
-    vendor: INTEL, family: 15, model: 6, stepping: 1, level: 0xd, modelId: ID,
+  kvm64: {
+    vendor: INTEL,
+    family: 15,
+    model: 6,
+    stepping: 1,
+    level: 0xd,
+    modelId: ID,
     features: `${V1} pni cx16 hypervisor`,
   },
-  'qemu32': {
-    vendor: INTEL, family: 6, model: 6, stepping: 3, level: 4, modelId: ID,
+  qemu32: {
+    vendor: INTEL,
+    family: 6,
+    model: 6,
+    stepping: 3,
+    level: 4,
+    modelId: ID,
     features: `${PPRO} pni hypervisor`,
   },
-  'Nehalem': NEHALEM,
+  Nehalem: NEHALEM,
   'x86-64-v2': { ...NEHALEM, modelId: ID },
   'x86-64-v3': {
-    vendor: INTEL, family: 6, model: 60, stepping: 4, level: 0xd, modelId: ID,
-    features: `${V3} xsaveopt aes pclmulqdq fsgsbase smep erms invpcid pcid rdrand rdtscp x2apic ` +
+    vendor: INTEL,
+    family: 6,
+    model: 60,
+    stepping: 4,
+    level: 0xd,
+    modelId: ID,
+    features:
+      `${V3} xsaveopt aes pclmulqdq fsgsbase smep erms invpcid pcid rdrand rdtscp x2apic ` +
       `tsc-deadline arat hypervisor ${NOT_VULNERABLE_INTEL}`,
   },
-  'pentium3': {
-    vendor: INTEL, family: 6, model: 7, stepping: 3, level: 3, modelId: '',
+  pentium3: {
+    vendor: INTEL,
+    family: 6,
+    model: 7,
+    stepping: 3,
+    level: 3,
+    modelId: '',
     features: `${I586} pae apic sep mtrr pge mca cmov pat pse36 fxsr sse hypervisor`,
   },
-  'pentium': { vendor: INTEL, family: 5, model: 4, stepping: 3, level: 1, modelId: '', features: I586 },
+  pentium: { vendor: INTEL, family: 5, model: 4, stepping: 3, level: 1, modelId: '', features: I586 },
   '486': { vendor: INTEL, family: 4, model: 8, stepping: 0, level: 1, modelId: '', features: 'fpu pse' },
 };
 
@@ -228,24 +282,49 @@ function near(name: string, known: Iterable<string>): string {
 
 /** Numbers and texts that `-cpu` may set; those of QEMU's that change nothing here map to null. */
 const PROPERTIES: Record<string, keyof Overrides | null> = {
-  'vendor': 'vendor', 'family': 'family', 'model': 'model', 'stepping': 'stepping',
-  'model-id': 'modelId', 'level': 'level', 'phys-bits': 'physicalBits',
-  'min-level': null, 'xlevel': null, 'min-xlevel': null, 'check': null, 'enforce': null,
-  'migratable': null, 'pmu': null, 'l3-cache': null, 'host-phys-bits': null,
-  'host-phys-bits-limit': null, 'host-cache-info': null, 'legacy-cache': null,
-  'cpuid-0xb': null, 'full-cpuid-auto-level': null, 'fill-mtrr-mask': null, 'lmce': null,
-  'tcg-cpuid': null, 'tsc-frequency': null, 'apic-id': null, 'vmware-cpuid-freq': null,
+  vendor: 'vendor',
+  family: 'family',
+  model: 'model',
+  stepping: 'stepping',
+  'model-id': 'modelId',
+  level: 'level',
+  'phys-bits': 'physicalBits',
+  'min-level': null,
+  xlevel: null,
+  'min-xlevel': null,
+  check: null,
+  enforce: null,
+  migratable: null,
+  pmu: null,
+  'l3-cache': null,
+  'host-phys-bits': null,
+  'host-phys-bits-limit': null,
+  'host-cache-info': null,
+  'legacy-cache': null,
+  'cpuid-0xb': null,
+  'full-cpuid-auto-level': null,
+  'fill-mtrr-mask': null,
+  lmce: null,
+  'tcg-cpuid': null,
+  'tsc-frequency': null,
+  'apic-id': null,
+  'vmware-cpuid-freq': null,
 };
 
 type Overrides = {
-  vendor: string; family: number; model: number; stepping: number; modelId: string; level: number;
+  vendor: string;
+  family: number;
+  model: number;
+  stepping: number;
+  modelId: string;
+  level: number;
   physicalBits: number;
 };
 
 /** Features that another one brings the state for. */
 const DEPENDENTS: Readonly<Record<string, readonly string[]>> = {
-  'xsave': ['xsaveopt', 'xsavec', 'xgetbv1', 'xsaves', 'avx'],
-  'avx': ['avx2', 'fma', 'f16c'],
+  xsave: ['xsaveopt', 'xsavec', 'xgetbv1', 'xsaves', 'avx'],
+  avx: ['avx2', 'fma', 'f16c'],
 };
 
 const PHYSICAL_BITS = 40;

@@ -1,7 +1,21 @@
 /** Model-specific registers: one row each (SDM vol. 4, AMD APM vol. 2 appendix A). */
 import {
-  EFER, FS, GS, MSR_CSTAR, MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_MISC_ENABLE, MSR_PAT, MSR_SFMASK,
-  MSR_STAR, MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP, MSR_TSC_AUX, MSR_XSS, SEG_BASE,
+  EFER,
+  FS,
+  GS,
+  MSR_CSTAR,
+  MSR_KERNEL_GS_BASE,
+  MSR_LSTAR,
+  MSR_MISC_ENABLE,
+  MSR_PAT,
+  MSR_SFMASK,
+  MSR_STAR,
+  MSR_SYSENTER_CS,
+  MSR_SYSENTER_EIP,
+  MSR_SYSENTER_ESP,
+  MSR_TSC_AUX,
+  MSR_XSS,
+  SEG_BASE,
 } from '../state.ts';
 import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE } from './core.ts';
 import type { Core } from './core.ts';
@@ -18,9 +32,7 @@ export const MSR_EFER = 0xc0000080;
 const EFER_FFXSR = 1 << 14;
 const EFER_AUTO_IBRS = 1 << 21;
 const MTRR_VARIABLE = 8;
-const FIXED_MTRRS = [
-  0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
-];
+const FIXED_MTRRS = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 
 export class Msrs {
   private readonly core: Core;
@@ -97,12 +109,20 @@ export class Msrs {
   }
 
   private readOnly(number: number, low: number, high = 0): void {
-    this.row(number, () => this.give(low, high), () => false);
+    this.row(
+      number,
+      () => this.give(low, high),
+      () => false,
+    );
   }
 
   /** Reads as a constant; writes go nowhere. */
   private ignored(number: number, low = 0, high = 0): void {
-    this.row(number, () => this.give(low, high), () => true);
+    this.row(
+      number,
+      () => this.give(low, high),
+      () => true,
+    );
   }
 
   private inState(number: number, offset: number, valid: Write = () => true): void {
@@ -153,7 +173,11 @@ export class Msrs {
       this.inState(0x176, MSR_SYSENTER_EIP, canonical);
     }
     if (core.model.has('syscall') || core.model.has('nx')) {
-      this.row(MSR_EFER, () => this.give(core.get(EFER), core.get(EFER + 4)), (l, h) => this.writeEfer(l, h));
+      this.row(
+        MSR_EFER,
+        () => this.give(core.get(EFER), core.get(EFER + 4)),
+        (l, h) => this.writeEfer(l, h),
+      );
     }
     if (core.model.has('syscall')) {
       this.inState(0xc0000081, MSR_STAR);
@@ -194,29 +218,40 @@ export class Msrs {
       const bits = BigInt.asUintN(64, value);
       return this.give(Number(bits & 0xffffffffn) | 0, Number(bits >> 32n) | 0);
     };
-    const join = (low: number, high: number): bigint =>
-      (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
-    this.row(0x10, () => big(tsc.read()), (low, high) => {
-      const value = join(low, high);
-      this.tscAdjust += value - tsc.read();
-      tsc.write(value);
-      this.clock.publish();
-      return true;
-    });
-    if (core.model.has('tsc-adjust')) {
-      this.row(0x3b, () => big(this.tscAdjust), (low, high) => {
-        const value = BigInt.asIntN(64, join(low, high));
-        tsc.write(BigInt.asUintN(64, tsc.read() + value - this.tscAdjust));
-        this.tscAdjust = value;
+    const join = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+    this.row(
+      0x10,
+      () => big(tsc.read()),
+      (low, high) => {
+        const value = join(low, high);
+        this.tscAdjust += value - tsc.read();
+        tsc.write(value);
         this.clock.publish();
         return true;
-      });
+      },
+    );
+    if (core.model.has('tsc-adjust')) {
+      this.row(
+        0x3b,
+        () => big(this.tscAdjust),
+        (low, high) => {
+          const value = BigInt.asIntN(64, join(low, high));
+          tsc.write(BigInt.asUintN(64, tsc.read() + value - this.tscAdjust));
+          this.tscAdjust = value;
+          this.clock.publish();
+          return true;
+        },
+      );
     }
     if (core.model.has('tsc-deadline')) {
-      this.row(0x6e0, () => big(intc.getTscDeadline()), (low, high) => {
-        intc.setTscDeadline(join(low, high));
-        return true;
-      });
+      this.row(
+        0x6e0,
+        () => big(intc.getTscDeadline()),
+        (low, high) => {
+          intc.setTscDeadline(join(low, high));
+          return true;
+        },
+      );
     }
     if (core.model.has('rdtscp')) this.inState(0xc0000103, MSR_TSC_AUX, (_, high) => high === 0);
   }
@@ -252,7 +287,12 @@ export class Msrs {
     if (model.has('ibrs') || model.has('spec-ctrl') || model.has('amd-ssbd')) {
       this.kept(0x48, (low, high) => high === 0 && (low & ~7) === 0);
     }
-    if (model.has('ibpb') || model.has('spec-ctrl')) this.row(0x49, () => false, () => true);
+    if (model.has('ibpb') || model.has('spec-ctrl'))
+      this.row(
+        0x49,
+        () => false,
+        () => true,
+      );
   }
 
   private defineOthers(): void {
@@ -268,7 +308,11 @@ export class Msrs {
     this.readOnly(0x1a2, 100 << 16);
     this.ignored(0x1b1);
     // Microcode revision: in the upper half with Intel (after a write of zero and CPUID), lower with AMD.
-    this.row(0x8b, () => (amd ? this.give(0x01000065, 0) : this.give(0, 1)), () => true);
+    this.row(
+      0x8b,
+      () => (amd ? this.give(0x01000065, 0) : this.give(0, 1)),
+      () => true,
+    );
     this.ignored(0x11e);
     if (core.model.has('mca')) {
       this.readOnly(0x179, 0);
@@ -313,7 +357,11 @@ export class Msrs {
       () => this.give(clock.systemTime[0], clock.systemTime[1]),
       (low, high) => clock.setSystemTime(low, high),
     );
-    this.row(MSR_KVM_WALL_CLOCK_NEW, () => this.give(0, 0), (low, high) => clock.writeWallClock(low, high));
+    this.row(
+      MSR_KVM_WALL_CLOCK_NEW,
+      () => this.give(0, 0),
+      (low, high) => clock.writeWallClock(low, high),
+    );
   }
 
   private defineApic(): void {

@@ -5,11 +5,54 @@
 import { CTL_PC } from '../../../ir/vcpu-block.ts';
 import type { DeviceState, StateValue } from '../../../machine/interfaces.ts';
 import {
-  CPL, CR0, CR2, CR3, CR4, DR, DR6, DR7, EFER, FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP,
-  GDTR_BASE, GDTR_LIMIT, GPR, GPR_NAMES, HALTED, IDTR_BASE, IDTR_LIMIT, INTERRUPT_SHADOW, MSR_CSTAR,
-  MSR_KERNEL_GS_BASE, MSR_LSTAR, MSR_MISC_ENABLE, MSR_PAT, MSR_SFMASK, MSR_STAR, MSR_SYSENTER_CS,
-  MSR_SYSENTER_EIP, MSR_SYSENTER_ESP, MSR_TSC_AUX, MSR_XSS, MXCSR, NMI_BLOCKED, SEG_ATTR, SEG_BASE,
-  SEG_LIMIT, SEG_SELECTOR, XCR0, XMM, YMM_HIGH,
+  CPL,
+  CR0,
+  CR2,
+  CR3,
+  CR4,
+  DR,
+  DR6,
+  DR7,
+  EFER,
+  FCS,
+  FCW,
+  FDP,
+  FDS,
+  FIP,
+  FOP,
+  FPREG,
+  FSW,
+  FTAG,
+  FTOP,
+  GDTR_BASE,
+  GDTR_LIMIT,
+  GPR,
+  GPR_NAMES,
+  HALTED,
+  IDTR_BASE,
+  IDTR_LIMIT,
+  INTERRUPT_SHADOW,
+  MSR_CSTAR,
+  MSR_KERNEL_GS_BASE,
+  MSR_LSTAR,
+  MSR_MISC_ENABLE,
+  MSR_PAT,
+  MSR_SFMASK,
+  MSR_STAR,
+  MSR_SYSENTER_CS,
+  MSR_SYSENTER_EIP,
+  MSR_SYSENTER_ESP,
+  MSR_TSC_AUX,
+  MSR_XSS,
+  MXCSR,
+  NMI_BLOCKED,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_SELECTOR,
+  XCR0,
+  XMM,
+  YMM_HIGH,
 } from '../state.ts';
 import type { Core } from './core.ts';
 import type { Mmu } from './mmu.ts';
@@ -20,23 +63,57 @@ export const STATE_VERSION = 1;
 const BIG: Record<string, number> = {
   rip: CTL_PC,
   ...Object.fromEntries(GPR_NAMES.map((name, i) => [name, GPR + 8 * i])),
-  cr0: CR0, cr2: CR2, cr3: CR3, cr4: CR4, efer: EFER, xcr0: XCR0, xss: MSR_XSS,
-  dr0: DR, dr1: DR + 8, dr2: DR + 16, dr3: DR + 24, dr6: DR6, dr7: DR7,
-  gdtBase: GDTR_BASE, idtBase: IDTR_BASE, star: MSR_STAR, lstar: MSR_LSTAR, cstar: MSR_CSTAR,
-  sfmask: MSR_SFMASK, kernelGsBase: MSR_KERNEL_GS_BASE, sysenterCs: MSR_SYSENTER_CS,
-  sysenterEsp: MSR_SYSENTER_ESP, sysenterEip: MSR_SYSENTER_EIP, tscAux: MSR_TSC_AUX, pat: MSR_PAT,
-  miscEnable: MSR_MISC_ENABLE, fip: FIP, fdp: FDP,
+  cr0: CR0,
+  cr2: CR2,
+  cr3: CR3,
+  cr4: CR4,
+  efer: EFER,
+  xcr0: XCR0,
+  xss: MSR_XSS,
+  dr0: DR,
+  dr1: DR + 8,
+  dr2: DR + 16,
+  dr3: DR + 24,
+  dr6: DR6,
+  dr7: DR7,
+  gdtBase: GDTR_BASE,
+  idtBase: IDTR_BASE,
+  star: MSR_STAR,
+  lstar: MSR_LSTAR,
+  cstar: MSR_CSTAR,
+  sfmask: MSR_SFMASK,
+  kernelGsBase: MSR_KERNEL_GS_BASE,
+  sysenterCs: MSR_SYSENTER_CS,
+  sysenterEsp: MSR_SYSENTER_ESP,
+  sysenterEip: MSR_SYSENTER_EIP,
+  tscAux: MSR_TSC_AUX,
+  pat: MSR_PAT,
+  miscEnable: MSR_MISC_ENABLE,
+  fip: FIP,
+  fdp: FDP,
 };
 
 const WORD: Record<string, number> = {
-  gdtLimit: GDTR_LIMIT, idtLimit: IDTR_LIMIT, interruptShadow: INTERRUPT_SHADOW, halted: HALTED,
-  nmiBlocked: NMI_BLOCKED, cpl: CPL, fcw: FCW, fsw: FSW, ftop: FTOP, fop: FOP, mxcsr: MXCSR,
+  gdtLimit: GDTR_LIMIT,
+  idtLimit: IDTR_LIMIT,
+  interruptShadow: INTERRUPT_SHADOW,
+  halted: HALTED,
+  nmiBlocked: NMI_BLOCKED,
+  cpl: CPL,
+  fcw: FCW,
+  fsw: FSW,
+  ftop: FTOP,
+  fop: FOP,
+  mxcsr: MXCSR,
 };
 
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
 
 const BYTES: Record<string, readonly [offset: number, length: number]> = {
-  x87: [FPREG, 128], x87Empty: [FTAG, 8], xmm: [XMM, 256], ymmHigh: [YMM_HIGH, 256],
+  x87: [FPREG, 128],
+  x87Empty: [FTAG, 8],
+  xmm: [XMM, 256],
+  ymmHigh: [YMM_HIGH, 256],
 };
 
 /** State of the vCPU object that has no place in the state block. */
@@ -65,8 +142,10 @@ export function saveState(core: Core, mmu: Mmu, msrs: Msrs, pending: Pending): D
   SEGMENTS.forEach((name, segment) => {
     const at = core.segAt(segment);
     fields[name] = {
-      base: core.getBigUnsigned(at + SEG_BASE), limit: core.get(at + SEG_LIMIT) >>> 0,
-      attributes: core.get(at + SEG_ATTR), selector: core.get(at + SEG_SELECTOR),
+      base: core.getBigUnsigned(at + SEG_BASE),
+      limit: core.get(at + SEG_LIMIT) >>> 0,
+      attributes: core.get(at + SEG_ATTR),
+      selector: core.get(at + SEG_SELECTOR),
     };
   });
   fields.pdptes = Array.from(mmu.pdpte);
@@ -112,7 +191,9 @@ class Reader {
   }
   group(name: string): Reader {
     const fields = this.take<{ [name: string]: StateValue }>(
-      name, 'a group of fields', (v) => typeof v === 'object' && v !== null && !Array.isArray(v),
+      name,
+      'a group of fields',
+      (v) => typeof v === 'object' && v !== null && !Array.isArray(v),
     );
     return new Reader(fields, `${this.where}${name}.`);
   }
@@ -150,8 +231,12 @@ export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState):
   for (const space of from.optionalList('exceptionWatchers')) core.watchers.add(space);
   const pending = from.group('pending');
   return {
-    nmi: pending.flag('nmi'), intr: pending.flag('intr'), waitForSipi: pending.flag('waitForSipi'),
-    shutdown: pending.flag('shutdown'), smi: pending.flag('smi'), smm: pending.flag('smm'),
+    nmi: pending.flag('nmi'),
+    intr: pending.flag('intr'),
+    waitForSipi: pending.flag('waitForSipi'),
+    shutdown: pending.flag('shutdown'),
+    smi: pending.flag('smi'),
+    smm: pending.flag('smm'),
     smbase: pending.number('smbase') | 0,
   };
 }

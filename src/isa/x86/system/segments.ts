@@ -1,10 +1,20 @@
 /** Segment descriptors: loading, checking and describing them (Intel SDM vol. 3, chapter 3). */
+import { CS, DS, ES, FS, GDTR_BASE, GDTR_LIMIT, GS, LDTR, SEG_NULL, SS, TR, ZF } from '../state.ts';
 import {
-  CS, DS, ES, FS, GDTR_BASE, GDTR_LIMIT, GS, LDTR, SEG_NULL, SS, TR, ZF,
-} from '../state.ts';
-import {
-  ATTR_CODE, ATTR_CONFORMING, ATTR_DB, ATTR_EXPAND_DOWN, ATTR_G, ATTR_L, ATTR_P, ATTR_READABLE, ATTR_S, ATTR_WRITABLE, GP, NP,
-  SS_FAULT, attrDpl,
+  ATTR_CODE,
+  ATTR_CONFORMING,
+  ATTR_DB,
+  ATTR_EXPAND_DOWN,
+  ATTR_G,
+  ATTR_L,
+  ATTR_P,
+  ATTR_READABLE,
+  ATTR_S,
+  ATTR_WRITABLE,
+  GP,
+  NP,
+  SS_FAULT,
+  attrDpl,
 } from './core.ts';
 import type { Core } from './core.ts';
 import { AS_SYSTEM } from './mmu.ts';
@@ -164,10 +174,8 @@ export class Segments {
     this.require(selector, vector);
     const { attributes } = this;
     const wanted = ATTR_S | ATTR_WRITABLE;
-    if (
-      (selector & 3) !== cpl || attrDpl(attributes) !== cpl ||
-      (attributes & (wanted | ATTR_CODE)) !== wanted
-    ) core.selectorFault(vector, selector);
+    if ((selector & 3) !== cpl || attrDpl(attributes) !== cpl || (attributes & (wanted | ATTR_CODE)) !== wanted)
+      core.selectorFault(vector, selector);
     if (!(attributes & ATTR_P)) core.selectorFault(SS_FAULT, selector);
   }
 
@@ -213,8 +221,7 @@ export class Segments {
     const expandsDown = checked && data && (attributes & ATTR_EXPAND_DOWN) !== 0;
     const top = expandsDown ? (attributes & ATTR_DB ? 0xffffffff : 0xffff) : limit;
     const accessible = write ? data && (attributes & ATTR_WRITABLE) !== 0 : data || (attributes & ATTR_READABLE) !== 0;
-    const bad = last > top || (expandsDown && first <= limit) ||
-      (checked && (!accessible || (attributes & SEG_NULL) !== 0));
+    const bad = last > top || (expandsDown && first <= limit) || (checked && (!accessible || (attributes & SEG_NULL) !== 0));
     if (bad) core.fault(segment === SS ? SS_FAULT : GP, 0);
     if (down) return expandsDown ? 1 : Infinity;
     return Math.floor((top + 1 - first) / size);

@@ -4,13 +4,34 @@
  * expects.
  */
 import {
-  CR0, CR3, CR4, CS, DR6, DR7, DS, EFER, ES, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, HALTED,
-  IDTR_BASE, IDTR_LIMIT, INTERRUPT_SHADOW, LDTR, NMI_BLOCKED, SEG_BASE, SEG_LIMIT, SEG_NULL,
-  SEG_SELECTOR, SS, TR,
+  CR0,
+  CR3,
+  CR4,
+  CS,
+  DR6,
+  DR7,
+  DS,
+  EFER,
+  ES,
+  FS,
+  GDTR_BASE,
+  GDTR_LIMIT,
+  GPR,
+  GS,
+  HALTED,
+  IDTR_BASE,
+  IDTR_LIMIT,
+  INTERRUPT_SHADOW,
+  LDTR,
+  NMI_BLOCKED,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_NULL,
+  SEG_SELECTOR,
+  SS,
+  TR,
 } from '../state.ts';
-import {
-  ATTR_P, CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, EFER_LMA, EFER_LME, attrDpl,
-} from './core.ts';
+import { ATTR_P, CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, EFER_LMA, EFER_LME, attrDpl } from './core.ts';
 import type { Core } from './core.ts';
 import type { Debug } from './debug.ts';
 import type { Mmu } from './mmu.ts';
@@ -27,7 +48,14 @@ const REVISION_RELOCATES = 1 << 17;
  * descriptor's upper word from bit 8 on), limit, base.
  */
 const SAVED_SEGMENTS = [
-  [ES, 0x7e00], [CS, 0x7e10], [SS, 0x7e20], [DS, 0x7e30], [FS, 0x7e40], [GS, 0x7e50], [LDTR, 0x7e70], [TR, 0x7e90],
+  [ES, 0x7e00],
+  [CS, 0x7e10],
+  [SS, 0x7e20],
+  [DS, 0x7e30],
+  [FS, 0x7e40],
+  [GS, 0x7e50],
+  [LDTR, 0x7e70],
+  [TR, 0x7e90],
 ] as const;
 const SAVED_GDT = 0x7e60;
 const SAVED_IDT = 0x7e80;
@@ -39,7 +67,12 @@ const SAVED_RIP = 0x7f78;
 const SAVED_REGISTERS = 0x7ff8; // RAX, and the others below it in the order of their numbers
 /** 64-bit registers of the state block by their place. */
 const SAVED_QUADS = [
-  [EFER, 0x7ed0], [CR4, 0x7f48], [CR3, 0x7f50], [CR0, 0x7f58], [DR7, 0x7f60], [DR6, 0x7f68],
+  [EFER, 0x7ed0],
+  [CR4, 0x7f48],
+  [CR3, 0x7f50],
+  [CR0, 0x7f58],
+  [DR7, 0x7f60],
+  [DR6, 0x7f68],
 ] as const;
 const REGISTERS = Array.from({ length: 16 }, (_, n) => n);
 
@@ -192,7 +225,11 @@ export class Smm {
     // A segment that must not be used is saved without its present bit.
     const unusable = attributes & ATTR_P ? 0 : SEG_NULL;
     core.setSegment(
-      segment, this.get(at, 2) & 0xffff, this.get(at + 8, 4), this.get(at + 12, 4), this.get(at + 4, 4),
+      segment,
+      this.get(at, 2) & 0xffff,
+      this.get(at + 8, 4),
+      this.get(at + 12, 4),
+      this.get(at + 4, 4),
       attributes | unusable,
     );
   }

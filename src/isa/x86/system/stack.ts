@@ -48,9 +48,7 @@ export class Stack {
   }
 
   /** A stack of a 16- or 32-bit segment. @param cpl that it will be used at */
-  use(
-    selector: number, base: number, limit: number, attributes: number, pointer: number, cpl: number,
-  ): void {
+  use(selector: number, base: number, limit: number, attributes: number, pointer: number, cpl: number): void {
     this.wide = false;
     this.low = pointer;
     this.high = 0;
@@ -83,9 +81,7 @@ export class Stack {
     const first = this.low >>> 0;
     const last = first + size - 1;
     const down = (this.attributes & (ATTR_EXPAND_DOWN | 8)) === ATTR_EXPAND_DOWN;
-    const bad = down
-      ? first <= this.limit || last > (this.attributes & ATTR_DB ? 0xffffffff : 0xffff)
-      : last > this.limit;
+    const bad = down ? first <= this.limit || last > (this.attributes & ATTR_DB ? 0xffffffff : 0xffff) : last > this.limit;
     if (bad) core.fault(SS_FAULT, this.code | core.ext);
   }
 

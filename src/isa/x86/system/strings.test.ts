@@ -11,8 +11,7 @@ const CMPS = 3;
 const SCAS = 4;
 
 /** @param size log2 of the element size */
-const rep = (kind: number, size: number, repne = 0): number =>
-  2 | (size << 4) | (kind << 8) | (repne << 11) | (3 << 12);
+const rep = (kind: number, size: number, repne = 0): number => 2 | (size << 4) | (kind << 8) | (repne << 11) | (3 << 12);
 
 function start(si: bigint, di: bigint, count: bigint): Kit {
   const kit = new Kit().long64();
@@ -23,8 +22,7 @@ function start(si: bigint, di: bigint, count: bigint): Kit {
   return kit;
 }
 
-const bytes = (kit: Kit, at: number, length: number): number[] =>
-  Array.from({ length }, (_, i) => kit.ram.getUint8(at + i));
+const bytes = (kit: Kit, at: number, length: number): number[] => Array.from({ length }, (_, i) => kit.ram.getUint8(at + i));
 
 function number(kit: Kit, at: number, length: number): void {
   for (let i = 0; i < length; i++) kit.ram.setUint8(at + i, (i * 7 + 1) & 0xff);
@@ -56,8 +54,16 @@ test('MOVS elements that cross a page', () => {
 
 test('overlapping MOVS repeats as the processor does, in every size and direction', () => {
   for (const [distance, size, down] of [
-    [1, 0, false], [3, 0, false], [8, 3, false], [12, 3, false], [5, 3, false], [-5, 2, false],
-    [-3, 0, true], [-8, 3, true], [-2, 2, true], [7, 1, true],
+    [1, 0, false],
+    [3, 0, false],
+    [8, 3, false],
+    [12, 3, false],
+    [5, 3, false],
+    [-5, 2, false],
+    [-3, 0, true],
+    [-8, 3, true],
+    [-2, 2, true],
+    [7, 1, true],
   ] as const) {
     const width = 1 << size;
     const count = Math.floor(200 / width);
@@ -95,7 +101,12 @@ test('a fault leaves the registers at the element that faulted, pc at the instru
 });
 
 test('STOS in each size, in bounded pieces', () => {
-  for (const [size, value] of [[0, 0x5an], [1, 0x1234n], [2, 0xdeadbeefn], [3, 0x1122334455667788n]] as const) {
+  for (const [size, value] of [
+    [0, 0x5an],
+    [1, 0x1234n],
+    [2, 0xdeadbeefn],
+    [3, 0x1122334455667788n],
+  ] as const) {
     const kit = start(0n, 0x10ffdn, 700n);
     kit.setReg(0, value);
     kit.leave(LEAVE_REP, rep(STOS, size));
@@ -116,7 +127,10 @@ test('STOS to a device and to pages that are watched goes through the board', ()
   kit.quad(0xb000 + 8 * 0x10, BigInt(DEVICE) | 7n);
   kit.setReg(0, 0x11n);
   kit.leave(LEAVE_REP, rep(STOS, 2));
-  assert.deepEqual(kit.deviceWrites, [[DEVICE, 4, 0x11], [DEVICE + 4, 4, 0x11]]);
+  assert.deepEqual(kit.deviceWrites, [
+    [DEVICE, 4, 0x11],
+    [DEVICE + 4, 4, 0x11],
+  ]);
 });
 
 test('REPNE SCAS and REPE CMPS stop at the right element with its flags', () => {

@@ -265,7 +265,7 @@ export class Strings {
   private fill(to: number, n: number, low: number, high: number): void {
     const { size, u8 } = this;
     const byte = low & 0xff;
-    const word = byte * 0x01010101 | 0;
+    const word = (byte * 0x01010101) | 0;
     // Wide elements fill fastest; clearing pages is what kernels do most.
     if (low === 0 && high === 0 && ((to | (n * size)) & 7) === 0) {
       this.f64.fill(0, to / 8, (to + n * size) / 8);

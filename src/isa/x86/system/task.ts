@@ -1,11 +1,6 @@
 /** Hardware task switches (SDM vol. 3, chapter 9), with 32- and 16-bit TSSs. */
-import {
-  CR0, CR3, CS, DS, EFLAGS, ES, FS, GS, LDTR, NT, RF, SEG_NULL, SS, TR, VM,
-} from '../state.ts';
-import {
-  ATTR_CODE, ATTR_CONFORMING, ATTR_P, ATTR_READABLE, ATTR_S, CR0_TS, GP, NO_ERROR_CODE, NP, TS,
-  attrDpl,
-} from './core.ts';
+import { CR0, CR3, CS, DS, EFLAGS, ES, FS, GS, LDTR, NT, RF, SEG_NULL, SS, TR, VM } from '../state.ts';
+import { ATTR_CODE, ATTR_CONFORMING, ATTR_P, ATTR_READABLE, ATTR_S, CR0_TS, GP, NO_ERROR_CODE, NP, TS, attrDpl } from './core.ts';
 import { DR6_BT } from './debug.ts';
 import { AS_SYSTEM } from './mmu.ts';
 import type { Parts } from './parts.ts';
@@ -20,14 +15,34 @@ const IS_32 = 8;
 
 /** Places of a TSS's fields: general registers follow each other, and so do segment registers. */
 type Layout = {
-  size: number; registers: number; ip: number; flags: number; segments: number; ldt: number;
-  width: number; limit: number;
+  size: number;
+  registers: number;
+  ip: number;
+  flags: number;
+  segments: number;
+  ldt: number;
+  width: number;
+  limit: number;
 };
 const TSS32: Layout = {
-  size: 4, ip: 32, flags: 36, registers: 40, segments: 72, ldt: 96, width: 4, limit: 103,
+  size: 4,
+  ip: 32,
+  flags: 36,
+  registers: 40,
+  segments: 72,
+  ldt: 96,
+  width: 4,
+  limit: 103,
 };
 const TSS16: Layout = {
-  size: 2, ip: 14, flags: 16, registers: 18, segments: 34, ldt: 42, width: 2, limit: 43,
+  size: 2,
+  ip: 14,
+  flags: 16,
+  registers: 18,
+  segments: 34,
+  ldt: 42,
+  width: 2,
+  limit: 43,
 };
 
 /** Word whose bit 0 asks for a trap at the task's start. */
@@ -45,9 +60,7 @@ export function taskReturn(p: Parts): void {
 }
 
 /** @param errorCode pushed on the new task's stack, or NO_ERROR_CODE */
-export function switchTask(
-  p: Parts, selector: number, how: number, errorCode: number = NO_ERROR_CODE,
-): void {
+export function switchTask(p: Parts, selector: number, how: number, errorCode: number = NO_ERROR_CODE): void {
   const { core, mmu, segs } = p;
   readTss(p, selector, how);
   const wide = (segs.attributes & IS_32) !== 0;
@@ -93,8 +106,7 @@ function saveTask(p: Parts, how: number): void {
   const { core, mmu } = p;
   const layout = core.segAttr(TR) & IS_32 ? TSS32 : TSS16;
   const base = core.segBaseLow(TR);
-  const put = (offset: number, value: number, size: number): void =>
-    mmu.write((base + offset) | 0, 0, size, value, AS_SYSTEM);
+  const put = (offset: number, value: number, size: number): void => mmu.write((base + offset) | 0, 0, size, value, AS_SYSTEM);
   mmu.probeWrite(base, 0, layout.limit + 1, AS_SYSTEM);
   let flags = core.readFlags();
   if (how === SWITCH_IRET) flags &= ~NT;
@@ -113,8 +125,7 @@ function loadTask(p: Parts, layout: Layout, base: number, how: number): void {
   let flags = at(layout.flags, layout.size);
   const registers = Array.from({ length: 8 }, (_, i) => at(layout.registers + i * layout.size, layout.size));
   const count = wide ? 6 : 4;
-  const selectors = Array.from({ length: 6 }, (_, i) =>
-    i < count ? at(layout.segments + i * layout.width, 2) : 0);
+  const selectors = Array.from({ length: 6 }, (_, i) => (i < count ? at(layout.segments + i * layout.width, 2) : 0));
   const ldt = at(layout.ldt, 2);
   if (wide && core.paging) p.core.set2(CR3, at(28, 4), 0);
   mmu.configure();

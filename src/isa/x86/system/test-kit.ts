@@ -3,8 +3,27 @@ import type { EngineServices, Translation } from '../../isa.ts';
 import type { InterruptController } from '../../../machine/interfaces.ts';
 import { CTL_PC } from '../../../ir/vcpu-block.ts';
 import {
-  CPL, CR0, CR3, CR4, CS, DS, EFER, ES, FS, GDTR_BASE, GDTR_LIMIT, GPR, GS, IDTR_BASE, IDTR_LIMIT,
-  LDTR, OP0, OP1, SEG_NULL, SS, TR,
+  CPL,
+  CR0,
+  CR3,
+  CR4,
+  CS,
+  DS,
+  EFER,
+  ES,
+  FS,
+  GDTR_BASE,
+  GDTR_LIMIT,
+  GPR,
+  GS,
+  IDTR_BASE,
+  IDTR_LIMIT,
+  LDTR,
+  OP0,
+  OP1,
+  SEG_NULL,
+  SS,
+  TR,
 } from '../state.ts';
 import { X86Cpu } from './cpu.ts';
 import type { Platform } from './cpu.ts';
@@ -58,8 +77,7 @@ export class Kit {
       getTscDeadline: () => this.deadline,
       setTscDeadline: (value) => void (this.deadline = value),
     };
-    const host = (address: number): number =>
-      address < RAM ? HOST_RAM + Math.floor(address / 4096) * 4096 : -1;
+    const host = (address: number): number => (address < RAM ? HOST_RAM + Math.floor(address / 4096) * 4096 : -1);
     return {
       mem: {
         hostPage: host,
@@ -74,7 +92,9 @@ export class Kit {
       },
       intc,
       tsc: {
-        frequency: 1e9, read: () => this.tsc, write: (value) => void (this.tsc = value),
+        frequency: 1e9,
+        read: () => this.tsc,
+        write: (value) => void (this.tsc = value),
         toNanoseconds: Number,
       },
       model: parseCpu(model).model,
@@ -233,7 +253,7 @@ export class Kit {
     this.cpu.leave(reason, argument);
   }
 
-  walk(address: bigint, access: number): (Translation & { ok: boolean }) {
+  walk(address: bigint, access: number): Translation & { ok: boolean } {
     const out = { page: 0, permissions: 0, global: false, ok: false };
     const low = Number(BigInt.asIntN(32, address));
     out.ok = this.cpu.walk(low, Number(BigInt.asIntN(32, address >> 32n)), access, out);

@@ -1,8 +1,6 @@
 /** FXSAVE, FXRSTOR and the XSAVE family (SDM vol. 1, chapters 10.5 and 13). */
 import { ACCESS_READ, ACCESS_WRITE } from '../../isa.ts';
-import {
-  FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP, MXCSR, MXCSR_DEFAULT, XCR0, XMM, YMM_HIGH,
-} from '../state.ts';
+import { FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP, MXCSR, MXCSR_DEFAULT, XCR0, XMM, YMM_HIGH } from '../state.ts';
 import { CR0_EM, CR0_TS, CR4_OSXSAVE, NM, NO_ERROR_CODE } from './core.ts';
 import type { Core } from './core.ts';
 import { AS_CURRENT } from './mmu.ts';
@@ -256,7 +254,7 @@ export class XSave {
     const { core, view, words } = this;
     const status = view.getUint16(2, true);
     const top = (status >> 11) & 7;
-    core.set(FCW, view.getUint16(0, true) & 0x1f7f | 0x40);
+    core.set(FCW, (view.getUint16(0, true) & 0x1f7f) | 0x40);
     core.set(FSW, status & ~0x3800);
     core.set(FTOP, top);
     const tags = view.getUint8(4);

@@ -6,8 +6,24 @@ import { F64, I32, I64 } from '../../../ir/ops.ts';
 import { Body, i32, i64 } from '../../../wasm/structured.ts';
 import type { Expr, Local, Operand, Routine } from '../../../wasm/structured.ts';
 import {
-  BIAS, DE, EXPONENT, ORDINARY, RC_DOWN, TOP_BIT, X87, ZE, exponentOf, isDenormal, isInfinite, isNan, isNormal,
-  isSignalling, isUnsupported, normalise, shiftRightJam, signOf,
+  BIAS,
+  DE,
+  EXPONENT,
+  ORDINARY,
+  RC_DOWN,
+  TOP_BIT,
+  X87,
+  ZE,
+  exponentOf,
+  isDenormal,
+  isInfinite,
+  isNan,
+  isNormal,
+  isSignalling,
+  isUnsupported,
+  normalise,
+  shiftRightJam,
+  signOf,
 } from './common.ts';
 import type { Float } from './common.ts';
 
@@ -38,8 +54,16 @@ export function multiply(f: Body, x: Local, y: Local): [hi: Local, lo: Local] {
 function quotientDigit(f: Body, u: Local, digit: Expr, v: Local, v1: Local, v0: Local): Local {
   const q = f.let(u.div(v1));
   const r = f.let(u.sub(q.mul(v1)));
-  const tooLarge = (): Expr => r.shr(32n).not()
-    .and(q.shr(32n).ne(0n).or(q.mul(v0).gtu(r.shl(32n).or(digit))));
+  const tooLarge = (): Expr =>
+    r
+      .shr(32n)
+      .not()
+      .and(
+        q
+          .shr(32n)
+          .ne(0n)
+          .or(q.mul(v0).gtu(r.shl(32n).or(digit))),
+      );
   f.while(tooLarge(), () => {
     f.set(q, q.sub(1n));
     f.set(r, r.add(v1));
@@ -66,7 +90,11 @@ export function squareRoot(f: Body, m: Local, low: Local): [s: Local, rest: Loca
   const toDouble = (v: Expr): Expr => v.apply(0xb9, F64);
   const truncate = (v: Expr): Expr => v.apply([0xfc, 6], I64);
   const y = f.let(toDouble(m.shr(2n)).apply(0x9f, F64));
-  const s = f.let(truncate(y.mul(double(0x41f00000))).shl(1n).sub(8192n));
+  const s = f.let(
+    truncate(y.mul(double(0x41f00000)))
+      .shl(1n)
+      .sub(8192n),
+  );
   // Goes on beside the multiplication.
   const inverse = f.let(double(0x3ed00000).div(y));
   const [hi, lo] = multiply(f, s, s);
@@ -189,20 +217,23 @@ export class Arithmetic {
     this.order(f, e, m, s);
     const difference = f.let(e[0].sub(e[1]));
     const lo = this.align(f, difference, m[1]);
-    f.if(s[0].eq(s[1]), () => this.addMagnitudes(f, e[0], m[0], lo, m[1]), () => {
-      f.set(m[0], m[0].sub(m[1]).sub(lo.ne(0n).extu()));
-      f.set(lo, lo.neg());
-      f.unlikely(m[0].or(lo).not(), zero);
-      normalise(f, e[0], m[0], lo);
-    });
+    f.if(
+      s[0].eq(s[1]),
+      () => this.addMagnitudes(f, e[0], m[0], lo, m[1]),
+      () => {
+        f.set(m[0], m[0].sub(m[1]).sub(lo.ne(0n).extu()));
+        f.set(lo, lo.neg());
+        f.unlikely(m[0].or(lo).not(), zero);
+        normalise(f, e[0], m[0], lo);
+      },
+    );
     return lo;
   }
 
   /** d = a + b, a - b or b - a: emits the fast path. */
   add(f: Body, d: Local, a: Float, b: Float, subtract: boolean, reverse: number): void {
     const { x } = this;
-    this.plainOr(f, [a, b], () =>
-      f.tail(subtract ? this.subSlow : this.addSlow, d, a.sig, a.se, b.sig, b.se, reverse));
+    this.plainOr(f, [a, b], () => f.tail(subtract ? this.subSlow : this.addSlow, d, a.sig, a.se, b.sig, b.se, reverse));
     const e: [Local, Local] = [f.let(exponentOf(a)), f.let(exponentOf(b))];
     const m: [Local, Local] = [f.let(a.sig), f.let(b.sig)];
     const flipA = subtract && reverse === REVERSE ? 1 : 0;
@@ -219,13 +250,14 @@ export class Arithmetic {
   private defineAddSlow(subtract: boolean): Routine {
     const { x } = this;
     return x.program.routine(null, BINARY, I32, (f, d, aSig, aSe, bSig, bSe, reverse) => {
-      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const [a, b] = [
+        { sig: aSig, se: aSe },
+        { sig: bSig, se: bSe },
+      ];
       const special = f.let(f.call(x.propagate, d, aSig, aSe, bSig, bSe));
       f.if(special.ne(ORDINARY), () => f.return(special));
       const flip = (of: Operand): Operand => (subtract ? of : 0);
-      const s: [Local, Local] = [
-        f.let(signOf(a).xor(flip(reverse))), f.let(signOf(b).xor(flip(reverse.xor(1)))),
-      ];
+      const s: [Local, Local] = [f.let(signOf(a).xor(flip(reverse))), f.let(signOf(b).xor(flip(reverse.xor(1))))];
       const [infA, infB] = [f.let(isInfinite(a)), f.let(isInfinite(b))];
       f.if(infA.and(infB).and(s[0].ne(s[1])), () => f.tail(x.invalid, d));
       x.raiseIfDenormal(f, a, b);
@@ -253,9 +285,12 @@ export class Arithmetic {
   // --- Multiplication. ---
 
   mul(f: Body, d: Local, a: Float, b: Float): void {
-    this.plainOr(f, [a, b], () =>
-      f.tail(this.mulSlow, d, a.sig, a.se, b.sig, b.se, 0));
-    const exp = f.let(exponentOf(a).add(exponentOf(b)).sub(BIAS - 1));
+    this.plainOr(f, [a, b], () => f.tail(this.mulSlow, d, a.sig, a.se, b.sig, b.se, 0));
+    const exp = f.let(
+      exponentOf(a)
+        .add(exponentOf(b))
+        .sub(BIAS - 1),
+    );
     const sign = f.let(a.se.xor(b.se).shr(15));
     const [hi, lo] = multiply(f, f.let(a.sig), f.let(b.sig));
     this.topUp(f, exp, hi, lo);
@@ -274,7 +309,10 @@ export class Arithmetic {
   private defineMulSlow(): Routine {
     const { x } = this;
     return x.program.routine(null, BINARY, I32, (f, d, aSig, aSe, bSig, bSe) => {
-      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const [a, b] = [
+        { sig: aSig, se: aSe },
+        { sig: bSig, se: bSe },
+      ];
       const special = f.let(f.call(x.propagate, d, aSig, aSe, bSig, bSe));
       f.if(special.ne(ORDINARY), () => f.return(special));
       const sign = f.let(signOf(a).xor(signOf(b)));
@@ -311,10 +349,13 @@ export class Arithmetic {
   }
 
   div(f: Body, d: Local, a: Float, b: Float, reverse: number): void {
-    this.plainOr(f, [a, b], () =>
-      f.tail(this.divSlow, d, a.sig, a.se, b.sig, b.se, reverse));
+    this.plainOr(f, [a, b], () => f.tail(this.divSlow, d, a.sig, a.se, b.sig, b.se, reverse));
     const [n, v] = reverse === REVERSE ? [b, a] : [a, b];
-    const exp = f.let(exponentOf(n).sub(exponentOf(v)).add(BIAS - 1));
+    const exp = f.let(
+      exponentOf(n)
+        .sub(exponentOf(v))
+        .add(BIAS - 1),
+    );
     const sign = f.let(a.se.xor(b.se).shr(15));
     const [hi, lo] = this.quotient(f, exp, f.let(n.sig), f.let(v.sig));
     this.finish(f, d, sign, exp, hi, lo);
@@ -332,12 +373,19 @@ export class Arithmetic {
         f.set(bSig, sig);
         f.set(bSe, se);
       });
-      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const [a, b] = [
+        { sig: aSig, se: aSe },
+        { sig: bSig, se: bSe },
+      ];
       const sign = f.let(signOf(a).xor(signOf(b)));
       const [infA, infB] = [f.let(isInfinite(a)), f.let(isInfinite(b))];
       f.if(infA.and(infB).or(aSig.or(bSig).not()), () => f.tail(x.invalid, d));
       // The exception of division by zero keeps that of a denormal operand quiet.
-      f.if(bSig.not().and(infA.not()), () => x.raiseOrStop(f, ZE), () => x.raiseIfDenormal(f, a, b));
+      f.if(
+        bSig.not().and(infA.not()),
+        () => x.raiseOrStop(f, ZE),
+        () => x.raiseIfDenormal(f, a, b),
+      );
       f.if(infA.or(bSig.not()), () => {
         x.write(f, d, TOP_BIT, sign.shl(15).or(EXPONENT));
         f.return(0);
@@ -372,8 +420,7 @@ export class Arithmetic {
   }
 
   sqrt(f: Body, d: Local, a: Float): void {
-    this.plainOr(f, [a, { sig: i64(TOP_BIT), se: a.se.shr(15).select(0, 1) }], () =>
-      f.tail(this.sqrtSlow, d));
+    this.plainOr(f, [a, { sig: i64(TOP_BIT), se: a.se.shr(15).select(0, 1) }], () => f.tail(this.sqrtSlow, d));
     const m = f.let(a.sig);
     const [exp, low] = this.halveExponent(f, exponentOf(a), m);
     const [hi, lo] = squareRoot(f, m, low);
@@ -402,8 +449,7 @@ export class Arithmetic {
 
   /** Returns CF, PF, ZF for a compared to b, and whether it is stopped. */
   compare(f: Body, a: Float, b: Float, quiet: number): void {
-    f.unlikely(isNormal(a).and(isNormal(b)).not(), () =>
-      f.tail(this.compareSlow, a.sig, a.se, b.sig, b.se, quiet));
+    f.unlikely(isNormal(a).and(isNormal(b)).not(), () => f.tail(this.compareSlow, a.sig, a.se, b.sig, b.se, quiet));
     this.x.clearC1(f);
     this.compareNumbers(f, a, b);
   }
@@ -412,7 +458,9 @@ export class Arithmetic {
     // As integers with the sign applied, exponent first.
     f.if(a.se.eq(b.se).and(a.sig.eq(b.sig)), () => f.return(0x40));
     f.if(signOf(a).ne(signOf(b)), () => f.return(signOf(a)));
-    const smaller = a.se.and(EXPONENT).ltu(b.se.and(EXPONENT))
+    const smaller = a.se
+      .and(EXPONENT)
+      .ltu(b.se.and(EXPONENT))
       .or(a.se.and(EXPONENT).eq(b.se.and(EXPONENT)).and(a.sig.ltu(b.sig)));
     f.return(smaller.xor(signOf(a)));
   }
@@ -420,9 +468,13 @@ export class Arithmetic {
   private defineCompareSlow(): Routine {
     const { x } = this;
     const numbers = x.program.routine(null, [I64, I32, I64, I32], I32, (f, aSig, aSe, bSig, bSe) =>
-      this.compareNumbers(f, { sig: aSig, se: aSe }, { sig: bSig, se: bSe }));
+      this.compareNumbers(f, { sig: aSig, se: aSe }, { sig: bSig, se: bSe }),
+    );
     return x.program.routine(null, [I64, I32, I64, I32, I32], I32, (f, aSig, aSe, bSig, bSe, quiet) => {
-      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const [a, b] = [
+        { sig: aSig, se: aSe },
+        { sig: bSig, se: bSe },
+      ];
       x.clearC1(f);
       const bad = f.let(isUnsupported(a).or(isUnsupported(b)).or(isSignalling(a)).or(isSignalling(b)));
       const nan = f.let(isNan(a).or(isNan(b)));

@@ -64,18 +64,17 @@ export const exponentOf = (x: Float): Expr => x.se.and(EXPONENT);
 export const signOf = (x: Float): Expr => x.se.shr(15).and(1);
 /** Exponent neither all zeros nor all ones, integer bit set, not from a denormal in memory. */
 export const isNormal = (x: Float): Expr =>
-  x.se.and(EXPONENT | WAS_DENORMAL).sub(1).ltu(0x7ffe).and(x.sig.lts(0n));
-export const isNan = (x: Float): Expr =>
-  exponentOf(x).eq(EXPONENT).and(x.sig.shl(1n).ne(0n));
-export const isSignalling = (x: Float): Expr =>
-  isNan(x).and(x.sig.and(QUIET_BIT).not());
+  x.se
+    .and(EXPONENT | WAS_DENORMAL)
+    .sub(1)
+    .ltu(0x7ffe)
+    .and(x.sig.lts(0n));
+export const isNan = (x: Float): Expr => exponentOf(x).eq(EXPONENT).and(x.sig.shl(1n).ne(0n));
+export const isSignalling = (x: Float): Expr => isNan(x).and(x.sig.and(QUIET_BIT).not());
 /** Exponent not zero but no integer bit: unnormals, pseudo-infinities, pseudo-NaNs. */
-export const isUnsupported = (x: Float): Expr =>
-  exponentOf(x).ne(0).and(x.sig.ges(0n));
-export const isDenormal = (x: Float): Expr =>
-  exponentOf(x).eq(0).and(x.sig.ne(0n)).or(x.se.shr(16).and(1));
-export const isInfinite = (x: Float): Expr =>
-  exponentOf(x).eq(EXPONENT).and(x.sig.eq(TOP_BIT));
+export const isUnsupported = (x: Float): Expr => exponentOf(x).ne(0).and(x.sig.ges(0n));
+export const isDenormal = (x: Float): Expr => exponentOf(x).eq(0).and(x.sig.ne(0n)).or(x.se.shr(16).and(1));
+export const isInfinite = (x: Float): Expr => exponentOf(x).eq(EXPONENT).and(x.sig.eq(TOP_BIT));
 
 /** What rounding a significand did. */
 interface Rounded {
@@ -87,20 +86,29 @@ interface Rounded {
 
 /** Shifts hi:lo right by n > 0; what falls off stays visible in the lowest bit. */
 export function shiftRightJam(f: Body, hi: Local, lo: Local, n: Local): void {
-  f.if(n.ltu(64), () => {
-    const back = f.let(i32(64).sub(n).extu());
-    const lost = lo.shl(back).ne(0n).extu();
-    f.set(lo, lo.shr(n.extu()).or(hi.shl(back)).or(lost));
-    f.set(hi, hi.shr(n.extu()));
-  }, () => f.if(n.ltu(128), () => {
-    const m = f.let(n.sub(64).extu());
-    const lost = hi.shl(1n).shl(i64(63).sub(m)).or(lo).ne(0n).extu();
-    f.set(lo, hi.shr(m).or(lost));
-    f.set(hi, 0n);
-  }, () => {
-    f.set(lo, hi.or(lo).ne(0n).extu());
-    f.set(hi, 0n);
-  }));
+  f.if(
+    n.ltu(64),
+    () => {
+      const back = f.let(i32(64).sub(n).extu());
+      const lost = lo.shl(back).ne(0n).extu();
+      f.set(lo, lo.shr(n.extu()).or(hi.shl(back)).or(lost));
+      f.set(hi, hi.shr(n.extu()));
+    },
+    () =>
+      f.if(
+        n.ltu(128),
+        () => {
+          const m = f.let(n.sub(64).extu());
+          const lost = hi.shl(1n).shl(i64(63).sub(m)).or(lo).ne(0n).extu();
+          f.set(lo, hi.shr(m).or(lost));
+          f.set(hi, 0n);
+        },
+        () => {
+          f.set(lo, hi.or(lo).ne(0n).extu());
+          f.set(hi, 0n);
+        },
+      ),
+  );
 }
 
 /** Shifts hi:lo left until the top bit is set; not for zero. */
@@ -210,7 +218,10 @@ export class X87 {
 
   private definePropagate(): Routine {
     return this.program.routine('propagate', [I32, I64, I32, I64, I32], I32, (f, d, aSig, aSe, bSig, bSe) => {
-      const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
+      const [a, b] = [
+        { sig: aSig, se: aSe },
+        { sig: bSig, se: bSe },
+      ];
       this.clearC1(f);
       f.if(isUnsupported(a).or(isUnsupported(b)), () => f.tail(this.invalid, d));
       const [nanA, nanB] = [f.let(isNan(a)), f.let(isNan(b))];
@@ -248,11 +259,21 @@ export class X87 {
   increment(f: Body, sign: Expr, frac: Local, odd: Expr): Local {
     const mode = f.let(this.rounding(f));
     const up = f.variable(I32);
-    f.if(mode.not(), () => {
-      f.set(up, frac.gtu(TOP_BIT).or(frac.eq(TOP_BIT).and(odd)));
-    }, () => {
-      f.set(up, mode.ne(RC_CHOP).and(frac.ne(0n)).and(sign.xor(mode.shr(11))));
-    });
+    f.if(
+      mode.not(),
+      () => {
+        f.set(up, frac.gtu(TOP_BIT).or(frac.eq(TOP_BIT).and(odd)));
+      },
+      () => {
+        f.set(
+          up,
+          mode
+            .ne(RC_CHOP)
+            .and(frac.ne(0n))
+            .and(sign.xor(mode.shr(11))),
+        );
+      },
+    );
     return up;
   }
 
@@ -306,30 +327,26 @@ export class X87 {
   }
 
   private defineHuge(): Routine {
-    return this.program.routine(null, [I32, I32, I32, I64, I32, I32], NONE,
-      (f, d, sign, exp, hi, bits, precision) => {
-        f.if(f.load32(FCW).and(OE).not(), () => {
-          f.set(exp, exp.sub(BIAS_ADJUST));
-          f.if(exp.ges(EXPONENT), () => {
-            f.set(exp, EXPONENT);
-            f.set(hi, TOP_BIT);
-            f.set(bits, PE | C1);
-          });
-          this.write(f, d, hi, exp.or(sign.shl(15)));
-          f.do(f.call(this.raise, bits.or(OE)));
-          f.return();
+    return this.program.routine(null, [I32, I32, I32, I64, I32, I32], NONE, (f, d, sign, exp, hi, bits, precision) => {
+      f.if(f.load32(FCW).and(OE).not(), () => {
+        f.set(exp, exp.sub(BIAS_ADJUST));
+        f.if(exp.ges(EXPONENT), () => {
+          f.set(exp, EXPONENT);
+          f.set(hi, TOP_BIT);
+          f.set(bits, PE | C1);
         });
-        const mode = f.let(this.rounding(f));
-        const away = mode.ne(RC_CHOP).and(sign.xor(mode.shr(11)));
-        const infinite = f.let(mode.not().or(away));
-        const few = precision.select(i64(-2048), i64(-1).shl(40n));
-        const largest = precision.and(0x100).select(i64(-1), few);
-        this.write(
-          f, d, infinite.select(i64(TOP_BIT), largest),
-          i32(0x7ffe).add(infinite).or(sign.shl(15)),
-        );
-        f.do(f.call(this.raise, infinite.shl(9).or(OE | PE)));
+        this.write(f, d, hi, exp.or(sign.shl(15)));
+        f.do(f.call(this.raise, bits.or(OE)));
         f.return();
       });
+      const mode = f.let(this.rounding(f));
+      const away = mode.ne(RC_CHOP).and(sign.xor(mode.shr(11)));
+      const infinite = f.let(mode.not().or(away));
+      const few = precision.select(i64(-2048), i64(-1).shl(40n));
+      const largest = precision.and(0x100).select(i64(-1), few);
+      this.write(f, d, infinite.select(i64(TOP_BIT), largest), i32(0x7ffe).add(infinite).or(sign.shl(15)));
+      f.do(f.call(this.raise, infinite.shl(9).or(OE | PE)));
+      f.return();
+    });
   }
 }

@@ -10,8 +10,27 @@ import { choose, i32, i64 } from '../../../wasm/structured.ts';
 import type { Body, Expr, Local, Operand, Routine } from '../../../wasm/structured.ts';
 import { FCW, FPREG, FSW, FTAG, FTOP, OP2, OP3 } from '../state.ts';
 import {
-  BIAS, C1, DE, EXPONENT, IE, OE, PE, QUIET_BIT, RC_CHOP, SF, TOP_BIT, UE, WAS_DENORMAL, X87,
-  DEFAULT_NAN, exponentOf, isNan, isSignalling, isUnsupported, shiftRightJam, signOf,
+  BIAS,
+  C1,
+  DE,
+  EXPONENT,
+  IE,
+  OE,
+  PE,
+  QUIET_BIT,
+  RC_CHOP,
+  SF,
+  TOP_BIT,
+  UE,
+  WAS_DENORMAL,
+  X87,
+  DEFAULT_NAN,
+  exponentOf,
+  isNan,
+  isSignalling,
+  isUnsupported,
+  shiftRightJam,
+  signOf,
 } from './common.ts';
 import type { Float } from './common.ts';
 import { unpack } from './arithmetic.ts';
@@ -76,7 +95,12 @@ export class Conversions {
       const magnitude = f.let(value.xor(sign).sub(sign));
       const n = f.let(magnitude.clz());
       f.set(sig, magnitude.shl(n));
-      f.set(se, i32(BIAS + 63).sub(n.wrap()).or(sign.wrap().and(0x8000)));
+      f.set(
+        se,
+        i32(BIAS + 63)
+          .sub(n.wrap())
+          .or(sign.wrap().and(0x8000)),
+      );
     });
     return { sig, se };
   }
@@ -95,20 +119,35 @@ export class Conversions {
     const exp = f.let(bits.shr(BigInt(fraction)).wrap().and(exponents));
     const sig = f.let(bits.and((1n << BigInt(fraction)) - 1n).shl(BigInt(63 - fraction)));
     const se = f.variable(I32);
-    f.if(exp.sub(1).ltu(exponents - 1), () => {
-      f.set(sig, sig.or(TOP_BIT));
-      f.set(se, exp.add(rebias).or(sign));
-    }, () => f.if(exp, () => {
-      f.set(sig, sig.or(TOP_BIT));
-      f.set(se, sign.or(EXPONENT));
-    }, () => {
-      f.set(se, sign);
-      f.if(sig.ne(0n), () => {
-        const n = f.let(sig.clz());
-        f.set(sig, sig.shl(n));
-        f.set(se, i32(1 + rebias).sub(n.wrap()).or(sign).or(WAS_DENORMAL));
-      });
-    }));
+    f.if(
+      exp.sub(1).ltu(exponents - 1),
+      () => {
+        f.set(sig, sig.or(TOP_BIT));
+        f.set(se, exp.add(rebias).or(sign));
+      },
+      () =>
+        f.if(
+          exp,
+          () => {
+            f.set(sig, sig.or(TOP_BIT));
+            f.set(se, sign.or(EXPONENT));
+          },
+          () => {
+            f.set(se, sign);
+            f.if(sig.ne(0n), () => {
+              const n = f.let(sig.clz());
+              f.set(sig, sig.shl(n));
+              f.set(
+                se,
+                i32(1 + rebias)
+                  .sub(n.wrap())
+                  .or(sign)
+                  .or(WAS_DENORMAL),
+              );
+            });
+          },
+        ),
+    );
     return { sig, se };
   }
 
@@ -182,10 +221,14 @@ export class Conversions {
     return this.x.program.routine(null, [I32], NONE, (f, bits) => {
       const unmasked = f.let(bits.and(f.load32(FCW).xor(-1)).and(0x3f));
       const status = f.let(f.load32(FSW).and(~C1).or(bits).or(unmasked.select(0x8080, 0)));
-      f.if(unmasked.and(~PE), () => {
-        f.store32(FSW, status);
-        f.store32(STATUS_AFTER, SUPPRESSED);
-      }, () => f.store32(STATUS_AFTER, status));
+      f.if(
+        unmasked.and(~PE),
+        () => {
+          f.store32(FSW, status);
+          f.store32(STATUS_AFTER, SUPPRESSED);
+        },
+        () => f.store32(STATUS_AFTER, status),
+      );
       f.return();
     });
   }
@@ -203,7 +246,10 @@ export class Conversions {
       const slot = f.let(x.slot(f, 0));
       const a = x.read(f, slot);
       const exp = f.let(exponentOf(a).sub(rebias));
-      const fits = exp.sub(1).ltu(exponents - 2).and(a.sig.lts(0n));
+      const fits = exp
+        .sub(1)
+        .ltu(exponents - 2)
+        .and(a.sig.lts(0n));
       f.unlikely(fits.and(x.isPlain(f)).and(x.isEmpty(f, slot).not()).not(), () => {
         const bits = f.call(slow);
         f.return(result === I64 ? bits : bits.wrap());
@@ -219,7 +265,9 @@ export class Conversions {
 
   /** The implicit bit, and a carry out of the fraction, add to the exponent. */
   private assemble({ fraction }: Format, a: Float, exp: Expr, kept: Expr): Expr {
-    const sign = signOf(a).extu().shl(fraction === 52 ? 63n : 31n);
+    const sign = signOf(a)
+      .extu()
+      .shl(fraction === 52 ? 63n : 31n);
     return exp.extu().shl(BigInt(fraction)).add(kept).or(sign);
   }
 
@@ -271,7 +319,14 @@ export class Conversions {
       };
       const low = f.let(i64(0));
       const first = rounded();
-      const tiny = f.let(exp.les(0).and(exp.not().and(first.kept.shr(BigInt(fraction + 1)).wrap()).not()));
+      const tiny = f.let(
+        exp.les(0).and(
+          exp
+            .not()
+            .and(first.kept.shr(BigInt(fraction + 1)).wrap())
+            .not(),
+        ),
+      );
       const flags = f.let(first.inexact.shl(5).or(first.up.shl(9)));
       f.if(exp.les(0), () => {
         f.unlikely(tiny.and(f.load32(FCW).and(UE).not()), () => {
@@ -322,9 +377,7 @@ export class Conversions {
    * The register as an integer with rounding; `bad` is to return when it is beyond the limits.
    * @param limits for positive and negative numbers, magnitudes
    */
-  private toInteger(
-    f: Body, slot: Local, mode: Expr | null, limits: readonly [Expr, Expr], bad: (bits: Operand) => void,
-  ): Local {
+  private toInteger(f: Body, slot: Local, mode: Expr | null, limits: readonly [Expr, Expr], bad: (bits: Operand) => void): Local {
     const { x } = this;
     f.unlikely(x.isEmpty(f, slot), () => bad(IE | SF));
     const a = x.read(f, slot);
@@ -340,7 +393,11 @@ export class Conversions {
     f.set(a.sig, a.sig.add(up.extu()));
     f.unlikely(a.sig.gtu(sign.select(limits[1], limits[0])), () => bad(IE));
     const bits = f.let(low.ne(0n).shl(5).or(up.shl(9)));
-    f.if(bits, () => this.pendBits(f, bits), () => f.store32(STATUS_AFTER, f.load32(FSW).and(~C1)));
+    f.if(
+      bits,
+      () => this.pendBits(f, bits),
+      () => f.store32(STATUS_AFTER, f.load32(FSW).and(~C1)),
+    );
     f.set(a.sig, choose(sign, a.sig.neg(), a.sig));
     return a.sig;
   }

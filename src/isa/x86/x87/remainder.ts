@@ -5,8 +5,25 @@ import type { Body, Expr, Local, Routine } from '../../../wasm/structured.ts';
 import { FSW, FTAG, FTOP, OP1 } from '../state.ts';
 import { unpack } from './arithmetic.ts';
 import {
-  BIAS, C0, C1, C2, C3, DEFAULT_NAN, EXPONENT, FULL, IE, ORDINARY, SF, TOP_BIT, X87, ZE, exponentOf, isInfinite,
-  normalise, shiftRightJam, signOf,
+  BIAS,
+  C0,
+  C1,
+  C2,
+  C3,
+  DEFAULT_NAN,
+  EXPONENT,
+  FULL,
+  IE,
+  ORDINARY,
+  SF,
+  TOP_BIT,
+  X87,
+  ZE,
+  exponentOf,
+  isInfinite,
+  normalise,
+  shiftRightJam,
+  signOf,
 } from './common.ts';
 import type { Conversions } from './convert.ts';
 
@@ -39,7 +56,11 @@ function defineRoundToInteger(x: X87): void {
     const up = x.increment(f, signOf(a), low, a.sig.and(1n).ne(0n));
     f.set(a.sig, a.sig.add(up.extu()));
     const exp = f.let(i32(BIAS + 63));
-    f.if(a.sig.ne(0n), () => normalise(f, exp, a.sig, f.let(i64(0))), () => f.set(exp, 0));
+    f.if(
+      a.sig.ne(0n),
+      () => normalise(f, exp, a.sig, f.let(i64(0))),
+      () => f.set(exp, 0),
+    );
     x.overwrite(f, d, a.sig, exp.or(signOf(a).shl(15)));
     f.do(f.call(x.raise, low.ne(0n).shl(5).or(up.shl(9))));
     f.return(0);
@@ -115,8 +136,7 @@ function defineExtract(x: X87, conversions: Conversions): void {
 }
 
 /** Quotient bits in the status word: bit 0 in C1, bit 1 in C3, bit 2 in C0. */
-const quotientBits = (q: Local): Expr =>
-  q.wrap().and(1).shl(9).or(q.wrap().and(2).shl(13)).or(q.wrap().and(4).shl(6));
+const quotientBits = (q: Local): Expr => q.wrap().and(1).shl(9).or(q.wrap().and(2).shl(13)).or(q.wrap().and(4).shl(6));
 
 /** Steps of a reduction that is not finished in one go. */
 function partialSteps(difference: Local): Expr {
@@ -151,26 +171,34 @@ function defineRemainder(x: X87, name: string, nearest: boolean): void {
     const steps = f.let(partial.select(partialSteps(difference), difference));
     const q = f.let(i64(0));
     const bits = f.let(i32(0));
-    f.if(difference.lts(0), () => {
-      // Below the divisor, but above half of it: the quotient is 1.
-      f.if(ma.gtu(mb), () => {
-        f.set(ma, mb.shl(1n).sub(ma));
-        f.set(q, 1n);
-        f.set(sign, sign.xor(1));
-      });
-    }, () => {
-      f.set(q, f.call(reduce, ma, mb, steps));
-      f.set(ma, f.load64(REST));
-      f.set(ea, ea.sub(steps));
-      if (nearest) f.if(partial.not(), () => roundQuotient(f, q, ma, mb, sign));
-    });
+    f.if(
+      difference.lts(0),
+      () => {
+        // Below the divisor, but above half of it: the quotient is 1.
+        f.if(ma.gtu(mb), () => {
+          f.set(ma, mb.shl(1n).sub(ma));
+          f.set(q, 1n);
+          f.set(sign, sign.xor(1));
+        });
+      },
+      () => {
+        f.set(q, f.call(reduce, ma, mb, steps));
+        f.set(ma, f.load64(REST));
+        f.set(ea, ea.sub(steps));
+        if (nearest) f.if(partial.not(), () => roundQuotient(f, q, ma, mb, sign));
+      },
+    );
     f.set(bits, partial.select(i32(C2), quotientBits(q)));
-    f.if(ma.not(), () => {
-      x.overwrite(f, d, 0n, signOf(a).shl(15));
-    }, () => {
-      const n = f.let(ma.clz());
-      f.do(f.call(x.round, d, sign, ea.sub(n.wrap()), ma.shl(n), 0n, FULL));
-    });
+    f.if(
+      ma.not(),
+      () => {
+        x.overwrite(f, d, 0n, signOf(a).shl(15));
+      },
+      () => {
+        const n = f.let(ma.clz());
+        f.do(f.call(x.round, d, sign, ea.sub(n.wrap()), ma.shl(n), 0n, FULL));
+      },
+    );
     f.store32(FSW, f.load32(FSW).and(~C1).or(bits));
     f.return(0);
   });

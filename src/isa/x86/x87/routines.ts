@@ -4,9 +4,7 @@ import { i32 } from '../../../wasm/structured.ts';
 import type { Body, Expr, Local } from '../../../wasm/structured.ts';
 import { FPREG, FSW } from '../state.ts';
 import { Arithmetic, FORWARD, REVERSE, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
-import {
-  C0, C1, C2, C3, DEFAULT_NAN, EXPONENT, IE, SF, TOP_BIT, X87, exponentOf, isUnsupported, signOf,
-} from './common.ts';
+import { C0, C1, C2, C3, DEFAULT_NAN, EXPONENT, IE, SF, TOP_BIT, X87, exponentOf, isUnsupported, signOf } from './common.ts';
 import type { Float } from './common.ts';
 import type { Conversions } from './convert.ts';
 
@@ -42,9 +40,7 @@ function defineBinary(x: X87, conversions: Conversions, name: string, emit: Emit
 }
 
 /** The forms with an operand from memory. */
-function memoryForms(
-  x: X87, conversions: Conversions, name: string, then: (f: Body, sig: Local, se: Local) => void,
-): void {
+function memoryForms(x: X87, conversions: Conversions, name: string, then: (f: Body, sig: Local, se: Local) => void): void {
   x.program.routine(`${name}32`, [I32], I32, (f, bits) => {
     const { sig, se } = conversions.fromSingle(f, bits);
     then(f, sig, se);
@@ -63,12 +59,24 @@ function memoryForms(
 function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversions): void {
   const { program } = x;
   const core = program.routine(null, [I64, I32, I64, I32, I32], I32, (f, aSig, aSe, bSig, bSe, quiet) => {
-    const [a, b] = [{ sig: aSig, se: aSe }, { sig: bSig, se: bSe }];
-    f.if(quiet, () => arithmetic.compare(f, a, b, 1), () => arithmetic.compare(f, a, b, 0));
+    const [a, b] = [
+      { sig: aSig, se: aSe },
+      { sig: bSig, se: bSe },
+    ];
+    f.if(
+      quiet,
+      () => arithmetic.compare(f, a, b, 1),
+      () => arithmetic.compare(f, a, b, 0),
+    );
   });
   const missing = program.routine(null, [], I32, (f) => {
     x.clearC1(f);
-    f.return(f.call(x.raise, IE | SF).shl(STOPPED_SHIFT).or(UNORDERED));
+    f.return(
+      f
+        .call(x.raise, IE | SF)
+        .shl(STOPPED_SHIFT)
+        .or(UNORDERED),
+    );
   });
   const flags = program.routine('comi', [I32, I32], I32, (f, s, quiet) => {
     const d = f.let(x.slot(f, 0));
@@ -81,15 +89,18 @@ function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversi
     f.store32(FSW, status.or(result.and(UNORDERED).shl(8)));
     f.return(result.shr(STOPPED_SHIFT));
   };
-  program.routine('comR', [I32, I32], I32, (f, s, quiet) =>
-    setConditions(f, f.let(f.call(flags, s, quiet))));
+  program.routine('comR', [I32, I32], I32, (f, s, quiet) => setConditions(f, f.let(f.call(flags, s, quiet))));
   const value = program.routine('comV', [I64, I32], I32, (f, sig, se) => {
     const d = f.let(x.slot(f, 0));
     const result = f.variable(I32);
-    f.if(x.isEmpty(f, d), () => f.set(result, f.call(missing)), () => {
-      const a = x.read(f, d);
-      f.set(result, f.call(core, a.sig, a.se, sig, se, 0));
-    });
+    f.if(
+      x.isEmpty(f, d),
+      () => f.set(result, f.call(missing)),
+      () => {
+        const a = x.read(f, d);
+        f.set(result, f.call(core, a.sig, a.se, sig, se, 0));
+      },
+    );
     setConditions(f, result);
   });
   memoryForms(x, conversions, 'com', (f, sig, se) => f.tail(value, sig, se));

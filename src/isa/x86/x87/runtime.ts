@@ -11,7 +11,9 @@ import type { Primitives } from './transcendental.ts';
 
 /** @param module an empty module that imports the memory  @returns routines by name */
 export function makeX87(
-  memory: WebAssembly.Memory, vcpuBase: number, module: ModuleWriter,
+  memory: WebAssembly.Memory,
+  vcpuBase: number,
+  module: ModuleWriter,
 ): Record<string, WebAssembly.ImportValue> {
   const x = new X87(new Program(module, vcpuBase));
   const conversions = new Conversions(x);

@@ -35,8 +35,7 @@ function series(first: bigint, q: bigint, bits: number, divisor: (k: number) => 
 
 const square = (x: bigint, bits: number): bigint => (x * x) >> BigInt(bits);
 
-export const sine = (x: bigint, bits: number): bigint =>
-  series(x, -square(x, bits), bits, (k) => 2 * k * (2 * k + 1));
+export const sine = (x: bigint, bits: number): bigint => series(x, -square(x, bits), bits, (k) => 2 * k * (2 * k + 1));
 export const cosine = (x: bigint, bits: number): bigint =>
   series(1n << BigInt(bits), -square(x, bits), bits, (k) => 2 * k * (2 * k - 1));
 /** e^x - 1. */

@@ -3,12 +3,8 @@
  * register has and rounded once, so within one unit of the last place of any processor.
  */
 import { FPREG, FSW, FTAG, FTOP } from '../state.ts';
-import {
-  BIAS, C1, C2, DE, DEFAULT_NAN, EXPONENT, FULL, IE, ORDINARY, QUIET_BIT, SF, TOP_BIT, ZE,
-} from './common.ts';
-import {
-  CONSTANT_BITS, LN2, PI, areaTangent, arcTangent, bitLength, cosine, expMinus1, sine,
-} from './series.ts';
+import { BIAS, C1, C2, DE, DEFAULT_NAN, EXPONENT, FULL, IE, ORDINARY, QUIET_BIT, SF, TOP_BIT, ZE } from './common.ts';
+import { CONSTANT_BITS, LN2, PI, areaTangent, arcTangent, bitLength, cosine, expMinus1, sine } from './series.ts';
 
 /** Routines in wasm that these functions use. */
 export interface Primitives {
@@ -335,7 +331,9 @@ const NAMES = ['f2xm1', 'fsin', 'fcos', 'fsincos', 'fptan', 'fpatan', 'fyl2x', '
 
 /** @param primitives exports of the wasm module  @returns the functions by name */
 export function transcendentalRoutines(
-  memory: WebAssembly.Memory, vcpuBase: number, primitives: Primitives,
+  memory: WebAssembly.Memory,
+  vcpuBase: number,
+  primitives: Primitives,
 ): Record<string, WebAssembly.ImportValue> {
   const t = new Transcendental(memory, vcpuBase, primitives);
   return Object.fromEntries(NAMES.map((name) => [name, () => t[name]()]));
