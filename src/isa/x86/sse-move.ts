@@ -143,14 +143,14 @@ const movnti: Translate = (t) => {
   t.writeRm(size, t.readReg(t.reg, size));
 };
 
-/** MOVDIR64B: 64 bytes at once; the destination, in ES, must be aligned, which processors see first. */
+/** MOVDIR64B: 64 bytes at once; the destination, in ES, must be aligned. */
 const movdir64b: Translate = (t) => {
   const { b } = t;
-  const to = t.linear(ES, t.readReg(t.reg, t.addrSize), 64, true);
-  t.faultIf(b.ne32(b.and32(b.wrap(to), b.i32(63)), b.i32(0)), VECTOR_GP);
   const from = t.address(64, false);
   const parts = [0, 16, 32, 48];
   const values = parts.map((at) => b.ldv(b.add64(from, b.i64(at))));
+  const to = t.linear(ES, t.readReg(t.reg, t.addrSize), 64, true);
+  t.faultIf(b.ne32(b.and32(b.wrap(to), b.i32(63)), b.i32(0)), VECTOR_GP);
   parts.forEach((at, i) => b.stv(b.add64(to, b.i64(at)), values[i]!));
 };
 

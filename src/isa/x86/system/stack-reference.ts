@@ -57,6 +57,8 @@ export function isStackReference(byteAt: (n: number) => number, nearTop: boolean
   if (opcode === 0x0f) {
     const second = byteAt(at++);
     if (STACK_OPCODES_0F.includes(second)) return true;
+    // MOVDIR64B: processors report its destination, which is in ES, first.
+    if (second === 0x38 && byteAt(at) === 0xf8) return false;
     return byBase(second === 0x38 || second === 0x3a ? at + 1 : at);
   }
   if ((opcode & 0xf0) === 0x50) return true;
