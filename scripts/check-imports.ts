@@ -38,7 +38,7 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/machine/config.ts',
   ],
   isa: ['src/isa/isa.ts'],
-  host: ['src/host/host.ts', 'src/host/node/threads.ts'],
+  host: ['src/host/host.ts', 'src/host/early-thread.ts', 'src/host/node/threads.ts'],
 };
 const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
   ['devices', 'machine'],

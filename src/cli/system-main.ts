@@ -1,7 +1,7 @@
 /** Entry of the emulator's process. */
-import { beginMachineThread, dropMachineThread } from '../machine/thread.ts';
+import { machineThread } from '../machine/thread.ts';
 
-beginMachineThread();
+machineThread.begin();
 const { main } = await import('./system.ts');
 await main(process.argv.slice(2));
-dropMachineThread();
+machineThread.drop();

@@ -4,7 +4,7 @@
  */
 import { CALL, EXIT, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, PURE, SIDE_EXIT } from './ops.ts';
 import { STRIDE } from './builder.ts';
-import type { HelperSignature } from './helpers.ts';
+import type { Helper } from './helpers.ts';
 
 const isSet = new Uint8Array(OPS.length);
 const isGet = new Uint8Array(OPS.length);
@@ -26,7 +26,7 @@ const MAX_NESTING = 100;
 export const CALL_OPERANDS = 4;
 
 /** Helpers made of IR only compute a value: x86 flags that nobody reads, mostly. */
-function isPureCall(helper: HelperSignature): boolean {
+function isPureCall(helper: Helper): boolean {
   return helper.body.kind === 'ir' && !helper.touchesGlobals && !helper.mayFault && helper.result !== NONE;
 }
 
@@ -72,7 +72,7 @@ export class BlockAnalysis {
    * @param words records as `Builder` made them  @param count of records
    * @param inline whether pure values with one use are computed at that use
    */
-  run(words: Int32Array, count: number, helpers: readonly HelperSignature[], inline: boolean): void {
+  run(words: Int32Array, count: number, helpers: readonly Helper[], inline: boolean): void {
     this.reset(count);
     const { uses, last, position, dead, nesting, liveGlobals } = this;
     for (let i = count - 1; i >= 0; i--) {

@@ -33,11 +33,3 @@ export interface Helper {
     | { kind: 'wasm'; export: string }
     | { kind: 'host'; call: (...args: number[]) => number | undefined };
 }
-
-/** What passes and compilers need of a helper: everything but what it does. Can be sent to another thread. */
-export type HelperSignature = Omit<Helper, 'body'> & { readonly body: Pick<Helper['body'], 'kind'> };
-
-export function signatureOf(helper: Helper): HelperSignature {
-  const { name, index, params, result, touchesGlobals, mayFault, body } = helper;
-  return { name, index, params, result, touchesGlobals, mayFault, body: { kind: body.kind } };
-}

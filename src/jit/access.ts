@@ -3,6 +3,7 @@
  * of the slow path. Used by the interpreter and the region compiler alike.
  */
 import { BULK, I32, I64, OPS } from '../ir/ops.ts';
+import { CTL_TLB_BASE } from '../ir/vcpu-block.ts';
 import {
   CALL,
   ELSE,
@@ -11,6 +12,7 @@ import {
   I64_AND,
   I64_EQ,
   I64_LOAD,
+  I64_LOAD32_U,
   I64_LT_U,
   I64_SHR_U,
   I64_SUB,
@@ -19,7 +21,7 @@ import {
   VOID,
 } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
-import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE } from './layout.ts';
+import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, VCPU_BASE } from './layout.ts';
 
 /** How an access is described to the slow path: bytes | access << 8 | sign << 12. */
 export const KIND_WRITE = 1 << 8;
@@ -109,15 +111,29 @@ export interface PageLocals {
 /** Of a page that is remembered: the widest access that begins before this offset stays in the page. */
 const PAGE_LIMIT = 4096 - 15;
 
-/** Leaves "the page's tag for this access equals the address's page" on the stack. */
-function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
-  c.get(ctx.address);
+/** Leaves the address of the TLB entry for a virtual address on the stack. `address` and `tlb` leave theirs there. */
+export function pushTlbEntry(c: Code, address: () => void, tlb: () => void): void {
+  address();
   c.i64(12 - TLB_ENTRY_SHIFT);
   c.op(I64_SHR_U);
   c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
   c.op(I64_AND);
-  c.get(ctx.tlb);
+  tlb();
   c.op(I64_ADD);
+}
+
+/** The same for the TLB in force, by the state block. */
+export function pushCurrentTlbEntry(c: Code, address: () => void): void {
+  pushTlbEntry(c, address, () => c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE));
+}
+
+/** Leaves "the page's tag for this access equals the address's page" on the stack. */
+function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
+  pushTlbEntry(
+    c,
+    () => c.get(ctx.address),
+    () => c.get(ctx.tlb),
+  );
   c.tee(ctx.entry);
   c.memory(I64_LOAD, tag);
   c.get(ctx.address);

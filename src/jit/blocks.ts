@@ -8,6 +8,8 @@
  */
 import { CELLS, CELLS_END, CELL_ARGUMENT, CELL_FUNCTION, CELL_SIZE, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP } from './layout.ts';
 
+/** Instructions that an ISA is asked for in one block. */
+export const MAX_BLOCK_INSNS = 64;
 /** Page flags shared with the address space. */
 export const PAGE_HAS_CODE = 1;
 

@@ -1,6 +1,6 @@
 /** Compilers of regions: in this thread, or in one beside it. */
 import type { Isa } from '../isa/isa.ts';
-import { takeCompiler } from './compiler-start.ts';
+import { compilerThread } from './compiler-start.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
 import type { CompiledBatch } from './request.ts';
@@ -30,14 +30,14 @@ export function compilerHere(isa: Isa, memory: WebAssembly.Memory, settings: Mak
 
 interface Waiting {
   readonly words: Int32Array;
-  readonly fresh: boolean;
   readonly done: (batch: CompiledBatch) => void;
 }
 
 /** A compiler in a thread of its own, or here should that fail. */
 export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings): BatchCompiler {
   if (!isa.origin) return compilerHere(isa, memory, settings);
-  const thread = takeCompiler();
+  const thread = compilerThread.take();
+  thread.detach();
   const waiting: Waiting[] = [];
   let here: BatchCompiler | null = null;
   let nextFault = 0;
@@ -56,7 +56,7 @@ export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: M
     },
     compile(words, fresh, done) {
       if (here) return here.compile(words, fresh, done);
-      waiting.push({ words, fresh, done });
+      waiting.push({ words, done });
       thread.post({ words, fresh });
     },
     poll: () => thread.poll(),

@@ -3,7 +3,8 @@
  * lies in the code index. What neither has is the host's to look up.
  */
 import { I32, I64, NONE } from '../ir/ops.ts';
-import { CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, CTL_TLB_BASE, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
+import { CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
+import { pushCurrentTlbEntry } from './access.ts';
 import {
   CELL_ARGUMENT,
   CELL_FUNCTION,
@@ -15,8 +16,6 @@ import {
   JUMP_LOW_BITS,
   JUMP_PAGE_BITS,
   TLB_ADDEND,
-  TLB_ENTRIES,
-  TLB_ENTRY_SHIFT,
   TLB_EXEC,
   VCPU_BASE,
 } from './layout.ts';
@@ -130,13 +129,7 @@ export function writeFind(module: ModuleWriter): number {
   const key = c.local(I64);
   const cell = c.local(I64);
   // The TLB's entry for the page, which must be executable.
-  pushPc(c);
-  c.i64(12 - TLB_ENTRY_SHIFT);
-  c.op(I64_SHR_U);
-  c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
-  c.op(I64_AND);
-  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
-  c.op(I64_ADD);
+  pushCurrentTlbEntry(c, () => pushPc(c));
   c.tee(entry);
   c.memory(I64_LOAD, TLB_EXEC);
   pushPc(c);

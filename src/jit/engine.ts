@@ -32,7 +32,7 @@ import {
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 import type { EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
 import { KIND_MODIFY, KIND_SIGNED, KIND_WRITE } from './access.ts';
-import { BlockTable, PAGE_HAS_CODE } from './blocks.ts';
+import { BlockTable, MAX_BLOCK_INSNS, PAGE_HAS_CODE } from './blocks.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import type { Block } from './blocks.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
@@ -82,8 +82,6 @@ export interface EngineOptions {
 /** Executions after which a block is compiled. */
 const HOT = 5000;
 const COLD = 0x7fffffff;
-/** Instructions in a block. */
-const MAX_INSNS = 64;
 /** Entry cells that a block may need: its own, and for its targets. */
 const MAX_BLOCK_CELLS = 1024;
 /** Where single instructions are put to be run alone. */
@@ -447,7 +445,7 @@ export class Engine implements EngineServices {
   /** @returns the block (a variant when it crosses pages), or null with the fetch fault recorded */
   private translateBlock(block: Block, host: number, low: number, high: number): Block | null {
     const { reader, builder } = this;
-    let insns = MAX_INSNS;
+    let insns = MAX_BLOCK_INSNS;
     try {
       do {
         builder.reset(CTX_UNKNOWN);

@@ -6,30 +6,19 @@
 import type { Builder } from '../ir/builder.ts';
 import { STRIDE } from '../ir/builder.ts';
 import { Op } from '../ir/ops.ts';
+import { ACCESS_EXEC } from '../isa/isa.ts';
 import type { Isa } from '../isa/isa.ts';
+import { MAX_BLOCK_INSNS } from './blocks.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import { JUMP_TARGETS, NO_TARGET, UNIT } from './interpreter.ts';
-import {
-  CELL_ARGUMENT,
-  CELL_FUNCTION,
-  CODE,
-  CODE_END,
-  EPOCH,
-  FN_INTERPRETER,
-  TLB_ADDEND,
-  TLB_ENTRIES,
-  TLB_ENTRY_SHIFT,
-  TLB_EXEC,
-  USER_TLB,
-} from './layout.ts';
+import { CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, USER_TLB } from './layout.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import type { RegionRequest } from './request.ts';
+import { probeTlb } from './tlb.ts';
 import { constantTargets } from './region.ts';
 import type { RegionBlock, RegionSource } from './region.ts';
 
 const PAGE = 4096;
-/** Instructions in a block. */
-const MAX_INSNS = 64;
 /** A target belongs into the region when it has run at least this often. */
 const WARM = 30;
 /** The same where larger regions pay. */
@@ -74,18 +63,6 @@ export class CodeMemory {
     this.bytes = new Uint8Array(buffer);
     this.index = new CodeIndex(buffer);
     this.hot = hot;
-  }
-
-  /** Address of the byte that a TLB maps for execution, or -1. */
-  codeHost(tlb: number, low: number, high: number): number {
-    const w = this.words;
-    const at = (tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
-    const tag = at + (TLB_EXEC >> 2);
-    if (w[tag] !== (low & ~0xfff) || w[tag + 1] !== high) return -1;
-    const addend = at + (TLB_ADDEND >> 2);
-    const sum = (low >>> 0) + (w[addend]! >>> 0);
-    const carry = sum > 0xffffffff ? 1 : 0;
-    return ((high + w[addend + 1]! + carry) >>> 0) * 0x100000000 + (sum >>> 0);
   }
 
   /** Entry cell of the code at an address in the memory, 0 when there is none that depends on its place alone. */
@@ -170,7 +147,7 @@ export class CodeSource implements RegionSource {
 
   private codeHost(low: number, high: number): number {
     const { tlb, epoch } = this.request;
-    const host = this.memory.codeHost(tlb, low, high);
+    const host = probeTlb(this.memory.words, tlb, low, high, ACCESS_EXEC);
     // A program's address space may be another's by now; then its own page must do.
     if (tlb >= USER_TLB && this.memory.words[(tlb + EPOCH) >> 2] !== epoch) return -1;
     return host;
@@ -221,7 +198,7 @@ export class CodeSource implements RegionSource {
     b.reset(ctx);
     reader.begin(host * PAGE + at, low, high, offset);
     try {
-      this.isa.translate(b, reader, this.request.flags, MAX_INSNS);
+      this.isa.translate(b, reader, this.request.flags, MAX_BLOCK_INSNS);
     } catch (error) {
       if (error === FETCH_FAULT) return null;
       throw error;

@@ -15,7 +15,7 @@ import {
   CTL_SLOW_VALUE,
   CTL_TLB_BASE,
 } from '../ir/vcpu-block.ts';
-import { SLOW_IMPORTS } from './access.ts';
+import { SLOW_IMPORTS, pushCurrentTlbEntry } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
@@ -28,8 +28,6 @@ import {
   GUARD_MAPPING,
   GUARD_OFFSET,
   TLB_ADDEND,
-  TLB_ENTRIES,
-  TLB_ENTRY_SHIFT,
   TLB_EXEC,
   TLB_READ,
   TLB_WRITE,
@@ -58,7 +56,6 @@ import {
   I64_LOAD32_U,
   I64_LT_U,
   I64_NE,
-  I64_SHR_U,
   I64_STORE,
   I64_SUB,
   LOAD_OP,
@@ -347,13 +344,7 @@ const PAGE_SIZE = 4096;
 
 /** Leaves the TLB entry of the page that `address` (a local) lies in on the stack. */
 function pushEntry(c: Code, address: number): void {
-  c.get(address);
-  c.i64(12 - TLB_ENTRY_SHIFT);
-  c.op(I64_SHR_U);
-  c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
-  c.op(I64_AND);
-  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
-  c.op(I64_ADD);
+  pushCurrentTlbEntry(c, () => c.get(address));
 }
 
 /** Returns 0 from the function when the condition on the stack holds. */

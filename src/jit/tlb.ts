@@ -77,6 +77,21 @@ const MAX_WRITABLE_BY = 64;
 
 const TAG_OF_ACCESS = [TLB_READ, TLB_WRITE, TLB_EXEC];
 
+/** Address in the memory of a byte, by the TLB entry at a word index. */
+function hostBy(w: Int32Array, at: number, low: number, high: number): number {
+  const addendLow = w[at + (TLB_ADDEND >> 2)]! >>> 0;
+  const sum = (low >>> 0) + addendLow;
+  const carry = sum > 0xffffffff ? 1 : 0;
+  return ((high + w[at + (TLB_ADDEND >> 2) + 1]! + carry) >>> 0) * 0x100000000 + (sum >>> 0);
+}
+
+/** Address in the memory of a byte that the TLB at an address maps for an access, or -1. */
+export function probeTlb(w: Int32Array, tlb: number, low: number, high: number, access: number): number {
+  const at = (tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
+  const tag = at + (TAG_OF_ACCESS[access]! >> 2);
+  return w[tag] === (low & ~0xfff) && w[tag + 1] === high ? hostBy(w, at, low, high) : -1;
+}
+
 export class Tlb {
   private readonly words: Int32Array;
   /** Zeroing by doubles is several times faster than by bytes. */
@@ -261,19 +276,7 @@ export class Tlb {
 
   /** Address in the wasm memory of a byte that the TLB maps for this access, or -1. */
   probe(low: number, high: number, access: number): number {
-    const w = this.words;
-    const at = (this.current.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
-    const tag = at + (TAG_OF_ACCESS[access]! >> 2);
-    if (w[tag] !== (low & ~0xfff) || w[tag + 1] !== high) return -1;
-    return this.hostOf(at, low, high);
-  }
-
-  private hostOf(at: number, low: number, high: number): number {
-    const w = this.words;
-    const addendLow = w[at + (TLB_ADDEND >> 2)]! >>> 0;
-    const sum = (low >>> 0) + addendLow;
-    const carry = sum > 0xffffffff ? 1 : 0;
-    return ((high + w[at + (TLB_ADDEND >> 2) + 1]! + carry) >>> 0) * 0x100000000 + (sum >>> 0);
+    return probeTlb(this.words, this.current.tlb, low, high, access);
   }
 
   /**
@@ -353,7 +356,7 @@ export class Tlb {
     const low = w[at + 2]!;
     const high = w[at + 3]!;
     if (low === -1 && high === -1) return;
-    if (this.hostOf(at, low, high) === host) w[at + 2] = w[at + 3] = -1;
+    if (hostBy(w, at, low, high) === host) w[at + 2] = w[at + 3] = -1;
   }
 
   private forEachVictim(visit: (at: number) => void): void {

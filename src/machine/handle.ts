@@ -9,7 +9,7 @@ import type { Picture, PowerEvent } from './interfaces.ts';
 import type { RunState } from './machine.ts';
 import { DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
-import { takeMachineThread } from './thread.ts';
+import { machineThread } from './thread.ts';
 
 export interface MachineEnd {
   readonly event: PowerEvent;
@@ -80,7 +80,7 @@ export class Machine {
    */
   static async create(given: Partial<MachineConfig>): Promise<Machine> {
     const config = withFirmware(completeConfig(given), findFirmware);
-    const machine = new Machine(config, takeMachineThread());
+    const machine = new Machine(config, machineThread.take());
     await machine.created.promise;
     return machine;
   }

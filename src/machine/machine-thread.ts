@@ -1,6 +1,6 @@
 /** The thread that a machine lives in: messages to and from its handle. */
 import { threadParent } from '#threads';
-import { dropCompiler } from '../jit/compiler-start.ts';
+import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
@@ -63,7 +63,7 @@ function events(config: MachineConfig): MachineEvents {
 function create(config: MachineConfig): void {
   try {
     machine = createMachine(config, events(config), openAll(config));
-    dropCompiler();
+    compilerThread.drop();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
   } catch (error) {

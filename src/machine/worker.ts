@@ -1,5 +1,5 @@
 /** Entry of the thread that a machine lives in: its compiler's thread loads beside it. */
-import { beginCompiler } from '../jit/compiler-start.ts';
+import { compilerThread } from '../jit/compiler-start.ts';
 
-beginCompiler(new URL('../isa/x86/isa.ts', import.meta.url).href);
+compilerThread.begin().post({ module: new URL('../isa/x86/isa.ts', import.meta.url).href });
 await import('./machine-thread.ts');
