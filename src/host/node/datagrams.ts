@@ -9,51 +9,50 @@ import { failureOf } from './streams.ts';
 /** What a socket may have waiting in it, bytes. */
 const BUFFER = 1 << 20;
 
+type Outcome = { onReady?(port: number): void; onFailure(error: Error): void };
+type Waiting = { readonly data: Uint8Array; readonly to: Endpoint | null };
+
+/** Datagrams that wait for the socket to be bound. */
+const MAX_WAITING = 64;
+
+/**
+ * A socket hears of closed ports only when it is connected. One that may send anywhere is connected to its first
+ * correspondent, and opened anew, at the same port, when a second one comes.
+ */
 class UdpSocket implements HostDatagrams {
-  private readonly socket: Socket;
+  private socket: Socket;
   private readonly options: DatagramOptions;
   private readonly events: DatagramEvents;
+  private readonly outcome: Outcome;
   private closed = false;
-  /** Datagrams sent before the socket was bound and connected. */
-  private early: { data: Uint8Array; to: Endpoint | null }[] | null = [];
+  private bound = 0;
+  /** Null once the socket can send. */
+  private waiting: Waiting[] | null = [];
+  private readonly mayConnect: boolean;
+  private correspondent: { readonly address: string; readonly port: number } | null = null;
 
-  constructor(
-    options: DatagramOptions,
-    events: DatagramEvents,
-    outcome: { onReady?(port: number): void; onFailure(error: Error): void },
-  ) {
-    this.options = options;
-    this.events = events;
+  constructor(options: DatagramOptions, events: DatagramEvents, outcome: Outcome) {
     const { family, bind, connect } = options;
     if (family === 'unix') throw new Error('Unix datagram sockets are not available here');
-    this.socket = createSocket({ type: family === 4 ? 'udp4' : 'udp6', reuseAddr: options.multicast !== undefined });
-    this.socket.on('message', (data, { address, port }) => this.closed || events.onData(data, address, port));
-    this.socket.on('error', (error) => {
-      if (this.closed) return;
-      if (this.early === null) events.onFailure?.(failureOf(error));
-      else outcome.onFailure(new Error(describeError(error)));
-    });
-    const place = bind === null || 'path' in bind ? { port: 0 } : { address: bind.address, port: bind.port };
-    this.socket.bind(place, () => {
-      if (this.closed) return;
-      if (connect === undefined || 'path' in connect) return this.ready(outcome);
-      this.socket.connect(connect.port, connect.address, () => this.closed || this.ready(outcome));
-    });
+    this.options = options;
+    this.events = events;
+    this.outcome = outcome;
+    this.mayConnect = bind === null && connect === undefined;
+    const to = connect === undefined || 'path' in connect ? null : connect;
+    this.socket = this.open(bind === null || 'path' in bind ? { port: 0 } : bind, to);
   }
 
   get port(): number {
-    return this.early === null && !this.closed ? this.socket.address().port : 0;
+    return this.bound;
   }
 
   send(data: Uint8Array, to: Endpoint | null): void {
     if (this.closed) return;
     // The kernel takes a datagram at once, or not at all; Node.js does not say when.
     const copy = Uint8Array.from(data);
-    if (this.early !== null) {
-      if (this.early.length < 64) this.early.push({ data: copy, to });
-      return;
-    }
-    this.sendNow(copy, to);
+    if (this.mayConnect && to !== null && 'address' in to) this.consider(to);
+    if (this.waiting === null) this.sendNow(copy, to);
+    else if (this.waiting.length < MAX_WAITING) this.waiting.push({ data: copy, to });
   }
 
   close(): void {
@@ -62,19 +61,60 @@ class UdpSocket implements HostDatagrams {
     this.socket.close();
   }
 
-  private ready(outcome: { onReady?(port: number): void }): void {
-    const { early } = this;
-    this.early = null;
+  private open(bind: { address?: string; port: number }, connect: { address: string; port: number } | null): Socket {
+    const socket = createSocket({
+      type: this.options.family === 4 ? 'udp4' : 'udp6',
+      reuseAddr: this.options.multicast !== undefined,
+    });
+    const current = (): boolean => !this.closed && socket === this.socket;
+    socket.on('message', (data, { address, port }) => {
+      if (current()) this.events.onData(data, address, port);
+    });
+    socket.on('error', (error) => {
+      if (!current()) return;
+      if (this.waiting === null) this.events.onFailure?.(failureOf(error));
+      else this.outcome.onFailure(new Error(describeError(error)));
+    });
+    socket.bind(bind, () => {
+      if (!current()) return;
+      this.bound = socket.address().port;
+      if (connect === null) return this.ready();
+      socket.connect(connect.port, connect.address, () => {
+        if (current()) this.ready();
+      });
+    });
+    return socket;
+  }
+
+  /** Whom the next datagram is for decides what the socket is. */
+  private consider(to: { readonly address: string; readonly port: number }): void {
+    const known = this.correspondent;
+    if (known !== null && (known === ANYBODY || (known.port === to.port && known.address === to.address))) return;
+    this.correspondent = known === null ? to : ANYBODY;
+    this.waiting ??= [];
+    const { socket, bound } = this;
+    if (known === null && bound !== 0) {
+      socket.connect(to.port, to.address, () => {
+        if (!this.closed && socket === this.socket) this.ready();
+      });
+      return;
+    }
+    this.socket = this.open({ port: bound }, known === null ? to : null);
+    socket.close();
+  }
+
+  private ready(): void {
+    const { waiting } = this;
+    this.waiting = null;
     try {
       this.socket.setRecvBufferSize(BUFFER);
       this.socket.setSendBufferSize(BUFFER);
     } catch {
       // The host's usual sizes do.
     }
-    hearErrors(this.socket, this.options.family === 4);
     this.join();
-    for (const { data, to } of early ?? []) this.sendNow(data, to);
-    outcome.onReady?.(this.socket.address().port);
+    for (const { data, to } of waiting ?? []) this.sendNow(data, to);
+    this.outcome.onReady?.(this.bound);
   }
 
   private join(): void {
@@ -89,8 +129,9 @@ class UdpSocket implements HostDatagrams {
     const sent = (error: Error | null): void => {
       if (error !== null && !this.closed) this.events.onFailure?.(failureOf(error));
     };
+    const connected = this.correspondent !== null && this.correspondent !== ANYBODY;
     try {
-      if (to === null || 'path' in to) this.socket.send(data, sent);
+      if (to === null || 'path' in to || connected) this.socket.send(data, sent);
       else this.socket.send(data, to.port, to.address, sent);
     } catch (error) {
       sent(error as Error);
@@ -98,20 +139,8 @@ class UdpSocket implements HostDatagrams {
   }
 }
 
-const IPPROTO_IP = 0;
-const IPPROTO_IPV6 = 41;
-const IP_RECVERR = 11;
-const IPV6_RECVERR = 25;
-
-/** Lets the socket hear of closed ports though it is not connected (ip(7)); without that it just gets no answer. */
-function hearErrors(socket: Socket, v4: boolean): void {
-  const { fd } = (socket as unknown as { _handle?: { fd?: number } })._handle ?? {};
-  const c = library();
-  if (c === null || fd === undefined || fd < 0) return;
-  const on = Uint8Array.of(1, 0, 0, 0);
-  if (v4) c.setsockopt(fd, IPPROTO_IP, IP_RECVERR, on, on.length);
-  else c.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, on, on.length);
-}
+/** The correspondent of a socket that has had more than one. */
+const ANYBODY = { address: '', port: 0 };
 
 /** @throws Error, one line */
 export function openDatagrams(

@@ -3,14 +3,12 @@
 type Functions = {
   socket(family: number, type: number, protocol: number): number;
   ioctl(fd: number, request: bigint, argument: Uint8Array): number;
-  setsockopt(fd: number, level: number, option: number, value: Uint8Array, size: number): number;
   poll(fds: Uint8Array, count: bigint, timeout: number): number;
 };
 
 const SIGNATURES = {
   socket: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
   ioctl: { arguments: ['i32', 'u64', 'buffer'], return: 'i32' },
-  setsockopt: { arguments: ['i32', 'i32', 'i32', 'buffer', 'u32'], return: 'i32' },
   poll: { arguments: ['buffer', 'u64', 'i32'], return: 'i32' },
 } as const;
 

@@ -50,7 +50,7 @@ import { Udp } from './udp.ts';
 
 const ALL: Offloads = { checksum: true, tso4: true, tso6: true, ufo: true, uso: true };
 /** Frames that come while one is being delivered: a hub may lead answers straight back. */
-const MAX_LATER = 64;
+const MAX_LATER = 256;
 
 type Ipv4Parts = { readonly ip: Ipv4; readonly arp: Arp; readonly icmp: Icmp; readonly ping: PingRelay | null };
 type Ipv6Parts = { readonly ip: Ipv6; readonly icmp: Icmpv6; readonly ping: PingRelay | null };
@@ -131,11 +131,13 @@ export class UserNetwork implements PacketBackend {
 
   send(frame: Uint8Array, offload: PacketOffload | null): boolean {
     if (this.link.delivering) {
+      // Whoever sends just now has not taken account of what it sent.
+      if (this.later.length === 0) queueMicrotask(() => this.inputLater());
       if (this.later.length < MAX_LATER) this.later.push({ frame: frame.slice(), offload: offload && { ...offload } });
       return true;
     }
     this.input(frame, offload);
-    for (let next = this.later.shift(); next !== undefined; next = this.later.shift()) this.input(next.frame, next.offload);
+    this.inputLater();
     return true;
   }
 
@@ -152,6 +154,10 @@ export class UserNetwork implements PacketBackend {
     this.v6?.icmp.close();
     this.tftp?.close();
     this.link.close();
+  }
+
+  private inputLater(): void {
+    for (let next = this.later.shift(); next !== undefined; next = this.later.shift()) this.input(next.frame, next.offload);
   }
 
   private input(frame: Uint8Array, offload: PacketOffload | null): void {
