@@ -92,8 +92,8 @@ export interface TapDevice {
   readonly headers: boolean;
   /** @param frames valid during the call */
   onFrames: ((frames: readonly Uint8Array[]) => void) | null;
-  /** @returns false when the host has no room: the frame is lost */
-  write(frame: Uint8Array): boolean;
+  /** @param header of 10 bytes where there are `headers`, else null  @returns false when the host has no room: the frame is lost */
+  write(header: Uint8Array | null, frame: Uint8Array): boolean;
   /** What of a guest's work the interface may leave undone (with `headers`): TUN_F_... bits. */
   setOffloads(flags: number): void;
   /** No more frames are wanted until `resume`. */

@@ -1,5 +1,5 @@
 /** TAP interfaces of Linux. Frames are read by a thread of its own: Node.js cannot wait for such files. */
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, writeSync, writevSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import type { TapDevice, TapOptions } from '../network.ts';
 import { describeError } from './errors.ts';
@@ -70,9 +70,9 @@ class LinuxTap implements TapDevice {
     this.reader.on('error', () => undefined);
   }
 
-  write(frame: Uint8Array): boolean {
+  write(header: Uint8Array | null, frame: Uint8Array): boolean {
     try {
-      return writeSync(this.fd, frame) === frame.length;
+      return (header === null ? writeSync(this.fd, frame) : writevSync(this.fd, [header, frame])) > 0;
     } catch {
       return false;
     }
