@@ -5,7 +5,7 @@
 import type { HostStream, NetworkFailure, StreamEvents } from '../../../host/network.ts';
 import { GSO_TCP4, GSO_TCP6, type Timer, type VirtualClock } from '../../../machine/interfaces.ts';
 import type { IpAddress } from '../../address.ts';
-import { PROTOCOL_TCP, put16, put32, TCP_ACK, TCP_FIN, TCP_RST, TCP_SIZE, TCP_SYN } from '../../layout.ts';
+import { PROTOCOL_TCP, put16, put32, TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST, TCP_SIZE, TCP_SYN } from '../../layout.ts';
 import type { Budget, ByteRing } from '../byte-ring.ts';
 import { type IpLayer, type Obstacle, seal } from '../packet.ts';
 import { FIRST_WINDOW, ReceiveSide, type Sink, WINDOW_SCALE } from './receive-side.ts';
@@ -49,6 +49,12 @@ export interface TcpEnds {
 
 /** Nanoseconds. An acknowledgement waits for data to go with, but not so long that anybody would notice. */
 const ACK_DELAY = 5e6;
+/** Bytes that are given to the host's socket without waiting for more. */
+const FLUSH_AT = 1 << 15;
+/** Segments that are acknowledged together: at first, and once many have come (fewer interrupts for the guest). */
+const ACK_EVERY = 2;
+const ACK_EVERY_IN_BULK = 8;
+const BULK = 1 << 18;
 const HANDSHAKE_RETRY = 1e9;
 const HANDSHAKE_RETRIES = 6;
 /** Between us and the guest nothing strays: twice the life of a segment is short. */
@@ -84,6 +90,7 @@ export class Connection implements SegmentOutput, StreamEvents {
   private guestScale = 0;
   private lastWindow = -1;
   private retries = 0;
+  private flushQueued = false;
   private ackDue = false;
   /** The handshake, a delayed acknowledgement, the end of TIME-WAIT. */
   private readonly timer: Timer;
@@ -328,7 +335,7 @@ export class Connection implements SegmentOutput, StreamEvents {
     const { sequence, length, flags } = segment;
     if (length > 0) {
       if (this.finReceived || !receiver.accept(sequence, segment.bytes, segment.dataAt, length)) this.ackDue = true;
-      else this.flush();
+      else this.flushSoon((flags & TCP_PSH) !== 0);
     }
     if ((flags & TCP_FIN) !== 0) this.finAt = (sequence + length) | 0;
     if (this.finAt === receiver.nxt && !this.finReceived) this.inputFin();
@@ -346,6 +353,19 @@ export class Connection implements SegmentOutput, StreamEvents {
 
   private readonly sink: Sink = (data) => this.stream?.write(data) ?? true;
 
+  /** A system call for each small segment would cost more than all else: those that come together go together. */
+  private flushSoon(pushed: boolean): void {
+    if (pushed || this.receiver.pending >= FLUSH_AT) return this.flush();
+    if (this.flushQueued) return;
+    this.flushQueued = true;
+    queueMicrotask(this.flushQueue);
+  }
+
+  private readonly flushQueue = (): void => {
+    this.flushQueued = false;
+    if (this.state !== 'closed') this.flush();
+  };
+
   private flush(): void {
     this.receiver.flush(this.sink);
     if (!this.finReceived || this.endPassedOn || !this.receiver.flushed) return;
@@ -362,7 +382,8 @@ export class Connection implements SegmentOutput, StreamEvents {
   /** Acknowledges what has come, at once where somebody waits for it. */
   private answer(segment: Segment): void {
     const { receiver, sender } = this;
-    if (this.ackDue || receiver.unacknowledged >= 2 * sender.mss) this.ackNow();
+    const every = receiver.total >= BULK ? ACK_EVERY_IN_BULK : ACK_EVERY;
+    if (this.ackDue || receiver.unacknowledged >= every * sender.mss) this.ackNow();
     else if (segment.length > 0 && receiver.unacknowledged > 0 && this.timer.deadline === Infinity) {
       this.timer.arm(this.context.clock.now() + ACK_DELAY);
     }

@@ -28,9 +28,15 @@ export class ReceiveSide {
   nxt: number;
   /** Bytes that have come since the last acknowledgement. */
   unacknowledged = 0;
+  /** Bytes that have come in all. */
+  total = 0;
   /** The host has been given everything there is. */
   get flushed(): boolean {
     return this.ring.length === 0;
+  }
+  /** Bytes that the host has not taken. */
+  get pending(): number {
+    return this.ring.length;
   }
   private edge: number;
   private scale = 0;
@@ -135,6 +141,7 @@ export class ReceiveSide {
     const advance = distance(reached, this.nxt);
     this.ring.length += advance;
     this.unacknowledged += advance;
+    this.total += advance;
     this.nxt = reached;
   }
 
