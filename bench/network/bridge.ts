@@ -12,3 +12,4 @@ user.onReceive = (frame, offload) => tap.send(frame, offload);
 tap.accepts = user.offloads;
 user.accepts = tap.offloads;
 console.log('ready');
+process.on('SIGINT', () => process.exit(0));

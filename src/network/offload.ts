@@ -1,12 +1,5 @@
 /** Work that one side of a network has left to the other: described in virtio's header, or done here. */
-import {
-  GSO_NONE,
-  GSO_TCP4,
-  GSO_TCP6,
-  GSO_UDP_DATAGRAMS,
-  GSO_UDP_FRAGMENTS,
-  type PacketOffload,
-} from '../machine/interfaces.ts';
+import { GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP_DATAGRAMS, GSO_UDP_FRAGMENTS, type PacketOffload } from '../machine/interfaces.ts';
 import { addBytes, finish, fold, pseudoSum } from './checksum.ts';
 import {
   ETH_SIZE,

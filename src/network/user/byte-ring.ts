@@ -27,8 +27,6 @@ export class Budget {
 
 /** Every queue's due, bytes, whatever others have taken. */
 const LEAST = 1 << 14;
-/** An empty queue gives larger memory back. */
-const KEPT = 1 << 18;
 const EMPTY = new Uint8Array(0);
 
 /** Bytes are named by their offset from the queue's head. */
@@ -105,12 +103,11 @@ export class ByteRing {
     if (this.bytes.length > 0) this.head = (this.head + count) & (this.bytes.length - 1);
   }
 
-  /** Gives memory back when the queue holds nothing, nor anything out of order. @param all even little */
-  trim(all = false): void {
-    if (this.bytes.length <= (all ? 0 : KEPT)) return;
+  /** Gives the memory of an empty queue back. */
+  trim(): void {
+    if (this.length > 0 || this.bytes.length === 0) return;
     this.budget.give(Math.max(0, this.bytes.length - LEAST));
     this.bytes = EMPTY;
     this.head = 0;
-    this.length = 0;
   }
 }

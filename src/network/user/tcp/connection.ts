@@ -188,6 +188,12 @@ export class Connection implements SegmentOutput, StreamEvents {
     if (this.canSend) this.sender.pump();
   }
 
+  /** Gives back memory that is not in use. */
+  relax(): void {
+    this.sender.relax();
+    this.receiver.relax();
+  }
+
   /** Ends both sides at once. */
   abort(): void {
     if (this.state === 'closed') return;

@@ -116,7 +116,6 @@ export class ReceiveSide {
       if (sink(piece)) ring.drop(piece.length);
       else this.writing = piece.length;
     }
-    if (ring.length === 0 && this.pieces.length === 0) ring.trim();
   }
 
   /** The host has taken what it was given. */
@@ -125,11 +124,16 @@ export class ReceiveSide {
     this.writing = 0;
   }
 
+  /** Gives back memory that is not in use. */
+  relax(): void {
+    if (this.pieces.length === 0) this.ring.trim();
+  }
+
   close(): void {
     this.pieces = [];
     this.writing = 0;
     this.ring.drop(this.ring.length);
-    this.ring.trim(true);
+    this.ring.trim();
   }
 
   private advanceTo(end: number): void {

@@ -161,11 +161,16 @@ export class SendSide {
     this.congestion = Math.max(FIRST_WINDOW, 4 * this.mss);
   }
 
+  /** Gives back memory that is not in use. */
+  relax(): void {
+    if (this.una === this.nxt) this.ring.trim();
+  }
+
   close(): void {
     this.timer.cancel();
     this.spilled = [];
     this.ring.drop(this.ring.length);
-    this.ring.trim(true);
+    this.ring.trim();
   }
 
   /** The FIN is next, after all data. */
@@ -217,7 +222,6 @@ export class SendSide {
     this.timer.cancel();
     this.grow(acknowledged, advance);
     this.refill();
-    if (ring.length === 0) ring.trim();
   }
 
   private refill(): void {

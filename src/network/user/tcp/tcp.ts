@@ -1,6 +1,6 @@
 /** All TCP connections of a network: segments find theirs, new ones are opened, strays are reset. */
 import type { Accepted, HostStream, StreamEvents } from '../../../host/network.ts';
-import type { VirtualClock } from '../../../machine/interfaces.ts';
+import type { Timer, VirtualClock } from '../../../machine/interfaces.ts';
 import type { IpAddress } from '../../address.ts';
 import { get16, PROTOCOL_TCP, put16, put32, TCP_ACK, TCP_FIN, TCP_RST, TCP_SIZE, TCP_SYN } from '../../layout.ts';
 import { Budget } from '../byte-ring.ts';
@@ -12,6 +12,8 @@ import { Segment } from './segment.ts';
 const MAX_CONNECTIONS = 1024;
 /** Memory that the connections' queues may take together, bytes. */
 const MEMORY = 1 << 27;
+/** Nanoseconds between two looks at memory that is not in use. */
+const RELAX_EVERY = 5e9;
 /** What an error may repeat of the segment that it is about. */
 const QUOTE = 128;
 
@@ -28,12 +30,14 @@ export class Tcp implements TcpContext {
   private readonly all = new Set<Connection>();
   private readonly waiting = new Set<Connection>();
   private readonly segment = new Segment();
+  private readonly relaxing: Timer;
 
   /** @param random 32 bits */
   constructor(clock: VirtualClock, open: Opener, random: () => number) {
     this.clock = clock;
     this.open = open;
     this.random = random;
+    this.relaxing = clock.timer((now) => this.relax(now));
   }
 
   get connections(): number {
@@ -74,6 +78,7 @@ export class Tcp implements TcpContext {
 
   close(): void {
     for (const connection of [...this.all]) connection.destroy();
+    this.relaxing.cancel();
   }
 
   // TcpContext.
@@ -93,7 +98,14 @@ export class Tcp implements TcpContext {
     this.all.delete(connection);
   }
 
+  /** What was needed once need not be needed now. */
+  private relax(now: number): void {
+    for (const connection of this.all) connection.relax();
+    if (this.all.size > 0) this.relaxing.arm(now + RELAX_EVERY);
+  }
+
   private add(key: string, connection: Connection): void {
+    if (this.relaxing.deadline === Infinity) this.relaxing.arm(this.clock.now() + RELAX_EVERY);
     this.byFlow.set(key, connection);
     this.all.add(connection);
   }
