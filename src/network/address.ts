@@ -1,7 +1,7 @@
 /** Addresses of IP, as bytes in network order and as text. */
+import type { IpAddress } from '../machine/network-config.ts';
 
-/** 4 or 16 bytes. */
-export type IpAddress = Uint8Array;
+export type { IpAddress };
 
 /** @returns null when the text is not four numbers from 0 to 255 */
 export function parseIpv4(text: string): IpAddress | null {
@@ -67,13 +67,15 @@ export function sameNetwork(a: IpAddress, b: IpAddress, bits: number): boolean {
   return rest === 0 || (a[whole]! ^ b[whole]!) >> (8 - rest) === 0;
 }
 
-/** The network's address with its last bits set to `host`. @param host up to 32 bits */
+/** The network's address with the bits after its prefix as in `host`. @param host up to 32 bits */
 export function hostInNetwork(network: IpAddress, bits: number, host: number): IpAddress {
   const address = network.slice();
-  for (let bit = bits; bit < 8 * address.length; bit++) address[bit >> 3]! &= ~(0x80 >> (bit & 7));
-  for (let i = 0; i < 4; i++) {
-    const at = address.length - 1 - i;
-    address[at]! |= (host >>> (8 * i)) & 0xff;
+  const total = 8 * address.length;
+  for (let bit = bits; bit < total; bit++) {
+    const mask = 0x80 >> (bit & 7);
+    const place = total - 1 - bit;
+    const set = place < 32 && ((host >>> place) & 1) === 1;
+    address[bit >> 3] = set ? address[bit >> 3]! | mask : address[bit >> 3]! & ~mask;
   }
   return address;
 }

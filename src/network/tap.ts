@@ -1,7 +1,7 @@
 /** A TAP interface of the host's as a network: frames come and go as they are, with segments uncut where both sides can. */
 import type { HostNetwork, TapDevice, TapOptions } from '../host/network.ts';
 import { NO_OFFLOADS, type Offloads, type PacketOffload } from '../machine/interfaces.ts';
-import { Backend } from './inbox.ts';
+import { Backend } from './backend.ts';
 import { readVirtioHeader, VIRTIO_HEADER, writeVirtioHeader } from './offload.ts';
 
 /** Bits of TUNSETOFFLOAD (linux/if_tun.h). */

@@ -5,7 +5,7 @@ import { NO_OFFLOADS, type Offloads, type PacketBackend, type PacketOffload } fr
 import { formatIp, type IpAddress, parseIp } from './address.ts';
 import { addBytes, finish, fold, pseudoSum } from './checksum.ts';
 import { ETH_SIZE, get16, get32, put16, put32, TYPE_ARP, TYPE_IPV4, TYPE_IPV6 } from './layout.ts';
-import type { UserPlan } from './user/config.ts';
+import type { UserPlan } from '../machine/network-config.ts';
 import { UserNetwork } from './user/user-network.ts';
 
 export const ip = (text: string): IpAddress => parseIp(text)!;

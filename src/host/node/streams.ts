@@ -49,13 +49,21 @@ class StreamWriter {
   }
 }
 
+/** Only TCP knows resets. */
+function resetSocket(socket: Socket, tcp: boolean): void {
+  if (tcp) socket.resetAndDestroy();
+  else socket.destroy();
+}
+
 class SocketStream implements HostStream {
   private readonly socket: Socket;
+  private readonly tcp: boolean;
   private readonly writer: StreamWriter;
   private over = false;
 
-  constructor(socket: Socket, events: StreamEvents) {
+  constructor(socket: Socket, tcp: boolean, events: StreamEvents) {
     this.socket = socket;
+    this.tcp = tcp;
     socket.setNoDelay(true);
     let failure: NetworkFailure | null = null;
     const unlessOver = (act: () => void): void => {
@@ -93,7 +101,7 @@ class SocketStream implements HostStream {
 
   reset(): void {
     this.over = true;
-    this.socket.resetAndDestroy();
+    resetSocket(this.socket, this.tcp);
   }
 }
 
@@ -102,7 +110,7 @@ export function connectStream(to: Endpoint, from: Endpoint | null, events: Strea
   const local = from === null || 'path' in from ? {} : { localAddress: from.address, localPort: from.port };
   const socket = connect({ ...place, ...local, allowHalfOpen: true, autoSelectFamily: false });
   socket.once('connect', () => events.onConnect?.());
-  return new SocketStream(socket, events);
+  return new SocketStream(socket, !('path' in to), events);
 }
 
 class AcceptedSocket implements Accepted {
@@ -119,13 +127,13 @@ class AcceptedSocket implements Accepted {
   }
 
   start(events: StreamEvents): HostStream {
-    const stream = new SocketStream(this.socket, events);
+    const stream = new SocketStream(this.socket, this.peer !== null, events);
     this.socket.resume();
     return stream;
   }
 
   refuse(): void {
-    this.socket.resetAndDestroy();
+    resetSocket(this.socket, this.peer !== null);
   }
 }
 

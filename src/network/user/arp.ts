@@ -1,7 +1,7 @@
 /** ARP (RFC 826): the addresses of the network's own hosts are answered for, the guest's are asked for. */
 import { sameNetwork, type IpAddress } from '../address.ts';
 import { ETH_SIZE, get16, put16, TYPE_ARP, TYPE_IPV4 } from '../layout.ts';
-import type { Ipv4Plan } from './config.ts';
+import type { Ipv4Plan } from '../../machine/network-config.ts';
 import { macOfIpv4 } from './ipv4.ts';
 import { BROADCAST_MAC, type Link } from './link.ts';
 

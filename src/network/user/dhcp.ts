@@ -1,7 +1,7 @@
 /** The DHCP server (RFC 2131, 2132): sixteen addresses, each for one MAC. */
 import { sameAddress, type IpAddress } from '../address.ts';
 import { get32, put32 } from '../layout.ts';
-import type { UserPlan, Ipv4Plan } from './config.ts';
+import type { UserPlan, Ipv4Plan } from '../../machine/network-config.ts';
 import type { Ipv4 } from './ipv4.ts';
 import { MAC_SIZE } from './link.ts';
 import type { Udp } from './udp.ts';

@@ -1,7 +1,7 @@
 /** DHCPv6 without addresses (RFC 8415, 6.1): the name server, the search list, and what to boot. */
 import { formatIp, parseIpv6, sameAddress } from '../address.ts';
 import { get16, put16 } from '../layout.ts';
-import type { UserPlan } from './config.ts';
+import type { UserPlan } from '../../machine/network-config.ts';
 import { searchList } from './dhcp.ts';
 import type { Ipv6 } from './ipv6.ts';
 import type { Packet } from './packet.ts';

@@ -1,7 +1,7 @@
 /** What is let into the network, and servers within it that programs of the host's play. */
 import type { HostNetwork, HostStream, Listener, StreamEvents, HostDatagrams } from '../../host/network.ts';
 import { sameAddress, type IpAddress } from '../address.ts';
-import type { GuestForward, HostForward, UserPlan } from './config.ts';
+import type { GuestForward, HostForward, UserPlan } from '../../machine/network-config.ts';
 import type { Outside } from './outside.ts';
 import type { IpLayer } from './packet.ts';
 import type { Tcp } from './tcp/tcp.ts';

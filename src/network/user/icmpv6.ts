@@ -45,6 +45,7 @@ export class Icmpv6 {
   private readonly ip: Ipv6;
   private readonly ping: PingRelay | null;
   private readonly restricted: boolean;
+  private readonly clock: VirtualClock;
   private readonly timer: Timer;
 
   /** @param ping the way to hosts outside, unless the network is shut off */
@@ -56,7 +57,7 @@ export class Icmpv6 {
       this.advertise();
       this.timer.arm(now + ADVERTISE_EVERY);
     });
-    this.timer.arm(clock.now() + ADVERTISE_EVERY);
+    this.clock = clock;
   }
 
   input(packet: Packet): void {
@@ -66,8 +67,10 @@ export class Icmpv6 {
       case ECHO6:
         return this.echo(packet);
       case ROUTER_SOLICITATION:
-        if (packet.hops === LOCAL_HOPS) this.advertise();
-        return;
+        if (packet.hops !== LOCAL_HOPS) return;
+        // Nobody is told anything before somebody has asked.
+        if (this.timer.deadline === Infinity) this.timer.arm(this.clock.now() + ADVERTISE_EVERY);
+        return this.advertise();
       case NEIGHBOUR_SOLICITATION:
         return this.solicited(packet);
       case NEIGHBOUR_ADVERTISEMENT:

@@ -3,7 +3,7 @@ import type { VirtualClock } from '../../machine/interfaces.ts';
 import { sameNetwork, type IpAddress } from '../address.ts';
 import { addBytes, finish, fold } from '../checksum.ts';
 import { ETH_SIZE, get16, IPV4_SIZE, MTU, put16, TYPE_IPV4 } from '../layout.ts';
-import type { Ipv4Plan } from './config.ts';
+import type { Ipv4Plan } from '../../machine/network-config.ts';
 import { Fragments } from './fragments.ts';
 import { BROADCAST_MAC, type Link } from './link.ts';
 import { type IpLayer, type Obstacle, Packet } from './packet.ts';

@@ -2,7 +2,7 @@
 import type { VirtualClock } from '../../machine/interfaces.ts';
 import { parseIpv6, sameNetwork, type IpAddress } from '../address.ts';
 import { ETH_SIZE, get16, get32, IPV6_SIZE, MTU, PROTOCOL_FRAGMENT, put16, put32, TYPE_IPV6 } from '../layout.ts';
-import type { Ipv6Plan } from './config.ts';
+import type { Ipv6Plan } from '../../machine/network-config.ts';
 import { Fragments } from './fragments.ts';
 import type { Link } from './link.ts';
 import { type IpLayer, type Obstacle, Packet } from './packet.ts';

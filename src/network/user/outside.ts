@@ -1,6 +1,6 @@
 /** Where an address of the guest's view is in the host's, and back. */
 import { formatIp, isLoopback, isUnicast, parseIp, sameAddress, sameNetwork, type IpAddress } from '../address.ts';
-import type { UserPlan } from './config.ts';
+import type { UserPlan } from '../../machine/network-config.ts';
 import { LINK_LOCAL, LINK_LOCAL_BITS, ROUTER } from './ipv6.ts';
 import type { Obstacle } from './packet.ts';
 

@@ -32,7 +32,7 @@ import {
   TYPE_IPV6,
 } from '../layout.ts';
 import { Arp } from './arp.ts';
-import type { HostForward, UserPlan } from './config.ts';
+import type { HostForward, UserPlan } from '../../machine/network-config.ts';
 import { DhcpServer } from './dhcp.ts';
 import { Dhcpv6Server } from './dhcpv6.ts';
 import { HostForwards, openGuestForward } from './forward.ts';

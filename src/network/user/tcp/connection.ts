@@ -6,7 +6,7 @@ import type { HostStream, NetworkFailure, StreamEvents } from '../../../host/net
 import { GSO_TCP4, GSO_TCP6, type Timer, type VirtualClock } from '../../../machine/interfaces.ts';
 import type { IpAddress } from '../../address.ts';
 import { PROTOCOL_TCP, put16, put32, TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST, TCP_SIZE, TCP_SYN } from '../../layout.ts';
-import type { Budget, ByteRing } from '../byte-ring.ts';
+import type { Budget, ByteRing } from '../../byte-ring.ts';
 import { type IpLayer, type Obstacle, seal } from '../packet.ts';
 import { FIRST_WINDOW, ReceiveSide, type Sink, WINDOW_SCALE } from './receive-side.ts';
 import { DEFAULT_MSS, distance, OPTION_MSS, OPTION_SCALE, type Segment } from './segment.ts';

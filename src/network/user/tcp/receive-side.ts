@@ -5,7 +5,7 @@
  *                       nxt        out of order          edge (promised to the guest)
  *     --|-- ring.length --|......####......####............|
  */
-import { type Budget, ByteRing } from '../byte-ring.ts';
+import { type Budget, ByteRing } from '../../byte-ring.ts';
 import { distance } from './segment.ts';
 
 /** Bytes that the guest may be ahead of the host. */

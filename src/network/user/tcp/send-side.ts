@@ -8,7 +8,7 @@
  */
 import type { Timer, VirtualClock } from '../../../machine/interfaces.ts';
 import { TCP_ACK, TCP_FIN, TCP_PSH } from '../../layout.ts';
-import { type Budget, ByteRing } from '../byte-ring.ts';
+import { type Budget, ByteRing } from '../../byte-ring.ts';
 import { RoundTrip } from './round-trip.ts';
 import { distance } from './segment.ts';
 

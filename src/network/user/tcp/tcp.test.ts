@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { test } from 'node:test';
-import type { HostForward } from '../config.ts';
+import type { HostForward } from '../../../machine/network-config.ts';
 import { formatIp } from '../../address.ts';
 import { get16 } from '../../layout.ts';
 import { GATEWAY, GATEWAY6, GUEST, intact, ip, seeded, TestTcp, userNetwork } from '../../test-kit.ts';

@@ -3,7 +3,7 @@ import type { Accepted, HostStream, StreamEvents } from '../../../host/network.t
 import type { Timer, VirtualClock } from '../../../machine/interfaces.ts';
 import type { IpAddress } from '../../address.ts';
 import { get16, PROTOCOL_TCP, put16, put32, TCP_ACK, TCP_FIN, TCP_RST, TCP_SIZE, TCP_SYN } from '../../layout.ts';
-import { Budget } from '../byte-ring.ts';
+import { Budget } from '../../byte-ring.ts';
 import { type IpLayer, type Obstacle, Packet, sealFully } from '../packet.ts';
 import { Connection, type TcpContext } from './connection.ts';
 import { Segment } from './segment.ts';

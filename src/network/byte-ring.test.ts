@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { seeded } from '../test-kit.ts';
+import { seeded } from './test-kit.ts';
 import { Budget, ByteRing } from './byte-ring.ts';
 
 test('bytes come out as they went in, over many turns of the ring', () => {
