@@ -1,5 +1,6 @@
 /** A guest made by hand: a card that keeps what it gets, and as much IP as tests need. */
 import { network } from '#host';
+import type { HostNetwork } from '../host/network.ts';
 import { HostClock } from '../machine/clock.ts';
 import { NO_OFFLOADS, type Offloads, type PacketBackend, type PacketOffload } from '../machine/interfaces.ts';
 import { formatIp, type IpAddress, parseIp } from './address.ts';
@@ -438,10 +439,10 @@ export class TestTcp {
 }
 
 /** A user network with a guest on it, and what ends both. */
-export function userNetwork(plan: Partial<UserPlan> = {}, options: CardOptions & { speed?: number } = {}) {
+export function userNetwork(plan: Partial<UserPlan> = {}, options: CardOptions & { speed?: number; host?: HostNetwork } = {}) {
   const { clock, stop } = runningClock(options.speed);
   const random = seeded(1);
-  const backend = new UserNetwork({ plan: { ...DEFAULT_PLAN, ...plan }, host: network, clock, random });
+  const backend = new UserNetwork({ plan: { ...DEFAULT_PLAN, ...plan }, host: options.host ?? network, clock, random });
   const guest = new TestGuest(backend, options);
   return {
     backend,

@@ -1,6 +1,7 @@
 /**
  * Runs in a network namespace of its own: this host's kernel is the guest of a user network, by way of a TAP
- * interface. Prints what came of it as JSON. Arguments: whether segments go uncut, and megabytes each way.
+ * interface. Prints what came of it as JSON. Arguments: `offloads` when segments go uncut, `lossy` when frames are
+ * lost and shuffled on the way, else `plain`; and megabytes each way.
  */
 import { network } from '#host';
 import { execFileSync } from 'node:child_process';
@@ -8,11 +9,14 @@ import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import type { PacketOffload } from '../machine/interfaces.ts';
 import { DEFAULT_PLAN, runningClock, seeded } from './test-kit.ts';
 import { TapBackend } from './tap.ts';
 import { UserNetwork } from './user/user-network.ts';
 
-const [offloads, megabytes] = [process.argv[2] === 'offloads', Number(process.argv[3])];
+const [mode, megabytes] = [process.argv[2], Number(process.argv[3])];
+const offloads = mode === 'offloads';
+let lossy = mode === 'lossy';
 const run = (...command: string[]): string => execFileSync(command[0]!, command.slice(1), { encoding: 'utf8' });
 
 run('ip', 'link', 'set', 'lo', 'up');
@@ -21,17 +25,32 @@ const { clock } = runningClock();
 const user = new UserNetwork({ plan: DEFAULT_PLAN, host: network, clock, random: seeded(1) });
 let frames = 0;
 let largest = 0;
+type Send = (frame: Uint8Array, offload: PacketOffload | null) => boolean;
+const random = seeded(77);
+
+/** One direction of the cable. */
+function cable(send: Send): Send {
+  let late: Uint8Array | null = null;
+  return (frame, offload) => {
+    frames++;
+    largest = Math.max(largest, frame.length);
+    if (!lossy) return send(frame, offload);
+    const dice = random() % 1000;
+    if (dice < 5) return true;
+    if (dice < 15 && late === null) {
+      late = frame.slice();
+      return true;
+    }
+    send(frame, offload);
+    if (late !== null) send(late, null);
+    late = null;
+    return true;
+  };
+}
+
 // The interface is the card: what it gives comes from the kernel.
-tap.onReceive = (frame, offload) => {
-  frames++;
-  largest = Math.max(largest, frame.length);
-  return user.send(frame, offload);
-};
-user.onReceive = (frame, offload) => {
-  frames++;
-  largest = Math.max(largest, frame.length);
-  return tap.send(frame, offload);
-};
+tap.onReceive = cable((frame, offload) => user.send(frame, offload));
+user.onReceive = cable((frame, offload) => tap.send(frame, offload));
 tap.accepts = user.offloads;
 user.accepts = tap.offloads;
 run('ip', 'address', 'add', '10.0.2.15/24', 'dev', 'tap0');
@@ -41,7 +60,12 @@ run('ip', 'route', 'add', 'default', 'via', '10.0.2.2');
 const digest = (): ReturnType<typeof createHash> => createHash('sha1');
 
 /** Sends data to a server that tells its hash, or takes it from one. */
-async function transfer(host: string, toServer: boolean, size: number): Promise<{ right: boolean; seconds: number }> {
+async function transfer(
+  host: string,
+  local: string,
+  toServer: boolean,
+  size: number,
+): Promise<{ right: boolean; seconds: number }> {
   const block = randomBytes(1 << 16);
   const sum = digest();
   const want = digest();
@@ -60,7 +84,7 @@ async function transfer(host: string, toServer: boolean, size: number): Promise<
     socket.end();
   };
   const server = createServer({ allowHalfOpen: true });
-  server.listen(0, '127.0.0.1');
+  server.listen(0, local);
   await once(server, 'listening');
   const begun = performance.now();
   const client = connect((server.address() as AddressInfo).port, host);
@@ -89,10 +113,29 @@ async function datagram(size: number): Promise<boolean> {
   return answer.equals(data);
 }
 
+/** The kernel makes itself an address from the router's advertisement. */
+async function hasIpv6(): Promise<boolean> {
+  for (let tries = 0; tries < 60; tries++) {
+    const found = /inet6 fec0::[0-9a-f:]+\/64 scope site (?!tentative)/.test(run('ip', '-6', 'address', 'show', 'dev', 'tap0'));
+    if (found && !/tentative/.test(run('ip', '-6', 'address', 'show', 'dev', 'tap0'))) return true;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return false;
+}
+
 const size = megabytes * 2 ** 20;
+const streams = {
+  toHost: await transfer('10.0.2.2', '127.0.0.1', true, size),
+  toGuest: await transfer('10.0.2.2', '127.0.0.1', false, size),
+  ipv6: (await hasIpv6()) && {
+    toHost: await transfer('fec0::2', '::1', true, size),
+    toGuest: await transfer('fec0::2', '::1', false, size),
+  },
+};
+// Nobody makes good what datagrams lose.
+lossy = false;
 const result = {
-  toHost: await transfer('10.0.2.2', true, size),
-  toGuest: await transfer('10.0.2.2', false, size),
+  ...streams,
   refused: await refused(),
   datagrams: [await datagram(100), await datagram(9000)],
   frames,

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import type { HostNetwork } from '../../host/network.ts';
 import { HostClock } from '../../machine/clock.ts';
 import { put16, put32 } from '../layout.ts';
-import { DEFAULT_PLAN, GATEWAY, GATEWAY6, GUEST, ip, packet, seeded, TestGuest, userNetwork } from '../test-kit.ts';
+import { DEFAULT_PLAN, GATEWAY, GATEWAY6, GUEST, ip, packet, seeded, TestGuest, TestTcp, userNetwork } from '../test-kit.ts';
 import { UserNetwork } from './user-network.ts';
 
 /** A host that counts what it is asked for and connects nobody. */
@@ -121,6 +121,45 @@ test('packets thrown together neither crash nor hang nor pile up, and reach noth
     assert.equal(asked.length > 0, !restrict);
     backend.close();
   }
+});
+
+test('segments of a connection, mutilated and sent again, neither crash nor hang the stack', async () => {
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.pipe(socket);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const random = seeded(21);
+  /** Each frame comes with a copy in which the header is another one, but the checksum is right. */
+  const wire = (frame: Uint8Array, toGuest: boolean): Uint8Array[] => {
+    if (toGuest || frame[12] !== 8 || frame[13] !== 0 || frame[23] !== 6) return [frame];
+    const payload = frame.slice(34);
+    payload[4 + (random() % 16)] = random();
+    if (random() % 2 === 0) payload.copyWithin(4, 8, 12);
+    const copy = packet(GUEST, GATEWAY, 6, payload.subarray(0, random() % 4 === 0 ? 20 : payload.length), 16);
+    return random() % 2 === 0 ? [copy, frame] : [frame, copy];
+  };
+  using net = userNetwork({}, { wire, speed: 50 });
+  for (let i = 0; i < 150; i++) {
+    const tcp = new TestTcp(net.guest, GATEWAY, 6000 + i, port);
+    tcp.send(new Uint8Array(random() % 20_000));
+    if (i % 3 === 0) tcp.end();
+    await new Promise((resolve) => setImmediate(resolve));
+    if (i % 5 === 0) tcp.reset();
+    tcp.close();
+  }
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  // Whoever comes next is served.
+  const next = new TestGuest(net.backend);
+  const tcp = new TestTcp(next, GATEWAY, 7000, port);
+  tcp.send(Buffer.from('hello'));
+  tcp.end();
+  await tcp.until(() => tcp.finReceived, 'the end');
+  assert.equal(String(tcp.data()), 'hello');
+  tcp.close();
+  server.close();
 });
 
 test('fragments that never become whole take no memory that grows', () => {

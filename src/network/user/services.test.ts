@@ -1,3 +1,4 @@
+import { network } from '#host';
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
@@ -5,6 +6,8 @@ import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { HostNetwork } from '../../host/network.ts';
+import { GSO_UDP_DATAGRAMS } from '../../machine/interfaces.ts';
 import { formatIp } from '../address.ts';
 import { addBytes, finish } from '../checksum.ts';
 import { get16, get32, put16, TYPE_ARP } from '../layout.ts';
@@ -250,6 +253,42 @@ test('TFTP serves its folder, block by block, and nothing outside', async () => 
     rmSync(folder, { recursive: true });
     rmSync(outside, { recursive: true });
   }
+});
+
+test("the name server is the host's, and its answers come from where the guest asked", () => {
+  const asked: unknown[] = [];
+  let answer = (_data: Uint8Array, _address: string, _port: number): void => undefined;
+  const host: HostNetwork = {
+    ...network,
+    resolvers: () => ['192.0.2.53'],
+    datagrams: (options, { onData }) => {
+      answer = onData;
+      return { port: 1, send: (data, to) => asked.push([options.family, text(data), to]), close: () => undefined };
+    },
+  };
+  using net = userNetwork({}, { host });
+  net.guest.udp(DEFAULT_PLAN.ipv4!.dns, 4000, 53, bytes('who?'));
+  assert.deepEqual(asked, [[4, 'who?', { address: '192.0.2.53', port: 53 }]]);
+  answer(bytes('me'), '192.0.2.53', 53);
+  const [reply] = net.guest.seen;
+  assert.deepEqual([reply!.source, text(reply!.payload.subarray(8))], ['10.0.2.3', 'me']);
+  // Over IPv6 the guest may ask as well, whatever the host asks by.
+  net.guest.udp(DEFAULT_PLAN.ipv6!.dns, 4000, 53, bytes('who?'));
+  assert.deepEqual(asked[1], asked[0]);
+});
+
+test('a batch of datagrams in one packet is sent one by one', () => {
+  const sent: number[] = [];
+  const host: HostNetwork = {
+    ...network,
+    datagrams: () => ({ port: 1, send: (data) => sent.push(data.length), close: () => undefined }),
+  };
+  using net = userNetwork({}, { host });
+  const payload = new Uint8Array(8 + 2500);
+  payload.set([0x0f, 0xa0, 0, 9, payload.length >> 8, payload.length & 255, 0, 0]);
+  const offload = { checksumStart: 34, checksumOffset: 6, gso: GSO_UDP_DATAGRAMS, headerLength: 42, segmentSize: 1000 };
+  net.guest.send(GUEST, GATEWAY, 17, payload, -1, offload);
+  assert.deepEqual(sent, [1000, 1000, 500]);
 });
 
 test('a restricted network lets no datagram out, but answers for itself', () => {
