@@ -4,7 +4,13 @@ import { TapBackend } from '../../src/network/tap.ts';
 import { DEFAULT_PLAN, runningClock, seeded } from '../../src/network/test-kit.ts';
 import { UserNetwork } from '../../src/network/user/user-network.ts';
 
-const tap = new TapBackend(network, { name: 'tap0', fd: null, headers: process.argv[2] === 'offloads' });
+const tap = new TapBackend(network, {
+  name: 'tap0',
+  fd: null,
+  headers: process.argv[2] === 'offloads',
+  script: null,
+  downScript: null,
+});
 const { clock } = runningClock();
 const user = new UserNetwork({ plan: DEFAULT_PLAN, host: network, clock, random: seeded(1) });
 tap.onReceive = (frame, offload) => user.send(frame, offload);

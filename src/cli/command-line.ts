@@ -17,7 +17,6 @@ import type { NetworkConfig } from '../machine/network-config.ts';
 import { NO_NETWORK } from '../machine/network-config.ts';
 import {
   finishNetwork,
-  isNicModel,
   NetError,
   NIC_MODELS,
   type NetOptions,
@@ -478,13 +477,13 @@ const DEVICES = ['ahci', 'ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA', ...NIC_MOD
 
 function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
+  if (parseNicDevice(line.net, text)) return;
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
   if (driver === 'ide-hd' || driver === 'ide-cd') {
     return attachDrive(line.drives, text, driver, line.machine, line.ahci);
   }
   if (driver === 'ahci' || driver === 'ich9-ahci') return addAhci(line, values);
-  if (isNicModel(driver)) return parseNicDevice(line.net, text);
   if (driver === 'VGA') {
     line.vga = 'std';
     return;

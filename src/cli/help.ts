@@ -2,7 +2,8 @@
 import { CHARACTER_KINDS } from '../character/spec.ts';
 import { featureNames, isSupported, modelNames } from '../isa/x86/system/models.ts';
 import type { HelpTopic } from './command-line.ts';
-import { NETDEV_KINDS, NIC_MODELS } from './net-options.ts';
+import { NIC_MODELS } from './net-options.ts';
+import { NETDEV_KINDS } from '../network/options/netdev.ts';
 import { TRACE_CATEGORIES } from './trace.ts';
 
 export const PROGRAM = 'virelay-system-x86_64';

@@ -140,7 +140,8 @@ test('sockets, streams and datagrams', () => {
 
 test('cards: models, addresses, the network they are on', () => {
   const { nics } = network(
-    ...['-netdev', 'user,id=a', '-device', 'virtio-net-pci,netdev=a,mac=52:54:00:aa:bb:cc,id=n0,mq=on,addr=0x5'],
+    ...['-netdev', 'user,id=a'],
+    ...['-device', '{"driver":"virtio-net-pci","netdev":"a","mac":"52:54:00:aa:bb:cc","id":"n0","mq":true,"addr":"0x5"}'],
     ...['-nic', 'user,model=virtio', '-nic', 'user,model=rtl8139'],
   );
   assert.deepEqual(
@@ -195,13 +196,15 @@ test('dumps and TAP interfaces', () => {
   assert.deepEqual(dumps, [{ id: 'f', netdev: 'a', file: '/x,y', maxLength: 96 }]);
   assert.throws(() => parse('-object', 'filter-dump,id=f,netdev=a,file=x'), /expects a network backend id/);
   assert.throws(() => parse('-object', 'filter-dump,id=f'), /Parameter 'netdev' is missing/);
-  assert.deepEqual(netdev('tap,id=t,ifname=tap7,script=no,downscript=no'), {
-    id: 't',
-    type: 'tap',
-    ifname: 'tap7',
-    fd: null,
-    headers: true,
+  const tap = { id: 't', type: 'tap', ifname: null, fd: null, headers: true, script: null, downScript: null };
+  assert.deepEqual(netdev('tap,id=t,ifname=tap7,script=no,downscript='), { ...tap, ifname: 'tap7' });
+  assert.deepEqual(netdev('tap,id=t,fd=7,vhost=on'), { ...tap, fd: 7 });
+  assert.deepEqual(netdev('tap,id=t,ifname=x,script=/s,vnet_hdr=off'), {
+    ...tap,
+    ifname: 'x',
+    headers: false,
+    script: '/s',
+    downScript: '/etc/qemu-ifdown',
   });
-  assert.deepEqual(netdev('tap,id=t,fd=7'), { id: 't', type: 'tap', ifname: null, fd: 7, headers: true });
-  refuses('tap,id=t,ifname=x', /script=no is needed/);
+  refuses('tap,id=t,fd=7,script=no', /are invalid with fd=/);
 });

@@ -4,21 +4,9 @@
  */
 import { type DumpConfig, type NetdevConfig, type NetworkConfig, type NicConfig } from '../machine/network-config.ts';
 import { parseMac } from '../network/address.ts';
-import {
-  DGRAM_KEYS,
-  HUB_KEYS,
-  parseDgram,
-  parseHubPort,
-  parseSocket,
-  parseStream,
-  parseTap,
-  SOCKET_KEYS,
-  STREAM_KEYS,
-  TAP_KEYS,
-  type Unnamed,
-} from './net-options-other.ts';
-import { parseUser, USER_KEYS } from './net-options-user.ts';
-import { splitCommas, ValueError } from './values.ts';
+import { kindOf, parseNetdevConfig } from '../network/options/netdev.ts';
+import { Pairs } from '../network/options/pairs.ts';
+import { splitCommas } from './values.ts';
 
 /** Cards by QEMU's names, and other names for them after `model=`. */
 export const NIC_MODELS = ['e1000', 'rtl8139', 'virtio-net-pci'] as const;
@@ -28,105 +16,19 @@ const DEFAULT_MODEL = 'e1000';
 const FIRST_MAC = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56] as const;
 const DEFAULT_LENGTH = 65536;
 
-type Kind = { readonly keys: readonly string[]; readonly parse: (pairs: Pairs) => Unnamed };
-
-const KINDS: Record<string, Kind> = {
-  dgram: { keys: DGRAM_KEYS, parse: parseDgram },
-  hubport: { keys: HUB_KEYS, parse: parseHubPort },
-  socket: { keys: SOCKET_KEYS, parse: parseSocket },
-  stream: { keys: STREAM_KEYS, parse: parseStream },
-  tap: { keys: TAP_KEYS, parse: parseTap },
-  user: { keys: USER_KEYS, parse: (pairs) => ({ type: 'user', plan: parseUser(pairs) }) },
-};
-export const NETDEV_KINDS: readonly string[] = Object.keys(KINDS);
-
-/** What an option lists: keys may come several times. */
-export class Pairs {
-  private readonly pairs: (readonly [key: string, value: string])[];
-
-  /** @param implied key of a first word without "="  @throws ValueError */
-  constructor(text: string, implied: string) {
-    this.pairs = text.trimStart().startsWith('{') ? fromJson(text) : fromList(text, implied);
-  }
-
-  has(key: string): boolean {
-    return this.pairs.some(([name]) => name === key);
-  }
-
-  /** The last one counts. */
-  get(key: string): string | null {
-    return this.pairs.findLast(([name]) => name === key)?.[1] ?? null;
-  }
-
-  all(key: string): string[] {
-    return this.pairs.filter(([name]) => name === key).map(([, value]) => value);
-  }
-
-  flag(key: string): boolean | null {
-    const value = this.get(key);
-    if (value === null) return null;
-    if (['on', 'yes', 'true', 'y'].includes(value)) return true;
-    if (['off', 'no', 'false', 'n'].includes(value)) return false;
-    throw new ValueError(`Parameter '${key}' expects 'on' or 'off'`);
-  }
-
-  number(key: string): number | null {
-    const value = this.get(key);
-    if (value === null) return null;
-    if (!/^(\d+|0x[0-9a-f]+)$/i.test(value) || Number(value) > 0x7fff_ffff) {
-      throw new ValueError(`Parameter '${key}' expects a number`);
-    }
-    return Number(value);
-  }
-
-  /** @throws ValueError when there are others */
-  only(keys: readonly string[]): void {
-    const strange = this.pairs.find(([key]) => !keys.includes(key));
-    if (strange !== undefined) throw new ValueError(`Invalid parameter '${strange[0]}'`);
-  }
-
-  /** Those that are not among `keys`. */
-  others(keys: readonly string[]): Record<string, string> {
-    return Object.fromEntries(this.pairs.filter(([key]) => !keys.includes(key)));
-  }
-
-  identifier(): string | null {
-    const id = this.get('id');
-    if (id !== null && !/^[a-z][\w.-]*$/i.test(id)) throw new ValueError("Parameter 'id' expects an identifier");
-    return id;
-  }
+/** `first,key=value,switch`, or JSON as management writes it. @param implied key of a first word without "="  @throws Error */
+function parsePairs(text: string, implied: string): Pairs {
+  if (text.trimStart().startsWith('{')) return Pairs.fromJson(text);
+  return new Pairs(
+    splitCommas(text)
+      .filter((part) => part !== '')
+      .map((part, i) => {
+        const at = part.indexOf('=');
+        if (at >= 0) return [part.slice(0, at), part.slice(at + 1)];
+        return i === 0 ? [implied, part] : [part, 'on'];
+      }),
+  );
 }
-
-function fromList(text: string, implied: string): (readonly [string, string])[] {
-  return splitCommas(text)
-    .filter((part) => part !== '')
-    .map((part, i) => {
-      const at = part.indexOf('=');
-      if (at >= 0) return [part.slice(0, at), part.slice(at + 1)];
-      return i === 0 ? [implied, part] : [part, 'on'];
-    });
-}
-
-/** Management writes options in JSON: nested names are joined by dots, lists are several of the same. */
-function fromJson(text: string): (readonly [string, string])[] {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new ValueError(`JSON parse error, ${(error as Error).message}`);
-  }
-  const flatten = (name: string, part: unknown): (readonly [string, string])[] => {
-    if (Array.isArray(part)) return part.flatMap((one) => flatten(name, isText(one) ? one.str : one));
-    if (typeof part === 'object' && part !== null) {
-      return Object.entries(part).flatMap(([key, one]) => flatten(name === '' ? key : `${name}.${key}`, one));
-    }
-    return [[name, part === true ? 'on' : part === false ? 'off' : String(part)]];
-  };
-  return flatten('', value);
-}
-
-const isText = (value: unknown): value is { str: string } =>
-  typeof value === 'object' && value !== null && typeof (value as { str?: unknown }).str === 'string';
 
 /** Where something was asked for, for messages. */
 type Source = { readonly option: string; readonly text: string };
@@ -162,37 +64,27 @@ function makeName(net: NetOptions): string {
 }
 
 function addNetdev(net: NetOptions, source: Source, config: NetdevConfig, what = 'netdev'): void {
-  if (net.netdevs.some((one) => one.config.id === config.id)) throw new ValueError(`Duplicate ID '${config.id}' for ${what}`);
+  if (net.netdevs.some((one) => one.config.id === config.id)) throw new Error(`Duplicate ID '${config.id}' for ${what}`);
   net.netdevs.push({ source, config });
-}
-
-function kindOf(pairs: Pairs): Kind {
-  const type = pairs.get('type') ?? '';
-  if (!Object.hasOwn(KINDS, type)) throw new ValueError(`Parameter 'type' does not accept value '${type}'`);
-  return KINDS[type]!;
 }
 
 const isHelp = (text: string | null): boolean => text === 'help' || text === '?';
 
-/** `-netdev`. @returns whether help is wanted @throws ValueError */
+/** `-netdev`. @returns whether help is wanted @throws Error */
 export function parseNetdev(net: NetOptions, text: string): boolean {
   net.asked = true;
-  const pairs = new Pairs(text, 'type');
+  const pairs = parsePairs(text, 'type');
   if (isHelp(pairs.get('type'))) return true;
-  const kind = kindOf(pairs);
-  const id = pairs.identifier();
-  if (id === null) throw new ValueError("Parameter 'id' is missing");
-  pairs.only(['type', 'id', ...kind.keys]);
-  addNetdev(net, { option: '-netdev', text }, { id, ...kind.parse(pairs) } as NetdevConfig);
+  addNetdev(net, { option: '-netdev', text }, parseNetdevConfig(pairs));
   return false;
 }
 
 const NIC_KEYS = ['type', 'id', 'model', 'mac', 'addr'];
 
-/** `-nic`: a network and a card on it. @returns whether help is wanted @throws ValueError */
+/** `-nic`: a network and a card on it. @returns whether help is wanted @throws Error */
 export function parseNic(net: NetOptions, text: string): 'netdev' | 'model' | null {
   net.asked = true;
-  const pairs = new Pairs(text, 'type');
+  const pairs = parsePairs(text, 'type');
   if (isHelp(pairs.get('type'))) return 'netdev';
   if (isHelp(pairs.get('model'))) return 'model';
   if (pairs.get('type') === 'none') return null;
@@ -208,7 +100,7 @@ export function parseNic(net: NetOptions, text: string): 'netdev' | 'model' | nu
 function addNic(net: NetOptions, source: Source, pairs: Pairs, netdev: string, macKey: string): void {
   const given = pairs.get('model') ?? DEFAULT_MODEL;
   const model = ALIASES[given] ?? given;
-  if (!NIC_MODELS.includes(model as never)) throw new ValueError(`Unsupported NIC model: ${given}`);
+  if (!NIC_MODELS.includes(model as never)) throw new Error(`Unsupported NIC model: ${given}`);
   const addr = pairs.get('addr');
   const properties: Record<string, string> = addr === null ? {} : { addr };
   net.nics.push({ source, config: { model, id: null, netdev, properties }, mac: macOf(pairs.get(macKey)) });
@@ -217,17 +109,17 @@ function addNic(net: NetOptions, source: Source, pairs: Pairs, netdev: string, m
 function macOf(text: string | null): Uint8Array | null {
   if (text === null) return null;
   const mac = parseMac(text);
-  if (mac === null) throw new ValueError('invalid syntax for ethernet address');
-  if ((mac[0]! & 1) !== 0) throw new ValueError('NIC cannot have multicast MAC address (odd 1st byte)');
+  if (mac === null) throw new Error('invalid syntax for ethernet address');
+  if ((mac[0]! & 1) !== 0) throw new Error('NIC cannot have multicast MAC address (odd 1st byte)');
   return mac;
 }
 
 const NET_HUB = 0;
 
-/** `-net`, the old way: everything is plugged into one hub. @returns whether help is wanted @throws ValueError */
+/** `-net`, the old way: everything is plugged into one hub. @returns whether help is wanted @throws Error */
 export function parseNet(net: NetOptions, text: string): 'netdev' | 'model' | null {
   net.asked = true;
-  const pairs = new Pairs(text, 'type');
+  const pairs = parsePairs(text, 'type');
   const type = pairs.get('type');
   if (isHelp(type)) return 'netdev';
   if (type === 'none') return null;
@@ -252,13 +144,12 @@ export function parseNet(net: NetOptions, text: string): 'netdev' | 'model' | nu
   return null;
 }
 
-export const isNicModel = (driver: string): boolean => NIC_MODELS.includes((ALIASES[driver] ?? driver) as never);
-
-/** `-device` with a card's name. @throws ValueError */
-export function parseNicDevice(net: NetOptions, text: string): void {
-  const pairs = new Pairs(text, 'driver');
-  const driver = pairs.get('driver')!;
+/** `-device`. @returns false when that is no card @throws Error */
+export function parseNicDevice(net: NetOptions, text: string): boolean {
+  const pairs = parsePairs(text, 'driver');
+  const driver = pairs.get('driver') ?? '';
   const model = ALIASES[driver] ?? driver;
+  if (!NIC_MODELS.includes(model as never)) return false;
   const netdev = pairs.get('netdev');
   const properties = pairs.others(['driver', 'id', 'netdev', 'mac']);
   net.nics.push({
@@ -266,17 +157,18 @@ export function parseNicDevice(net: NetOptions, text: string): void {
     config: { model, id: pairs.identifier(), netdev, properties },
     mac: macOf(pairs.get('mac')),
   });
+  return true;
 }
 
-/** `-object filter-dump`. @throws ValueError */
+/** `-object filter-dump`. @throws Error */
 export function parseFilterDump(net: NetOptions, text: string): void {
-  const pairs = new Pairs(text, 'qom-type');
+  const pairs = parsePairs(text, 'qom-type');
   pairs.only(['qom-type', 'id', 'netdev', 'file', 'maxlen', 'queue', 'status', 'position']);
   const id = pairs.identifier();
   const [netdev, file] = [pairs.get('netdev'), pairs.get('file')];
-  if (id === null) throw new ValueError("Parameter 'id' is missing");
-  if (netdev === null) throw new ValueError("Parameter 'netdev' is missing");
-  if (file === null) throw new ValueError("dump filter needs 'file' property set!");
+  if (id === null) throw new Error("Parameter 'id' is missing");
+  if (netdev === null) throw new Error("Parameter 'netdev' is missing");
+  if (file === null) throw new Error("dump filter needs 'file' property set!");
   const maxLength = pairs.number('maxlen') ?? DEFAULT_LENGTH;
   net.dumps.push({ source: { option: '-object', text }, config: { id, netdev, file, maxLength } });
 }

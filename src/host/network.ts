@@ -108,6 +108,9 @@ export interface TapOptions {
   /** An open interface instead. */
   readonly fd: number | null;
   readonly headers: boolean;
+  /** Programs that are run with the interface's name, to set it up and to take it down; null for none. */
+  readonly script: string | null;
+  readonly downScript: string | null;
 }
 
 export interface HostNetwork {

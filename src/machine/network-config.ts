@@ -66,6 +66,9 @@ export type NetdevConfig = { readonly id: string } & (
       readonly fd: number | null;
       /** Leave checksums and cutting to whoever comes last. */
       readonly headers: boolean;
+      /** Programs that are run with the interface's name, to set it up and to take it down; null for none. */
+      readonly script: string | null;
+      readonly downScript: string | null;
     }
   /** Frames with their length before them on a stream: `-netdev stream`, and `socket` with listen or connect. */
   | {

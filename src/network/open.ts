@@ -147,7 +147,7 @@ export class Networks {
       case 'user':
         return this.openUser(netdev);
       case 'tap':
-        return new TapBackend(host, { name: netdev.ifname, fd: netdev.fd, headers: netdev.headers });
+        return new TapBackend(host, { ...netdev, name: netdev.ifname });
       case 'stream':
         return new StreamBackend(host, clock, netdev, this.streamOutcome(netdev));
       case 'dgram':

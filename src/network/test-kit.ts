@@ -134,7 +134,13 @@ export class TestGuest {
   }
 
   sendFrame(frame: Uint8Array, offload: PacketOffload | null = null): void {
-    for (const one of this.wire(frame, false)) this.backend.send(one, offload);
+    for (const one of this.wire(frame, false)) {
+      // Cards hand over guest memory as it is: shared, and written over as soon as they have it back.
+      const shared = new Uint8Array(new SharedArrayBuffer(one.length));
+      shared.set(one);
+      this.backend.send(shared, offload);
+      shared.fill(0xaa);
+    }
   }
 
   arp(target: IpAddress): void {

@@ -20,7 +20,7 @@ let lossy = mode === 'lossy';
 const run = (...command: string[]): string => execFileSync(command[0]!, command.slice(1), { encoding: 'utf8' });
 
 run('ip', 'link', 'set', 'lo', 'up');
-const tap = new TapBackend(network, { name: 'tap0', fd: null, headers: offloads });
+const tap = new TapBackend(network, { name: 'tap0', fd: null, headers: offloads, script: null, downScript: null });
 const { clock } = runningClock();
 const user = new UserNetwork({ plan: DEFAULT_PLAN, host: network, clock, random: seeded(1) });
 let frames = 0;

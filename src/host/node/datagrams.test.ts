@@ -20,7 +20,7 @@ test('a socket keeps its port when it gets a second correspondent, and hears bot
     { family: 4, bind: null },
     {
       onData: (data, _address, port) => {
-        heard.push(`${data} ${port}`);
+        heard.push(`${Buffer.from(data)} ${port}`);
         if (heard.length === 2) both.resolve();
       },
     },

@@ -2,6 +2,7 @@
 import { closeSync } from 'node:fs';
 import { createSocket, type Socket } from 'node:dgram';
 import type { DatagramEvents, DatagramOptions, Endpoint, HostDatagrams } from '../network.ts';
+import { plainBytes } from './bytes.ts';
 import { describeError } from './errors.ts';
 import { library } from './libc.ts';
 import { failureOf } from './streams.ts';
@@ -49,7 +50,7 @@ class UdpSocket implements HostDatagrams {
   send(data: Uint8Array, to: Endpoint | null): void {
     if (this.closed) return;
     // The kernel takes a datagram at once, or not at all; Node.js does not say when.
-    const copy = Uint8Array.from(data);
+    const copy = new Uint8Array(data);
     if (this.mayConnect && to !== null && 'address' in to) this.consider(to);
     if (this.waiting === null) this.sendNow(copy, to);
     else if (this.waiting.length < MAX_WAITING) this.waiting.push({ data: copy, to });
@@ -68,7 +69,7 @@ class UdpSocket implements HostDatagrams {
     });
     const current = (): boolean => !this.closed && socket === this.socket;
     socket.on('message', (data, { address, port }) => {
-      if (current()) this.events.onData(data, address, port);
+      if (current()) this.events.onData(plainBytes(data), address, port);
     });
     socket.on('error', (error) => {
       if (!current()) return;
@@ -164,7 +165,7 @@ export function openPing(family: 4 | 6, onReply: (message: Uint8Array) => void):
   const fd = family === 4 ? c.socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP) : c.socket(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6);
   if (fd < 0) return null;
   const socket = createSocket(family === 4 ? 'udp4' : 'udp6');
-  socket.on('message', onReply);
+  socket.on('message', (message) => onReply(plainBytes(message)));
   socket.on('error', () => undefined);
   try {
     socket.bind({ fd, exclusive: true });
@@ -176,7 +177,7 @@ export function openPing(family: 4 | 6, onReply: (message: Uint8Array) => void):
     port: 0,
     // Such sockets have no ports, but Node.js wants one.
     send: (data, to) => {
-      if (to !== null && 'address' in to) socket.send(Uint8Array.from(data), 1, to.address, () => undefined);
+      if (to !== null && 'address' in to) socket.send(new Uint8Array(data), 1, to.address, () => undefined);
     },
     close: () => {
       socket.close();

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { connect, createServer, type Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import type { Accepted, Endpoint, HostStream, Listener, NetworkFailure, StreamEvents } from '../network.ts';
+import { plainBytes } from './bytes.ts';
 import { describeError } from './errors.ts';
 import { removeStaleSocket } from './sockets.ts';
 
@@ -70,7 +71,7 @@ class SocketStream implements HostStream {
       if (!this.over) act();
     };
     this.writer = new StreamWriter(socket, () => unlessOver(() => events.onDrain()));
-    socket.on('data', (data: Buffer) => unlessOver(() => events.onData(data)));
+    socket.on('data', (data: Buffer) => unlessOver(() => events.onData(plainBytes(data))));
     socket.on('end', () => unlessOver(() => events.onEnd()));
     socket.on('error', (error) => {
       failure = failureOf(error);
@@ -173,7 +174,7 @@ export function commandStream(line: string, events: StreamEvents): HostStream {
   child.on('spawn', () => over || events.onConnect?.());
   child.on('error', (error) => close(failureOf(error)));
   child.stdin.on('error', () => undefined);
-  output.on('data', (data: Buffer) => over || events.onData(data));
+  output.on('data', (data: Buffer) => over || events.onData(plainBytes(data)));
   output.on('end', () => over || events.onEnd());
   child.on('close', () => {
     exited = true;

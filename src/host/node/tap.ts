@@ -1,5 +1,6 @@
 /** TAP interfaces of Linux. Frames are read by a thread of its own: Node.js cannot wait for such files. */
 import { closeSync, constants, openSync, writeSync, writevSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
 import { Worker } from 'node:worker_threads';
 import type { TapDevice, TapOptions } from '../network.ts';
 import { describeError } from './errors.ts';
@@ -20,7 +21,7 @@ const NAME_SIZE = 16;
 const HEADER_SIZE = 10;
 
 /** @throws Error, one line */
-export function openTap({ name, fd: given, headers }: TapOptions): TapDevice {
+export function openTap({ name, fd: given, headers, script, downScript }: TapOptions): TapDevice {
   const c = library();
   if (c === null) throw new Error('TAP interfaces are not available here');
   const request = Buffer.alloc(IFREQ_SIZE);
@@ -43,7 +44,22 @@ export function openTap({ name, fd: given, headers }: TapOptions): TapDevice {
   const size = Buffer.alloc(4);
   size.writeInt32LE(HEADER_SIZE);
   if ((flags & IFF_VNET_HDR) !== 0) c.ioctl(fd, TUNSETVNETHDRSZ, size);
-  return new LinuxTap(fd, request.toString('latin1', 0, request.indexOf(0)), (flags & IFF_VNET_HDR) !== 0);
+  const realName = request.toString('latin1', 0, request.indexOf(0));
+  if (script !== null) {
+    const failure = runScript(script, realName);
+    if (failure !== null) {
+      closeSync(fd);
+      throw new Error(failure);
+    }
+  }
+  return new LinuxTap(fd, realName, (flags & IFF_VNET_HDR) !== 0, downScript);
+}
+
+/** @returns what went wrong */
+function runScript(script: string, name: string): string | null {
+  const { status, error } = spawnSync(script, [name], { stdio: ['ignore', 'inherit', 'inherit'] });
+  if (error !== undefined) return `network script ${script}: ${describeError(error)}`;
+  return status === 0 ? null : `network script ${script} failed with status ${status}`;
 }
 
 class LinuxTap implements TapDevice {
@@ -57,9 +73,11 @@ class LinuxTap implements TapDevice {
   private closed = false;
   private paused = false;
   private readonly held: TapBatch[] = [];
+  private readonly downScript: string | null;
 
-  constructor(fd: number, name: string, headers: boolean) {
+  constructor(fd: number, name: string, headers: boolean, downScript: string | null) {
     this.fd = fd;
+    this.downScript = downScript;
     this.name = name;
     this.headers = headers;
     this.reader = new Worker(new URL('./tap-reader.ts', import.meta.url), {
@@ -94,6 +112,7 @@ class LinuxTap implements TapDevice {
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    if (this.downScript !== null) runScript(this.downScript, this.name);
     Atomics.store(this.free, 0, -1);
     Atomics.notify(this.free, 0);
     // The reader still looks at the file: its number must not be given to another one before.

@@ -85,7 +85,8 @@ export class TftpServer {
 
   private begin(key: string, packet: Packet, port: number, data: Uint8Array): void {
     this.end(key);
-    const words = new TextDecoder('latin1').decode(data.subarray(2)).split('\0');
+    // A copy: decoders take no memory that others may write to.
+    const words = new TextDecoder('latin1').decode(new Uint8Array(data.subarray(2))).split('\0');
     const [name, mode, ...options] = words.slice(0, -1);
     if (name === undefined || mode?.toLowerCase() !== 'octet') {
       return this.refuse(packet, port, ILLEGAL, 'Only octet mode is served');

@@ -1,9 +1,8 @@
 /** The options of `-netdev user`: what a user network looks like, in QEMU's words. */
-import type { Endpoint } from '../host/network.ts';
-import type { GuestForward, HostForward, IpAddress, Ipv4Plan, Ipv6Plan, UserPlan } from '../machine/network-config.ts';
-import { hostInNetwork, parseIp, parseIpv4, parseIpv6, sameAddress, sameNetwork } from '../network/address.ts';
-import type { Pairs } from './net-options.ts';
-import { ValueError } from './values.ts';
+import type { Endpoint } from '../../host/network.ts';
+import type { GuestForward, HostForward, IpAddress, Ipv4Plan, Ipv6Plan, UserPlan } from '../../machine/network-config.ts';
+import { hostInNetwork, parseIp, parseIpv4, parseIpv6, sameAddress, sameNetwork } from '../address.ts';
+import type { Pairs } from './pairs.ts';
 
 export const USER_KEYS = [
   ...['net', 'host', 'dhcpstart', 'dns', 'hostname', 'domainname', 'dnssearch', 'restrict', 'hostfwd', 'guestfwd'],
@@ -20,7 +19,7 @@ const MAX_NAME = 255;
 const IPV4_KEYS = ['net', 'host', 'dhcpstart', 'dns'];
 const IPV6_KEYS = ['ipv6-net', 'ipv6-prefix', 'ipv6-prefixlen', 'ipv6-host', 'ipv6-dns'];
 
-/** @throws ValueError */
+/** @throws Error, one line */
 export function parseUser(pairs: Pairs): UserPlan {
   const [wants4, wants6] = families(pairs);
   const ipv4 = wants4 ? parseIpv4Plan(pairs) : null;
@@ -44,15 +43,15 @@ function families(pairs: Pairs): [boolean, boolean] {
   const [v4, v6] = [pairs.flag('ipv4'), pairs.flag('ipv6')];
   const wants4 = v4 ?? v6 !== true;
   const wants6 = v6 ?? v4 !== true;
-  if (!wants4 && !wants6) throw new ValueError('IPv4 and IPv6 disabled');
-  if (!wants4 && IPV4_KEYS.some((key) => pairs.has(key))) throw new ValueError('IPv4 disabled but netmask/host/dns provided');
-  if (!wants6 && IPV6_KEYS.some((key) => pairs.has(key))) throw new ValueError('IPv6 disabled but prefix/host6/dns6 provided');
+  if (!wants4 && !wants6) throw new Error('IPv4 and IPv6 disabled');
+  if (!wants4 && IPV4_KEYS.some((key) => pairs.has(key))) throw new Error('IPv4 disabled but netmask/host/dns provided');
+  if (!wants6 && IPV6_KEYS.some((key) => pairs.has(key))) throw new Error('IPv6 disabled but prefix/host6/dns6 provided');
   return [wants4, wants6];
 }
 
 function name(pairs: Pairs, key: string, why: string): string | null {
   const value = pairs.get(key);
-  if (value !== null && new TextEncoder().encode(value).length > MAX_NAME) throw new ValueError(why);
+  if (value !== null && new TextEncoder().encode(value).length > MAX_NAME) throw new Error(why);
   return value;
 }
 
@@ -63,29 +62,29 @@ function parseIpv4Plan(pairs: Pairs): Ipv4Plan {
     const text = pairs.get(key);
     if (text === null) return hostInNetwork(network, prefix, host);
     const given = parseIpv4(text);
-    if (given === null) throw new ValueError(`Failed to parse ${what}`);
+    if (given === null) throw new Error(`Failed to parse ${what}`);
     return given;
   };
   const host = part('host', HOST, 'host');
-  if (!sameNetwork(host, network, prefix)) throw new ValueError("Host doesn't belong to network");
+  if (!sameNetwork(host, network, prefix)) throw new Error("Host doesn't belong to network");
   const dhcpStart = part('dhcpstart', DHCP_START, 'DHCP start address');
-  if (!sameNetwork(dhcpStart, network, prefix)) throw new ValueError("DHCP doesn't belong to network");
+  if (!sameNetwork(dhcpStart, network, prefix)) throw new Error("DHCP doesn't belong to network");
   const dns = part('dns', DNS, 'DNS');
   if (sameAddress(dhcpStart, host) || sameAddress(dhcpStart, dns)) {
-    throw new ValueError('DHCP must be different from host and DNS');
+    throw new Error('DHCP must be different from host and DNS');
   }
-  if (sameAddress(dns, host)) throw new ValueError('DNS must be different from host');
+  if (sameAddress(dns, host)) throw new Error('DNS must be different from host');
   return { network, prefix, host, dns, dhcpStart };
 }
 
 function parseNet(text: string): { address: IpAddress; prefix: number } {
   const [first, mask] = text.split('/');
   const address = parseIpv4(first!);
-  if (address === null) throw new ValueError('Failed to parse netmask');
+  if (address === null) throw new Error('Failed to parse netmask');
   if (mask === undefined) return { address, prefix: classOf(address) };
   const prefix = /^\d+$/.test(mask) ? Number(mask) : prefixOf(mask);
-  if (prefix === null) throw new ValueError('Failed to parse netmask (trailing chars)');
-  if (prefix < 4 || prefix > 32) throw new ValueError('Invalid netmask provided (must be in range 4-32)');
+  if (prefix === null) throw new Error('Failed to parse netmask (trailing chars)');
+  if (prefix < 4 || prefix > 32) throw new Error('Invalid netmask provided (must be in range 4-32)');
   return { address, prefix };
 }
 
@@ -108,20 +107,20 @@ function classOf(address: IpAddress): number {
 function parseIpv6Plan(pairs: Pairs): Ipv6Plan {
   const [joined, joinedLength] = (pairs.get('ipv6-net') ?? '').split('/');
   const address = parseIpv6(joined || (pairs.get('ipv6-prefix') ?? 'fec0::'));
-  if (address === null) throw new ValueError('Failed to parse IPv6 prefix');
+  if (address === null) throw new Error('Failed to parse IPv6 prefix');
   const prefix = Number(joinedLength ?? pairs.get('ipv6-prefixlen') ?? 64);
   if (!(Number.isInteger(prefix) && prefix >= 0 && prefix <= 126)) {
-    throw new ValueError('Invalid IPv6 prefix provided (IPv6 prefix length must be between 0 and 126)');
+    throw new Error('Invalid IPv6 prefix provided (IPv6 prefix length must be between 0 and 126)');
   }
   const network = hostInNetwork(address, prefix, 0);
   const part = (key: string, host: number, what: string): IpAddress => {
     const text = pairs.get(key);
     const given = text === null ? hostInNetwork(network, prefix, host) : parseIpv6(text);
-    if (given === null) throw new ValueError(`Failed to parse IPv6 ${what}`);
+    if (given === null) throw new Error(`Failed to parse IPv6 ${what}`);
     return given;
   };
   const host = part('ipv6-host', HOST, 'host');
-  if (!sameNetwork(host, network, prefix)) throw new ValueError("IPv6 Host doesn't belong to network");
+  if (!sameNetwork(host, network, prefix)) throw new Error("IPv6 Host doesn't belong to network");
   return { network, prefix, host, dns: part('ipv6-dns', DNS, 'DNS') };
 }
 
@@ -134,9 +133,9 @@ function splitAddress(text: string): { address: string; rest: string } | null {
   return match === null ? null : { address: match[1] ?? match[2]!, rest: match[3]! };
 }
 
-/** `[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT`, or `unix:PATH-[GUESTADDR]:GUESTPORT`. @throws ValueError */
+/** `[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT`, or `unix:PATH-[GUESTADDR]:GUESTPORT`. @throws Error, one line */
 export function parseHostForward(text: string): HostForward {
-  const bad = (why: string): ValueError => new ValueError(`Invalid host forwarding rule '${text}' (${why})`);
+  const bad = (why: string): Error => new Error(`Invalid host forwarding rule '${text}' (${why})`);
   const colon = text.indexOf(':');
   if (colon < 0) throw bad('No : separators');
   const protocol = text.slice(0, colon) || 'tcp';
@@ -158,7 +157,7 @@ export function parseHostForward(text: string): HostForward {
   return { protocol, at: { address, port: Number(port) }, ...guestEnd(split.rest.slice(dash + 1), bad) };
 }
 
-function guestEnd(text: string, bad: (why: string) => ValueError): { guest: IpAddress | null; port: number } {
+function guestEnd(text: string, bad: (why: string) => Error): { guest: IpAddress | null; port: number } {
   const split = splitAddress(text);
   if (split === null) throw bad('Missing guest address');
   const guest = split.address === '' ? null : parseIp(split.address);
@@ -167,14 +166,14 @@ function guestEnd(text: string, bad: (why: string) => ValueError): { guest: IpAd
   return { guest, port: Number(split.rest) };
 }
 
-/** `[tcp]:SERVER:PORT-DEV`, where DEV is `cmd:COMMAND`, `tcp:HOST:PORT` or `unix:PATH`. @throws ValueError */
+/** `[tcp]:SERVER:PORT-DEV`, where DEV is `cmd:COMMAND`, `tcp:HOST:PORT` or `unix:PATH`. @throws Error, one line */
 function parseGuestForward(text: string, ipv4: Ipv4Plan | null): GuestForward {
   const match = /^(?:tcp)?:([^:]*):(\d+)-(.+)$/.exec(text);
-  if (match === null || !isPort(match[2], 1)) throw new ValueError(`Invalid guest forwarding rule '${text}'`);
+  if (match === null || !isPort(match[2], 1)) throw new Error(`Invalid guest forwarding rule '${text}'`);
   const address = parseIpv4(match[1]!);
   const conflict = `Conflicting/invalid host:port in guest forwarding rule '${text}'`;
-  if (address === null || ipv4 === null || !sameNetwork(address, ipv4.network, ipv4.prefix)) throw new ValueError(conflict);
-  if (sameAddress(address, ipv4.host) || sameAddress(address, ipv4.dns)) throw new ValueError(conflict);
+  if (address === null || ipv4 === null || !sameNetwork(address, ipv4.network, ipv4.prefix)) throw new Error(conflict);
+  if (sameAddress(address, ipv4.host) || sameAddress(address, ipv4.dns)) throw new Error(conflict);
   return { address, port: Number(match[2]), to: parseDevice(match[3]!, text) };
 }
 
@@ -183,7 +182,7 @@ function parseDevice(device: string, text: string): GuestForward['to'] {
   if (device.startsWith('unix:')) return { path: device.slice(5) } satisfies Endpoint;
   const split = device.startsWith('tcp:') ? splitAddress(device.slice(4)) : null;
   if (split === null || !isPort(split.rest, 1)) {
-    throw new ValueError(`Invalid guest forwarding rule '${text}' (not cmd:COMMAND, tcp:HOST:PORT or unix:PATH)`);
+    throw new Error(`Invalid guest forwarding rule '${text}' (not cmd:COMMAND, tcp:HOST:PORT or unix:PATH)`);
   }
   return { address: split.address || '127.0.0.1', port: Number(split.rest) };
 }
