@@ -215,6 +215,28 @@ test('cards get frames only while the machine runs, and dumps get a copy', async
   assert.throws(() => made.port('b'), /there is no network "b"/);
 });
 
+test('networks come and go while a machine runs, and cables are pulled', async () => {
+  const made = networks({});
+  made.setRunning(true);
+  await made.add({ type: 'user', id: 'a', plan: DEFAULT_PLAN });
+  await assert.rejects(made.add({ type: 'user', id: 'a', plan: DEFAULT_PLAN }), /Duplicate ID 'a' for netdev/);
+  const port = made.port('a');
+  const heard: boolean[] = [];
+  port.onLinkChange = (up) => heard.push(up);
+  const guest = new TestGuest(port);
+  made.setLink('a', false);
+  guest.arp(GATEWAY);
+  assert.equal(guest.seen.length, 0);
+  made.setLink('a', true);
+  guest.arp(GATEWAY);
+  assert.equal(guest.seen.length, 1);
+  assert.deepEqual(heard, [false, true]);
+  made.remove('a');
+  guest.arp(GATEWAY);
+  assert.equal(guest.seen.length, 1);
+  assert.throws(() => made.remove('a'), /Device 'a' not found/);
+});
+
 test('a user network for two cards on a hub', () => {
   const made = networks({
     netdevs: [

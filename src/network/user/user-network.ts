@@ -76,6 +76,9 @@ export class UserNetwork implements PacketBackend {
   private readonly v4: Ipv4Parts | null;
   private readonly v6: Ipv6Parts | null;
   private readonly tftp: TftpServer | null;
+  /** Of the packet that is being handled, see `Packet.datagramSize`. */
+  private datagramSize = 0;
+  private closed = false;
   private readonly later: { frame: Uint8Array; offload: PacketOffload | null }[] = [];
 
   /** @throws Error, one line, when the folder for TFTP is not there */
@@ -130,6 +133,7 @@ export class UserNetwork implements PacketBackend {
   }
 
   send(frame: Uint8Array, offload: PacketOffload | null): boolean {
+    if (this.closed) return true;
     if (this.link.delivering) {
       // Whoever sends just now has not taken account of what it sent.
       if (this.later.length === 0) queueMicrotask(() => this.inputLater());
@@ -146,6 +150,7 @@ export class UserNetwork implements PacketBackend {
   }
 
   close(): void {
+    this.closed = true;
     this.forwards.close();
     this.tcp.close();
     this.udp.close();
@@ -174,8 +179,6 @@ export class UserNetwork implements PacketBackend {
         return this.v6?.ip.input(frame, trusted || (offload !== null && offload.gso !== GSO_NONE));
     }
   }
-
-  private datagramSize = 0;
 
   private deliver(packet: Packet): void {
     packet.datagramSize = this.datagramSize;
