@@ -8,8 +8,10 @@ import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import type { PacketOffload } from '../machine/interfaces.ts';
 import { get16 } from './layout.ts';
 import { DEFAULT_PLAN, GUEST, GUEST6, intact, ip, runningClock, seeded, TestGuest } from './test-kit.ts';
@@ -98,6 +100,32 @@ async function transfer(
   return { right: sum.digest('hex') === want.digest('hex'), seconds: (performance.now() - begun) / 1000 };
 }
 
+/** A server of the guest's, reached by a port and by a Unix socket of the host's. @returns what it answers */
+async function forwarded(): Promise<string[]> {
+  const server = createServer((socket) => {
+    socket.on('data', (data) => socket.end(`${data} from ${socket.remoteAddress}`));
+  });
+  server.listen(0, '10.0.2.15');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const path = join(mkdtempSync(join(tmpdir(), 'virelay-fwd-')), 'socket');
+  const answers: string[] = [];
+  for (const at of [{ address: '127.0.0.1', port: 0 }, { path }]) {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    user.addForward({ protocol: 'tcp', at, guest: null, port }, { onReady: resolve, onFailure: reject });
+    await promise;
+    const client = at.path !== undefined ? connect(at.path) : connect(user.forwards.ports[0]!, '127.0.0.1');
+    client.write('hello');
+    let answer = '';
+    for await (const chunk of client) answer += String(chunk);
+    answers.push(answer);
+    user.forwards.remove('tcp', at);
+  }
+  server.close();
+  rmSync(dirname(path), { recursive: true });
+  return answers;
+}
+
 async function refused(): Promise<string> {
   const [error] = (await once(connect(9, '10.0.2.2'), 'error')) as [NodeJS.ErrnoException];
   return error.code!;
@@ -158,6 +186,7 @@ lossy = false;
 const result = {
   ...streams,
   refused: await refused(),
+  forwarded: await forwarded(),
   pings: await pings(),
   datagrams: [await datagram(100), await datagram(9000)],
   frames,

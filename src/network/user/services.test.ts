@@ -300,3 +300,21 @@ test('a restricted network lets no datagram out, but answers for itself', () => 
   net.guest.send(GUEST, GATEWAY, 1, Uint8Array.of(8, 0, 0, 0, 0, 7, 0, 1), 2);
   assert.equal(net.guest.seen.length, 1);
 });
+
+test('a forwarded port of UDP leads to the guest and its answers back, also where all else is shut off', async () => {
+  using net = userNetwork({ restrict: true });
+  const ready = Promise.withResolvers<void>();
+  net.backend.addForward(
+    { protocol: 'udp', at: { address: '127.0.0.1', port: 0 }, guest: null, port: 53 },
+    { onReady: ready.resolve, onFailure: ready.reject },
+  );
+  await ready.promise;
+  const client = createSocket('udp4');
+  client.send('who?', net.backend.forwards.ports[0]!, '127.0.0.1');
+  const question = await net.guest.next(({ protocol }) => protocol === 17);
+  assert.deepEqual([question.source, get16(question.payload, 2), text(question.payload.subarray(8))], ['10.0.2.2', 53, 'who?']);
+  net.guest.udp(GATEWAY, 53, get16(question.payload, 0), bytes('me'));
+  const [answer] = (await once(client, 'message')) as [Buffer];
+  assert.equal(String(answer), 'me');
+  client.close();
+});
