@@ -214,9 +214,18 @@ test('addresses within the network that nobody has are unreachable; forbidden on
   using net = userNetwork();
   net.guest.udp(ip('10.0.2.77'), 4000, 9, bytes('x'));
   assert.deepEqual([net.guest.seen[0]!.payload[0], net.guest.seen[0]!.payload[1]], [3, 1]);
-  for (const to of ['127.0.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255']) net.guest.udp(ip(to), 4000, 9, bytes('x'));
+  for (const to of ['127.0.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255', '10.0.2.255'])
+    net.guest.udp(ip(to), 4000, 9, bytes('x'));
   for (const to of ['::1', '::ffff:127.0.0.1', '::']) net.guest.udp(ip(to), 4000, 9, bytes('x'));
   assert.equal(net.guest.seen.length, 1);
+});
+
+test("what guests on a hub say to each other is none of the network's business", () => {
+  using net = userNetwork();
+  const frame = packet(GUEST, ip('10.0.2.16'), 17, Uint8Array.of(0, 9, 0, 9, 0, 8, 0, 0));
+  frame.set([0x52, 0x54, 0, 1, 2, 3]);
+  net.guest.sendFrame(frame);
+  assert.equal(net.guest.seen.length, 0);
 });
 
 test('TFTP serves its folder, block by block, and nothing outside', async () => {

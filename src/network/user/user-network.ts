@@ -40,7 +40,7 @@ import { Icmp } from './icmp.ts';
 import { Icmpv6 } from './icmpv6.ts';
 import { Ipv4 } from './ipv4.ts';
 import { Ipv6 } from './ipv6.ts';
-import { Link } from './link.ts';
+import { Link, MAC_IPV4, MAC_IPV6, MAC_PREFIX } from './link.ts';
 import { Outside } from './outside.ts';
 import type { IpLayer, Packet } from './packet.ts';
 import { PingRelay } from './ping.ts';
@@ -166,7 +166,7 @@ export class UserNetwork implements PacketBackend {
   }
 
   private input(frame: Uint8Array, offload: PacketOffload | null): void {
-    if (frame.length < ETH_SIZE || frame.length > FRAME_MAX) return;
+    if (frame.length < ETH_SIZE || frame.length > FRAME_MAX || !isForNetwork(frame)) return;
     // What is still to be summed has not been on any wire.
     const trusted = offload !== null && offload.checksumStart >= 0;
     this.datagramSize = offload?.gso === GSO_UDP_DATAGRAMS ? offload.segmentSize : 0;
@@ -245,3 +245,7 @@ export class UserNetwork implements PacketBackend {
     return host.connect({ address: route.address, port }, null, events);
   }
 }
+
+/** To all, to some, or to one of the network's own hosts: on a hub, guests talk to each other, too. */
+const isForNetwork = (frame: Uint8Array): boolean =>
+  (frame[0]! & 1) !== 0 || (frame[0] === MAC_PREFIX && (frame[1] === MAC_IPV4 || frame[1] === MAC_IPV6));
