@@ -12,7 +12,6 @@ import {
   I64_AND,
   I64_EQ,
   I64_LOAD,
-  I64_LOAD32_U,
   I64_LT_U,
   I64_SHR_U,
   I64_SUB,
@@ -81,7 +80,7 @@ export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, op
 /** What an access needs to know of the function it is written into. */
 export interface AccessContext {
   readonly code: Code;
-  /** i64 locals: for the virtual address, scratch, and the TLB's address. */
+  /** Locals: an i64 for the virtual address; addresses: scratch for a TLB entry, and the TLB. */
   readonly address: number;
   readonly entry: number;
   readonly tlb: number;
@@ -99,8 +98,8 @@ export interface AccessContext {
 }
 
 /**
- * i64 locals: a page's virtual address, what makes an address in this memory of one in it, and
- * the offset in it from which on an access may run out of it. All zero at first: that is no page.
+ * Locals: a page's virtual address (i64), what makes an address in this memory of one in it (an address), and
+ * the offset in it from which on an access may run out of it (i64). All zero at first: that is no page.
  */
 export interface PageLocals {
   readonly tag: number;
@@ -118,13 +117,20 @@ export function pushTlbEntry(c: Code, address: () => void, tlb: () => void): voi
   c.op(I64_SHR_U);
   c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
   c.op(I64_AND);
+  c.toAddress();
   tlb();
-  c.op(I64_ADD);
+  c.addAddress();
+}
+
+/** Leaves the address of the TLB in force on the stack. */
+export function pushTlb(c: Code): void {
+  c.address(0);
+  c.loadAddress32(VCPU_BASE + CTL_TLB_BASE);
 }
 
 /** The same for the TLB in force, by the state block. */
 export function pushCurrentTlbEntry(c: Code, address: () => void): void {
-  pushTlbEntry(c, address, () => c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE));
+  pushTlbEntry(c, address, () => pushTlb(c));
 }
 
 /** Leaves "the page's tag for this access equals the address's page" on the stack. */
@@ -168,7 +174,8 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     begin();
     c.get(page.addend);
     c.get(ctx.address);
-    c.op(I64_ADD);
+    c.toAddress();
+    c.addAddress();
     direct();
     c.op(ELSE);
   }
@@ -186,7 +193,7 @@ function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => voi
   emitProbe(c, ctx, info.tag, info.bytes);
   begin();
   c.get(ctx.entry);
-  c.memory(I64_LOAD, TLB_ADDEND);
+  c.loadAddend(TLB_ADDEND);
   if (page) {
     c.tee(page.addend);
     c.get(ctx.address);
@@ -197,7 +204,8 @@ function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => voi
     c.set(page.limit);
   }
   c.get(ctx.address);
-  c.op(I64_ADD);
+  c.toAddress();
+  c.addAddress();
   direct();
   c.op(ELSE);
 }
@@ -209,7 +217,7 @@ export function emitRemember(ctx: AccessContext, tag: number, pages: readonly Pa
   c.if();
   for (const page of pages) {
     c.get(ctx.entry);
-    c.memory(I64_LOAD, TLB_ADDEND);
+    c.loadAddend(TLB_ADDEND);
     c.set(page.addend);
     c.get(ctx.address);
     c.i64(-4096);

@@ -30,11 +30,10 @@ import {
   CTL_KICK,
   CTL_MAPPING,
   CTL_PC,
-  CTL_TLB_BASE,
   EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
-import { emitRemember, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
+import { emitRemember, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
@@ -58,8 +57,8 @@ import {
   I32_ADD,
   I64_ADD,
   I64_EQ,
+  I64_EQZ,
   I64_LOAD,
-  I64_LOAD32_U,
   I64_STORE,
   I64_SUB,
   LOAD_OP,
@@ -120,7 +119,7 @@ type Label = RegionNode | null;
 
 export class RegionCompiler implements Surroundings {
   private readonly options: CompilerOptions;
-  private readonly code = new Code();
+  private readonly code: Code;
   private readonly emitter: BlockEmitter;
   private readonly module: ModuleWriter;
   /** Function indices of the imports by name. */
@@ -150,6 +149,7 @@ export class RegionCompiler implements Surroundings {
   constructor(options: CompilerOptions, module: ModuleWriter) {
     this.options = options;
     this.module = module;
+    this.code = module.code();
     this.declareImports();
     this.globalLocals = new Int32Array(options.globals.length);
     this.used = new Uint8Array(options.globals.length);
@@ -165,7 +165,7 @@ export class RegionCompiler implements Surroundings {
       this.imports.set(name, this.module.import(name, params, result));
     };
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
-    declare('guard', [I64, I64], I32);
+    declare('guard', [this.code.addressType, I64], I32);
     for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
 
@@ -188,7 +188,7 @@ export class RegionCompiler implements Surroundings {
   /** Locals that remember a page. */
   private newPage(): PageLocals {
     const c = this.code;
-    return { tag: c.local(I64), addend: c.local(I64), limit: c.local(I64) };
+    return { tag: c.local(I64), addend: c.local(c.addressType), limit: c.local(I64) };
   }
 
   /** Finds the stack's page at the entry: accesses outside loops do not look for it themselves. */
@@ -241,23 +241,19 @@ export class RegionCompiler implements Surroundings {
     this.storeAt(CTL_FAULT_IP, () => this.code.i32(this.currentFault()));
     this.storeAt(CTL_EXIT_REASON, () => this.code.i32(reason));
     this.storeAt(CTL_EXIT_ARG, () => this.code.i32(argument));
-    this.code.i32(0);
+    this.code.address(0);
     this.code.set(this.exitCell);
     this.brExit(depth);
   }
 
   private storeAt(field: number, value: () => void, opcode = I32_STORE): void {
-    this.code.i64(0);
-    value();
-    this.code.memory(opcode, VCPU_BASE + field);
+    this.code.storeAt(opcode, VCPU_BASE + field, value);
   }
 
   spill(): void {
     this.options.globals.forEach((global, i) => {
       if (!this.written[i]) return;
-      this.code.i64(0);
-      this.code.get(this.globalLocals[i]!);
-      this.code.memory(STORE_OP[global.type]!, VCPU_BASE + global.offset);
+      this.code.storeAt(STORE_OP[global.type]!, VCPU_BASE + global.offset, () => this.code.get(this.globalLocals[i]!));
     });
   }
 
@@ -302,16 +298,16 @@ export class RegionCompiler implements Surroundings {
     this.findGlobals();
     this.base = c.local(I64);
     this.exitPc = c.local(I64);
-    this.exitCell = c.local(I32);
+    this.exitCell = c.local(c.addressType);
     this.faultId = c.local(I32);
     this.budget = c.local(I32);
-    this.tlb = c.local(I64);
+    this.tlb = c.local(c.addressType);
     this.options.globals.forEach((global, i) => {
       if (this.used[i]) this.globalLocals[i] = c.local(global.type);
     });
     c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
     c.set(this.base);
-    c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
+    pushTlb(c);
     c.set(this.tlb);
     this.emitEntryGuards();
     this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
@@ -331,7 +327,7 @@ export class RegionCompiler implements Surroundings {
     c.end();
     this.storeAt(CTL_FAULT_IP, () => c.get(this.faultId));
     this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_FAULT));
-    c.i32(0);
+    c.address(0);
     c.set(this.exitCell);
     c.end();
     this.emitEpilogue();
@@ -343,10 +339,8 @@ export class RegionCompiler implements Surroundings {
   private tailCallCell(): void {
     const c = this.code;
     c.get(this.exitCell);
-    c.op(0xad);
     c.memory(I32_LOAD, CELL_ARGUMENT);
     c.get(this.exitCell);
-    c.op(0xad);
     c.memory(I32_LOAD, CELL_FUNCTION);
     c.indirect(RETURN_CALL_INDIRECT, this.module.type([I32], []));
   }
@@ -356,7 +350,7 @@ export class RegionCompiler implements Surroundings {
     this.spill();
     this.writeBudgetBack();
     c.get(this.exitCell);
-    c.op(0x45);
+    c.op(c.addressType === I32 ? I32_EQZ : I64_EQZ);
     c.if(false);
     c.op(RETURN);
     c.end();
@@ -368,7 +362,7 @@ export class RegionCompiler implements Surroundings {
   private emitEntryGuards(): void {
     for (const guard of this.region.nodes[0]!.guards) {
       this.emitGuard(guard, () => {
-        this.code.i32(this.region.fallbackCell);
+        this.code.address(this.region.fallbackCell);
         this.code.set(this.exitCell);
         this.tailCallCell();
       });
@@ -544,7 +538,7 @@ export class RegionCompiler implements Surroundings {
     this.storeContext(node.ctx);
     this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
     this.storeAt(CTL_PC, () => this.pushPc(node.offset), I64_STORE);
-    c.i32(0);
+    c.address(0);
     c.set(this.exitCell);
     this.brExit();
     this.conditionals--;
@@ -628,7 +622,7 @@ export class RegionCompiler implements Surroundings {
   }
 
   private leaveThrough(cell: number): void {
-    this.code.i32(cell);
+    this.code.address(cell);
     this.code.set(this.exitCell);
     this.brExit();
   }

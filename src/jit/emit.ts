@@ -251,11 +251,12 @@ export class BlockEmitter {
     const w = this.words;
     const op = w[index * STRIDE]!;
     if (op === Op.const32) {
-      this.code.i64(0);
+      this.code.address(0);
       return w[index * STRIDE + 1]!;
     }
     this.pushValue(index);
     this.code.op(I64_EXTEND_U);
+    this.code.toAddress();
     return 0;
   }
 
@@ -310,7 +311,7 @@ export class BlockEmitter {
   addressLocals(): [address: number, entry: number] {
     if (this.address === NO_LOCAL) {
       this.address = this.code.local(I64);
-      this.entry = this.code.local(I64);
+      this.entry = this.code.local(this.code.addressType);
     }
     return [this.address, this.entry];
   }
