@@ -3,7 +3,7 @@
  * of the slow path. Used by the interpreter and the region compiler alike.
  */
 import { BULK, I32, I64, OPS } from '../ir/ops.ts';
-import { CTL_TLB_BASE } from '../ir/vcpu-block.ts';
+import { CTL_STACK_ADDEND, CTL_STACK_LIMIT, CTL_STACK_PAGE, CTL_TLB_BASE } from '../ir/vcpu-block.ts';
 import {
   CALL,
   ELSE,
@@ -95,6 +95,8 @@ export interface AccessContext {
   readonly inline: boolean;
   /** Locals that remember the page this access went to last, when it is likely to stay there. */
   readonly page?: PageLocals | undefined;
+  /** The access is to the stack, whose page is known to the state block (CTL_STACK_PAGE). */
+  readonly stack: boolean;
 }
 
 /**
@@ -108,7 +110,7 @@ export interface PageLocals {
 }
 
 /** Of a page that is remembered: the widest access that begins before this offset stays in the page. */
-const PAGE_LIMIT = 4096 - 15;
+export const PAGE_LIMIT = 4096 - 15;
 
 /** Leaves the address of the TLB entry for a virtual address on the stack. `address` and `tlb` leave theirs there. */
 export function pushTlbEntry(c: Code, address: () => void, tlb: () => void): void {
@@ -165,6 +167,7 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     c.op(IF);
     c.op(info.store ? VOID : typeByte(info.type));
   };
+  if (ctx.stack) return emitStackAccess(ctx, begin, direct, slow);
   if (page) {
     c.get(ctx.address);
     c.get(page.tag);
@@ -185,6 +188,32 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
   if (inline) c.op(END);
   if (page) c.op(END);
 }
+
+/** The access by the page that the stack was last seen in, else the slow path, which finds the page for the next. */
+function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => void, slow: () => void): void {
+  const c = ctx.code;
+  c.get(ctx.address);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_PAGE);
+  c.op(I64_SUB);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_LIMIT);
+  c.op(I64_LT_U);
+  begin();
+  c.address(0);
+  c.loadAddend(VCPU_BASE + CTL_STACK_ADDEND);
+  c.get(ctx.address);
+  c.toAddress();
+  c.addAddress();
+  direct();
+  c.op(ELSE);
+  c.get(ctx.address);
+  c.call(CALL, ctx.slow(FIND_STACK));
+  slow();
+  ctx.faultIf(1);
+  c.op(END);
+}
+
+/** Function of the runtime module that enters the page of an address as the stack's, when the TLB has it for writing. */
+export const FIND_STACK = 'findstack';
 
 /** The access by the TLB; what follows is the other arm of its conditional. */
 function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => void, direct: () => void): void {
@@ -210,29 +239,15 @@ function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => voi
   c.op(ELSE);
 }
 
-/** Remembers the page of the address for an access of that kind when the TLB has it: once, before many. */
-export function emitRemember(ctx: AccessContext, tag: number, pages: readonly PageLocals[]): void {
-  const c = ctx.code;
-  emitProbe(c, ctx, tag, 1);
-  c.if();
-  for (const page of pages) {
-    c.get(ctx.entry);
-    c.loadAddend(TLB_ADDEND);
-    c.set(page.addend);
-    c.get(ctx.address);
-    c.i64(-4096);
-    c.op(I64_AND);
-    c.set(page.tag);
-    c.i64(PAGE_LIMIT);
-    c.set(page.limit);
-  }
-  c.end();
+/** Is there more to the access than a call? */
+export function isInPlace(ctx: AccessContext): boolean {
+  return ctx.inline || ctx.stack || ctx.page !== undefined;
 }
 
 /** Load from the address on the stack; leaves the value there. */
 export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
   const c = ctx.code;
-  if (!ctx.inline && !ctx.page) {
+  if (!isInPlace(ctx)) {
     c.call(CALL, ctx.slow(info.name));
     return ctx.faultIf(0);
   }
@@ -251,7 +266,7 @@ export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
 /** Store to the address on the stack; `value` leaves the value there, without side effects. */
 export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => void): void {
   const c = ctx.code;
-  if (!ctx.inline && !ctx.page) {
+  if (!isInPlace(ctx)) {
     value();
     c.call(CALL, ctx.slow(info.name));
     return ctx.faultIf(0);

@@ -19,6 +19,7 @@ import {
   CTL_EXIT_REASON,
   CTL_FAULT,
   CTL_FAULT_IP,
+  CTL_KICK,
   CTL_PC,
   EXIT_BUDGET,
   EXIT_FAULT,
@@ -37,6 +38,7 @@ import {
   I32_EQZ,
   I32_LOAD,
   I32_AND,
+  I32_OR,
   I32_LOAD16_U,
   I32_LT_S,
   I32_SHL,
@@ -346,6 +348,7 @@ export class InterpreterWriter {
       slow: this.slow,
       faultIf: () => this.writeFaultIf(),
       inline: true,
+      stack: false,
     };
     if (access.store) emitStore(ctx, access, () => this.operand(AT_D, access.type));
     else {
@@ -430,6 +433,8 @@ export class InterpreterWriter {
     c.memory(I32_LOAD16_U, AT_AUX);
     c.op(I32_SUB);
     c.tee(left);
+    this.load(CTL_KICK);
+    c.op(I32_OR);
     c.i32(0);
     c.op(I32_LT_S);
     c.if(false);

@@ -6,8 +6,18 @@ import { I32, I64, NONE, V128 } from '../ir/ops.ts';
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper, IrSwitch } from '../ir/helpers.ts';
-import { CTL_FAULT, CTL_HOST_ADDR, CTL_MAPPING, CTL_SLOW_ADDR, CTL_SLOW_SIZE, CTL_SLOW_VALUE } from '../ir/vcpu-block.ts';
-import { SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
+import {
+  CTL_FAULT,
+  CTL_HOST_ADDR,
+  CTL_MAPPING,
+  CTL_SLOW_ADDR,
+  CTL_SLOW_SIZE,
+  CTL_SLOW_VALUE,
+  CTL_STACK_ADDEND,
+  CTL_STACK_LIMIT,
+  CTL_STACK_PAGE,
+} from '../ir/vcpu-block.ts';
+import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
@@ -333,6 +343,36 @@ function writeGuard(module: ModuleWriter, host: number): number {
   return module.function(params, I32, c);
 }
 
+/** findstack(address): its page is the stack's from now on, if the TLB permits writing there. */
+function writeFindStack(module: ModuleWriter): number {
+  const c = module.code();
+  c.begin([I64]);
+  const [page, entry] = [c.local(I64), c.local(c.addressType)] as const;
+  c.get(0);
+  c.i64(-PAGE_SIZE);
+  c.op(I64_AND);
+  c.set(page);
+  pushEntry(c, 0);
+  c.tee(entry);
+  c.memory(I64_LOAD, TLB_WRITE);
+  c.get(page);
+  c.op(I64_EQ);
+  c.if();
+  storeField(c, CTL_STACK_PAGE, () => c.get(page), I64_STORE);
+  storeField(
+    c,
+    CTL_STACK_ADDEND,
+    () => {
+      c.get(entry);
+      c.memory(I64_LOAD, TLB_ADDEND);
+    },
+    I64_STORE,
+  );
+  storeField(c, CTL_STACK_LIMIT, () => c.i64(PAGE_LIMIT), I64_STORE);
+  c.end();
+  return module.function([I64], NONE, c);
+}
+
 const PAGE_SIZE = 4096;
 
 /** Leaves the TLB entry of the page that `address` (a local) lies in on the stack. */
@@ -429,6 +469,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   };
   return {
     globalLocal: (global) => global + 1,
+    wrote: never,
     basePc: never,
     instruction: never,
     faultIf: never,
@@ -505,6 +546,7 @@ export function buildRuntime(
   for (const [name, index] of [
     ['bulkcopy', writeBulkCopy(module)],
     ['bulkfill', writeBulkFill(module)],
+    [FIND_STACK, writeFindStack(module)],
   ] as const) {
     slowIndex.set(name, index);
     module.export(name, index);
