@@ -80,9 +80,10 @@ export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, op
 /** What an access needs to know of the function it is written into. */
 export interface AccessContext {
   readonly code: Code;
-  /** Locals: an i64 for the virtual address; addresses: scratch for a TLB entry, and the TLB. */
+  /** Locals: an i64 for the virtual address; addresses: scratch for a TLB entry and its addend, and the TLB. */
   readonly address: number;
   readonly entry: number;
+  readonly addend: number;
   readonly tlb: number;
   /** Function index of the slow path of that name. */
   slow(name: string): number;
@@ -135,7 +136,7 @@ export function pushCurrentTlbEntry(c: Code, address: () => void): void {
   pushTlbEntry(c, address, () => pushTlb(c));
 }
 
-/** Leaves "the page's tag for this access equals the address's page" on the stack. */
+/** Leaves "the page's tag for this access equals the address's page" on the stack, and sets `addend`. */
 function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
   pushTlbEntry(
     c,
@@ -144,6 +145,11 @@ function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): voi
   );
   c.tee(ctx.entry);
   c.memory(I64_LOAD, tag);
+  // Between the tag's load and its comparison, since V8 would do that load twice otherwise: once by itself,
+  // because it might trap, and once as the comparison's operand.
+  c.get(ctx.entry);
+  c.loadAddend(TLB_ADDEND);
+  c.set(ctx.addend);
   c.get(ctx.address);
   if (bytes > 1) {
     // An access that runs into the next page must not match this page's tag.
@@ -221,8 +227,7 @@ function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => voi
   const { page } = ctx;
   emitProbe(c, ctx, info.tag, info.bytes);
   begin();
-  c.get(ctx.entry);
-  c.loadAddend(TLB_ADDEND);
+  c.get(ctx.addend);
   if (page) {
     c.tee(page.addend);
     c.get(ctx.address);

@@ -38,6 +38,7 @@ import {
 } from '../ir/vcpu-block.ts';
 import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
+import { FIND, emitJumpCacheProbe } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import { CELL_ARGUMENT, CELL_FUNCTION, GUARD_MAPPING, VCPU_BASE } from './layout.ts';
@@ -69,6 +70,7 @@ import {
   LOOP,
   ModuleWriter,
   RETURN,
+  RETURN_CALL,
   RETURN_CALL_INDIRECT,
   STORE_OP,
 } from '../wasm/wasm.ts';
@@ -175,6 +177,7 @@ export class RegionCompiler implements Surroundings {
     };
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
     declare(FIND_STACK, [I64], NONE);
+    declare(FIND, [I32], NONE);
     declare('guard', [this.code.addressType, I64], I32);
     for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
@@ -610,8 +613,7 @@ export class RegionCompiler implements Surroundings {
       this.code.set(this.exitPc);
       this.emitSeenTargets(node, ctx);
       this.storeContext(ctx);
-      this.storeAt(CTL_PC, () => this.code.get(this.exitPc), I64_STORE);
-      this.leaveThrough(node, this.region.dispatchCell);
+      this.leaveByJump(node);
     } else this.emitLeave(node, at, ctx);
   }
 
@@ -635,6 +637,23 @@ export class RegionCompiler implements Surroundings {
       this.conditionals--;
       c.end();
     });
+  }
+
+  /** Leaves the region behind a node for the pc in `exitPc`, by way of the jump cache. */
+  private leaveByJump(node: RegionNode): void {
+    const c = this.code;
+    const pushPc = (): void => c.get(this.exitPc);
+    this.storeAt(CTL_PC, pushPc, I64_STORE);
+    this.storeChanged(this.residence(node).exit);
+    this.writeBudgetBack();
+    const cell = c.local(c.addressType);
+    const miss = (): void => {
+      c.i32(0);
+      c.call(RETURN_CALL, this.slow(FIND));
+    };
+    emitJumpCacheProbe(c, cell, miss, pushPc);
+    c.set(cell);
+    this.tailCall(() => c.get(cell));
   }
 
   /** Leaves the region behind a node; the pc has been stored. @param cell to go on through; 0 = to the host */

@@ -47,8 +47,8 @@ function pushPc(c: Code): void {
   c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
 }
 
-/** Leaves the address of the pc's jump-cache entry on the stack, see JUMP_CACHE. */
-function pushJumpEntry(c: Code): void {
+/** Leaves the address of a pc's jump-cache entry on the stack, see JUMP_CACHE. */
+function pushJumpEntry(c: Code, pushPc: (c: Code) => void): void {
   pushPc(c);
   c.i64(12);
   c.op(I64_SHR_U);
@@ -75,14 +75,15 @@ function pushJumpEntry(c: Code): void {
 }
 
 /**
- * Looks the pc in the state block up in the jump cache; leaves the entry cell's address
- * on the stack. @param scratch a local for an address  @param miss emitted for a miss, inside one `if`
+ * Looks a pc up in the jump cache; leaves the entry cell's address on the stack.
+ * @param scratch a local for an address  @param miss emitted for a miss, inside one `if`
+ * @param pc leaves the pc, which is the one in the state block when nothing is given, on the stack
  */
-export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
-  pushJumpEntry(c);
+export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void, pc: (c: Code) => void = pushPc): void {
+  pushJumpEntry(c, pc);
   c.tee(scratch);
   c.memory(I64_LOAD, 0);
-  pushPc(c);
+  pc(c);
   c.op(I64_NE);
   c.if(false);
   miss();
@@ -118,6 +119,9 @@ export function writeLookup(module: ModuleWriter): number {
   writeLeaveForLookup(c);
   return module.function([I32], NONE, c);
 }
+
+/** Name by which regions import what `writeFind` makes. */
+export const FIND = 'find';
 
 /** Function that goes on at a pc that the jump cache has not, and enters it there. */
 export function writeFind(module: ModuleWriter): number {
@@ -158,7 +162,7 @@ export function writeFind(module: ModuleWriter): number {
   c.get(entry);
   c.loadAddress32(CODE_INDEX + 8);
   c.set(cell);
-  pushJumpEntry(c);
+  pushJumpEntry(c, pushPc);
   c.tee(entry);
   pushPc(c);
   c.memory(I64_STORE, 0);

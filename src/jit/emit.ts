@@ -101,6 +101,7 @@ export class BlockEmitter {
   private around!: Surroundings;
   private address = NO_LOCAL;
   private entry = NO_LOCAL;
+  private addend = NO_LOCAL;
 
   constructor(code: Code, globals: number, helpers: readonly Helper[]) {
     this.code = code;
@@ -308,22 +309,23 @@ export class BlockEmitter {
   }
 
   /** Locals for an address and a TLB entry, made when first needed. */
-  private addressLocals(): [address: number, entry: number] {
+  private makeAddressLocals(): void {
     if (this.address === NO_LOCAL) {
       this.address = this.code.local(I64);
       this.entry = this.code.local(this.code.addressType);
+      this.addend = this.code.local(this.code.addressType);
     }
-    return [this.address, this.entry];
   }
 
   private accessContext(value: number, store: boolean): AccessContext {
-    this.addressLocals();
+    this.makeAddressLocals();
     const around = this.around;
     const base = this.baseOf(value, 3);
     return {
       code: this.code,
       address: this.address,
       entry: this.entry,
+      addend: this.addend,
       tlb: around.tlb,
       slow: (name) => around.slow(name),
       faultIf: (depth) => around.faultIf(depth),

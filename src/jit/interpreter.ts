@@ -115,6 +115,7 @@ export class InterpreterWriter {
   private ip = 0;
   private address = 0;
   private entry = 0;
+  private addend = 0;
   private tlb = 0;
   private cell = 0;
   /** Branch depths from the text of the current case. */
@@ -147,6 +148,7 @@ export class InterpreterWriter {
     this.ip = c.local(c.addressType);
     this.address = c.local(I64);
     this.entry = c.local(c.addressType);
+    this.addend = c.local(c.addressType);
     this.tlb = c.local(c.addressType);
     this.cell = c.local(c.addressType);
     c.get(0);
@@ -344,6 +346,7 @@ export class InterpreterWriter {
       code: c,
       address: this.address,
       entry: this.entry,
+      addend: this.addend,
       tlb: this.tlb,
       slow: this.slow,
       faultIf: () => this.writeFaultIf(),

@@ -20,7 +20,7 @@ import {
 import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
-import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
+import { FIND, writeDispatch, writeFind, writeLookup } from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
 import {
   FN_DISPATCH,
@@ -561,6 +561,7 @@ export function buildRuntime(
     } else helperIndex.set(helper, module.import(`h${helper.index}`, helper.params, helper.result));
   }
   const find = writeFind(module);
+  module.export(FIND, find);
   const writer = new InterpreterWriter(
     module,
     helpers,
