@@ -79,6 +79,11 @@ const MAX_WRITABLE_BY = 64;
 
 const TAG_OF_ACCESS = [TLB_READ, TLB_WRITE, TLB_EXEC];
 
+/** Empties the entry at a word index. For a few words a loop is several times faster than `fill`. */
+function clearTags(w: Int32Array, at: number): void {
+  for (let i = 0; i < 6; i++) w[at + i] = -1;
+}
+
 /** Address in the memory of a byte, by the TLB entry at a word index. */
 function hostBy(w: Int32Array, at: number, low: number, high: number): number {
   const addendLow = w[at + (TLB_ADDEND >> 2)]! >>> 0;
@@ -179,8 +184,7 @@ export class Tlb {
   }
 
   private dropEntry(context: Context, index: number): void {
-    const at = (context.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
-    this.words.fill(-1, at, at + 6);
+    clearTags(this.words, (context.tlb + (index << TLB_ENTRY_SHIFT)) >> 2);
   }
 
   /** Drops what a switch of address spaces must not leave behind. */
@@ -235,10 +239,10 @@ export class Tlb {
     const w = this.words;
     const page = low & ~0xfff;
     const at = (context.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
-    if (this.entryHolds(at, page, high)) w.fill(-1, at, at + 6);
+    if (this.entryHolds(at, page, high)) clearTags(w, at);
     for (let i = 0; i < VICTIM_ENTRIES; i++) {
       const victim = ((context.tlb + VICTIM) >> 2) + i * 8;
-      if (this.entryHolds(victim, page, high)) w.fill(-1, victim, victim + 6);
+      if (this.entryHolds(victim, page, high)) clearTags(w, victim);
     }
     const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
     this.dropJumpGroup(context, group);
@@ -302,7 +306,7 @@ export class Tlb {
     const at = (this.current.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
     this.pushOut(at);
     // The addend before the tags: other threads may be reading.
-    w.fill(-1, at, at + 6);
+    clearTags(w, at);
     const hostLow = host % 0x100000000;
     const difference = hostLow - (page >>> 0);
     w[at + (TLB_ADDEND >> 2)] = difference;
@@ -343,7 +347,7 @@ export class Tlb {
     if (w[at] === -1 && w[at + 2] === -1 && w[at + 4] === -1) return;
     const place = ((this.current.tlb + VICTIM) >> 2) + this.nextVictim * 8;
     this.nextVictim = (this.nextVictim + 1) % VICTIM_ENTRIES;
-    w.copyWithin(place, at, at + 8);
+    for (let i = 0; i < 8; i++) w[place + i] = w[at + i]!;
   }
 
   private setTag(at: number, page: number, high: number, permitted: number): void {
