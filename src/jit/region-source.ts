@@ -132,6 +132,8 @@ export class CodeSource implements RegionSource {
   /** Page number in the wasm memory by virtual page relative to the entry's. */
   private readonly pages = new Map<number, number>();
   private readonly warm: number;
+  /** Flags to translate under. */
+  private readonly flags: number;
   private readonly lengths = new Map<number, number>();
 
   constructor(memory: CodeMemory, isa: Isa, builder: Builder, request: RegionRequest) {
@@ -141,6 +143,7 @@ export class CodeSource implements RegionSource {
     this.request = request;
     this.reader = new PageReader(memory.bytes, (low, high) => this.codeHost(low, high));
     this.warm = (isa.favoursSpeed?.(request.flags) ?? true) ? WARM_PROGRAM : WARM;
+    this.flags = isa.hotFlags?.(request.flags) ?? request.flags;
     this.pages.set(0, request.page);
     if (request.secondPage >= 0) this.pages.set(1, request.secondPage);
   }
@@ -198,7 +201,7 @@ export class CodeSource implements RegionSource {
     b.reset(ctx);
     reader.begin(host * PAGE + at, low, high, offset);
     try {
-      this.isa.translate(b, reader, this.request.flags, MAX_BLOCK_INSNS);
+      this.isa.translate(b, reader, this.flags, MAX_BLOCK_INSNS);
     } catch (error) {
       if (error === FETCH_FAULT) return null;
       throw error;
