@@ -6,7 +6,7 @@ import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { LEAVE_SINGLE_STEP } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
-import { BF_CPL_SHIFT, BF_CS_BASE, G, X86_GLOBALS } from './state.ts';
+import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import type { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
@@ -60,6 +60,7 @@ function decodeNext(unit: Unit, code: CodeReader, flags: number, first: boolean)
 function translate(unit: Unit, code: CodeReader, flags: number, maxInsns: number): void {
   const { t } = unit;
   const { b } = t;
+  t.code = code;
   t.beginBlock();
   const limit = t.limitInsns(flags, Math.min(maxInsns, MAX_INSNS));
   for (let done = 0; !b.ended; done++) {
@@ -91,6 +92,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     helpers: X86_HELPERS,
     stackPointer: G[4]!,
     favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
+    hotFlags: (flags) => flags | BF_HOT,
     codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
     translate: (b, code, flags, maxInsns) => translate(units.of(b), code, flags, maxInsns),
     instantiate: (memory, vcpuBase, module) => {

@@ -113,6 +113,8 @@ export const LEAVE_RDRAND = reason();
 export const LEAVE_SINGLE_STEP = reason();
 /** MXCSR was loaded from OP0 (LDMXCSR): #GP on reserved bits, then block flags change. */
 export const LEAVE_LDMXCSR = reason();
+/** A program has stored MXCSR: its flags are exact from now on. */
+export const LEAVE_STMXCSR = reason();
 /** WAIT/x87 instruction with a pending unmasked exception: #MF (or IRQ 13 by CR0.NE). */
 export const LEAVE_FPU_ERROR = reason();
 /** An SSE instruction raised an unmasked exception, which MXCSR names by now: #XM, or #UD by CR4. */

@@ -8,6 +8,7 @@
  * Order within an instruction (precise exceptions): first everything that may fault (reads,
  * memory writes, `faultIf`), then `write` to registers, then flags.
  */
+import type { CodeReader } from '../isa.ts';
 import type { Builder, Value } from '../../ir/builder.ts';
 import { STRIDE } from '../../ir/builder.ts';
 import { I64, Op } from '../../ir/ops.ts';
@@ -85,6 +86,9 @@ export class X86Translator extends Decoded {
   /** What to do before this instruction writes its first register or memory, once. */
   beforeWrite: ((t: X86Translator) => void) | null = null;
 
+  /** Where the code comes from. */
+  code!: CodeReader;
+
   // Memo of this instruction's memory operand, -1 = not computed yet.
   private linearAddress = -1;
   // Memos valid for the whole block.
@@ -104,6 +108,13 @@ export class X86Translator extends Decoded {
     this.segmentBases.fill(-1);
     this.pcBaseValue = -1;
     this.cc.reset();
+  }
+
+  /** What follows this instruction: bytes of code, as far as its page goes. */
+  ahead(bytes: number): number[] {
+    const { code } = this;
+    const length = Math.max(0, Math.min(bytes, code.pageEnd - code.offset));
+    return Array.from({ length }, (_, i) => code.peek?.(i) ?? 0);
   }
 
   /** How many instructions a block may have. */

@@ -539,8 +539,8 @@ export class Core {
   }
 
   /**
-   * A program has loaded MXCSR: from now on its flags are exact, for that is how programs begin that
-   * want to know of exceptions. Others run without the cost, and find no flags of their own making.
+   * A program has loaded MXCSR, or stored it with its flags: from now on these are exact in hot code, too.
+   * Others run without the cost; they have the flags that cold code has set.
    */
   watchExceptions(): void {
     if (this.get(CPL) !== 3) return;

@@ -194,6 +194,7 @@ on(L.LEAVE_XSAVE, ({ core, xsave }, arg, size) => {
   xsave.execute(field(arg, 8, 15), core.get(OP0), core.get(OP0 + 4), size === 8);
 });
 on(L.LEAVE_LDMXCSR, ({ core }) => misc.loadMxcsr(core));
+on(L.LEAVE_STMXCSR, ({ core }) => core.watchExceptions());
 
 // Descriptor tables and segments.
 on(L.LEAVE_LGDT, ({ core, mmu }, _, size) => misc.loadTable(core, mmu, ...misc.GDT, size));
