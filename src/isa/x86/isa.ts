@@ -4,7 +4,6 @@ import { FetchFault } from '../isa.ts';
 import type { CodeReader, Isa } from '../isa.ts';
 import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
-import { LEAVE_SINGLE_STEP } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
 import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, G, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
@@ -65,18 +64,13 @@ function translate(unit: Unit, code: CodeReader, flags: number, maxInsns: number
   const limit = t.limitInsns(flags, Math.min(maxInsns, MAX_INSNS));
   for (let done = 0; !b.ended; done++) {
     const start = code.offset;
-    if (done >= limit || (done > 0 && start >= code.pageEnd)) return endBlock(t, start);
+    if (done >= limit || (done > 0 && start >= code.pageEnd)) return t.goOn(start);
     const vector = decodeNext(unit, code, flags, done === 0);
-    if (vector === null) return endBlock(t, start);
+    if (vector === null) return t.goOn(start);
     t.beginInsn();
     if (vector !== DECODE_OK) t.raise(vector);
     else t.row!.translate(t);
   }
-}
-
-function endBlock(t: X86Translator, offset: number): void {
-  if (t.singleStep) t.b.leave(LEAVE_SINGLE_STEP, 0, offset);
-  else t.b.goto(offset);
 }
 
 /**

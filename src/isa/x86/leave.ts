@@ -109,7 +109,7 @@ export const LEAVE_RSM = reason();
 /** RDRAND/RDSEED: bits 8-11 register; sets CF. */
 export const LEAVE_RDRAND = reason();
 /** Single step trap (#DB) after the instruction before this exit: pc is where to go on;
- * with argument bit 8 it is in OP0 instead. Instructions with leave reasons of their own do not end in this one. */
+ * with argument bit 8 it is in OP0 instead, the instruction's own in OP1, and OP2 says whether it has branched. Instructions with leave reasons of their own do not end in this one. */
 export const LEAVE_SINGLE_STEP = reason();
 /** MXCSR was loaded from OP0 (LDMXCSR): #GP on reserved bits, then block flags change. */
 export const LEAVE_LDMXCSR = reason();

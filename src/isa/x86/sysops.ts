@@ -287,7 +287,7 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('NP 0F 01 =CB', 'STAC', '', accessCheck(L.LEAVE_STAC), { feature: 'smap' }),
   row('NP 0F 01 =D0', 'XGETBV', '', leave(L.LEAVE_XGETBV), { feature: 'xsave' }),
   row('NP 0F 01 =D1', 'XSETBV', '', system(L.LEAVE_XSETBV), { feature: 'xsave' }),
-  row('NP 0F 01 =E8', 'SERIALIZE', '', (t) => t.b.goto(t.end), { feature: 'serialize' }),
+  row('NP 0F 01 =E8', 'SERIALIZE', '', (t) => t.goOn(t.end), { feature: 'serialize' }),
   row('NP 0F 01 =F8', 'SWAPGS', '', swapgs, { only64: true }),
   row('NP 0F 01 =F9', 'RDTSCP', '', rdtsc(L.LEAVE_RDTSCP), { feature: 'rdtscp' }),
   row('0F 02 /r', 'LAR', 'Gv,Ew', withSelector(L.LEAVE_LAR), { protectedOnly: true }),
@@ -304,7 +304,8 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 30', 'WRMSR', '', system(L.LEAVE_WRMSR), { feature: 'msr' }),
   row('0F 31', 'RDTSC', '', rdtsc(L.LEAVE_RDTSC), { feature: 'tsc' }),
   row('0F 32', 'RDMSR', '', system(L.LEAVE_RDMSR), { feature: 'msr' }),
-  row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC)),
+  // It came with the Pentium with MMX.
+  row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC), { feature: 'mmx' }),
   row('0F 34', 'SYSENTER', '', leave(L.LEAVE_SYSENTER), { feature: 'sep' }),
   row('0F 35', 'SYSEXIT', '', system(L.LEAVE_SYSEXIT), { feature: 'sep' }),
   row('0F A2', 'CPUID', '', leave(L.LEAVE_CPUID)),

@@ -37,6 +37,8 @@ import {
   G_YMM_HIGH,
   INTERRUPT_SHADOW,
   OP0,
+  OP1,
+  OP2,
   SEG,
   SEG_ATTR,
   SEG_BASE,
@@ -703,10 +705,15 @@ export class X86Translator extends Decoded {
     this.checkTarget(b.extu(this.opSize === 2 ? b.and32(pc, b.i32(0xffff)) : pc), condition);
   }
 
+  /** Ends the block; the next instruction begins another. */
+  goOn(offset: number): void {
+    if (this.singleStep) this.b.leave(LEAVE_SINGLE_STEP, 0, offset);
+    else this.b.goto(offset);
+  }
+
   /** Ends the block with a branch to an offset from its base pc. */
   goTo(offset: number): void {
-    if (this.singleStep) this.b.leave(LEAVE_SINGLE_STEP, 0, offset);
-    else if (this.mayWrap(offset)) this.b.jump(this.wrappedTarget(offset));
+    if (this.singleStep || this.mayWrap(offset)) this.jump(this.wrappedTarget(offset));
     else this.b.goto(offset);
   }
 
@@ -714,14 +721,19 @@ export class X86Translator extends Decoded {
   goToIf(condition: Value, taken: number): void {
     const { b } = this;
     if (this.singleStep || this.mayWrap(taken)) {
-      this.jump(b.select64(condition, this.wrappedTarget(taken), this.pcAt(this.end)));
+      this.jump(b.select64(condition, this.wrappedTarget(taken), this.pcAt(this.end)), condition);
     } else b.condGoto(condition, taken, this.end);
   }
 
-  /** Ends the block with a branch to a computed pc, already cut to the operand size (i64). */
-  jump(pc: Value): void {
+  /**
+   * Ends the block with a branch to a computed pc, already cut to the operand size (i64).
+   * @param taken i32: whether the pc is not merely the next instruction's; -1 = it is a branch
+   */
+  jump(pc: Value, taken: Value = -1): void {
     if (this.singleStep) {
       this.b.sts64(OP0, pc);
+      this.b.sts64(OP1, this.pcAt(this.start));
+      this.b.sts32(OP2, taken < 0 ? this.b.i32(1) : taken);
       this.b.leave(LEAVE_SINGLE_STEP, 1 << 8, this.end);
     } else this.b.jump(pc);
   }

@@ -1,7 +1,7 @@
 /** What to do for each reason for which translated code leaves, by its number. */
 import { EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import * as L from '../leave.ts';
-import { CR0, CS, OP0, OP1 } from '../state.ts';
+import { CR0, CS, OP0, OP1, OP2 } from '../state.ts';
 import type { Control } from './control.ts';
 import { BP, CR0_NE, CR4_OSXMMEXCPT, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT, XM } from './core.ts';
 import type { Core } from './core.ts';
@@ -109,7 +109,10 @@ on(
 );
 on(L.LEAVE_INT1, ({ events }) => events.deliver(DB, NO_ERROR_CODE, SOURCE_ICEBP), NO_TRAP);
 on(L.LEAVE_SINGLE_STEP, ({ core }, arg) => {
-  if (arg & (1 << 8)) core.setPc(core.get(OP0), core.get(OP0 + 4));
+  if (!(arg & (1 << 8))) return;
+  core.setPc(core.get(OP0), core.get(OP0 + 4));
+  core.branches.taken = core.get(OP2) !== 0;
+  core.branches.setPlace(core.get(OP1), core.get(OP1 + 4));
 });
 on(
   L.LEAVE_BREAKPOINT,
@@ -144,6 +147,7 @@ on(L.LEAVE_WRMSR, ({ core, msrs }) => {
 });
 on(L.LEAVE_RDTSC, ({ core }) => misc.readTsc(core, false));
 on(L.LEAVE_RDTSCP, ({ core }) => misc.readTsc(core, true));
+// CPUID leaf 0AH tells of no performance counters: there is no valid index, whatever CR4.PCE permits.
 on(L.LEAVE_RDPMC, ({ core }) => core.gp());
 on(L.LEAVE_RDRAND, ({ core }, arg, size) => misc.random(core, field(arg, 8, 15), size));
 
