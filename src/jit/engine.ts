@@ -45,7 +45,7 @@ import { hotIn } from './region-source.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
-import { traceBlock } from './trace-block.ts';
+import { ENTRIES, entryTrace, traceBlock } from './trace-block.ts';
 import { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Physical memory as the engine sees it (machine/address-space.ts). */
@@ -75,7 +75,7 @@ export interface EngineOptions {
   /** End of the area for interpreter code: translated code is dropped when it is reached. */
   readonly codeEnd?: number;
   trace?: (category: string, line: string) => void;
-  /** Is a category traced that blocks are described in (trace-block.ts)? */
+  /** Is a category traced that is about blocks (trace-block.ts)? */
   tracesBlocks?: (category: string) => boolean;
 }
 
@@ -105,6 +105,7 @@ export class Engine implements EngineServices {
   private readonly reader: PageReader;
   private readonly queue: RegionQueue | null;
   private readonly hot: number;
+  private readonly traceEntry: ReturnType<typeof entryTrace> | null;
   private readonly codeEnd: number;
   private vcpu!: Vcpu;
   private flags = 0;
@@ -126,6 +127,7 @@ export class Engine implements EngineServices {
   constructor(options: EngineOptions) {
     this.options = options;
     this.trace = options.trace;
+    this.traceEntry = options.tracesBlocks?.(ENTRIES) ? entryTrace(options.trace ?? (() => undefined)) : null;
     this.hot = options.hotThreshold ?? HOT;
     this.codeEnd = options.codeEnd ?? CODE_END;
     this.tables = this.codeEnd;
@@ -277,6 +279,7 @@ export class Engine implements EngineServices {
       if (left <= 0) break;
       this.grant(left);
       this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
+      this.traceEntry?.(this.field(CTL_PC + 4), this.field(CTL_PC), this.flags, this.instructions());
       this.runtime.enter();
       if (shadow) vcpu.clearShadow();
       this.handleExit(end);

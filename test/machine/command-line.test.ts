@@ -88,6 +88,16 @@ test('standard output, exit status, -no-reboot, trace', () => {
   assert.match(readFileSync(log, 'utf8'), /^machine: power event: reset after \d+ instructions$/m);
 });
 
+test('-d exec names the places at which translated code is entered', () => {
+  const log = place('exec');
+  run([...bios('greeter', greeter('hi', 20)), '-serial', 'null', '-d', 'exec', '-D', log]);
+  const lines = readFileSync(log, 'utf8').trimEnd().split('\n');
+  assert.match(lines[0]!, /^exec: 000000000000fff0 flags [0-9a-f]{8}$/);
+  // Each OUT leaves the translated code: one entry for each instruction after one, and no more.
+  const places = lines.map((line) => parseInt(line.split(' ')[1]!, 16));
+  assert.deepEqual(places, [0xfff0, 0xf006, 0xf009]);
+});
+
 test("input from a pipe; its end is not the machine's", async () => {
   const child = spawn(PROGRAM, [...bios('echo', echo()), '-nographic']);
   const output = collect(child.stdout);
