@@ -6,7 +6,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { openPty } from '#host';
+import { findFirmware, openPty } from '#host';
 import { echo, greeter, resetter, sleeper } from './firmware.ts';
 
 const PROGRAM = join(import.meta.dirname, '..', '..', 'bin', 'virelay-system-x86_64');
@@ -232,4 +232,32 @@ test('a pseudo-terminal as serial port', onTerminal, async () => {
   await errors.until('redirected to /dev/pts/');
   child.kill('SIGTERM');
   assert.equal(await ended(child), 0);
+});
+
+test('-display curses: the display on the terminal, which is restored however it ends', onTerminal, async (t) => {
+  if (findFirmware('bios-256k.bin') === null) return t.skip('SeaBIOS is not installed');
+  const endings: [string, (child: ChildProcess, type: (text: string) => void) => void][] = [
+    ['Ctrl-A X', (_child, type) => type('\x01x')],
+    ['SIGTERM', (child) => void child.kill('SIGTERM')],
+  ];
+  for (const [what, end] of endings) {
+    const screen = await terminal();
+    const before = screen.mode();
+    const child = spawn(PROGRAM, ['-m', '16', '-display', 'curses', '-boot', 'c'], { stdio: [screen.fd, screen.fd, 'pipe'] });
+    await screen.until('No bootable device.');
+    assert.ok(screen.seen.text.startsWith('\x1b[?1049h'));
+    assert.notEqual(screen.mode(), before);
+    end(child, screen.type);
+    assert.equal(await ended(child), 0, what);
+    await screen.until('\x1b[?1049l');
+    assert.equal(screen.mode(), before, what);
+    await screen.close();
+  }
+});
+
+test('-display curses needs the terminal for itself', () => {
+  assert.match(run(['-display', 'curses']).stderr, /-display curses: needs a terminal/);
+  assert.match(run(['-display', 'curses', '-nographic']).stderr, /-display curses: cannot be used together with -nographic/);
+  assert.match(run(['-display', 'curses', '-serial', 'stdio']).stderr, /-serial stdio: the display is on standard input/);
+  assert.match(run(['-display', 'gtk']).stderr, /-display gtk: not available \(only none, curses so far\)/);
 });
