@@ -16,22 +16,24 @@ const TABLE = 446;
 
 export type GrubTools = { modules: string; mkimage: (args: readonly string[]) => void };
 
-/** What makes disks; null, with the test skipped, where it is not to be had. */
-export function grubOrSkip(t: TestContext): GrubTools | null {
-  if (findFirmware('bios-256k.bin') === null) {
-    t.skip('SeaBIOS is not installed');
-    return null;
-  }
+/** @returns what makes disks, or a line that says why it cannot be had */
+export function grubTools(): GrubTools | string {
+  if (findFirmware('bios-256k.bin') === null) return 'SeaBIOS is not installed';
   const files = packageFiles('grub', ['grub-pc-bin', 'grub-common']);
-  if (typeof files === 'string') {
-    t.skip(files);
-    return null;
-  }
+  if (typeof files === 'string') return files;
   const modules = join(files.root, 'usr/lib/grub/i386-pc');
   return {
     modules,
     mkimage: (args) => void execFileSync(join(files.root, 'usr/bin/grub-mkimage'), ['-d', modules, ...args], { stdio: 'pipe' }),
   };
+}
+
+/** The same; null, with the test skipped, where it is not to be had. */
+export function grubOrSkip(t: TestContext): GrubTools | null {
+  const tools = grubTools();
+  if (typeof tools !== 'string') return tools;
+  t.skip(tools);
+  return null;
 }
 
 /** A file system with GRUB's modules and the files, by their paths in it. */
