@@ -415,7 +415,7 @@ export class Engine implements EngineServices {
     const offset = host - page * PAGE;
     let block = this.blocks.get(page, offset, this.flags);
     if (block.ip === 0 || block.variants) {
-      const made = this.translateBlock(block, host, lin[0]!, lin[1]!);
+      const made = this.revive(block) ? block : this.translateBlock(block, host, lin[0]!, lin[1]!);
       if (!made) {
         this.fetchFailed();
         return false;
@@ -471,6 +471,14 @@ export class Engine implements EngineServices {
     target.insns = builder.insns;
     this.install(target);
     return target;
+  }
+
+  /** Code of a page that is written to comes and goes; mostly it is still what it was. */
+  private revive(block: Block): boolean {
+    if (!this.blocks.revive(block)) return false;
+    this.index(block);
+    for (const page of this.blocks.installed(block)) this.tlb.protect(page * PAGE);
+    return true;
   }
 
   private traceBlock(block: Block, codeBytes: number): void {

@@ -19,6 +19,8 @@ import { constantTargets } from './region.ts';
 import type { RegionBlock, RegionSource } from './region.ts';
 
 const PAGE = 4096;
+/** Bytes between two pieces of code that count as code. */
+const PADDING = 16;
 /** A target belongs into the region when it has run at least this often. */
 const WARM = 30;
 /** The same where larger regions pay. */
@@ -247,23 +249,24 @@ export class CodeSource implements RegionSource {
     return at + this.lengths.get(offset)! > PAGE ? [page, page + 1] : [page];
   }
 
-  /** Bytes that the nodes cover, by page, as Region.ranges wants them. */
+  /** Bytes that the nodes cover, page by page, as Region.ranges wants them. */
   ranges(nodes: readonly { offset: number }[]): number[] {
-    const ranges = new Map<number, [number, number]>();
-    const add = (page: number, start: number, end: number): void => {
-      const range = ranges.get(page);
-      if (range) {
-        range[0] = Math.min(range[0], start);
-        range[1] = Math.max(range[1], end);
-      } else ranges.set(page, [start, end]);
-    };
+    const ranges: [page: number, start: number, end: number][] = [];
     for (const { offset } of nodes) {
       const [page, at] = this.place(offset);
       const end = at + this.lengths.get(offset)!;
-      add(this.pages.get(page)!, at, Math.min(end, PAGE));
-      if (end > PAGE) add(this.pages.get(page + 1)!, 0, end - PAGE);
+      ranges.push([this.pages.get(page)!, at, Math.min(end, PAGE)]);
+      if (end > PAGE) ranges.push([this.pages.get(page + 1)!, 0, end - PAGE]);
     }
-    return [...ranges].flatMap(([page, [start, end]]) => [page, start, end]);
+    ranges.sort(([page, start], [otherPage, otherStart]) => page - otherPage || start - otherStart);
+    const merged: [page: number, start: number, end: number][] = [];
+    for (const [page, start, end] of ranges) {
+      const last = merged.at(-1);
+      // Data between pieces of code is none of it, but for a few bytes of padding.
+      if (last !== undefined && last[0] === page && start <= last[2] + PADDING) last[2] = Math.max(last[2], end);
+      else merged.push([page, start, end]);
+    }
+    return merged.flat();
   }
 
   /** Entry cell for a target outside, 0 = none: only the entry's own page keeps its place. */
