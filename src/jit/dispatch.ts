@@ -20,7 +20,6 @@ import {
   VCPU_BASE,
 } from './layout.ts';
 import {
-  Code,
   I32_LOAD,
   I32_MUL,
   I32_SHL,
@@ -32,7 +31,6 @@ import {
   I64_AND,
   I64_EXTEND_U,
   I64_LOAD,
-  I64_LOAD32_U,
   I64_NE,
   I64_OR,
   I64_SHL,
@@ -43,14 +41,14 @@ import {
   RETURN_CALL,
   RETURN_CALL_INDIRECT,
 } from '../wasm/wasm.ts';
-import type { ModuleWriter } from '../wasm/wasm.ts';
+import type { Code, ModuleWriter } from '../wasm/wasm.ts';
 
 function pushPc(c: Code): void {
   c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
 }
 
-/** Leaves the address of the pc's jump-cache entry on the stack, see JUMP_CACHE. */
-function pushJumpEntry(c: Code): void {
+/** Leaves the address of a pc's jump-cache entry on the stack, see JUMP_CACHE. */
+function pushJumpEntry(c: Code, pushPc: (c: Code) => void): void {
   pushPc(c);
   c.i64(12);
   c.op(I64_SHR_U);
@@ -70,25 +68,28 @@ function pushJumpEntry(c: Code): void {
   c.i64(4);
   c.op(I64_SHL);
   c.op(I64_OR);
-  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_JUMP_BASE);
-  c.op(I64_ADD);
+  c.toAddress();
+  c.address(0);
+  c.loadAddress32(VCPU_BASE + CTL_JUMP_BASE);
+  c.addAddress();
 }
 
 /**
- * Looks the pc in the state block up in the jump cache; leaves the entry cell's address (i64)
- * on the stack. @param scratch an i64 local  @param miss emitted for a miss, inside one `if`
+ * Looks a pc up in the jump cache; leaves the entry cell's address on the stack.
+ * @param scratch a local for an address  @param miss emitted for a miss, inside one `if`
+ * @param pc leaves the pc, which is the one in the state block when nothing is given, on the stack
  */
-export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
-  pushJumpEntry(c);
+export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void, pc: (c: Code) => void = pushPc): void {
+  pushJumpEntry(c, pc);
   c.tee(scratch);
   c.memory(I64_LOAD, 0);
-  pushPc(c);
+  pc(c);
   c.op(I64_NE);
   c.if(false);
   miss();
   c.end();
   c.get(scratch);
-  c.memory(I64_LOAD32_U, 8);
+  c.loadAddress32(8);
 }
 
 function goThrough(c: Code, module: ModuleWriter, cell: number): void {
@@ -107,27 +108,28 @@ function leaveUnless(c: Code): void {
 }
 
 function writeLeaveForLookup(c: Code): void {
-  c.i64(0);
-  c.i32(EXIT_LOOKUP);
-  c.memory(I32_STORE, VCPU_BASE + CTL_EXIT_REASON);
+  c.storeAt(I32_STORE, VCPU_BASE + CTL_EXIT_REASON, () => c.i32(EXIT_LOOKUP));
   c.op(RETURN);
 }
 
 /** Function that leaves for the host to look the pc up. */
 export function writeLookup(module: ModuleWriter): number {
-  const c = new Code();
+  const c = module.code();
   c.begin([I32]);
   writeLeaveForLookup(c);
   return module.function([I32], NONE, c);
 }
 
+/** Name by which regions import what `writeFind` makes. */
+export const FIND = 'find';
+
 /** Function that goes on at a pc that the jump cache has not, and enters it there. */
 export function writeFind(module: ModuleWriter): number {
-  const c = new Code();
+  const c = module.code();
   c.begin([I32]);
-  const entry = c.local(I64);
+  const entry = c.local(c.addressType);
   const key = c.local(I64);
-  const cell = c.local(I64);
+  const cell = c.local(c.addressType);
   // The TLB's entry for the page, which must be executable.
   pushCurrentTlbEntry(c, () => pushPc(c));
   c.tee(entry);
@@ -150,23 +152,23 @@ export function writeFind(module: ModuleWriter): number {
   c.op(I64_NE);
   c.if(false);
   c.get(entry);
-  c.i64(16);
-  c.op(I64_XOR);
+  c.address(16);
+  c.op(c.addressType === I32 ? I32_XOR : I64_XOR);
   c.tee(entry);
   c.memory(I64_LOAD, CODE_INDEX);
   c.get(key);
   leaveUnless(c);
   c.end();
   c.get(entry);
-  c.memory(I64_LOAD32_U, CODE_INDEX + 8);
+  c.loadAddress32(CODE_INDEX + 8);
   c.set(cell);
-  pushJumpEntry(c);
+  pushJumpEntry(c, pushPc);
   c.tee(entry);
   pushPc(c);
   c.memory(I64_STORE, 0);
   c.get(entry);
   c.get(cell);
-  c.op(I32_WRAP);
+  if (c.addressType !== I32) c.op(I32_WRAP);
   c.memory(I32_STORE, 8);
   goThrough(c, module, cell);
   return module.function([I32], NONE, c);
@@ -188,13 +190,14 @@ function pushIndexEntry(c: Code, key: number): void {
   c.i32(4);
   c.op(I32_SHL);
   c.op(I64_EXTEND_U);
+  c.toAddress();
 }
 
 /** Function that goes on at the pc. @param find what `writeFind` made */
 export function writeDispatch(module: ModuleWriter, find: number): number {
-  const c = new Code();
+  const c = module.code();
   c.begin([I32]);
-  const cell = c.local(I64);
+  const cell = c.local(c.addressType);
   emitJumpCacheProbe(c, cell, () => {
     c.i32(0);
     c.call(RETURN_CALL, find);

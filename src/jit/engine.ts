@@ -226,11 +226,16 @@ export class Engine implements EngineServices {
 
   kick(): void {
     this.settle();
-    this.setField(CTL_KICK, 1);
+    this.setField(CTL_KICK, -1);
   }
 
   instructions(): number {
-    return this.executed + this.granted - Math.max(0, this.field(CTL_BUDGET));
+    return this.executed + this.granted - this.budget;
+  }
+
+  /** Instructions that may still run; translated code may have written its own count over a void one. */
+  private get budget(): number {
+    return this.field(CTL_KICK) < 0 ? 0 : Math.max(0, this.field(CTL_BUDGET));
   }
 
   /** Ends the current grant: what is executed is counted, nothing more may run. */
@@ -553,7 +558,7 @@ export class Engine implements EngineServices {
     }
     this.stepIp = this.encoder.encode(builder, SCRATCH_CODE, SCRATCH_CODE + SCRATCH_SIZE, 0, COLD, () => this.dispatchCell).ip;
     this.stepping = true;
-    const left = Math.max(0, this.field(CTL_BUDGET));
+    const left = this.budget;
     this.grant(1);
     this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
     this.runtime.interpret(this.stepIp);

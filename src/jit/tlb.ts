@@ -24,9 +24,11 @@ import {
   TLB_READ,
   TLB_SIZE,
   TLB_WRITE,
+  VCPU_BASE,
   VICTIM,
   VICTIM_ENTRIES,
 } from './layout.ts';
+import { CTL_STACK_LIMIT } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 
 /** Entry numbers filled since the last emptying; past the limit the whole table is cleared. */
@@ -198,12 +200,20 @@ export class Tlb {
     context.privateCode = false;
   }
 
+  /** The page that the stack was seen in may be another's now, or closed to writes. */
+  private forgetStack(): void {
+    const limit = (VCPU_BASE + CTL_STACK_LIMIT) >> 2;
+    this.words[limit] = this.words[limit + 1] = 0;
+  }
+
   flushAll(): void {
+    this.forgetStack();
     for (const context of this.contexts) this.clearAll(context);
   }
 
   /** @param asid of the address space to empty, all of them when negative */
   flushAddressSpace(asid: number): void {
+    this.forgetStack();
     for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.clearPrivate(this.contexts[i]!);
     for (let i = SUPERVISOR_CONTEXTS; i < CONTEXT_COUNT; i++) {
       const context = this.contexts[i]!;
@@ -212,6 +222,7 @@ export class Tlb {
   }
 
   flushPage(low: number, high: number): void {
+    this.forgetStack();
     for (const context of this.contexts) {
       const user = context.asid >= 0;
       if (user && context.asid !== this.asid && !context.sharesGlobal) continue;
@@ -249,6 +260,7 @@ export class Tlb {
 
   /** See EngineServices.selectContext. */
   select(context: number, asid: number, flags: number): void {
+    this.forgetStack();
     if (asid !== this.asid) {
       this.asid = asid;
       for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.clearPrivate(this.contexts[i]!);
@@ -344,6 +356,7 @@ export class Tlb {
     const page = Math.floor(host / 4096);
     const place = this.writable[page]!;
     if (place === 0) return;
+    this.forgetStack();
     this.writable[page] = 0;
     for (const at of place === MANY ? this.writableBy.get(page)! : [place]) this.withdrawWrite(at, host);
     this.writableBy.delete(page);

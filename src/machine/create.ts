@@ -6,6 +6,7 @@ import { Engine } from '../jit/engine.ts';
 import type { EngineOptions } from '../jit/engine.ts';
 import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
+import { newMemory } from '../wasm/wasm.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
@@ -35,11 +36,8 @@ function allocate(guestBytes: number): WebAssembly.Memory {
     const most = Math.floor((MAX_PAGES * WASM_PAGE - GUEST_MEMORY) / 2 ** 20);
     throw new ConfigError('memory', `${guestBytes / 2 ** 20} MiB is more than the ${most} MiB that a machine can have`);
   }
-  const size = BigInt(pages);
   try {
-    // The type of a 64-bit memory's descriptor is not in the standard library yet.
-    const descriptor = { initial: size, maximum: size, shared: true, address: 'i64' };
-    return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
+    return newMemory(pages);
   } catch (error) {
     throw new ConfigError('memory', `the host has no ${guestBytes / 2 ** 20} MiB to give (${(error as Error).message})`);
   }
