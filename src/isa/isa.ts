@@ -52,6 +52,8 @@ export interface Isa {
   hotFlags?(flags: number): number;
   /** Under these flags a pc is a linear address of code as it stands (x86: the CS base is 0). */
   codeIsLinear?(flags: number): boolean;
+  /** Offset in the vCPU's block of what is added to pcs under other flags, an i64. */
+  readonly codeBase?: number;
   /**
    * Makes the ISA's own runtime module (helpers of kind 'wasm').
    * @param vcpuBase address of the vCPU's block in the memory

@@ -5,6 +5,7 @@
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import {
   CTL_BASE,
+  CTL_BASE_MASK,
   CTL_BUDGET,
   CTL_CODE_KEY,
   CTL_CTX,
@@ -153,6 +154,7 @@ export class Engine implements EngineServices {
       this.table,
       { slow: () => this.slow(), guard: () => this.guard() },
       isaRuntime,
+      options.isa.codeBase,
     );
     this.blocks.onCrossing = (block) => {
       this.tlb.clearAllJumps();
@@ -214,9 +216,10 @@ export class Engine implements EngineServices {
     this.setField(CTL_TLB_BASE, this.tlb.tlbAddress);
     this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
     this.setField(CTL_MAPPING, this.tlb.mapping);
-    // The index goes by the pc's page, which a code segment base would move.
-    const findable = this.options.isa.codeIsLinear?.(this.flags) ?? true;
-    this.setField(CTL_CODE_KEY + 4, findable ? this.codeKey(this.flags) : 0);
+    this.setField(CTL_CODE_KEY + 4, this.codeKey(this.flags));
+    const mask = (this.options.isa.codeIsLinear?.(this.flags) ?? true) ? 0 : -1;
+    this.setField(CTL_BASE_MASK, mask);
+    this.setField(CTL_BASE_MASK + 4, mask);
   }
 
   /** Upper half of a mode's key in the code index. */

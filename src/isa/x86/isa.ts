@@ -5,7 +5,7 @@ import type { CodeReader, Isa } from '../isa.ts';
 import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { X86_ROWS } from './rows.ts';
-import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, G, X86_GLOBALS } from './state.ts';
+import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, CS, G, SEG, SEG_BASE, SEG_SIZE, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import type { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
@@ -87,6 +87,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     stackPointer: G[4]!,
     favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
     hotFlags: (flags) => flags | BF_HOT,
+    codeBase: SEG + SEG_SIZE * CS + SEG_BASE,
     codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
     translate: (b, code, flags, maxInsns) => translate(units.of(b), code, flags, maxInsns),
     instantiate: (memory, vcpuBase, module) => {
