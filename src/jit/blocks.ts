@@ -75,6 +75,10 @@ class CodePage {
     for (let at = start; at < Math.min(end, PAGE); at++) this.covered[at >> 5] = this.covered[at >> 5]! | (1 << (at & 31));
   }
 
+  uncover(start: number, end: number): void {
+    for (let at = start; at < end; at++) this.covered[at >> 5] = this.covered[at >> 5]! & ~(1 << (at & 31));
+  }
+
   covers(start: number, end: number): boolean {
     for (let at = start; at < end; at++) if ((this.covered[at >> 5]! >>> (at & 31)) & 1) return true;
     return false;
@@ -296,7 +300,11 @@ export class BlockTable {
       this.dropIn(codePage, page, 0, PAGE);
       return hit;
     }
-    return hit && this.dropIn(codePage, page, start, end);
+    if (!hit) return false;
+    if (this.dropIn(codePage, page, start, end)) return true;
+    // What they were made into has gone before.
+    codePage.uncover(start, end);
+    return false;
   }
 
   private dropIn(codePage: CodePage, page: number, start: number, end: number): boolean {

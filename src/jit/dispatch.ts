@@ -251,7 +251,12 @@ export class CodeIndex {
     const high = (key + Math.floor(host / 0x100000000)) | 0;
     const at = this.place(low, high);
     // What stood there moves to the neighbour, unless it is the same.
-    if (words[at] !== low || words[at + 1] !== high) words.copyWithin(at ^ 4, at, at + 4);
+    if (words[at] !== low || words[at + 1] !== high) {
+      const other = at ^ 4;
+      words[other] = words[at]!;
+      words[other + 1] = words[at + 1]!;
+      words[other + 2] = words[at + 2]!;
+    }
     words[at] = low;
     words[at + 1] = high;
     words[at + 2] = cell;

@@ -633,9 +633,14 @@ export class Engine implements EngineServices {
       for (let i = 0; i < size; i++) this.bytes[slot + i] = this.bytes[host + i]!;
       return;
     }
-    const page = Math.floor(host / PAGE);
-    if (this.physical.pageFlags[page]! & PAGE_HAS_CODE && !this.codeWrite(host, size)) return;
+    if (this.hasCode(host) && (this.isThere(host, slot, size) || !this.codeWrite(host, size))) return;
     for (let i = 0; i < size; i++) this.bytes[host + i] = this.bytes[slot + i]!;
+  }
+
+  /** Are these bytes what the memory holds already? Programs that patch code often put in what is there. */
+  private isThere(host: number, slot: number, size: number): boolean {
+    for (let i = 0; i < size; i++) if (this.bytes[host + i] !== this.bytes[slot + i]) return false;
+    return true;
   }
 
   /** A store to a page with code. @returns false when the instruction must be run again, alone */

@@ -19,8 +19,6 @@ import { constantTargets } from './region.ts';
 import type { RegionBlock, RegionSource } from './region.ts';
 
 const PAGE = 4096;
-/** Bytes between two pieces of code that count as code. */
-const PADDING = 16;
 /** A target belongs into the region when it has run at least this often. */
 const WARM = 30;
 /** The same where larger regions pay. */
@@ -262,8 +260,8 @@ export class CodeSource implements RegionSource {
     const merged: [page: number, start: number, end: number][] = [];
     for (const [page, start, end] of ranges) {
       const last = merged.at(-1);
-      // Data between pieces of code is none of it, but for a few bytes of padding.
-      if (last !== undefined && last[0] === page && start <= last[2] + PADDING) last[2] = Math.max(last[2], end);
+      // Data between pieces of code is none of it.
+      if (last !== undefined && last[0] === page && start <= last[2]) last[2] = Math.max(last[2], end);
       else merged.push([page, start, end]);
     }
     return merged.flat();

@@ -130,6 +130,9 @@ export const LEAVE_REP_HERE = reason();
 export const LEAVE_BREAKPOINT = reason();
 /** As LEAVE_STI, but a side exit for when an interrupt waits: the pc is that of THIS instruction. */
 export const LEAVE_STI_HERE = reason();
+/** As LEAVE_POPF and LEAVE_LOAD_SEG, but side exits: the pc is that of THIS instruction. */
+export const LEAVE_POPF_HERE = reason();
+export const LEAVE_LOAD_SEG_HERE = reason();
 /**
  * A masked or gathering load whose mask is all zeros, a side exit: bits 8-11 an xmm register that
  * becomes zero, and of the register in bits 12-15 the upper half when bit 16 is set, of its lower half

@@ -220,6 +220,10 @@ on(L.LEAVE_VERW, ({ core, segs }) => segs.verify(core.get(OP0) & 0xffff, true));
 on(L.LEAVE_LOAD_SEG, (p, arg, size) => {
   misc.loadSegment(p, field(arg, 8, 7), p.core.get(OP0), arg & (1 << 11) ? size : 0);
 });
+on(L.LEAVE_LOAD_SEG_HERE, (p, arg, size) => {
+  p.core.movePc(arg & 15);
+  misc.loadSegment(p, field(arg, 8, 7), p.core.get(OP0), arg & (1 << 11) ? size : 0);
+});
 on(L.LEAVE_LOAD_FAR, (p, arg, size) => misc.loadFar(p, field(arg, 8, 7), field(arg, 12, 15), size));
 on(L.LEAVE_FSGSBASE, ({ core }, arg, size) => misc.fsGsBase(core, field(arg, 8, 3), field(arg, 12, 15), size));
 
@@ -256,6 +260,10 @@ on(
 on(L.LEAVE_CLI, ({ core }) => misc.cli(core));
 on(L.LEAVE_STI, ({ core }) => misc.sti(core));
 on(L.LEAVE_POPF, ({ core }, _, size) => misc.popf(core, size));
+on(L.LEAVE_POPF_HERE, ({ core }, arg, size) => {
+  core.movePc(arg & 15);
+  misc.popf(core, size);
+});
 on(L.LEAVE_PUSHF_V86, (p, _, size) => misc.pushVirtualFlags(p, size));
 on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
 on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
