@@ -241,8 +241,10 @@ export class BlockTable {
     const fresh: number[] = [];
     for (let i = 0; i < ranges.length; i += 3) {
       const codePage = this.codePage(ranges[i]!);
-      codePage.regions.push(region);
-      this.addLive(ranges[i]!, fresh);
+      if (codePage.regions.at(-1) !== region) {
+        codePage.regions.push(region);
+        this.addLive(ranges[i]!, fresh);
+      }
       codePage.cover(ranges[i + 1]!, ranges[i + 2]!);
     }
     return fresh;
@@ -267,7 +269,8 @@ export class BlockTable {
     for (let i = 0; i < ranges.length; i += 3) {
       const codePage = this.codePage(ranges[i]!);
       const at = codePage.regions.indexOf(region);
-      if (at >= 0) codePage.regions.splice(at, 1);
+      if (at < 0) continue;
+      codePage.regions.splice(at, 1);
       this.removeLive(ranges[i]!);
     }
   }
