@@ -16,7 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   host: [],
   character: ['host', 'machine'],
   devices: ['machine'],
-  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'storage'],
+  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'storage', 'wasm'],
   kvm: ['host', 'ir', 'machine'],
   storage: ['host', 'machine'],
   network: ['host', 'machine'],
