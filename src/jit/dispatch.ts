@@ -3,7 +3,7 @@
  * lies in the code index. What neither has is the host's to look up.
  */
 import { I32, I64, NONE } from '../ir/ops.ts';
-import { CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
+import { CTL_BASE_MASK, CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
 import { pushCurrentTlbEntry } from './access.ts';
 import {
   CELL_ARGUMENT,
@@ -29,6 +29,7 @@ import {
   I32_XOR,
   I64_ADD,
   I64_AND,
+  I64_EQZ,
   I64_EXTEND_U,
   I64_LOAD,
   I64_NE,
@@ -123,24 +124,40 @@ export function writeLookup(module: ModuleWriter): number {
 /** Name by which regions import what `writeFind` makes. */
 export const FIND = 'find';
 
-/** Function that goes on at a pc that the jump cache has not, and enters it there. */
-export function writeFind(module: ModuleWriter): number {
+/** Leaves the linear address of the code at the pc on the stack. @param codeBase see Isa.codeBase */
+function pushLinear(c: Code, codeBase: number | undefined): void {
+  pushPc(c);
+  if (codeBase === undefined) return;
+  c.loadAt(I64_LOAD, VCPU_BASE + codeBase);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_BASE_MASK);
+  c.op(I64_AND);
+  c.op(I64_ADD);
+}
+
+/**
+ * Function that goes on at a pc that the jump cache has not, and enters it there, unless the same pc
+ * can be other code: with another base.
+ */
+export function writeFind(module: ModuleWriter, codeBase: number | undefined): number {
   const c = module.code();
   c.begin([I32]);
   const entry = c.local(c.addressType);
   const key = c.local(I64);
   const cell = c.local(c.addressType);
+  const linear = c.local(I64);
+  pushLinear(c, codeBase);
+  c.set(linear);
   // The TLB's entry for the page, which must be executable.
-  pushCurrentTlbEntry(c, () => pushPc(c));
+  pushCurrentTlbEntry(c, () => c.get(linear));
   c.tee(entry);
   c.memory(I64_LOAD, TLB_EXEC);
-  pushPc(c);
+  c.get(linear);
   c.i64(-4096);
   c.op(I64_AND);
   leaveUnless(c);
   c.get(entry);
   c.memory(I64_LOAD, TLB_ADDEND);
-  pushPc(c);
+  c.get(linear);
   c.op(I64_ADD);
   c.loadAt(I64_LOAD, VCPU_BASE + CTL_CODE_KEY);
   c.op(I64_ADD);
@@ -162,6 +179,9 @@ export function writeFind(module: ModuleWriter): number {
   c.get(entry);
   c.loadAddress32(CODE_INDEX + 8);
   c.set(cell);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_BASE_MASK);
+  c.op(I64_EQZ);
+  c.if(false);
   pushJumpEntry(c, pushPc);
   c.tee(entry);
   pushPc(c);
@@ -170,6 +190,7 @@ export function writeFind(module: ModuleWriter): number {
   c.get(cell);
   if (c.addressType !== I32) c.op(I32_WRAP);
   c.memory(I32_STORE, 8);
+  c.end();
   goThrough(c, module, cell);
   return module.function([I32], NONE, c);
 }
@@ -230,7 +251,12 @@ export class CodeIndex {
     const high = (key + Math.floor(host / 0x100000000)) | 0;
     const at = this.place(low, high);
     // What stood there moves to the neighbour, unless it is the same.
-    if (words[at] !== low || words[at + 1] !== high) words.copyWithin(at ^ 4, at, at + 4);
+    if (words[at] !== low || words[at + 1] !== high) {
+      const other = at ^ 4;
+      words[other] = words[at]!;
+      words[other + 1] = words[at + 1]!;
+      words[other + 2] = words[at + 2]!;
+    }
     words[at] = low;
     words[at + 1] = high;
     words[at + 2] = cell;

@@ -526,6 +526,7 @@ export function buildRuntime(
   table: WebAssembly.Table,
   host: RuntimeImports,
   isaExports: Record<string, WebAssembly.ImportValue>,
+  codeBase?: number,
 ): Runtime {
   const module = newModule();
   const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow, askGuard: host.guard };
@@ -560,7 +561,7 @@ export function buildRuntime(
       module.export(`h${helper.index}`, index);
     } else helperIndex.set(helper, module.import(`h${helper.index}`, helper.params, helper.result));
   }
-  const find = writeFind(module);
+  const find = writeFind(module, codeBase);
   module.export(FIND, find);
   const writer = new InterpreterWriter(
     module,

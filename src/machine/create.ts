@@ -4,7 +4,7 @@ import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { Engine } from '../jit/engine.ts';
 import type { EngineOptions } from '../jit/engine.ts';
-import { BLOCK_CATEGORIES } from '../jit/trace-block.ts';
+import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { newMemory } from '../wasm/wasm.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
@@ -225,7 +225,9 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
     compileBeside: config.icount === null,
     trace,
-    ...(BLOCK_CATEGORIES.some((category) => tracing.has(category)) ? { tracesBlocks: (category) => tracing.has(category) } : {}),
+    ...([...BLOCK_CATEGORIES, ENTRIES].some((category) => tracing.has(category))
+      ? { tracesBlocks: (category) => tracing.has(category) }
+      : {}),
     ...tuning,
   });
   cpu = new X86Cpu(engine, {
