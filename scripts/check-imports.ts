@@ -16,7 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   host: [],
   character: ['host', 'machine'],
   devices: ['machine'],
-  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'network', 'storage'],
+  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'network', 'storage', 'wasm'],
   kvm: ['host', 'ir', 'machine'],
   storage: ['host', 'machine'],
   network: ['host', 'machine'],
@@ -25,7 +25,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   migration: ['control', 'host', 'machine'],
   user: ['host', 'ir', 'isa', 'jit', 'machine'],
   manager: ['cli', 'control', 'host', 'machine'],
-  cli: ['character', 'control', 'devices', 'guest', 'host', 'isa', 'machine', 'migration', 'network'],
+  cli: ['character', 'control', 'devices', 'display', 'guest', 'host', 'isa', 'machine', 'migration', 'network'],
   '.': ['control', 'guest', 'machine'],
 };
 /** Lower rooms that see of the room above no more than its contracts. */

@@ -65,6 +65,8 @@ export interface CommandLine {
   uuid: Uint8Array | null;
   hpet: boolean;
   nographic: boolean;
+  /** The display is shown on the terminal. */
+  curses: boolean;
   noReboot: boolean;
   noShutdown: boolean;
   startPaused: boolean;
@@ -117,6 +119,7 @@ function initial(): CommandLine {
     uuid: null,
     hpet: true,
     nographic: false,
+    curses: false,
     noReboot: false,
     noShutdown: false,
     startPaused: false,
@@ -211,7 +214,10 @@ const OPTIONS: Record<string, Option> = {
   nographic: flag((line) => {
     line.nographic = true;
   }),
-  display: only('none'),
+  display: valued((line, value) => {
+    if (value !== 'none' && value !== 'curses') throw new ValueError('not available (only none, curses so far)');
+    line.curses = value === 'curses';
+  }),
   vga: valued((line, value) => {
     if (value !== 'none' && value !== 'std') throw new ValueError('not available (only none, std so far)');
     line.vga = value;
@@ -302,6 +308,10 @@ function finish(line: CommandLine): CommandLine {
   const users = specs.filter(({ spec }) => spec.kind === 'stdio');
   if (users.length > 1) {
     throw new OptionError('-serial', users[1]!.text, 'standard input and output are in use already');
+  }
+  if (line.curses) {
+    if (line.nographic) throw new OptionError('-display', 'curses', 'cannot be used together with -nographic');
+    if (users.length > 0) throw new OptionError('-serial', users[0]!.text, 'the display is on standard input and output');
   }
   if (line.kernel === null) {
     if (line.initrd !== null) throw new OptionError('-initrd', line.initrd, 'needs -kernel');

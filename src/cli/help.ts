@@ -54,7 +54,8 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-pidfile FILE', "write the process's id there"],
   ['-nodefaults', 'no empty CD and floppy drive, no network card'],
   ['-name, -no-user-config, -k', 'accepted, without effect'],
-  ['-display none, -monitor none', 'accepted: there are none so far'],
+  ['-display none|curses', 'curses: the display on the terminal; Ctrl-A X ends'],
+  ['-monitor none', 'accepted: there is none so far'],
   ['-version, -help', ''],
 ];
 

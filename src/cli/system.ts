@@ -8,6 +8,7 @@ import type { Channel } from '../host/host.ts';
 import { ConfigError, Machine, type MachineConfig, type NamedFile } from '../index.ts';
 import { BIOS_NAME, VGA_BIOS_NAME } from '../machine/config.ts';
 import { type CommandLine, OptionError, parseCommandLine } from './command-line.ts';
+import { cursesObstacle, showOnTerminal } from './curses.ts';
 import { finish, guardTerminal, handleSignals, leave, quitter, report } from './foreground.ts';
 import { helpText, PROGRAM } from './help.ts';
 import { sourceOf } from './net-options.ts';
@@ -184,6 +185,8 @@ function writePidFile(path: string | null): void {
 }
 
 async function run(line: CommandLine): Promise<number> {
+  const obstacle = line.curses ? cursesObstacle() : null;
+  if (obstacle !== null) throw new OptionError('-display', 'curses', obstacle);
   for (const warning of line.warnings) say(`warning: ${warning}`);
   const machine = await create(line);
   const quit = quitter(machine);
@@ -191,6 +194,7 @@ async function run(line: CommandLine): Promise<number> {
   writePidFile(line.pidFile);
   handleSignals(PROGRAM, quit);
   const { channels, outputs } = await connectPorts(machine, line, quit);
+  if (line.curses) showOnTerminal(machine, quit);
   if (!line.startPaused) await machine.start();
   return finish(machine, channels, outputs);
 }

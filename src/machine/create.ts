@@ -4,8 +4,9 @@ import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { Engine } from '../jit/engine.ts';
 import type { EngineOptions } from '../jit/engine.ts';
-import { BLOCK_CATEGORIES } from '../jit/trace-block.ts';
+import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
+import { newMemory } from '../wasm/wasm.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
@@ -37,11 +38,8 @@ function allocate(guestBytes: number): WebAssembly.Memory {
     const most = Math.floor((MAX_PAGES * WASM_PAGE - GUEST_MEMORY) / 2 ** 20);
     throw new ConfigError('memory', `${guestBytes / 2 ** 20} MiB is more than the ${most} MiB that a machine can have`);
   }
-  const size = BigInt(pages);
   try {
-    // The type of a 64-bit memory's descriptor is not in the standard library yet.
-    const descriptor = { initial: size, maximum: size, shared: true, address: 'i64' };
-    return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
+    return newMemory(pages);
   } catch (error) {
     throw new ConfigError('memory', `the host has no ${guestBytes / 2 ** 20} MiB to give (${(error as Error).message})`);
   }
@@ -240,7 +238,9 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
     compileBeside: config.icount === null,
     trace,
-    ...(BLOCK_CATEGORIES.some((category) => tracing.has(category)) ? { tracesBlocks: (category) => tracing.has(category) } : {}),
+    ...([...BLOCK_CATEGORIES, ENTRIES].some((category) => tracing.has(category))
+      ? { tracesBlocks: (category) => tracing.has(category) }
+      : {}),
     ...tuning,
   });
   cpu = new X86Cpu(engine, {

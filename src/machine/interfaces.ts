@@ -186,10 +186,18 @@ export interface TextScreen {
   readonly cursor: number;
 }
 
+/** A screen of pixels: how many. Both are 0 while nothing is shown. */
+export interface GraphicsScreen {
+  readonly width: number;
+  readonly height: number;
+}
+
 /** What a display adapter shows. */
 export interface DisplaySource {
   /** Null while the adapter shows pixels. */
   text(): TextScreen | null;
+  /** Null while the adapter shows text. */
+  graphics(): GraphicsScreen | null;
   picture(): Picture;
 }
 

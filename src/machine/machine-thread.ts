@@ -110,6 +110,7 @@ function command(id: number, name: MachineCommand): void {
 
 const QUERIES: { [K in keyof Queries]: (machine: LocalMachine) => Queries[K] } = {
   text: ({ board }) => board.display?.text() ?? null,
+  screen: ({ board }) => board.display?.text() ?? board.display?.graphics() ?? null,
   picture: ({ board }) => board.display?.picture() ?? null,
 };
 
