@@ -10,6 +10,7 @@ import type { HostNetwork } from '../../host/network.ts';
 import { GSO_UDP_DATAGRAMS } from '../../machine/interfaces.ts';
 import { formatIp } from '../address.ts';
 import { addBytes, finish } from '../checksum.ts';
+import { flowsText } from './flows.ts';
 import { get16, get32, put16, TYPE_ARP } from '../layout.ts';
 import {
   DEFAULT_PLAN,
@@ -326,4 +327,19 @@ test('a forwarded port of UDP leads to the guest and its answers back, also wher
   const [answer] = (await once(client, 'message')) as [Buffer];
   assert.equal(String(answer), 'me');
   client.close();
+});
+
+test('what a network carries is shown as QEMU shows it', async () => {
+  using net = userNetwork();
+  const ready = Promise.withResolvers<void>();
+  net.backend.addForward(
+    { protocol: 'tcp', at: { address: '127.0.0.1', port: 0 }, guest: null, port: 22 },
+    { onReady: ready.resolve, onFailure: ready.reject },
+  );
+  await ready.promise;
+  const [port] = net.backend.forwards.ports;
+  net.guest.udp(GATEWAY, 4000, 9, bytes('x'));
+  const [forward, datagrams] = flowsText('a', net.backend.flows()).slice(2);
+  assert.equal(forward, `  TCP[HOST_FORWARD]   0       127.0.0.1 ${String(port).padStart(5)}       10.0.2.15    22     0     0`);
+  assert.match(datagrams!, /^ {2}UDP\[240 sec\] {8}0 {7}10\.0\.2\.15 {2}4000 {8}10\.0\.2\.2 {5}9 {5}0 {5}0$/);
 });

@@ -35,6 +35,7 @@ import { Arp } from './arp.ts';
 import type { HostForward, UserPlan } from '../../machine/network-config.ts';
 import { DhcpServer } from './dhcp.ts';
 import { Dhcpv6Server } from './dhcpv6.ts';
+import type { NetworkFlow } from './flows.ts';
 import { HostForwards, openGuestForward } from './forward.ts';
 import { Icmp } from './icmp.ts';
 import { Icmpv6 } from './icmpv6.ts';
@@ -125,6 +126,11 @@ export class UserNetwork implements PacketBackend {
   /** Connections of TCP that there are, for whoever looks. */
   get connections(): number {
     return this.tcp.connections;
+  }
+
+  /** What is being carried, for whoever looks. */
+  flows(): NetworkFlow[] {
+    return [...this.forwards.flows(), ...this.tcp.flows(), ...this.udp.flows()];
   }
 
   /** Opens a forwarding of the plan's, or one that was asked for later. @throws Error, one line */
