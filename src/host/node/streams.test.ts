@@ -100,6 +100,20 @@ test('a connection that is given up while it is being made leaves nothing behind
   server.close();
 });
 
+test('a connection is let go of, too, when its own direction has been ended', async () => {
+  const closed = Promise.withResolvers<void>();
+  const server = await serve((socket) => socket.on('close', closed.resolve).resume());
+  const { events, until } = recording();
+  const stream = connectStream(server, null, events);
+  await until('connect');
+  stream.end();
+  stream.reset();
+  await new Promise((resolve) => setImmediate(resolve));
+  const left = process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap');
+  assert.ok(left.length <= 1, `${left.length} sockets`);
+  server.close();
+});
+
 test('a command is a stream', async () => {
   const { events, seen, until } = recording();
   const stream = commandStream('tr a-z A-Z', events);

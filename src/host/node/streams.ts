@@ -50,9 +50,9 @@ class StreamWriter {
   }
 }
 
-/** Only TCP knows resets, and only of connections: Node.js would wait for one. */
+/** Only TCP knows resets, and Node.js only of connections whose own direction has not been ended: others it would not let go. */
 function resetSocket(socket: Socket, tcp: boolean): void {
-  if (tcp && !socket.connecting) socket.resetAndDestroy();
+  if (tcp && !socket.connecting && !socket.writableEnded) socket.resetAndDestroy();
   else socket.destroy();
 }
 
