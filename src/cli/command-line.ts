@@ -13,10 +13,24 @@ import {
   shortDrive,
   withDefaultDrives,
 } from './drive-options.ts';
+import type { NetworkConfig } from '../machine/network-config.ts';
+import { NO_NETWORK } from '../machine/network-config.ts';
+import {
+  finishNetwork,
+  NetError,
+  NIC_MODELS,
+  type NetOptions,
+  noNetOptions,
+  parseFilterDump,
+  parseNet,
+  parseNetdev,
+  parseNic,
+  parseNicDevice,
+} from './net-options.ts';
 import { parseTrace } from './trace.ts';
 import { onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError } from './values.ts';
 
-export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'device' | 'trace';
+export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'device' | 'netdev' | 'nic' | 'trace';
 
 export interface CommandLine {
   help: HelpTopic | null;
@@ -36,6 +50,9 @@ export interface CommandLine {
   drives: DriveOption[];
   /** Name of the AHCI controller that was added. */
   ahci: string | null;
+  /** What was said of networks, and what comes of it. */
+  net: NetOptions;
+  network: NetworkConfig;
   boot: BootConfig;
   /** Writes to all drives are forgotten. */
   snapshot: boolean;
@@ -91,6 +108,8 @@ function initial(): CommandLine {
     vga: null,
     drives: [],
     ahci: null,
+    net: noNetOptions(),
+    network: NO_NETWORK,
     snapshot: false,
     noDefaults: false,
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
@@ -205,8 +224,15 @@ const OPTIONS: Record<string, Option> = {
   }),
   k: ignoredValue(),
   monitor: only('none', 'null'),
-  net: only('none'),
-  nic: only('none'),
+  netdev: valued((line, value) => {
+    if (parseNetdev(line.net, value)) help(line, 'netdev');
+  }),
+  nic: valued((line, value) => netHelp(line, parseNic(line.net, value))),
+  net: valued((line, value) => netHelp(line, parseNet(line.net, value))),
+  object: valued((line, value) => {
+    if (!/^filter-dump,/.test(value)) throw new ValueError('not a known object (known: filter-dump)');
+    parseFilterDump(line.net, value);
+  }),
   'no-reboot': flag((line) => {
     line.noReboot = true;
   }),
@@ -292,7 +318,23 @@ function finish(line: CommandLine): CommandLine {
     if (line.append !== '') throw new OptionError('-append', line.append, 'needs -kernel');
   }
   finishDrives(line);
+  finishNet(line);
   return line;
+}
+
+function netHelp(line: CommandLine, topic: 'netdev' | 'model' | null): void {
+  if (topic !== null) help(line, topic === 'model' ? 'nic' : topic);
+}
+
+function finishNet(line: CommandLine): void {
+  try {
+    const { config, warnings } = finishNetwork(line.net, line.noDefaults);
+    line.network = config;
+    line.warnings.push(...warnings);
+  } catch (error) {
+    if (!(error instanceof NetError)) throw error;
+    throw new OptionError(error.source.option, error.source.text, error.message);
+  }
 }
 
 function finishDrives(line: CommandLine): void {
@@ -441,10 +483,11 @@ function setRtc(line: CommandLine, text: string): void {
   line.rtc = { base: named ? base : rtcBaseSeconds(base), clock: clock === 'vm' ? 'vm' : 'host' };
 }
 
-const DEVICES = ['ahci', 'ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA'] as const;
+const DEVICES = ['ahci', 'ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA', ...NIC_MODELS] as const;
 
 function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
+  if (parseNicDevice(line.net, text)) return;
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
   if (driver === 'ide-hd' || driver === 'ide-cd') {

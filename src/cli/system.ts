@@ -11,6 +11,7 @@ import { type CommandLine, OptionError, parseCommandLine } from './command-line.
 import { cursesObstacle, showOnTerminal } from './curses.ts';
 import { finish, guardTerminal, handleSignals, leave, quitter, report } from './foreground.ts';
 import { helpText, PROGRAM } from './help.ts';
+import { sourceOf } from './net-options.ts';
 import { connect, drop } from './terminal.ts';
 
 /** Options by the setting of the machine that they fill. */
@@ -29,6 +30,7 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   debugcon: '-debugcon',
   debugExit: '-device isa-debug-exit',
   uuid: '-uuid',
+  network: '-netdev',
 };
 
 const say = (text: string): void => report(PROGRAM, text);
@@ -78,6 +80,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     textOnSerial: line.nographic,
     boot: line.boot,
     drives: line.drives.map(({ config }) => config),
+    network: line.network,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     debugExit: line.debugExit,
@@ -96,6 +99,9 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
   const place = error.field === 'drives' ? /^drive (\d+): (.*)/.exec(why) : null;
   const one = place === null ? undefined : line.drives[Number(place[1])];
   if (one !== undefined) return new OptionError(one.option, one.text, place![2]!);
+  const netdev = error.field === 'network' ? /^network "(.*?)": (.*)/.exec(why) : null;
+  const asked = netdev === null ? null : sourceOf(line.net, netdev[1]!);
+  if (asked !== null) return new OptionError(asked.option, asked.text, netdev![2]!);
   const option = OPTION_OF[error.field] ?? `-${error.field}`;
   const values: Partial<Record<keyof MachineConfig, string | null>> = {
     kernel: line.kernel,

@@ -1,5 +1,6 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
 import type { CharBackend } from './interfaces.ts';
+import { checkNetwork, type NetworkConfig, NO_NETWORK } from './network-config.ts';
 
 /** Host ends of the machine's byte streams, as `createMachine` needs them beside the configuration. */
 export interface MachineIo {
@@ -88,6 +89,7 @@ export interface MachineConfig {
   /** Nobody looks at the display: firmware uses the first serial port instead. */
   readonly textOnSerial: boolean;
   readonly drives: readonly DriveConfig[];
+  readonly network: NetworkConfig;
   readonly boot: BootConfig;
   /** One per serial port, COM1 first, at most four; `none` leaves the port out. */
   readonly serials: readonly SerialConfig[];
@@ -135,6 +137,7 @@ const DEFAULTS: MachineConfig = {
   vgaBios: null,
   textOnSerial: false,
   drives: [],
+  network: NO_NETWORK,
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
 };
 
@@ -204,6 +207,11 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
   checkPorts(config);
   checkFiles(config);
   checkDrives(config);
+  try {
+    checkNetwork(config.network);
+  } catch (error) {
+    throw new ConfigError('network', (error as Error).message);
+  }
   return config;
 }
 

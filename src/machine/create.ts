@@ -15,7 +15,7 @@ import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
 import { ConfigError } from './config.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
-import type { CpuPort, DeviceState, PowerEvent } from './interfaces.ts';
+import type { CpuPort, DeviceState, PowerEvent, VirtualClock } from './interfaces.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
 import { LocalMachine } from './machine.ts';
 import type { MachineEvents } from './machine.ts';
@@ -24,6 +24,8 @@ import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
 import { openDrive } from '../storage/open.ts';
+import { network as hostNetwork } from '#host';
+import { Networks } from '../network/open.ts';
 import { hostRandom, repeatableRandom } from './random.ts';
 
 const WASM_PAGE = 65536;
@@ -156,6 +158,16 @@ function readFlash({ offset, size, drive }: FlashArea, bytes: Uint8Array): void 
   if (!over) throw bad('its image cannot be read at once');
 }
 
+/** @throws ConfigError naming the network */
+function openNetworks(config: MachineConfig, clock: VirtualClock, events: MachineEvents): Networks {
+  try {
+    const warn = (line: string): void => events.warn?.(line);
+    return new Networks(config.network, { host: hostNetwork, clock, random: hostRandom(), warn });
+  } catch (error) {
+    throw new ConfigError('network', (error as Error).message);
+  }
+}
+
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
@@ -185,6 +197,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     ? new InstructionClock(() => engine?.instructions() ?? 0, config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift)
     : new HostClock(undefined, () => engine?.instructions() ?? 0);
   const tsc = new NanosecondTsc(clock);
+  const networks = openNetworks(config, clock, events);
   const early: { event: PowerEvent; code: number }[] = [];
   const onPower = (event: PowerEvent, code = 0): void => {
     if (machine) machine.power(event, code);
@@ -250,7 +263,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const vcpu = cpu;
   board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
-    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock },
+    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock, networks },
     {
       noReboot: config.noReboot,
       noShutdown: config.noShutdown,

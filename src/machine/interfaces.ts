@@ -200,3 +200,62 @@ export interface DisplaySource {
   graphics(): GraphicsScreen | null;
   picture(): Picture;
 }
+
+/** What a segment's sender may leave to others. Without any of it, frames are complete and at most 1514 bytes long. */
+export interface Offloads {
+  /** Checksums of TCP and UDP. */
+  readonly checksum: boolean;
+  /** Cutting TCP segments over IPv4, over IPv6. */
+  readonly tso4: boolean;
+  readonly tso6: boolean;
+  /** Cutting UDP datagrams into IP fragments, into datagrams. */
+  readonly ufo: boolean;
+  readonly uso: boolean;
+}
+
+export const NO_OFFLOADS: Offloads = { checksum: false, tso4: false, tso6: false, ufo: false, uso: false };
+
+/** Values of `PacketOffload.gso`, as in virtio's network header (virtio 1.2, 5.1.6). */
+export const GSO_NONE = 0;
+export const GSO_TCP4 = 1;
+export const GSO_UDP_FRAGMENTS = 3;
+export const GSO_TCP6 = 4;
+export const GSO_UDP_DATAGRAMS = 5;
+
+/** What is still to be done to a frame; valid during the call that it is given to. */
+export interface PacketOffload {
+  /** Bytes from the frame's start to where the missing checksum begins to sum, or -1 when none is missing. */
+  readonly checksumStart: number;
+  /** Bytes from `checksumStart` to the 16-bit field, which holds the pseudo-header's sum (not inverted). */
+  readonly checksumOffset: number;
+  /** Into what it is to be cut (`GSO_...`). Whatever is to be cut lacks its checksum, too. */
+  readonly gso: number;
+  /** Bytes of headers that every piece begins with; 0 leaves the network to find out. */
+  readonly headerLength: number;
+  /** Payload of each piece but the last, bytes; 0 when there is nothing to cut. */
+  readonly segmentSize: number;
+}
+
+/** A network as a card sees it: Ethernet frames without FCS in both directions. */
+export interface PacketBackend {
+  /**
+   * Card to network. The frame may be reused by the caller when this returns. Answers may come before it returns.
+   * @param offload what the card's driver left to others, within `offloads`; null for a complete frame
+   * @returns false when the network is full and has not taken the frame; `onWritable` follows
+   */
+  send(frame: Uint8Array, offload: PacketOffload | null): boolean;
+  /**
+   * Network to card: set by the card. The frame is valid during the call. A card that does not listen
+   * at all takes frames and drops them.
+   * @returns false when the card has no room now: the network keeps the frame and goes on after `resume`
+   */
+  onReceive: ((frame: Uint8Array, offload: PacketOffload | null) => boolean) | null;
+  onWritable: (() => void) | null;
+  /** The card has room again after it refused a frame. */
+  resume(): void;
+  /** What the network takes from the card. */
+  readonly offloads: Offloads;
+  /** What the card's driver takes from the network: set by the card whenever that changes, nothing at first. */
+  accepts: Offloads;
+  close(): void;
+}

@@ -60,9 +60,11 @@ function events(config: MachineConfig): MachineEvents {
   };
 }
 
-function create(config: MachineConfig): void {
+async function create(config: MachineConfig): Promise<void> {
   try {
-    machine = createMachine(config, events(config), openAll(config));
+    const made = createMachine(config, events(config), openAll(config));
+    await networksReady(made);
+    machine = made;
     compilerThread.drop();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
@@ -73,6 +75,16 @@ function create(config: MachineConfig): void {
       return post({ type: 'failed', message: why, field: 'kernel' });
     }
     post({ type: 'failed', message, field: error instanceof ConfigError ? error.field : null });
+  }
+}
+
+/** @throws ConfigError naming the network whose socket could not be had */
+async function networksReady({ networks }: LocalMachine): Promise<void> {
+  try {
+    await networks.ready;
+  } catch (error) {
+    networks.close();
+    throw new ConfigError('network', (error as Error).message);
   }
 }
 
@@ -114,7 +126,8 @@ function handle(message: ToMachine): void {
     case 'keys':
       return machine?.board.typist.type(message.sequences, () => post({ type: 'done', id: message.id, error: null }));
     case 'create':
-      return create(message.config);
+      void create(message.config);
+      return;
     case 'command':
       return command(message.id, message.command);
     case 'input':

@@ -15,6 +15,17 @@ export interface MachineParts {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
   readonly clock: HostClock | InstructionClock;
+  /** What is behind the board's network cards. */
+  readonly networks: MachineNetworks;
+}
+
+/** Networks as a machine's life concerns them. */
+export interface MachineNetworks {
+  /** Settles when everything that the machine must have is there; rejects with one line otherwise. */
+  readonly ready: Promise<void>;
+  /** Frames reach the board only while the machine runs. */
+  setRunning(running: boolean): void;
+  close(): void;
 }
 
 export interface MachinePolicy {
@@ -54,6 +65,7 @@ const LONGEST_SLEEP_MS = 1000;
 export class LocalMachine {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
+  readonly networks: MachineNetworks;
   private readonly clock: HostClock | InstructionClock;
   private readonly policy: MachinePolicy;
   private readonly events: MachineEvents;
@@ -71,6 +83,7 @@ export class LocalMachine {
     this.board = parts.board;
     this.accelerator = parts.accelerator;
     this.clock = parts.clock;
+    this.networks = parts.networks;
     this.policy = policy;
     const { clock } = parts;
     if (policy.icountAdapts && clock instanceof InstructionClock) this.adaptiveShift = new AdaptiveShift(clock);
@@ -88,6 +101,7 @@ export class LocalMachine {
     this.stopRequested = false;
     this.clock.resume();
     this.adaptiveShift?.resume();
+    this.networks.setRunning(true);
     this.schedule();
   }
 
@@ -96,6 +110,7 @@ export class LocalMachine {
     this.stopRequested = true;
     this.accelerator.kick();
     this.clock.pause();
+    this.networks.setRunning(false);
     this.cancelSleep();
     this.setState('paused');
   }
@@ -132,6 +147,7 @@ export class LocalMachine {
     if (this.current === 'shutdown') return;
     this.stopRequested = true;
     this.clock.pause();
+    this.networks.close();
     this.cancelSleep();
     this.setState(event === 'panic' ? 'crashed' : 'shutdown');
     this.events.onYield?.();

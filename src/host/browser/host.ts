@@ -1,5 +1,6 @@
 /** The host as a web page offers it. */
 import type { BlockFile, Channel } from '../host.ts';
+import type { HostNetwork } from '../network.ts';
 
 function missing(what: string): never {
   throw new Error(`${what} are not available in a web page`);
@@ -12,3 +13,15 @@ export const openStdio = (): Channel => missing('terminals');
 export const openBlockFile = (_path: string, _writable: boolean): BlockFile => missing('files');
 /** Whoever makes a machine in a page brings its firmware along. */
 export const findFirmware = (_name: string, _folders?: readonly string[]): { name: string; data: Uint8Array } | null => null;
+
+export const network: HostNetwork = {
+  connect: () => missing('sockets'),
+  listen: () => missing('sockets'),
+  datagrams: () => missing('sockets'),
+  ping: () => null,
+  resolvers: () => [],
+  command: () => missing('processes'),
+  folder: () => missing('folders'),
+  tap: () => missing('TAP interfaces'),
+  appendFile: () => missing('files'),
+};

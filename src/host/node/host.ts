@@ -5,3 +5,4 @@ export { openPty } from './pty.ts';
 export { openSocket } from './sockets.ts';
 export { openStdio } from './stdio.ts';
 export { openBlockFile } from './block-file.ts';
+export { network } from './network.ts';
