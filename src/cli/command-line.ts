@@ -1,7 +1,7 @@
 /** What a command line of `virelay-system-x86_64` asks for; QEMU's names and behaviour. */
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
-import { type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
+import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
   attachDrive,
@@ -13,6 +13,8 @@ import {
   shortDrive,
   withDefaultDrives,
 } from './drive-options.ts';
+import { parseOptionText } from '../storage/values.ts';
+import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
 import { onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError } from './values.ts';
 
@@ -34,6 +36,9 @@ export interface CommandLine {
   firmwareFolders: string[];
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
+  /** Block nodes, and the options that asked for them. */
+  blockdevs: { text: string; options: BlockOptions }[];
+  secrets: Record<string, Uint8Array>;
   /** Name of the AHCI controller that was added. */
   ahci: string | null;
   boot: BootConfig;
@@ -88,6 +93,8 @@ function initial(): CommandLine {
     firmwareFolders: [],
     vga: null,
     drives: [],
+    blockdevs: [],
+    secrets: {},
     ahci: null,
     snapshot: false,
     noDefaults: false,
@@ -171,6 +178,10 @@ const OPTIONS: Record<string, Option> = {
   drive: valued((line, value) => {
     line.drives.push(parseDrive(value, line.machine));
   }),
+  blockdev: valued((line, value) => {
+    line.blockdevs.push({ text: value, options: parseOptionText(value) });
+  }),
+  object: valued(setObject),
   snapshot: flag((line) => {
     line.snapshot = true;
   }),
@@ -438,7 +449,8 @@ function setDevice(line: CommandLine, text: string): void {
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
   if (driver === 'ide-hd' || driver === 'ide-cd') {
-    return attachDrive(line.drives, text, driver, line.machine, line.ahci);
+    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
+    return attachDrive(line.drives, text, driver, line.machine, line.ahci, nodes);
   }
   if (driver === 'ahci' || driver === 'ich9-ahci') return addAhci(line, values);
   if (driver === 'VGA') {
@@ -454,6 +466,17 @@ function setDevice(line: CommandLine, text: string): void {
   const iosize = port('iosize', 2);
   if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
+}
+
+/** `-object secret,id=NAME,data=TEXT` or `file=PATH`: a password, in base64 if `format=base64`. */
+function setObject(line: CommandLine, text: string): void {
+  const values = parseList(text, 'qom-type');
+  const kind = values.get('qom-type') ?? '';
+  if (kind !== 'secret') throw new ValueError(`object "${kind}" is not known (known: secret)`);
+  onlyKeys(values, ['qom-type', 'id', 'data', 'file', 'format']);
+  const id = values.get('id');
+  if (id === undefined) throw new ValueError('needs id=');
+  line.secrets[id] = readSecret(values);
 }
 
 function addAhci(line: CommandLine, values: Map<string, string>): void {

@@ -77,6 +77,8 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     textOnSerial: line.nographic,
     boot: line.boot,
     drives: line.drives.map(({ config }) => config),
+    blockdevs: line.blockdevs.map(({ options }) => options),
+    secrets: line.secrets,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     debugExit: line.debugExit,
@@ -95,6 +97,8 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
   const place = error.field === 'drives' ? /^drive (\d+): (.*)/.exec(why) : null;
   const one = place === null ? undefined : line.drives[Number(place[1])];
   if (one !== undefined) return new OptionError(one.option, one.text, place![2]!);
+  const node = error.field === 'blockdevs' ? /^node (\d+): (.*)/.exec(why) : null;
+  if (node !== null) return new OptionError('-blockdev', line.blockdevs[Number(node[1])]!.text, node[2]!);
   const option = OPTION_OF[error.field] ?? `-${error.field}`;
   const values: Partial<Record<keyof MachineConfig, string | null>> = {
     kernel: line.kernel,
