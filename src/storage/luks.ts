@@ -177,8 +177,8 @@ export const luksHeaderBytes = (header: LuksHeader): number =>
     ...header.slots.map(({ active, keyOffset, stripes }) => (active ? keyOffset + materialBytes(header.keyBytes, stripes) : 0)),
   );
 
-/** As `qemu-img info` shows it. */
-export function luksInfo(bytes: Uint8Array): Record<string, unknown> {
+/** As `qemu-img info` shows it. @param format to be named, where there are others */
+export function luksInfo(bytes: Uint8Array, format: string | null): Record<string, unknown> {
   const header = parseLuks(bytes);
   const [ivgen = 'plain64', ivHash] = header.iv.split(':');
   return {
@@ -187,11 +187,13 @@ export function luksInfo(bytes: Uint8Array): Record<string, unknown> {
     'hash-alg': header.hash,
     'cipher-alg': `aes-${(header.keyBytes * 8) / (header.mode === 'xts' ? 2 : 1)}`,
     uuid: header.uuid,
+    ...(format === null ? {} : { format }),
     'cipher-mode': header.mode,
     slots: header.slots.map(({ active, iterations, keyOffset, stripes }) => ({
       active,
-      ...(active ? { iters: iterations, stripes } : {}),
+      ...(active ? { iters: iterations } : {}),
       'key-offset': keyOffset,
+      ...(active ? { stripes } : {}),
     })),
     'payload-offset': header.payloadOffset,
     'master-key-iters': header.digestIterations,

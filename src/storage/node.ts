@@ -137,6 +137,11 @@ export abstract class BlockNode implements BlockBackend {
     throw new Error('Image format driver does not support resize');
   }
 
+  /** Names another backing file in the image; what is behind this node stays as it is. */
+  changeBacking(_file: string | null, _format: string | null): Maybe<void> {
+    throw new Error('Operation not supported');
+  }
+
   info(): Maybe<NodeInfo> {
     return {};
   }

@@ -26,7 +26,13 @@ const SEEK_HOLE = 4;
 const DIRECT_ALIGN = 4096;
 const DIRECT_BOUNCE = 1 << 20;
 
-const one = (error: unknown): Error => new Error(describeError(error));
+/** In the C library's words, which begin with a capital; the code says what has failed to programs. */
+function one(error: unknown): Error {
+  const words = describeError(error);
+  return Object.assign(new Error(`${words[0]?.toUpperCase() ?? ''}${words.slice(1)}`), {
+    code: (error as NodeJS.ErrnoException).code,
+  });
+}
 
 class NodeBlockFile implements BlockFile {
   immediate: boolean;

@@ -117,6 +117,7 @@ class Checker {
     const { image } = this;
     const { clusterSize, entrySize } = image;
     const view = viewOf(await readBytes(image.file, l2, clusterSize));
+    this.nextHost = 0;
     for (let at = 0; at < clusterSize; at += entrySize) {
       const high = view.getUint32(at);
       if ((high & COMPRESSED) !== 0) this.packed(view, at, high, active);
@@ -334,9 +335,9 @@ async function readBlock(image: Image, offset: number): Promise<Uint8Array | nul
 }
 
 /** Writes a new table and new blocks behind everything else, then lets the header refer to them. */
-async function rebuildRefcounts(image: Image, counts: Counts): Promise<void> {
-  const { header, clusterSize, file } = image;
-  const { perBlock } = image.refcounts;
+async function rebuildRefcounts(image: Image, counts: Counts, order = image.header.refcountOrder): Promise<void> {
+  const { clusterSize, file } = image;
+  const perBlock = (clusterSize * 8) >> order;
   const first = Math.ceil(file.size / clusterSize);
   const wanted = new Map<number, number>();
   const oldPlaces = image.refcounts.places();
@@ -361,11 +362,24 @@ async function rebuildRefcounts(image: Image, counts: Counts): Promise<void> {
   for (const [block, at] of places) write64(view, block * 8, (first + at) * clusterSize);
   for (const [cluster, count] of wanted) {
     const at = places.get(Math.floor(cluster / perBlock))!;
-    setRefcount(new DataView(bytes.buffer, at * clusterSize, clusterSize), cluster % perBlock, header.refcountOrder, count);
+    setRefcount(new DataView(bytes.buffer, at * clusterSize, clusterSize), cluster % perBlock, order, count);
   }
   await file.write(first * clusterSize, bytes);
   await file.flush();
-  await run(image.refcounts.replaceTable(first * clusterSize, tableClusters, bytes.slice(0, tableClusters * clusterSize)));
+  await run(image.refcounts.replaceTable(first * clusterSize, tableClusters, bytes.slice(0, tableClusters * clusterSize), order));
+}
+
+/** Writes all counts in another width. The header is written once, as a whole. */
+export async function rewriteRefcounts({ image }: Qcow2Node, order: number): Promise<void> {
+  const checker = new Checker(image, 'none', () => undefined);
+  await run(image.flush());
+  await checker.run();
+  for (const cluster of checker.counts.used()) {
+    if (checker.counts.get(cluster) > 2 ** (1 << order) - 1) {
+      throw new Error(`refcount_bits=${1 << order} is too small: a cluster has ${checker.counts.get(cluster)} references`);
+    }
+  }
+  await rebuildRefcounts(image, checker.counts, order);
 }
 
 /** @param report one line for each finding @returns what was found and repaired */

@@ -102,7 +102,7 @@ export async function writeNew(file: BlockNode, image: NewImage): Promise<void> 
   }
   // The header comes last: until then it is no image.
   await file.write(clusterSize, bytes.subarray(clusterSize));
-  await writeZeroBytes(file, header.l1Offset, l1Clusters * clusterSize);
+  await writeZeroBytes(file, header.l1Offset, header.l1Entries * 8);
   if (image.luks !== null) {
     const padded = new Uint8Array(luksClusters * clusterSize);
     padded.set(image.luks);

@@ -91,17 +91,18 @@ async function openData(values: Options, header: Header, opening: Opening, file:
 async function openCipher(values: Options, header: Header, opening: Opening, file: BlockNode) {
   const place = header.encryptionHeader;
   if (header.encryption !== 2 || place === null) throw new Error('the old AES encryption of qcow2 images is not supported');
-  const secret = values.encrypt === null ? null : opening.how.secrets.get(values.encrypt['key-secret']);
   const { openLuks, luksInfo } = await import('../luks.ts');
-  const { noSecret } = { noSecret: secret === null };
   const bytes = await readBytes(file, place.offset, Math.min(place.length, file.size - place.offset));
-  if (noSecret) {
+  const info = luksInfo(bytes, 'luks');
+  if (values.encrypt === null) {
     // Metadata can be looked at without the key; data cannot.
-    if (opening.how.noBacking) return { cipher: null, info: luksInfo(bytes) };
+    if (opening.how.noBacking) return { cipher: null, info };
     throw new Error("Parameter 'encrypt.key-secret' is required for cipher");
   }
-  if (secret === undefined || secret === null) throw new Error(`No secret with id '${values.encrypt!['key-secret']}'`);
-  return { cipher: openLuks(bytes, secret).cipher, info: luksInfo(bytes) };
+  const id = values.encrypt['key-secret'];
+  const secret = opening.how.secrets.get(id);
+  if (secret === undefined) throw new Error(`No secret with id '${id}'`);
+  return { cipher: openLuks(bytes, secret).cipher, info };
 }
 
 async function openBacking(values: Options, header: Header, opening: Opening, file: BlockNode): Promise<BlockNode | null> {

@@ -10,16 +10,6 @@ export async function infoOf(node: Qcow2Node): Promise<NodeInfo> {
   const data: Record<string, unknown> = { compat: header.version === 2 ? '0.10' : '1.1' };
   data['compression-type'] = header.compression;
   if (header.version === 3) data['lazy-refcounts'] = (header.compatible & 1) !== 0;
-  data['refcount-bits'] = 2 ** header.refcountOrder;
-  if (header.version === 3) {
-    data['corrupt'] = has(INCOMPATIBLE.corrupt);
-    if (has(INCOMPATIBLE.dataFile)) {
-      data['data-file'] = header.dataFile;
-      data['data-file-raw'] = (header.autoclear & 2) !== 0;
-    }
-    data['extended-l2'] = has(INCOMPATIBLE.extendedL2);
-  }
-  if (node.encryptionInfo !== null) data['encrypt'] = { ...node.encryptionInfo, format: 'luks' };
   if (header.bitmaps !== null) {
     const { listBitmaps } = await import('./bitmaps.ts');
     data['bitmaps'] = (await listBitmaps(node.image)).map(({ name, granularity, inUse, auto }) => ({
@@ -27,6 +17,16 @@ export async function infoOf(node: Qcow2Node): Promise<NodeInfo> {
       name,
       granularity,
     }));
+  }
+  data['refcount-bits'] = 2 ** header.refcountOrder;
+  if (node.encryptionInfo !== null) data['encrypt'] = node.encryptionInfo;
+  if (header.version === 3) {
+    if (has(INCOMPATIBLE.dataFile)) {
+      data['data-file'] = header.dataFile;
+      data['data-file-raw'] = (header.autoclear & 2) !== 0;
+    }
+    data['corrupt'] = has(INCOMPATIBLE.corrupt);
+    data['extended-l2'] = has(INCOMPATIBLE.extendedL2);
   }
   return {
     clusterSize: node.image.clusterSize,

@@ -203,6 +203,14 @@ export class Qcow2Node extends BlockNode {
     await resize(this, size, preallocation);
   }
 
+  override changeBacking(file: string | null, format: string | null): Completion {
+    this.checkWritable();
+    const { header } = this.image;
+    header.backingFile = file;
+    header.backingFormat = file === null ? null : format;
+    return run(this.image.saveHeader());
+  }
+
   override async info(): Promise<NodeInfo> {
     const { infoOf } = await import('./info.ts');
     return infoOf(this);

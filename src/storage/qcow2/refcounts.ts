@@ -54,10 +54,10 @@ export function setRefcount(view: DataView, index: number, order: number, value:
 export class Refcounts {
   readonly cache: TableCache;
   /** Counts in a block. */
-  readonly perBlock: number;
+  perBlock = 0;
   private readonly image: Image;
-  private readonly order: number;
-  private readonly most: number;
+  private order = 0;
+  private most = 0;
   /** As in the file. */
   private table: DataView;
   /** No cluster below is free. */
@@ -67,12 +67,17 @@ export class Refcounts {
   constructor(image: Image, table: DataView, cacheBytes: number | null) {
     this.image = image;
     this.table = table;
-    this.order = image.header.refcountOrder;
-    this.perBlock = (image.clusterSize * 8) >> this.order;
-    this.most = this.order === 6 ? 2 ** 53 - 1 : 2 ** (1 << this.order) - 1;
+    this.setWidth(image.header.refcountOrder);
     const blocks = cacheBytes === null ? DEFAULT_BLOCKS : Math.ceil(cacheBytes / image.clusterSize);
     // Counts in memory are never ahead of the tables in the file in what they free, so that they may be written at any time.
     this.cache = new TableCache(image.file, image.clusterSize, Math.max(4, blocks), () => this.save());
+  }
+
+  /** @param order base 2 logarithm of a count's bits */
+  private setWidth(order: number): void {
+    this.order = order;
+    this.perBlock = (this.image.clusterSize * 8) >> order;
+    this.most = order === 6 ? 2 ** 53 - 1 : 2 ** (1 << order) - 1;
   }
 
   private *save(): Task<void> {
@@ -123,9 +128,16 @@ export class Refcounts {
   }
 
   /** Another table, complete in the file, takes the place of this one. */
-  *replaceTable(offset: number, clusters: number, bytes: Uint8Array): Task<void> {
-    for (const old of this.blockOffsets()) this.cache.forget(old, this.image.clusterSize);
-    yield* this.moveTable(offset, clusters);
+  *replaceTable(offset: number, clusters: number, bytes: Uint8Array, order: number): Task<void> {
+    const { image } = this;
+    for (const old of this.blockOffsets()) this.cache.forget(old, image.clusterSize);
+    if (order === this.order) yield* this.moveTable(offset, clusters);
+    else {
+      // Place and width change in one write of the header's sector.
+      Object.assign(image.header, { reftableOffset: offset, reftableClusters: clusters, refcountOrder: order });
+      yield* image.saveHeader();
+      this.setWidth(order);
+    }
     this.table = viewOf(bytes);
     this.hint = 0;
   }

@@ -55,7 +55,11 @@ async function shrink(node: Qcow2Node, size: number): Promise<void> {
   node.unmap = unmap;
   await run(image.flush());
   await run(image.flush());
-  // Whatever is free at the end of the file need not be there.
+  await cutFile(image);
+}
+
+/** Whatever is free at the end of the file need not be there. */
+export async function cutFile(image: Image): Promise<void> {
   let last = Math.floor((image.file.size - 1) / image.clusterSize);
   while (last > 0 && (await run(image.refcounts.get(last))) === 0) last--;
   if ((last + 1) * image.clusterSize < image.file.size) await image.file.resize((last + 1) * image.clusterSize, 'off');
@@ -68,11 +72,11 @@ export async function growL1(image: Image, entries: number): Promise<void> {
   if (entries * 8 > MAX_L1_BYTES) throw new Error('The image size is too large (try using a larger cluster size)');
   const clusters = Math.ceil((entries * 8) / clusterSize);
   const offset = await run(image.refcounts.allocateRow(clusters));
-  const bytes = new Uint8Array(clusters * clusterSize);
+  const bytes = new Uint8Array(entries * 8);
   bytes.set(new Uint8Array(image.l1.buffer, image.l1.byteOffset, image.l1.byteLength));
   await image.file.write(offset, bytes);
   await run(image.writeTables());
-  await switchL1(image, offset, viewOf(bytes.slice(0, entries * 8)));
+  await switchL1(image, offset, viewOf(bytes));
 }
 
 /** Makes another table the active one, and frees the old one. */

@@ -6,7 +6,7 @@
  */
 import { readBytes, type SnapshotInfo } from '../node.ts';
 import { run } from '../task.ts';
-import { checkTable, MAX_L1_BYTES, MAX_SNAPSHOTS, read64, viewOf, write64 } from './header.ts';
+import { checkTable, l1EntriesFor, MAX_L1_BYTES, MAX_SNAPSHOTS, read64, viewOf, write64 } from './header.ts';
 import { COMPRESSED, COPIED, entryOffset, type Image } from './image.ts';
 import type { Qcow2Node } from './node.ts';
 import { growL1 } from './resize.ts';
@@ -199,9 +199,7 @@ export async function createSnapshot(node: Qcow2Node, given: NewSnapshot): Promi
   await countTable(image, image.l1, 1, true);
   await run(image.flush());
   await writeL1(image);
-  const copy = new Uint8Array(clusters * clusterSize);
-  copy.set(new Uint8Array(image.l1.buffer, image.l1.byteOffset, image.l1.byteLength));
-  await image.file.write(l1Offset, copy);
+  await image.file.write(l1Offset, new Uint8Array(image.l1.buffer, image.l1.byteOffset, image.l1.byteLength));
   const made: Snapshot = {
     ...given,
     id: nextId(list),
@@ -262,4 +260,15 @@ export async function deleteSnapshot(node: Qcow2Node, wanted: string): Promise<v
   await countTable(image, image.l1, 0, true);
   await writeL1(image);
   await run(image.flush());
+}
+
+/** Lets a node that is only read show the disk as a snapshot has it. */
+export async function viewSnapshot(node: Qcow2Node, wanted: string): Promise<void> {
+  const { image } = node;
+  const found = findSnapshot(await readSnapshots(image), wanted);
+  const l1 = await readL1(image, found);
+  const whole = new Uint8Array(Math.max(l1.byteLength, l1EntriesFor(image.header, found.diskSize) * 8));
+  whole.set(new Uint8Array(l1.buffer, l1.byteOffset, l1.byteLength));
+  image.l1 = viewOf(whole);
+  image.header.size = found.diskSize;
 }

@@ -393,7 +393,7 @@ export class Writer {
   }
 
   /** What an entry refers to is given up. @param keep host cluster that stays in use */
-  private releaseEntry(view: DataView, at: number, keep: number): void {
+  releaseEntry(view: DataView, at: number, keep: number): void {
     const { image, map } = this;
     if ((view.getUint32(at) & COMPRESSED) !== 0) {
       // The place of an entry within a cluster does not matter here.
