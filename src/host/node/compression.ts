@@ -1,12 +1,7 @@
 /** Compression as disk images use it. */
-import {
-  constants,
-  deflateRaw as deflateRawInThread,
-  inflateRawSync,
-  inflateSync,
-  zstdCompress as zstdCompressInThread,
-  zstdDecompressSync,
-} from 'node:zlib';
+
+/** Loaded when it is needed: most images are not compressed. */
+const zlib = () => process.getBuiltinModule('node:zlib');
 
 const LEVEL = 6;
 const MEMORY_LEVEL = 9;
@@ -17,13 +12,13 @@ const failed = (error: unknown): Error => new Error(`the data cannot be compress
 export function deflateRaw(data: Uint8Array, windowBits: number): Promise<Uint8Array> {
   const options = { level: LEVEL, windowBits, memLevel: MEMORY_LEVEL };
   return new Promise((resolve, reject) =>
-    deflateRawInThread(data, options, (error, packed) => (error ? reject(failed(error)) : resolve(packed))),
+    zlib().deflateRaw(data, options, (error, packed) => (error ? reject(failed(error)) : resolve(packed))),
   );
 }
 
 export function zstdCompress(data: Uint8Array): Promise<Uint8Array> {
   return new Promise((resolve, reject) =>
-    zstdCompressInThread(data, (error, packed) => (error ? reject(failed(error)) : resolve(packed))),
+    zlib().zstdCompress(data, (error, packed) => (error ? reject(failed(error)) : resolve(packed))),
   );
 }
 
@@ -40,14 +35,18 @@ function exactly(length: number, unpack: () => Uint8Array): Uint8Array {
 
 /** @param length what comes out, neither more nor less @throws Error */
 export function inflateRaw(packed: Uint8Array, length: number): Uint8Array {
-  return exactly(length, () => inflateRawSync(packed, { maxOutputLength: length, finishFlush: constants.Z_SYNC_FLUSH }));
+  return exactly(length, () =>
+    zlib().inflateRawSync(packed, { maxOutputLength: length, finishFlush: zlib().constants.Z_SYNC_FLUSH }),
+  );
 }
 
 /** The same, with zlib's frame. */
 export function inflate(packed: Uint8Array, length: number): Uint8Array {
-  return exactly(length, () => inflateSync(packed, { maxOutputLength: length, finishFlush: constants.Z_SYNC_FLUSH }));
+  return exactly(length, () =>
+    zlib().inflateSync(packed, { maxOutputLength: length, finishFlush: zlib().constants.Z_SYNC_FLUSH }),
+  );
 }
 
 export function zstdDecompress(packed: Uint8Array, length: number): Uint8Array {
-  return exactly(length, () => zstdDecompressSync(packed, { maxOutputLength: length }));
+  return exactly(length, () => zlib().zstdDecompressSync(packed, { maxOutputLength: length }));
 }

@@ -1,17 +1,19 @@
 /** Ciphers and digests that encrypted disks need. */
-import { createCipheriv, createDecipheriv, createHash, pbkdf2Sync } from 'node:crypto';
 import type { SectorCipher } from '../host.ts';
 
 const SECTOR = 512;
 
+/** Loaded when it is needed: most images are not encrypted. */
+const library = () => process.getBuiltinModule('node:crypto');
+
 export type SectorMode = { readonly mode: 'xts' | 'cbc' | 'ecb'; readonly iv: 'plain' | 'plain64' | 'essiv:sha256' | 'null' };
 
 export function digest(hash: string, data: Uint8Array): Uint8Array {
-  return new Uint8Array(createHash(hash).update(data).digest());
+  return new Uint8Array(library().createHash(hash).update(data).digest());
 }
 
 export function pbkdf2(hash: string, password: Uint8Array, salt: Uint8Array, iterations: number, length: number): Uint8Array {
-  return new Uint8Array(pbkdf2Sync(password, salt, iterations, length, hash));
+  return new Uint8Array(library().pbkdf2Sync(password, salt, iterations, length, hash));
 }
 
 class AesSectors implements SectorCipher {
@@ -32,7 +34,7 @@ class AesSectors implements SectorCipher {
 
   encrypt(data: Uint8Array, sector: number): void {
     this.each(data, sector, (part, iv) => {
-      const cipher = createCipheriv(this.name, this.key, iv);
+      const cipher = library().createCipheriv(this.name, this.key, iv);
       cipher.setAutoPadding(false);
       return cipher.update(part);
     });
@@ -40,7 +42,7 @@ class AesSectors implements SectorCipher {
 
   decrypt(data: Uint8Array, sector: number): void {
     this.each(data, sector, (part, iv) => {
-      const cipher = createDecipheriv(this.name, this.key, iv);
+      const cipher = library().createDecipheriv(this.name, this.key, iv);
       cipher.setAutoPadding(false);
       return cipher.update(part);
     });
@@ -60,7 +62,7 @@ class AesSectors implements SectorCipher {
     this.ivView.setUint32(0, sector % 2 ** 32, true);
     if (this.mode.iv !== 'plain') this.ivView.setUint32(4, Math.floor(sector / 2 ** 32), true);
     if (this.saltKey === null) return this.iv;
-    const cipher = createCipheriv('aes-256-ecb', this.saltKey, null);
+    const cipher = library().createCipheriv('aes-256-ecb', this.saltKey, null);
     cipher.setAutoPadding(false);
     return cipher.update(this.iv);
   }
