@@ -1,7 +1,7 @@
 /** What a command line of `virelay-system-x86_64` asks for; QEMU's names and behaviour. */
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
-import { type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
+import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
   attachDrive,
@@ -27,6 +27,8 @@ import {
   parseNic,
   parseNicDevice,
 } from './net-options.ts';
+import { parseOptionText } from '../storage/values.ts';
+import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
 import { onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError } from './values.ts';
 
@@ -48,6 +50,9 @@ export interface CommandLine {
   firmwareFolders: string[];
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
+  /** Block nodes, and the options that asked for them. */
+  blockdevs: { text: string; options: BlockOptions }[];
+  secrets: Record<string, Uint8Array>;
   /** Name of the AHCI controller that was added. */
   ahci: string | null;
   /** What was said of networks, and what comes of it. */
@@ -107,6 +112,8 @@ function initial(): CommandLine {
     firmwareFolders: [],
     vga: null,
     drives: [],
+    blockdevs: [],
+    secrets: {},
     ahci: null,
     net: noNetOptions(),
     network: NO_NETWORK,
@@ -193,6 +200,10 @@ const OPTIONS: Record<string, Option> = {
   drive: valued((line, value) => {
     line.drives.push(parseDrive(value, line.machine));
   }),
+  blockdev: valued((line, value) => {
+    line.blockdevs.push({ text: value, options: parseOptionText(value) });
+  }),
+  object: valued(setObject),
   snapshot: flag((line) => {
     line.snapshot = true;
   }),
@@ -229,10 +240,6 @@ const OPTIONS: Record<string, Option> = {
   }),
   nic: valued((line, value) => netHelp(line, parseNic(line.net, value))),
   net: valued((line, value) => netHelp(line, parseNet(line.net, value))),
-  object: valued((line, value) => {
-    if (!/^filter-dump,/.test(value)) throw new ValueError('not a known object (known: filter-dump)');
-    parseFilterDump(line.net, value);
-  }),
   'no-reboot': flag((line) => {
     line.noReboot = true;
   }),
@@ -491,7 +498,8 @@ function setDevice(line: CommandLine, text: string): void {
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
   if (driver === 'ide-hd' || driver === 'ide-cd') {
-    return attachDrive(line.drives, text, driver, line.machine, line.ahci);
+    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
+    return attachDrive(line.drives, text, driver, line.machine, line.ahci, nodes);
   }
   if (driver === 'ahci' || driver === 'ich9-ahci') return addAhci(line, values);
   if (driver === 'VGA') {
@@ -507,6 +515,22 @@ function setDevice(line: CommandLine, text: string): void {
   const iosize = port('iosize', 2);
   if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
+}
+
+function setObject(line: CommandLine, text: string): void {
+  const values = parseList(text, 'qom-type');
+  const kind = values.get('qom-type') ?? '';
+  if (kind === 'secret') return addSecret(line, values);
+  if (kind !== 'filter-dump') throw new ValueError(`object "${kind}" is not known (known: filter-dump, secret)`);
+  parseFilterDump(line.net, text);
+}
+
+/** `-object secret,id=NAME,data=TEXT` or `file=PATH`: a password, in base64 if `format=base64`. */
+function addSecret(line: CommandLine, values: Map<string, string>): void {
+  onlyKeys(values, ['qom-type', 'id', 'data', 'file', 'format']);
+  const id = values.get('id');
+  if (id === undefined) throw new ValueError('needs id=');
+  line.secrets[id] = readSecret(values);
 }
 
 function addAhci(line: CommandLine, values: Map<string, string>): void {

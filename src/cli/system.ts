@@ -81,6 +81,8 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     boot: line.boot,
     drives: line.drives.map(({ config }) => config),
     network: line.network,
+    blockdevs: line.blockdevs.map(({ options }) => options),
+    secrets: line.secrets,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     debugExit: line.debugExit,
@@ -102,6 +104,8 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
   const netdev = error.field === 'network' ? /^network "(.*?)": (.*)/.exec(why) : null;
   const asked = netdev === null ? null : sourceOf(line.net, netdev[1]!);
   if (asked !== null) return new OptionError(asked.option, asked.text, netdev![2]!);
+  const node = error.field === 'blockdevs' ? /^node (\d+): (.*)/.exec(why) : null;
+  if (node !== null) return new OptionError('-blockdev', line.blockdevs[Number(node[1])]!.text, node[2]!);
   const option = OPTION_OF[error.field] ?? `-${error.field}`;
   const values: Partial<Record<keyof MachineConfig, string | null>> = {
     kernel: line.kernel,

@@ -1,12 +1,14 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
-import type { CharBackend } from './interfaces.ts';
 import { checkNetwork, type NetworkConfig, NO_NETWORK } from './network-config.ts';
+import type { BlockBackend, CharBackend } from './interfaces.ts';
 
 /** Host ends of the machine's byte streams, as `createMachine` needs them beside the configuration. */
 export interface MachineIo {
   /** One per serial port of the configuration; null where it says `none`. */
   readonly serials: readonly (CharBackend | null)[];
   readonly debugcon: CharBackend | null;
+  /** One per drive of the configuration; null for a drive without a medium. */
+  readonly drives: readonly (BlockBackend | null)[];
 }
 
 export type SerialConfig = 'connected' | 'none';
@@ -33,6 +35,12 @@ export interface IcountConfig {
 
 export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'none';
 
+/** Options of a block node, as after `-blockdev`: text may stand for every value. */
+export type BlockOptions = { readonly [name: string]: unknown };
+
+/** What follows from an error: the guest is told, not told, or the machine stops (`enospc`: if the host's disk is full). */
+export type OnError = 'report' | 'ignore' | 'stop' | 'enospc';
+
 /** A drive and what is in it. */
 export interface DriveConfig {
   /** `none` is for devices that name it by its `id`. */
@@ -45,6 +53,16 @@ export interface DriveConfig {
   readonly media: 'disk' | 'cdrom';
   /** A path on the machine's host, or the image itself; null for a drive without a medium. */
   readonly file: string | NamedFile | null;
+  /** QEMU's name of the image's format; null to look. */
+  readonly format: string | null;
+  /** Further options of the image's node; dotted keys are groups. */
+  readonly block: BlockOptions;
+  /** Name of the node in `blockdevs` that is behind the drive, instead of `file`. */
+  readonly node: string | null;
+  /** A write is over only when it is stable. */
+  readonly writeThrough: boolean;
+  readonly readError: OnError;
+  readonly writeError: OnError;
   readonly readOnly: boolean;
   /** Writes are kept in memory and forgotten with the machine. */
   readonly snapshot: boolean;
@@ -90,6 +108,10 @@ export interface MachineConfig {
   readonly textOnSerial: boolean;
   readonly drives: readonly DriveConfig[];
   readonly network: NetworkConfig;
+  /** Block nodes by themselves, in the order of making, each with a `node-name`. */
+  readonly blockdevs: readonly BlockOptions[];
+  /** Passwords by the names that options use. */
+  readonly secrets: { readonly [id: string]: Uint8Array };
   readonly boot: BootConfig;
   /** One per serial port, COM1 first, at most four; `none` leaves the port out. */
   readonly serials: readonly SerialConfig[];
@@ -138,6 +160,8 @@ const DEFAULTS: MachineConfig = {
   textOnSerial: false,
   drives: [],
   network: NO_NETWORK,
+  blockdevs: [],
+  secrets: {},
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
 };
 
@@ -148,6 +172,12 @@ export function drive(given: Partial<DriveConfig>): DriveConfig {
     index: 0,
     media: 'disk',
     file: null,
+    format: null,
+    block: {},
+    node: null,
+    writeThrough: false,
+    readError: 'report',
+    writeError: 'report',
     readOnly: given.media === 'cdrom',
     snapshot: false,
     serial: null,
@@ -298,7 +328,7 @@ function checkDrives(config: MachineConfig): void {
     throw new ConfigError('boot', 'the order is made of the letters a, b, c, d and n');
   }
   const taken = new Set<string>();
-  drives.forEach(({ interface: kind, index, media, file, readOnly, snapshot }, i) => {
+  drives.forEach(({ interface: kind, index, media, readOnly, snapshot, ...one }, i) => {
     const bad = (why: string): ConfigError => new ConfigError('drives', `drive ${i}: ${why}`);
     const places = kind === 'ide' && machine === 'q35' ? AHCI_PLACES : PLACES[kind];
     if (places === undefined) throw bad(`"${String(kind)}" is not an interface`);
@@ -309,7 +339,7 @@ function checkDrives(config: MachineConfig): void {
     const place = `${kind} ${index}`;
     if (taken.has(place)) throw bad(`there are two drives ${place}`);
     taken.add(place);
-    if (kind === 'pflash' && file === null) throw bad('flash memory needs an image');
+    if (kind === 'pflash' && one.file === null && one.node === null) throw bad('flash memory needs an image');
     if ((kind === 'ide' || kind === 'ahci') && media === 'disk' && readOnly && !snapshot) {
       throw bad('an IDE disk cannot be read-only');
     }

@@ -23,7 +23,6 @@ import { PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
-import { openDrive } from '../storage/open.ts';
 import { network as hostNetwork } from '#host';
 import { Networks } from '../network/open.ts';
 import { hostRandom, repeatableRandom } from './random.ts';
@@ -125,17 +124,6 @@ function layOut(config: MachineConfig, flashDrives: readonly Drive[]) {
 /** Option ROMs take a power of two, whole pages. */
 const romSize = (bytes: number): number => Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
 
-/** @throws ConfigError naming the drive */
-function openDrives({ drives, icount }: MachineConfig): Drive[] {
-  return drives.map((drive, i) => {
-    try {
-      return { config: drive, backend: openDrive(drive, icount !== null) };
-    } catch (error) {
-      throw new ConfigError('drives', `drive ${i}: ${(error as Error).message}`);
-    }
-  });
-}
-
 function findFlash(drives: readonly Drive[]): Drive[] {
   try {
     return flashDrives(drives);
@@ -177,7 +165,7 @@ export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside
 export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {}): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
-  const drives = openDrives(config);
+  const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
   const bytes = new Uint8Array(memory.buffer);

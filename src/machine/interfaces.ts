@@ -166,7 +166,12 @@ export interface BlockBackend {
   flush(): Completion;
   /** The contents of this range no longer matter. */
   discard(offset: number, length: number): Completion;
-  close(): void;
+  /**
+   * The range reads as zeros; without this, zeros can be written.
+   * @param mayUnmap the space it takes may be given back
+   */
+  writeZeroes?(offset: number, length: number, mayUnmap: boolean): Completion;
+  close(): Completion;
 }
 
 /** A picture: rows from the top, four bytes a pixel (red, green, blue, 255). */
