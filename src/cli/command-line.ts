@@ -18,7 +18,6 @@ import { NO_NETWORK } from '../machine/network-config.ts';
 import {
   finishNetwork,
   NetError,
-  NIC_MODELS,
   type NetOptions,
   noNetOptions,
   parseFilterDump,
@@ -27,6 +26,7 @@ import {
   parseNic,
   parseNicDevice,
 } from './net-options.ts';
+import { type DeviceOption, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
@@ -36,6 +36,8 @@ export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'd
 
 export interface CommandLine {
   help: HelpTopic | null;
+  /** What help is wanted about, where the topic is one of many. */
+  helpSubject: string | null;
   machine: 'pc' | 'q35';
   cpu: string;
   memory: number;
@@ -50,6 +52,7 @@ export interface CommandLine {
   firmwareFolders: string[];
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
+  devices: readonly DeviceOption[];
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
@@ -99,6 +102,7 @@ const DEBUGCON_PORT = 0xe9;
 function initial(): CommandLine {
   return {
     help: null,
+    helpSubject: null,
     machine: 'pc',
     cpu: 'max',
     memory: 128 * MIB,
@@ -112,6 +116,7 @@ function initial(): CommandLine {
     firmwareFolders: [],
     vga: null,
     drives: [],
+    devices: [],
     blockdevs: [],
     secrets: {},
     ahci: null,
@@ -336,7 +341,9 @@ function netHelp(line: CommandLine, topic: 'netdev' | 'model' | null): void {
 function finishNet(line: CommandLine): void {
   try {
     const { config, warnings } = finishNetwork(line.net, line.noDefaults);
-    line.network = config;
+    const { devices, network } = withCards(line.devices, config);
+    line.devices = devices;
+    line.network = network;
     line.warnings.push(...warnings);
   } catch (error) {
     if (!(error instanceof NetError)) throw error;
@@ -346,10 +353,11 @@ function finishNet(line: CommandLine): void {
 
 function finishDrives(line: CommandLine): void {
   try {
-    const drives = placeDrives(line.drives, line.machine);
+    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
+    const drives = withDeviceDrives(placeDrives(line.drives, line.machine), line.devices, nodes);
     const firmware = line.kernel === null || line.bios !== null || drives.some(({ config }) => config.interface === 'pflash');
     line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine) : drives)
-      .filter(({ config }) => config.interface !== 'none')
+      .filter(({ config }) => config.interface !== 'none' || config.id !== null)
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
   } catch (error) {
     if (!(error instanceof DriveError)) throw error;
@@ -490,11 +498,12 @@ function setRtc(line: CommandLine, text: string): void {
   line.rtc = { base: named ? base : rtcBaseSeconds(base), clock: clock === 'vm' ? 'vm' : 'host' };
 }
 
-const DEVICES = ['ahci', 'ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA', ...NIC_MODELS] as const;
-
 function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
-  if (parseNicDevice(line.net, text)) return;
+  line.helpSubject = helpSubject(text);
+  if (line.helpSubject !== null) return help(line, 'device');
+  const cards = line.net.nics.length;
+  if (parseNicDevice(line.net, text)) return addDevice(line, text, cards);
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
   if (driver === 'ide-hd' || driver === 'ide-cd') {
@@ -506,15 +515,17 @@ function setDevice(line: CommandLine, text: string): void {
     line.vga = 'std';
     return;
   }
-  if (driver !== 'isa-debug-exit') {
-    throw new ValueError(`device "${driver}" is not known (known: ${DEVICES.join(', ')})`);
-  }
+  if (driver !== 'isa-debug-exit') return addDevice(line, text);
   onlyKeys(values, ['driver', 'id', 'iobase', 'iosize']);
   const port = (key: string, otherwise: number): number =>
     values.has(key) ? parseNumber(values.get(key)!, 0, 0xffff) : otherwise;
   const iosize = port('iosize', 2);
   if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
+}
+
+function addDevice(line: CommandLine, text: string, nic: number | null = null): void {
+  line.devices = [...line.devices, { text, config: parseDevice(text), nic }];
 }
 
 function setObject(line: CommandLine, text: string): void {

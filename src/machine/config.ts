@@ -33,7 +33,7 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
-export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'none';
+export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'virtio' | 'none';
 
 /** Options of a block node, as after `-blockdev`: text may stand for every value. */
 export type BlockOptions = { readonly [name: string]: unknown };
@@ -41,13 +41,23 @@ export type BlockOptions = { readonly [name: string]: unknown };
 /** What follows from an error: the guest is told, not told, or the machine stops (`enospc`: if the host's disk is full). */
 export type OnError = 'report' | 'ignore' | 'stop' | 'enospc';
 
+/** A device beyond what the board has: as QMP's `device_add` takes it, `driver`, `id`, `bus` and the type's properties. */
+export interface DeviceConfig {
+  readonly driver: string;
+  readonly id?: string | null;
+  readonly bus?: string | null;
+  readonly [property: string]: unknown;
+}
+
 /** A drive and what is in it. */
 export interface DriveConfig {
+  /** Name that devices refer to it by. */
+  readonly id: string | null;
   /** `none` is for devices that name it by its `id`. */
   readonly interface: DriveInterface;
   /**
    * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; or the ports of a
-   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0;
+   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0; virtio: any;
    * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
@@ -108,6 +118,7 @@ export interface MachineConfig {
   readonly textOnSerial: boolean;
   readonly drives: readonly DriveConfig[];
   readonly network: NetworkConfig;
+  readonly devices: readonly DeviceConfig[];
   /** Block nodes by themselves, in the order of making, each with a `node-name`. */
   readonly blockdevs: readonly BlockOptions[];
   /** Passwords by the names that options use. */
@@ -160,6 +171,7 @@ const DEFAULTS: MachineConfig = {
   textOnSerial: false,
   drives: [],
   network: NO_NETWORK,
+  devices: [],
   blockdevs: [],
   secrets: {},
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
@@ -168,6 +180,7 @@ const DEFAULTS: MachineConfig = {
 /** A drive with the usual settings, of which some are given. */
 export function drive(given: Partial<DriveConfig>): DriveConfig {
   return {
+    id: null,
     interface: 'ide',
     index: 0,
     media: 'disk',
@@ -184,6 +197,35 @@ export function drive(given: Partial<DriveConfig>): DriveConfig {
     bootIndex: null,
     ...given,
   };
+}
+
+/** What devices call a drive that is the board's to place; null for a drive that has its place. */
+export function driveName({ interface: kind, id, index }: DriveConfig): string | null {
+  return kind === 'virtio' ? (id ?? `virtio${index}`) : kind === 'none' ? id : null;
+}
+
+/** A device, and what in the configuration asked for it. */
+export type WantedDevice = {
+  readonly config: DeviceConfig;
+  readonly field: 'devices' | 'drives' | 'network';
+  readonly index: number;
+};
+
+/** Devices in the order of their places: cards, drives that bring a controller along, and what is named. */
+export function wantedDevices({ network, drives, devices }: MachineConfig): WantedDevice[] {
+  const cards = network.nics.map(
+    ({ model, id, netdev, mac, properties }, index): WantedDevice => ({
+      config: { ...properties, driver: model, id, netdev, mac },
+      field: 'network',
+      index,
+    }),
+  );
+  const disks = drives.flatMap((one, index): WantedDevice[] => {
+    if (one.interface !== 'virtio') return [];
+    const config = { driver: 'virtio-blk-pci', drive: driveName(one), bootindex: one.bootIndex };
+    return [{ config, field: 'drives', index }];
+  });
+  return [...cards, ...disks, ...devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }))];
 }
 
 /** A value that cannot be used; `field` names the member of the configuration. */
@@ -316,6 +358,7 @@ const PLACES: Record<DriveInterface, number> = {
   ahci: AHCI_PLACES,
   floppy: 2,
   pflash: 2,
+  virtio: Infinity,
   none: Infinity,
 };
 

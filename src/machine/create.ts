@@ -13,7 +13,9 @@ import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
-import { ConfigError } from './config.ts';
+import { ConfigError, wantedDevices } from './config.ts';
+import type { DeviceLinks } from './device-builder.ts';
+import { findDeviceType } from './device-types.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { CpuPort, DeviceState, PowerEvent, VirtualClock } from './interfaces.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
@@ -156,6 +158,14 @@ function openNetworks(config: MachineConfig, clock: VirtualClock, events: Machin
   }
 }
 
+function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks): DeviceLinks {
+  return {
+    drives,
+    network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
+    character: () => null,
+  };
+}
+
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
@@ -211,6 +221,14 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     boot: config.boot,
     textOnSerial: config.textOnSerial,
     drives,
+    devices: {
+      // Cards that there are not are left out: a machine has one unless told otherwise.
+      wanted: wantedDevices(config).filter(
+        ({ config: one, field }) => field !== 'network' || findDeviceType(one.driver) !== null,
+      ),
+      links: linksOf(config, drives, networks),
+      random: config.icount ? repeatableRandom() : hostRandom(),
+    },
     ...(places.bios ? { bios: places.bios } : {}),
     flash: places.flash,
     ...(places.vga ? { vga: places.vga } : {}),
