@@ -9,6 +9,13 @@ const DRIVERS: Record<string, Load> = {
   raw: () => import('./raw.ts').then(({ rawDriver }) => ({ default: rawDriver })),
   'null-co': () => import('./null.ts').then(({ nullCoDriver }) => ({ default: nullCoDriver })),
   'null-aio': () => import('./null.ts').then(({ nullAioDriver }) => ({ default: nullAioDriver })),
+  luks: () => import('./luks-disk.ts').then(({ luksDriver }) => ({ default: luksDriver })),
+  vhdx: () => import('./vhdx.ts').then(({ vhdxDriver }) => ({ default: vhdxDriver })),
+  parallels: () => import('./parallels.ts').then(({ parallelsDriver }) => ({ default: parallelsDriver })),
+  qed: () => import('./qed.ts').then(({ qedDriver }) => ({ default: qedDriver })),
+  vdi: () => import('./vdi.ts').then(({ vdiDriver }) => ({ default: vdiDriver })),
+  vmdk: () => import('./vmdk-disk.ts').then(({ vmdkDriver }) => ({ default: vmdkDriver })),
+  vpc: () => import('./vpc.ts').then(({ vpcDriver }) => ({ default: vpcDriver })),
   qcow2: () => import('./qcow2/driver.ts').then(({ qcow2Driver }) => ({ default: qcow2Driver })),
 };
 

@@ -14,7 +14,7 @@ export const isBlockDevice = (_path: string): boolean => false;
 /** Whoever makes a machine in a page brings its firmware along. */
 export const findFirmware = (_name: string, _folders?: readonly string[]): { name: string; data: Uint8Array } | null => null;
 
-export { deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
+export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export const digest = (_hash: string, _data: Uint8Array): Uint8Array => missing('encrypted disks');
 export const pbkdf2 = (
   _hash: string,

@@ -6,5 +6,5 @@ export { openSocket } from './sockets.ts';
 export { openStdio } from './stdio.ts';
 export { openBlockFile } from './block-file.ts';
 export { isBlockDevice } from './paths.ts';
-export { deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
+export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export { digest, pbkdf2, sectorCipher } from './crypto.ts';
