@@ -122,6 +122,7 @@ test('drives: short forms, places, and what a PC has anyway', () => {
 test('drives: properties, devices, boot order', () => {
   const [first] = parse('-drive file=a,,b,format=raw,if=ide,media=cdrom,bus=1,unit=1,serial=x').drives;
   assert.deepEqual(first!.config, {
+    id: null,
     interface: 'ide',
     index: 3,
     media: 'cdrom',

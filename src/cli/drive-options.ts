@@ -103,6 +103,7 @@ export function parseDrive(text: string, machine: MachineName): DriveOption {
     id: values.get('id') ?? null,
     placed: place !== null,
     config: drive({
+      id: values.get('id') ?? null,
       interface: kind,
       media,
       index: place ?? 0,

@@ -42,6 +42,8 @@ export type OnError = 'report' | 'ignore' | 'stop' | 'enospc';
 
 /** A drive and what is in it. */
 export interface DriveConfig {
+  /** Name that others refer to it by; null for none. */
+  readonly id: string | null;
   /** `none` is for devices that name it by its `id`. */
   readonly interface: DriveInterface;
   /**
@@ -165,6 +167,7 @@ const DEFAULTS: MachineConfig = {
 /** A drive with the usual settings, of which some are given. */
 export function drive(given: Partial<DriveConfig>): DriveConfig {
   return {
+    id: null,
     interface: 'ide',
     index: 0,
     media: 'disk',

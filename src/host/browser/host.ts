@@ -1,5 +1,5 @@
 /** The host as a web page offers it. */
-import type { BlockFile, BlockFileMode, Channel, SectorCipher } from '../host.ts';
+import type { BlockFile, BlockFileMode, ByteStream, Channel, SectorCipher, StreamAddress } from '../host.ts';
 
 function missing(what: string): never {
   throw new Error(`${what} are not available in a web page`);
@@ -24,3 +24,4 @@ export const pbkdf2 = (
   _length: number,
 ): Uint8Array => missing('encrypted disks');
 export const sectorCipher = (_key: Uint8Array, _mode: { mode: string; iv: string }): SectorCipher => missing('encrypted disks');
+export const connectStream = async (_address: StreamAddress): Promise<ByteStream> => missing('sockets');

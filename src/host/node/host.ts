@@ -8,3 +8,4 @@ export { openBlockFile } from './block-file.ts';
 export { isBlockDevice } from './paths.ts';
 export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export { digest, pbkdf2, sectorCipher } from './crypto.ts';
+export { connectStream, serveStreams } from './streams.ts';
