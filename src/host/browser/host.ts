@@ -1,6 +1,6 @@
 /** The host as a web page offers it. */
 import type { HostNetwork } from '../network.ts';
-import type { BlockFile, BlockFileMode, Channel, SectorCipher } from '../host.ts';
+import type { BlockFile, BlockFileMode, ByteStream, Channel, SectorCipher, StreamAddress } from '../host.ts';
 
 function missing(what: string): never {
   throw new Error(`${what} are not available in a web page`);
@@ -26,7 +26,7 @@ export const network: HostNetwork = {
   tap: () => missing('TAP interfaces'),
   appendFile: () => missing('files'),
 };
-export { deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
+export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export const digest = (_hash: string, _data: Uint8Array): Uint8Array => missing('encrypted disks');
 export const pbkdf2 = (
   _hash: string,
@@ -36,3 +36,4 @@ export const pbkdf2 = (
   _length: number,
 ): Uint8Array => missing('encrypted disks');
 export const sectorCipher = (_key: Uint8Array, _mode: { mode: string; iv: string }): SectorCipher => missing('encrypted disks');
+export const connectStream = async (_address: StreamAddress): Promise<ByteStream> => missing('sockets');
