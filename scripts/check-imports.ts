@@ -25,7 +25,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   migration: ['control', 'host', 'machine'],
   user: ['host', 'ir', 'isa', 'jit', 'machine'],
   manager: ['cli', 'control', 'host', 'machine'],
-  cli: ['character', 'control', 'devices', 'display', 'guest', 'host', 'isa', 'machine', 'migration', 'network'],
+  cli: ['character', 'control', 'devices', 'display', 'guest', 'host', 'isa', 'machine', 'migration', 'network', 'storage'],
   '.': ['control', 'guest', 'machine'],
 };
 /** Lower rooms that see of the room above no more than its contracts. */

@@ -2,14 +2,14 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { drive, Machine } from 'virelay';
 import { dependency, packageTree } from '../src/cli/guest-files.ts';
 import { SILENT } from '../src/cli/progress.ts';
-import { directory, file } from '../src/guest/cpio.ts';
 import { type Busybox, initramfs } from '../src/guest/initramfs.ts';
 import { grubOrSkip, makeDisk } from './grub-disk.ts';
+import { moduleFiles } from './modules.ts';
 
 const MIB = 2 ** 20;
 const LIMIT = { timeout: 180_000 };
@@ -81,26 +81,6 @@ poweroff -f
   assert.equal((await machine.ended).event, 'poweroff');
 });
 
-/** Paths of modules, each after those that it needs. */
-function inOrder(folder: string, wanted: readonly string[]): string[] {
-  const paths = new Map(
-    readdirSync(folder, { recursive: true, encoding: 'utf8' })
-      .filter((path) => path.endsWith('.ko'))
-      .map((path) => [basename(path, '.ko').replaceAll('-', '_'), join(folder, path)]),
-  );
-  const order: string[] = [];
-  const add = (name: string): void => {
-    const path = paths.get(name.replaceAll('-', '_'));
-    assert.ok(path, `the kernel's package has no module ${name}`);
-    if (order.includes(path)) return;
-    const needs = /\0depends=([^\0]*)\0/.exec(readFileSync(path, 'latin1'))?.[1] ?? '';
-    for (const other of needs.split(',').filter((one) => one !== '')) add(other);
-    order.push(path);
-  };
-  wanted.forEach(add);
-  return order;
-}
-
 const CONFIG = `
 set timeout=0
 menuentry "Linux" {
@@ -118,10 +98,10 @@ test(
     if (files === null || tools === null) return;
     const folder = mkdtempSync(join(tmpdir(), 'ahci-'));
     t.after(() => rmSync(folder, { recursive: true }));
-    const modules = inOrder(files.modules, ['crc32c_generic', 'ahci', 'sd_mod', 'ext4']);
+    const modules = moduleFiles(files.modules, ['crc32c_generic', 'ahci', 'sd_mod', 'ext4']);
     const init = `
 exec >/dev/console 2>&1
-for module in ${modules.map((path) => basename(path)).join(' ')}; do insmod /modules/$module; done
+${modules.load}
 until [ -e /dev/sda1 ]; do sleep 0.1; done
 mount -t ext4 /dev/sda1 /root
 cat /root/word
@@ -134,11 +114,10 @@ umount /root
 grep ahci /proc/interrupts
 poweroff -f
 `;
-    const extra = [directory('modules'), ...modules.map((path) => file(`modules/${basename(path)}`, readFileSync(path)))];
     const data = makeDisk(folder, tools, {
       'boot/grub/grub.cfg': CONFIG,
       'boot/vmlinuz': files.kernel,
-      'boot/initrd': initramfs(files, init, extra),
+      'boot/initrd': initramfs(files, init, modules.files),
       word: 'found on the disk\n',
     });
     await using machine = await Machine.create({

@@ -1,7 +1,7 @@
 /** What a command line of `virelay-system-x86_64` asks for; QEMU's names and behaviour. */
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
-import { type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
+import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
   attachDrive,
@@ -18,7 +18,6 @@ import { NO_NETWORK } from '../machine/network-config.ts';
 import {
   finishNetwork,
   NetError,
-  NIC_MODELS,
   type NetOptions,
   noNetOptions,
   parseFilterDump,
@@ -27,6 +26,9 @@ import {
   parseNic,
   parseNicDevice,
 } from './net-options.ts';
+import { type DeviceOption, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
+import { parseOptionText } from '../storage/values.ts';
+import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
 import { onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError } from './values.ts';
 
@@ -34,6 +36,8 @@ export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'd
 
 export interface CommandLine {
   help: HelpTopic | null;
+  /** What help is wanted about, where the topic is one of many. */
+  helpSubject: string | null;
   machine: 'pc' | 'q35';
   cpu: string;
   memory: number;
@@ -48,6 +52,10 @@ export interface CommandLine {
   firmwareFolders: string[];
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
+  devices: readonly DeviceOption[];
+  /** Block nodes, and the options that asked for them. */
+  blockdevs: { text: string; options: BlockOptions }[];
+  secrets: Record<string, Uint8Array>;
   /** Name of the AHCI controller that was added. */
   ahci: string | null;
   /** What was said of networks, and what comes of it. */
@@ -94,6 +102,7 @@ const DEBUGCON_PORT = 0xe9;
 function initial(): CommandLine {
   return {
     help: null,
+    helpSubject: null,
     machine: 'pc',
     cpu: 'max',
     memory: 128 * MIB,
@@ -107,6 +116,9 @@ function initial(): CommandLine {
     firmwareFolders: [],
     vga: null,
     drives: [],
+    devices: [],
+    blockdevs: [],
+    secrets: {},
     ahci: null,
     net: noNetOptions(),
     network: NO_NETWORK,
@@ -193,6 +205,10 @@ const OPTIONS: Record<string, Option> = {
   drive: valued((line, value) => {
     line.drives.push(parseDrive(value, line.machine));
   }),
+  blockdev: valued((line, value) => {
+    line.blockdevs.push({ text: value, options: parseOptionText(value) });
+  }),
+  object: valued(setObject),
   snapshot: flag((line) => {
     line.snapshot = true;
   }),
@@ -229,10 +245,6 @@ const OPTIONS: Record<string, Option> = {
   }),
   nic: valued((line, value) => netHelp(line, parseNic(line.net, value))),
   net: valued((line, value) => netHelp(line, parseNet(line.net, value))),
-  object: valued((line, value) => {
-    if (!/^filter-dump,/.test(value)) throw new ValueError('not a known object (known: filter-dump)');
-    parseFilterDump(line.net, value);
-  }),
   'no-reboot': flag((line) => {
     line.noReboot = true;
   }),
@@ -329,7 +341,9 @@ function netHelp(line: CommandLine, topic: 'netdev' | 'model' | null): void {
 function finishNet(line: CommandLine): void {
   try {
     const { config, warnings } = finishNetwork(line.net, line.noDefaults);
-    line.network = config;
+    const { devices, network } = withCards(line.devices, config);
+    line.devices = devices;
+    line.network = network;
     line.warnings.push(...warnings);
   } catch (error) {
     if (!(error instanceof NetError)) throw error;
@@ -339,10 +353,11 @@ function finishNet(line: CommandLine): void {
 
 function finishDrives(line: CommandLine): void {
   try {
-    const drives = placeDrives(line.drives, line.machine);
+    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
+    const drives = withDeviceDrives(placeDrives(line.drives, line.machine), line.devices, nodes);
     const firmware = line.kernel === null || line.bios !== null || drives.some(({ config }) => config.interface === 'pflash');
     line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine) : drives)
-      .filter(({ config }) => config.interface !== 'none')
+      .filter(({ config }) => config.interface !== 'none' || config.id !== null)
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
   } catch (error) {
     if (!(error instanceof DriveError)) throw error;
@@ -483,30 +498,50 @@ function setRtc(line: CommandLine, text: string): void {
   line.rtc = { base: named ? base : rtcBaseSeconds(base), clock: clock === 'vm' ? 'vm' : 'host' };
 }
 
-const DEVICES = ['ahci', 'ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA', ...NIC_MODELS] as const;
-
 function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
-  if (parseNicDevice(line.net, text)) return;
+  line.helpSubject = helpSubject(text);
+  if (line.helpSubject !== null) return help(line, 'device');
+  const cards = line.net.nics.length;
+  if (parseNicDevice(line.net, text)) return addDevice(line, text, cards);
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
   if (driver === 'ide-hd' || driver === 'ide-cd') {
-    return attachDrive(line.drives, text, driver, line.machine, line.ahci);
+    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
+    return attachDrive(line.drives, text, driver, line.machine, line.ahci, nodes);
   }
   if (driver === 'ahci' || driver === 'ich9-ahci') return addAhci(line, values);
   if (driver === 'VGA') {
     line.vga = 'std';
     return;
   }
-  if (driver !== 'isa-debug-exit') {
-    throw new ValueError(`device "${driver}" is not known (known: ${DEVICES.join(', ')})`);
-  }
+  if (driver !== 'isa-debug-exit') return addDevice(line, text);
   onlyKeys(values, ['driver', 'id', 'iobase', 'iosize']);
   const port = (key: string, otherwise: number): number =>
     values.has(key) ? parseNumber(values.get(key)!, 0, 0xffff) : otherwise;
   const iosize = port('iosize', 2);
   if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
+}
+
+function addDevice(line: CommandLine, text: string, nic: number | null = null): void {
+  line.devices = [...line.devices, { text, config: parseDevice(text), nic }];
+}
+
+function setObject(line: CommandLine, text: string): void {
+  const values = parseList(text, 'qom-type');
+  const kind = values.get('qom-type') ?? '';
+  if (kind === 'secret') return addSecret(line, values);
+  if (kind !== 'filter-dump') throw new ValueError(`object "${kind}" is not known (known: filter-dump, secret)`);
+  parseFilterDump(line.net, text);
+}
+
+/** `-object secret,id=NAME,data=TEXT` or `file=PATH`: a password, in base64 if `format=base64`. */
+function addSecret(line: CommandLine, values: Map<string, string>): void {
+  onlyKeys(values, ['qom-type', 'id', 'data', 'file', 'format']);
+  const id = values.get('id');
+  if (id === undefined) throw new ValueError('needs id=');
+  line.secrets[id] = readSecret(values);
 }
 
 function addAhci(line: CommandLine, values: Map<string, string>): void {

@@ -1,5 +1,6 @@
 /** Options that name drives, what is in them, and what to boot from. */
-import type { BootConfig, DriveConfig, DriveInterface, MachineConfig } from '../machine/config.ts';
+import { DRIVER_NAMES } from '../storage/drivers.ts';
+import type { BootConfig, DriveConfig, DriveInterface, MachineConfig, OnError } from '../machine/config.ts';
 import { AHCI_PLACES, drive } from '../machine/config.ts';
 import { onlyKeys, parseList, parseNumber, parseSwitch, ValueError } from './values.ts';
 
@@ -14,31 +15,42 @@ export interface DriveOption {
   readonly placed: boolean;
 }
 
-const KEYS = [
+/** What is the drive's; all other keys are options of its image's block node. */
+const DRIVE_KEYS: readonly string[] = [
   'file',
   'format',
   'if',
   'media',
   'readonly',
+  'read-only',
   'index',
   'bus',
   'unit',
   'snapshot',
   'id',
   'serial',
-  // Accepted, and without effect: there is one way to cache and to deal with errors.
   'cache',
   'aio',
-  'discard',
-  'detect-zeroes',
   'werror',
   'rerror',
-  'copy-on-read',
-] as const;
+  'cache.writeback',
+];
+
+type CacheMode = { readonly direct: boolean; readonly noFlush: boolean; readonly writeThrough: boolean };
+
+const CACHE_MODES: Record<string, CacheMode> = {
+  writeback: { direct: false, noFlush: false, writeThrough: false },
+  none: { direct: true, noFlush: false, writeThrough: false },
+  off: { direct: true, noFlush: false, writeThrough: false },
+  writethrough: { direct: false, noFlush: false, writeThrough: true },
+  directsync: { direct: true, noFlush: false, writeThrough: true },
+  unsafe: { direct: false, noFlush: true, writeThrough: false },
+};
 const INTERFACES: Record<string, DriveInterface> = {
   ide: 'ide',
   floppy: 'floppy',
   pflash: 'pflash',
+  virtio: 'virtio',
   none: 'none',
 };
 /** Drives on one IDE bus: a port of an AHCI has one. */
@@ -48,6 +60,7 @@ const PLACES: Record<DriveInterface, number> = {
   ahci: AHCI_PLACES,
   floppy: 2,
   pflash: 2,
+  virtio: Infinity,
   none: Infinity,
 };
 
@@ -71,14 +84,15 @@ export function shortDrive(
 /** @param machine which says how many drives are on a bus */
 export function parseDrive(text: string, machine: MachineName): DriveOption {
   const values = parseList(text, null);
-  onlyKeys(values, KEYS);
   const name = values.get('if') ?? 'ide';
   const kind = INTERFACES[name];
   if (kind === undefined) {
     throw new ValueError(`if=${name} is not known (known: ${Object.keys(INTERFACES).join(', ')})`);
   }
-  const format = values.get('format') ?? 'raw';
-  if (format !== 'raw') throw new ValueError(`format=${format} is not known (known: raw)`);
+  const format = values.get('format') ?? values.get('driver') ?? null;
+  if (format !== null && !DRIVER_NAMES.includes(format)) {
+    throw new ValueError(`format=${format} is not known (known: ${DRIVER_NAMES.join(', ')})`);
+  }
   const media = values.get('media') ?? 'disk';
   if (media !== 'disk' && media !== 'cdrom') {
     throw new ValueError(`media=${media} is not one of disk, cdrom`);
@@ -91,14 +105,54 @@ export function parseDrive(text: string, machine: MachineName): DriveOption {
     id: values.get('id') ?? null,
     placed: place !== null,
     config: drive({
+      id: values.get('id') ?? null,
       interface: kind,
       media,
       index: place ?? 0,
       file: values.get('file') || null,
-      readOnly: on('readonly', media === 'cdrom'),
+      format,
+      ...blockOptions(values),
+      ...errorPolicies(values),
+      readOnly: on('readonly', on('read-only', media === 'cdrom')),
       snapshot: on('snapshot', false),
       serial: values.get('serial') ?? null,
     }),
+  };
+}
+
+/** Options of the image's node, and whether writes are to be stable at once. */
+function blockOptions(values: ReadonlyMap<string, string>): Pick<DriveConfig, 'block' | 'writeThrough'> {
+  const block: Record<string, unknown> = {};
+  let writeThrough = false;
+  const mode = values.get('cache');
+  if (mode !== undefined) {
+    const found = Object.hasOwn(CACHE_MODES, mode) ? CACHE_MODES[mode]! : null;
+    if (found === null) throw new ValueError(`cache=${mode} is not known (known: ${Object.keys(CACHE_MODES).join(', ')})`);
+    block['cache.direct'] = found.direct;
+    block['cache.no-flush'] = found.noFlush;
+    writeThrough = found.writeThrough;
+  }
+  // There is one way to access files, which does what each of these does.
+  const aio = values.get('aio') ?? 'threads';
+  if (!['threads', 'native', 'io_uring'].includes(aio)) {
+    throw new ValueError(`aio=${aio} is not known (known: threads, native, io_uring)`);
+  }
+  for (const [key, value] of values) if (!DRIVE_KEYS.includes(key) && key !== 'driver') block[key] = value;
+  const writeback = values.get('cache.writeback');
+  if (writeback !== undefined) writeThrough = !parseSwitch('cache.writeback', writeback);
+  return { block, writeThrough };
+}
+
+function errorPolicies(values: ReadonlyMap<string, string>): Pick<DriveConfig, 'readError' | 'writeError'> {
+  const policy = (key: string, known: readonly OnError[]): OnError => {
+    const value = values.get(key) ?? 'report';
+    if (value === 'auto') return 'report';
+    if (!known.includes(value as OnError)) throw new ValueError(`${key}=${value} is not known (known: ${known.join(', ')})`);
+    return value as OnError;
+  };
+  return {
+    readError: policy('rerror', ['report', 'ignore', 'stop']),
+    writeError: policy('werror', ['report', 'ignore', 'stop', 'enospc']),
   };
 }
 
@@ -114,6 +168,7 @@ function placeOf(values: ReadonlyMap<string, string>, machine: MachineName): num
 /**
  * `-device ide-hd,drive=…` puts a drive with `if=none` into a place.
  * @param ahci name of the controller that `-device ahci` has added
+ * @param nodes names of block nodes, which need no -drive
  */
 export function attachDrive(
   drives: DriveOption[],
@@ -121,11 +176,16 @@ export function attachDrive(
   driver: string,
   machine: MachineName,
   ahci: string | null,
+  nodes: readonly string[] = [],
 ): void {
   const values = parseList(text, 'driver');
-  onlyKeys(values, ['driver', 'drive', 'bus', 'unit', 'id', 'serial', 'bootindex']);
+  onlyKeys(values, ['driver', 'drive', 'bus', 'unit', 'id', 'serial', 'bootindex', 'werror', 'rerror', 'write-cache']);
   const id = values.get('drive');
-  const at = drives.findIndex((one) => id !== undefined && one.id === id);
+  let at = drives.findIndex((one) => id !== undefined && one.id === id);
+  if (at < 0 && id !== undefined && nodes.includes(id)) {
+    const config = drive({ interface: 'none', node: id, media: driver === 'ide-cd' ? 'cdrom' : 'disk' });
+    at = drives.push({ option: '-device', text, id, placed: false, config }) - 1;
+  }
   if (at < 0) throw new ValueError(id === undefined ? 'needs drive=' : `there is no drive "${id}"`);
   const { config } = drives[at]!;
   if (config.interface !== 'none') throw new ValueError(`drive "${id!}" is in use already`);
@@ -148,6 +208,7 @@ export function attachDrive(
       readOnly: driver === 'ide-cd' || config.readOnly,
       index: Number(match?.[2] ?? 0) * (own ? 1 : unitsOfBus(machine)) + (number('unit') ?? 0),
       serial: values.get('serial') ?? config.serial,
+      ...(values.has('werror') || values.has('rerror') ? errorPolicies(values) : {}),
       bootIndex: number('bootindex'),
     },
   };

@@ -69,7 +69,7 @@ function cpuText(): string {
   return ['Available CPUs:', ...modelNames().map((name) => `  ${name}`), '', 'Features:', features].join('\n');
 }
 
-export function helpText(topic: HelpTopic, version: string): string {
+export function helpText(topic: Exclude<HelpTopic, 'device'>, version: string): string {
   switch (topic) {
     case 'options':
       return optionsText();
@@ -81,15 +81,6 @@ export function helpText(topic: HelpTopic, version: string): string {
       return cpuText();
     case 'accel':
       return 'Accelerators supported:\njit (also known as tcg)\ninterp';
-    case 'device':
-      return [
-        'name "ahci", bus PCI',
-        'name "ide-cd", bus IDE',
-        'name "ide-hd", bus IDE',
-        'name "isa-debug-exit", bus ISA',
-        'name "VGA", bus PCI',
-        ...NIC_MODELS.map((name) => `name "${name}", bus PCI`),
-      ].join('\n');
     case 'netdev':
       return ['Available netdev backend types:', ...NETDEV_KINDS].join('\n');
     case 'nic':

@@ -139,20 +139,21 @@ test('sockets, streams and datagrams', () => {
 });
 
 test('cards: models, addresses, the network they are on', () => {
-  const { nics } = network(
+  const { network: known, devices } = parse(
     ...['-netdev', 'user,id=a'],
     ...['-device', '{"driver":"virtio-net-pci","netdev":"a","mac":"52:54:00:aa:bb:cc","id":"n0","mq":true,"addr":"0x5"}'],
     ...['-nic', 'user,model=virtio', '-nic', 'user,model=rtl8139'],
   );
   assert.deepEqual(
-    nics.map(({ model, mac: address }) => [model, mac(address)]),
+    known.nics.map(({ model, mac: address }) => [model, mac(address)]),
     [
-      ['virtio-net-pci', '525400aabbcc'],
       ['virtio-net-pci', '525400123457'],
       ['rtl8139', '525400123458'],
     ],
   );
-  assert.deepEqual([nics[0]!.id, nics[0]!.netdev, nics[0]!.properties], ['n0', 'a', { mq: 'on', addr: '0x5' }]);
+  const { mac: address, ...card } = devices[0]!.config;
+  assert.deepEqual(card, { driver: 'virtio-net-pci', id: 'n0', netdev: 'a', mq: 'on', addr: '0x5' });
+  assert.equal(mac(address as Uint8Array), '525400aabbcc');
   const bad = (args: string[], message: string): void => assert.throws(() => parse(...args), { message });
   bad(['-nic', 'user,model=foo'], '-nic user,model=foo: Unsupported NIC model: foo');
   bad(['-nic', 'user,mac=zz'], '-nic user,mac=zz: invalid syntax for ethernet address');

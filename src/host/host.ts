@@ -27,17 +27,85 @@ export interface Channel {
   close(): void | Promise<void>;
 }
 
-/** A file of the host's that is read and written in place. */
+/** How a file is opened. */
+export interface BlockFileMode {
+  readonly writable: boolean;
+  /** It is made if it is not there. */
+  readonly create: boolean;
+  /** Transfers bypass the host's page cache. */
+  readonly direct: boolean;
+  /** Every operation is over when it returns, so that runs do not depend on the host. */
+  readonly immediate: boolean;
+}
+
+/** A stretch of a file, from where one asked to `end` (exclusive, bytes): data, or a hole that reads as zeros. */
+export interface FileExtent {
+  readonly data: boolean;
+  readonly end: number;
+}
+
+/** A file or block device of the host's that is read and written in place. Offsets are bytes. */
 export interface BlockFile {
-  /** Bytes it had when it was opened. */
+  /** See `BlockFileMode`; may be changed while nothing is under way. */
+  immediate: boolean;
+  /** Bytes; follows what is written through this object. */
   readonly size: number;
+  readonly isDevice: boolean;
   /** @returns bytes read, fewer than asked for at the file's end @throws Error */
-  read(offset: number, into: Uint8Array): number;
+  read(offset: number, into: Uint8Array): number | Promise<number>;
   /** @throws Error */
-  write(offset: number, from: Uint8Array): void;
-  /** Settles when the data written before is on stable storage. */
-  sync(): Promise<void>;
-  /** The same, waited for. @throws Error */
-  syncNow(): void;
+  write(offset: number, from: Uint8Array): void | Promise<void>;
+  /** Ends when the data written before is on stable storage. @throws Error */
+  sync(): void | Promise<void>;
+  /** @throws Error */
+  truncate(size: number): void;
+  /** Gives space back; the range reads as zeros. @returns false where the host cannot */
+  punchHole(offset: number, length: number): boolean;
+  /** The range reads as zeros and keeps its space. @returns false where the host cannot */
+  zeroRange(offset: number, length: number): boolean;
+  /** Reserves space, without changing contents or size. @returns false where the host cannot */
+  allocate(offset: number, length: number): boolean;
+  /** @param offset below the size */
+  extent(offset: number): FileExtent;
+  /** Bytes of the host's storage that it takes. */
+  allocatedBytes(): number;
+  /**
+   * Tells other processes what this one does with the file (bits: 1 read consistently, 2 write, 4 write what is there
+   * already, 8 resize) and what they must not do meanwhile. The locks are QEMU's.
+   * @returns the right that clashes: `shared` when another has it already, otherwise another forbids it; null if none
+   */
+  lock(held: number, unshared: number): { shared: boolean; bit: number } | null;
+  /** Looks the size up again. */
+  refresh(): void;
   close(): void;
+}
+
+/** Cipher of disk sectors. */
+export interface SectorCipher {
+  /** In place. @param sector number of the first sector, which its initialisation vector is made from */
+  encrypt(data: Uint8Array, sector: number): void;
+  decrypt(data: Uint8Array, sector: number): void;
+}
+
+/** Where a server is. */
+export type StreamAddress = { readonly path: string } | { readonly host: string; readonly port: number };
+
+/** A connection, as protocols need it that frame messages themselves. */
+export interface ByteStream {
+  /** Calls for each piece that arrives, in order. Set once, at once. */
+  onData: (chunk: Uint8Array) => void;
+  /** Called once, when the connection has ended; with what went wrong, if anything did. */
+  onEnd: (error: Error | null) => void;
+  /** Pieces go out in order. @returns a promise where the other side is slow: it settles when there is room again */
+  write(...pieces: readonly Uint8Array[]): void | Promise<void>;
+  /** No more data for now. */
+  pause(): void;
+  resume(): void;
+  close(): void;
+}
+
+export interface StreamServer {
+  /** As one would name it to a client. */
+  readonly address: StreamAddress;
+  close(): Promise<void>;
 }

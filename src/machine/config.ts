@@ -1,12 +1,14 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
-import type { CharBackend } from './interfaces.ts';
 import { checkNetwork, type NetworkConfig, NO_NETWORK } from './network-config.ts';
+import type { BlockBackend, CharBackend } from './interfaces.ts';
 
 /** Host ends of the machine's byte streams, as `createMachine` needs them beside the configuration. */
 export interface MachineIo {
   /** One per serial port of the configuration; null where it says `none`. */
   readonly serials: readonly (CharBackend | null)[];
   readonly debugcon: CharBackend | null;
+  /** One per drive of the configuration; null for a drive without a medium. */
+  readonly drives: readonly (BlockBackend | null)[];
 }
 
 export type SerialConfig = 'connected' | 'none';
@@ -31,20 +33,46 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
-export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'none';
+export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'virtio' | 'none';
+
+/** Options of a block node, as after `-blockdev`: text may stand for every value. */
+export type BlockOptions = { readonly [name: string]: unknown };
+
+/** What follows from an error: the guest is told, not told, or the machine stops (`enospc`: if the host's disk is full). */
+export type OnError = 'report' | 'ignore' | 'stop' | 'enospc';
+
+/** A device beyond what the board has: as QMP's `device_add` takes it, `driver`, `id`, `bus` and the type's properties. */
+export interface DeviceConfig {
+  readonly driver: string;
+  readonly id?: string | null;
+  readonly bus?: string | null;
+  readonly [property: string]: unknown;
+}
 
 /** A drive and what is in it. */
 export interface DriveConfig {
+  /** Name that others refer to it by; null for none. */
+  readonly id: string | null;
   /** `none` is for devices that name it by its `id`. */
   readonly interface: DriveInterface;
   /**
    * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; or the ports of a
-   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0;
+   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0; virtio: any;
    * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
   /** A path on the machine's host, or the image itself; null for a drive without a medium. */
   readonly file: string | NamedFile | null;
+  /** QEMU's name of the image's format; null to look. */
+  readonly format: string | null;
+  /** Further options of the image's node; dotted keys are groups. */
+  readonly block: BlockOptions;
+  /** Name of the node in `blockdevs` that is behind the drive, instead of `file`. */
+  readonly node: string | null;
+  /** A write is over only when it is stable. */
+  readonly writeThrough: boolean;
+  readonly readError: OnError;
+  readonly writeError: OnError;
   readonly readOnly: boolean;
   /** Writes are kept in memory and forgotten with the machine. */
   readonly snapshot: boolean;
@@ -90,6 +118,11 @@ export interface MachineConfig {
   readonly textOnSerial: boolean;
   readonly drives: readonly DriveConfig[];
   readonly network: NetworkConfig;
+  readonly devices: readonly DeviceConfig[];
+  /** Block nodes by themselves, in the order of making, each with a `node-name`. */
+  readonly blockdevs: readonly BlockOptions[];
+  /** Passwords by the names that options use. */
+  readonly secrets: { readonly [id: string]: Uint8Array };
   readonly boot: BootConfig;
   /** One per serial port, COM1 first, at most four; `none` leaves the port out. */
   readonly serials: readonly SerialConfig[];
@@ -138,22 +171,61 @@ const DEFAULTS: MachineConfig = {
   textOnSerial: false,
   drives: [],
   network: NO_NETWORK,
+  devices: [],
+  blockdevs: [],
+  secrets: {},
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
 };
 
 /** A drive with the usual settings, of which some are given. */
 export function drive(given: Partial<DriveConfig>): DriveConfig {
   return {
+    id: null,
     interface: 'ide',
     index: 0,
     media: 'disk',
     file: null,
+    format: null,
+    block: {},
+    node: null,
+    writeThrough: false,
+    readError: 'report',
+    writeError: 'report',
     readOnly: given.media === 'cdrom',
     snapshot: false,
     serial: null,
     bootIndex: null,
     ...given,
   };
+}
+
+/** What devices call a drive that is the board's to place; null for a drive that has its place. */
+export function driveName({ interface: kind, id, index }: DriveConfig): string | null {
+  return kind === 'virtio' ? (id ?? `virtio${index}`) : kind === 'none' ? id : null;
+}
+
+/** A device, and what in the configuration asked for it. */
+export type WantedDevice = {
+  readonly config: DeviceConfig;
+  readonly field: 'devices' | 'drives' | 'network';
+  readonly index: number;
+};
+
+/** Devices in the order of their places: cards, drives that bring a controller along, and what is named. */
+export function wantedDevices({ network, drives, devices }: MachineConfig): WantedDevice[] {
+  const cards = network.nics.map(
+    ({ model, id, netdev, mac, properties }, index): WantedDevice => ({
+      config: { ...properties, driver: model, id, netdev, mac },
+      field: 'network',
+      index,
+    }),
+  );
+  const disks = drives.flatMap((one, index): WantedDevice[] => {
+    if (one.interface !== 'virtio') return [];
+    const config = { driver: 'virtio-blk-pci', drive: driveName(one), bootindex: one.bootIndex };
+    return [{ config, field: 'drives', index }];
+  });
+  return [...cards, ...disks, ...devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }))];
 }
 
 /** A value that cannot be used; `field` names the member of the configuration. */
@@ -286,6 +358,7 @@ const PLACES: Record<DriveInterface, number> = {
   ahci: AHCI_PLACES,
   floppy: 2,
   pflash: 2,
+  virtio: Infinity,
   none: Infinity,
 };
 
@@ -298,7 +371,7 @@ function checkDrives(config: MachineConfig): void {
     throw new ConfigError('boot', 'the order is made of the letters a, b, c, d and n');
   }
   const taken = new Set<string>();
-  drives.forEach(({ interface: kind, index, media, file, readOnly, snapshot }, i) => {
+  drives.forEach(({ interface: kind, index, media, readOnly, snapshot, ...one }, i) => {
     const bad = (why: string): ConfigError => new ConfigError('drives', `drive ${i}: ${why}`);
     const places = kind === 'ide' && machine === 'q35' ? AHCI_PLACES : PLACES[kind];
     if (places === undefined) throw bad(`"${String(kind)}" is not an interface`);
@@ -309,7 +382,7 @@ function checkDrives(config: MachineConfig): void {
     const place = `${kind} ${index}`;
     if (taken.has(place)) throw bad(`there are two drives ${place}`);
     taken.add(place);
-    if (kind === 'pflash' && file === null) throw bad('flash memory needs an image');
+    if (kind === 'pflash' && one.file === null && one.node === null) throw bad('flash memory needs an image');
     if ((kind === 'ide' || kind === 'ahci') && media === 'disk' && readOnly && !snapshot) {
       throw bad('an IDE disk cannot be read-only');
     }

@@ -13,7 +13,9 @@ import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
-import { ConfigError } from './config.ts';
+import { ConfigError, wantedDevices } from './config.ts';
+import type { DeviceLinks } from './device-builder.ts';
+import { findDeviceType } from './device-types.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { CpuPort, DeviceState, PowerEvent, VirtualClock } from './interfaces.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
@@ -23,7 +25,6 @@ import { PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
-import { openDrive } from '../storage/open.ts';
 import { network as hostNetwork } from '#host';
 import { Networks } from '../network/open.ts';
 import { hostRandom, repeatableRandom } from './random.ts';
@@ -125,17 +126,6 @@ function layOut(config: MachineConfig, flashDrives: readonly Drive[]) {
 /** Option ROMs take a power of two, whole pages. */
 const romSize = (bytes: number): number => Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
 
-/** @throws ConfigError naming the drive */
-function openDrives({ drives, icount }: MachineConfig): Drive[] {
-  return drives.map((drive, i) => {
-    try {
-      return { config: drive, backend: openDrive(drive, icount !== null) };
-    } catch (error) {
-      throw new ConfigError('drives', `drive ${i}: ${(error as Error).message}`);
-    }
-  });
-}
-
 function findFlash(drives: readonly Drive[]): Drive[] {
   try {
     return flashDrives(drives);
@@ -168,6 +158,14 @@ function openNetworks(config: MachineConfig, clock: VirtualClock, events: Machin
   }
 }
 
+function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks): DeviceLinks {
+  return {
+    drives,
+    network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
+    character: () => null,
+  };
+}
+
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
@@ -177,7 +175,7 @@ export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside
 export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {}): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
-  const drives = openDrives(config);
+  const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
   const bytes = new Uint8Array(memory.buffer);
@@ -223,6 +221,14 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     boot: config.boot,
     textOnSerial: config.textOnSerial,
     drives,
+    devices: {
+      // Cards that there are not are left out: a machine has one unless told otherwise.
+      wanted: wantedDevices(config).filter(
+        ({ config: one, field }) => field !== 'network' || findDeviceType(one.driver) !== null,
+      ),
+      links: linksOf(config, drives, networks),
+      random: config.icount ? repeatableRandom() : hostRandom(),
+    },
     ...(places.bios ? { bios: places.bios } : {}),
     flash: places.flash,
     ...(places.vga ? { vga: places.vga } : {}),

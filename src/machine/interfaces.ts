@@ -128,6 +128,20 @@ export interface GuestMemory {
   write(addr: number, size: number, value: number): void;
   readBytes(addr: number, into: Uint8Array): void;
   writeBytes(addr: number, from: Uint8Array): void;
+  /** Memory in place, for devices that move much of it: `ramOffset` says where in it an address lies. */
+  readonly ram: Uint8Array;
+  /** Another number whenever memory has come, gone or moved, so that offsets must be asked for anew. */
+  readonly ramGeneration: number;
+  /** @returns offset in `ram` of a range that is writable memory throughout and lies there in one piece, or -1 */
+  ramOffset(addr: number, length: number): number;
+  /** Bytes of `ram` have been changed: code in them is translated anew. */
+  ramChanged(offset: number, length: number): void;
+}
+
+/** Where messages go that stand for interrupts (PCI 3.0, 6.8). */
+export interface MsiSink {
+  /** A write of 32 bits by a device, usually to FEExxxxxh. */
+  sendMsi(address: number, data: number): void;
 }
 
 /** A handler's place in an address space. */
@@ -166,7 +180,12 @@ export interface BlockBackend {
   flush(): Completion;
   /** The contents of this range no longer matter. */
   discard(offset: number, length: number): Completion;
-  close(): void;
+  /**
+   * The range reads as zeros; without this, zeros can be written.
+   * @param mayUnmap the space it takes may be given back
+   */
+  writeZeroes?(offset: number, length: number, mayUnmap: boolean): Completion;
+  close(): Completion;
 }
 
 /** A picture: rows from the top, four bytes a pixel (red, green, blue, 255). */

@@ -5,6 +5,7 @@ import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
+import { Drives } from '../storage/open.ts';
 import { DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine } from './messages.ts';
 import { PortChannel } from './port-channel.ts';
 
@@ -13,6 +14,7 @@ const post = (message: FromMachine): void => parent.post(message);
 const channels = new Map<number, PortChannel>();
 let traced: string[] = [];
 let machine: LocalMachine | null = null;
+let drives: Drives | null = null;
 
 /** Traced lines collected before they are sent. */
 const TRACE_BATCH = 1000;
@@ -30,8 +32,9 @@ function open(channel: number): PortChannel {
   return made;
 }
 
-function openAll(config: MachineConfig): MachineIo {
+function openAll(config: MachineConfig, { backends }: Drives): MachineIo {
   return {
+    drives: backends,
     serials: config.serials.map((serial, i) => (serial === 'none' ? null : open(i))),
     debugcon: config.debugcon === null ? null : open(DEBUGCON_CHANNEL),
   };
@@ -42,7 +45,11 @@ function events(config: MachineConfig): MachineEvents {
   const base: MachineEvents = {
     onEnd: (event, status) => {
       flush();
-      post({ type: 'end', event, status });
+      // What the guest has written is in its images before anybody is told that it has ended.
+      closeDrives().then(() => {
+        flush();
+        post({ type: 'end', event, status });
+      });
     },
     onReset: () => post({ type: 'reset' }),
     onStateChange: (state) => post({ type: 'state', state }),
@@ -60,15 +67,32 @@ function events(config: MachineConfig): MachineEvents {
   };
 }
 
+async function closeDrives(): Promise<void> {
+  try {
+    await drives?.close();
+  } catch (error) {
+    post({ type: 'warning', line: `an image could not be closed: ${(error as Error).message}` });
+  }
+}
+
 async function create(config: MachineConfig): Promise<void> {
   try {
-    const made = createMachine(config, events(config), openAll(config));
+    const told = events(config);
+    drives = await Drives.open(config, {
+      warn: (line) => told.warn?.(line),
+      stop: (line) => {
+        told.warn?.(`${line}; the machine is paused, and tries again when it goes on`);
+        machine?.pause();
+      },
+    });
+    const made = createMachine(config, told, openAll(config, drives));
     await networksReady(made);
     machine = made;
     compilerThread.drop();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
   } catch (error) {
+    await closeDrives();
     const message = (error instanceof Error ? error.message : String(error)).split('\n')[0]!;
     if (error instanceof ImageError) {
       const why = message.replace(`kernel ${config.kernel?.name ?? ''}: `, '');
@@ -89,7 +113,10 @@ async function networksReady({ networks }: LocalMachine): Promise<void> {
 }
 
 const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void> = {
-  start: (one) => one.start(),
+  start: (one) => {
+    drives?.retry();
+    one.start();
+  },
   pause: (one) => one.pause(),
   reset: (one) => one.reset(),
   quit: (one) => one.quit(),

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/mocks.ts';
 import { NanosecondTsc } from './clock.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
-import { RawMemory } from '../storage/raw.ts';
+import { MemoryNode } from '../storage/memory.ts';
 import { type DriveConfig, drive } from './config.ts';
 import type { Drive } from './pc-storage.ts';
 import type { PowerEvent } from './interfaces.ts';
@@ -170,7 +170,7 @@ function fullMachine() {
   const bytes = new Uint8Array(RAM + 0x40000 + VGA_MEMORY);
   const disk = (given: Partial<DriveConfig>, size: number): Drive => ({
     config: drive(given),
-    backend: new RawMemory(new Uint8Array(size), false),
+    backend: new MemoryNode(new Uint8Array(size), false),
   });
   return machine({
     memory: { bytes, ramOffset: 0, ramSize: RAM },

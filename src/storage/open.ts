@@ -1,22 +1,178 @@
-/** Opens what is behind a drive. */
-import { openBlockFile } from '#host';
-import type { DriveConfig } from '../machine/config.ts';
+/** Opens what is behind a machine's drives. */
+import type { BlockOptions, DriveConfig, MachineConfig } from '../machine/config.ts';
+import { ConfigError } from '../machine/config.ts';
 import type { BlockBackend } from '../machine/interfaces.ts';
+import type { How } from './driver.ts';
+import { Graph, HOW } from './graph.ts';
+import { MemoryNode } from './memory.ts';
+import type { BlockNode } from './node.ts';
 import { MemoryOverlay } from './overlay.ts';
-import { RawFile, RawMemory } from './raw.ts';
+import { ErrorPolicy, WriteThrough } from './policy.ts';
+import { flag, readOptions } from './schema.ts';
+import type { ThrottleGroup } from './throttle.ts';
+import { unflatten } from './values.ts';
 
-/**
- * @param repeatable no operation takes the host's time
- * @returns null for a drive without a medium
- * @throws Error, one line, when the image cannot be used
- */
-export function openDrive(drive: DriveConfig, repeatable: boolean): BlockBackend | null {
-  const { file, snapshot } = drive;
-  if (file === null) return null;
-  // Writes that stay in memory need no permission.
-  const base =
-    typeof file === 'string'
-      ? new RawFile(openBlockFile(file, !drive.readOnly && !snapshot), drive.readOnly || snapshot, repeatable)
-      : new RawMemory(file.data, drive.readOnly || snapshot);
-  return snapshot && !drive.readOnly ? new MemoryOverlay(base) : base;
+export interface DriveEvents {
+  /** A request has failed, and the drive's options say that the machine is to stop then. */
+  stop(line: string): void;
+  warn(line: string): void;
+}
+
+/** The open drives of a machine. */
+export class Drives {
+  /** One for each drive of the configuration; null where it has no medium. */
+  readonly backends: (BlockBackend | null)[] = [];
+  private readonly graph = new Graph();
+  private readonly policies: ErrorPolicy[] = [];
+  private readonly groups = new Map<string, ThrottleGroup>();
+  private readonly events: DriveEvents;
+  private readonly how: How;
+
+  private constructor(config: MachineConfig, events: DriveEvents) {
+    this.events = events;
+    this.how = {
+      ...HOW,
+      writable: true,
+      resize: true,
+      // Requests that take the host's time would make runs differ.
+      immediate: config.icount !== null,
+      secrets: new Map(Object.entries(config.secrets)),
+      warn: events.warn,
+    };
+  }
+
+  /** @throws ConfigError naming the drive or node */
+  static async open(config: MachineConfig, events: DriveEvents): Promise<Drives> {
+    const drives = new Drives(config, events);
+    try {
+      await drives.openAll(config);
+    } catch (error) {
+      await drives.close();
+      throw error;
+    }
+    return drives;
+  }
+
+  private async openAll({ blockdevs, drives }: MachineConfig): Promise<void> {
+    for (const [i, given] of blockdevs.entries()) {
+      await named('blockdevs', `node ${i}`, async () => {
+        if (typeof given['node-name'] !== 'string') throw new Error("Parameter 'node-name' is missing");
+        await this.graph.open(given, { ...this.how, autoReadOnly: given['auto-read-only'] === true });
+      });
+    }
+    for (const [i, drive] of drives.entries()) {
+      await named('drives', `drive ${i}`, async () => {
+        this.backends.push(await this.openDrive(drive));
+      });
+    }
+  }
+
+  /** What has been written is in the files afterwards. */
+  async close(): Promise<void> {
+    for (const backend of this.backends) if (backend instanceof MemoryOverlay) backend.close();
+    await this.graph.closeAll();
+  }
+
+  /** The machine goes on: requests that stopped it are tried again. */
+  retry(): void {
+    for (const policy of this.policies) policy.retry();
+  }
+
+  private async openDrive(drive: DriveConfig): Promise<BlockBackend | null> {
+    const writes = !drive.readOnly && !drive.snapshot;
+    const base = await this.openNode(drive, writes);
+    if (base === null) return null;
+    if (this.how.immediate) checkRepeatable(base);
+    // Writes that stay in memory need no permission.
+    const node = drive.snapshot && !drive.readOnly ? new MemoryOverlay(base) : base;
+    return this.withPolicy(drive, drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node);
+  }
+
+  private async openNode(drive: DriveConfig, writable: boolean): Promise<BlockNode | null> {
+    const { file, node } = drive;
+    if (node !== null) return this.namedNode(node, drive);
+    if (file !== null && typeof file !== 'string') return new MemoryNode(file.data, !writable);
+    const { throttling, 'copy-on-read': copies, ...options } = withLongNames(unflatten(drive.block));
+    if (file === null && options['file'] === undefined && options['driver'] === undefined) return null;
+    const how: How = { ...this.how, writable, immediate: this.how.immediate || drive.interface === 'pflash' };
+    const opened = await this.openOptions(file, drive.format, options, how);
+    return this.withFilters(opened, throttling, copies, drive.id);
+  }
+
+  /** What `throttling.*` and `copy-on-read` of a drive put over its image. */
+  private async withFilters(node: BlockNode, throttling: unknown, copies: unknown, id: string | null): Promise<BlockNode> {
+    let top = node;
+    if (copies !== undefined && flag.read(copies, 'copy-on-read') && !node.readOnly) {
+      const { CopyOnRead } = await import('./copy-on-read.ts');
+      top = new CopyOnRead(top);
+    }
+    if (throttling === undefined) return top;
+    const { groupOf, THROTTLING, ThrottleNode } = await import('./throttle.ts');
+    const values = readOptions(THROTTLING, throttling as BlockOptions, 'throttling.');
+    const name = values['group'] === null ? (id ?? `drive${this.backends.length}`) : String(values['group']);
+    // Drives of one group share what the first of them was given.
+    const group = this.groups.get(name) ?? groupOf(values);
+    this.groups.set(name, group);
+    return new ThrottleNode(top, group);
+  }
+
+  private async openOptions(file: string | null, format: string | null, options: BlockOptions, how: How): Promise<BlockNode> {
+    if (file === null) return this.graph.open(format === null ? options : { ...options, driver: format }, how);
+    return this.graph.openImage(file, format, how, options);
+  }
+
+  private namedNode(name: string, drive: DriveConfig): BlockNode {
+    const found = this.graph.nodes.get(name);
+    if (found === undefined) throw new Error(`there is no block node "${name}"`);
+    if (found.readOnly && !drive.readOnly && drive.media === 'disk') throw new Error(`block node "${name}" is read-only`);
+    return found;
+  }
+
+  private withPolicy({ readError, writeError }: DriveConfig, node: BlockNode): BlockNode {
+    if (readError === 'report' && writeError === 'report') return node;
+    const stop = (error: Error): void => this.events.stop(`${node.filename}: ${error.message}`);
+    const policy = new ErrorPolicy(node, readError, writeError, this.how.immediate ? null : stop);
+    this.policies.push(policy);
+    return policy;
+  }
+}
+
+/** `bps_rd` and its like, as drives had them before `throttling.*`. */
+const SHORT_LIMITS: Record<string, string> = {
+  bps: 'bps-total',
+  bps_rd: 'bps-read',
+  bps_wr: 'bps-write',
+  iops: 'iops-total',
+  iops_rd: 'iops-read',
+  iops_wr: 'iops-write',
+  iops_size: 'iops-size',
+};
+
+function withLongNames(given: BlockOptions): BlockOptions {
+  const long: Record<string, unknown> = {};
+  const limits: Record<string, unknown> = { ...(given['throttling'] as BlockOptions | undefined) };
+  for (const [key, value] of Object.entries(given)) {
+    const [, base = '', suffix = ''] = /^(.*?)((?:_max(?:_length)?)?)$/.exec(key) ?? [];
+    if (Object.hasOwn(SHORT_LIMITS, base)) limits[`${SHORT_LIMITS[base]!}${suffix.replaceAll('_', '-')}`] = value;
+    else if (key !== 'throttling') long[key] = value;
+  }
+  return Object.keys(limits).length === 0 ? long : { ...long, throttling: limits };
+}
+
+/** Drivers that cannot answer at once. */
+const REMOTE = ['nbd', 'http', 'https'];
+
+/** @throws Error where a node would make runs differ */
+function checkRepeatable(node: BlockNode): void {
+  if (REMOTE.includes(node.driver)) throw new Error(`${node.driver} answers when it can, which -icount does not allow`);
+  if (node.file !== null) checkRepeatable(node.file);
+  if (node.backing !== null) checkRepeatable(node.backing);
+}
+
+async function named(field: 'drives' | 'blockdevs', what: string, open: () => Promise<void>): Promise<void> {
+  try {
+    await open();
+  } catch (error) {
+    throw new ConfigError(field, `${what}: ${(error as Error).message.replaceAll('\n', '. ')}`);
+  }
 }

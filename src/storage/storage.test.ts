@@ -1,56 +1,97 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
-import type { BlockFile } from '../host/host.ts';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { Graph, HOW } from './graph.ts';
+import { MemoryNode } from './memory.ts';
+import { isZero } from './node.ts';
 import { MemoryOverlay } from './overlay.ts';
-import { RawFile, RawMemory } from './raw.ts';
+import { ErrorPolicy } from './policy.ts';
+import { RawNode } from './raw.ts';
 
-/** A file in memory, which may become shorter. */
-function file(bytes: number[]): BlockFile & { data: number[] } {
-  const opened = {
-    data: bytes,
-    size: bytes.length,
-    read: (offset: number, into: Uint8Array): number => {
-      const part = opened.data.slice(offset, offset + into.length);
-      into.set(part);
-      return part.length;
-    },
-    write: (offset: number, from: Uint8Array): void =>
-      from.forEach((value, i) => {
-        opened.data[offset + i] = value;
-      }),
-    sync: async (): Promise<void> => undefined,
-    syncNow: (): void => undefined,
-    close: (): void => undefined,
-  };
-  return opened;
+const folder = mkdtempSync(join(tmpdir(), 'virelay-storage-'));
+after(() => rmSync(folder, { recursive: true }));
+
+function file(name: string, bytes: Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, bytes);
+  return path;
 }
 
-test('a last sector that is not whole reads as if zeros followed', () => {
-  const raw = new RawFile(file(new Array<number>(700).fill(7)), false);
+test('a last sector that is not whole reads as if zeros followed', async () => {
+  const graph = new Graph();
+  const raw = await graph.openImage(file('odd', new Uint8Array(700).fill(7)), 'raw', HOW);
   assert.equal(raw.size, 1024);
   const sector = new Uint8Array(512).fill(9);
-  raw.read(512, sector);
+  await raw.read(512, sector);
   assert.deepEqual([sector[187], sector[188], sector[511]], [7, 0, 0]);
+  await graph.close(raw);
 });
 
-test('a file that has become shorter is an error, as is writing where that is not permitted', () => {
-  const opened = file(new Array<number>(1024).fill(7));
-  const raw = new RawFile(opened, true);
-  assert.throws(() => raw.write(0, new Uint8Array(512)), /read-only/);
-  opened.data.length = 600;
-  assert.throws(() => raw.read(512, new Uint8Array(512)), /the file ends at byte 600/);
-  assert.throws(() => new RawMemory(new Uint8Array(512), true).write(0, new Uint8Array(512)), /read-only/);
+test('operations are over when they return where runs are to repeat, and pending otherwise', async () => {
+  const path = file('modes', new Uint8Array(4096));
+  for (const immediate of [true, false]) {
+    const graph = new Graph();
+    const raw = await graph.openImage(path, 'raw', { ...HOW, writable: true, immediate });
+    const pending = [raw.read(0, new Uint8Array(512)), raw.write(0, new Uint8Array(512)), raw.flush()];
+    assert.deepEqual(
+      pending.map((one) => one instanceof Promise),
+      [!immediate, !immediate, !immediate],
+    );
+    await Promise.all(pending);
+    await graph.close(raw);
+  }
 });
 
-test('a flush is over when it returns where runs are to repeat', async () => {
-  const opened = file(new Array<number>(512).fill(7));
-  assert.equal(new RawFile(opened, false, true).flush(), undefined);
-  assert.ok(new RawFile(opened, false).flush() instanceof Promise);
+test('a part of a file is a disk of its own', async () => {
+  const path = file(
+    'part',
+    new Uint8Array(4096).map((_, i) => i >> 9),
+  );
+  const graph = new Graph();
+  const raw = await graph.open(
+    { driver: 'raw', offset: '1k', size: 1024, file: { driver: 'file', filename: path } },
+    { ...HOW, writable: true },
+  );
+  const sector = new Uint8Array(512);
+  await raw.read(512, sector);
+  assert.deepEqual([raw.size, sector[0]], [1024, 3]);
+  await raw.write(0, new Uint8Array(512).fill(99));
+  await graph.close(raw);
+  assert.deepEqual([readFileSync(path)[1023], readFileSync(path)[1024]], [1, 99]);
+});
+
+test('what was guessed to be raw is not turned into another format by its guest', async () => {
+  const graph = new Graph();
+  const raw = await graph.openImage(file('guess', new Uint8Array(4096)), null, { ...HOW, writable: true });
+  assert.throws(
+    () =>
+      raw.write(
+        0,
+        new Uint8Array(512).fill(0).map((_, i) => [0x51, 0x46, 0x49, 0xfb, 0, 0, 0, 3][i] ?? 0),
+      ),
+    /guessed raw/,
+  );
+  await raw.write(0, new Uint8Array(512).fill(1));
+  await graph.close(raw);
+});
+
+test('options are checked by the schema of their driver', async () => {
+  const open = (given: Record<string, unknown>) => new Graph().open(given, HOW);
+  await assert.rejects(open({ driver: 'file' }), /Parameter 'filename' is missing/);
+  await assert.rejects(open({ driver: 'nope' }), /Unknown driver 'nope'/);
+  await assert.rejects(open({ driver: 'null-co', size: '1Q' }), /Parameter 'size' expects/);
+  await assert.rejects(open({ driver: 'null-co', bogus: '1' }), /Invalid parameter 'bogus'/);
+  await assert.rejects(open({ driver: 'null-co', 'read-only': 'perhaps' }), /'read-only' expects 'on' or 'off'/);
+  await assert.rejects(open({ driver: 'raw', file: 'nobody' }), /node-name='nobody'/);
 });
 
 test('an overlay keeps writes to itself', async () => {
-  const data = new Uint8Array(200_000).map((_, i) => i % 251);
-  const base = new RawMemory(data.slice(), false);
+  const base = new MemoryNode(
+    new Uint8Array(204_800).map((_, i) => i % 251),
+    false,
+  );
   const overlay = new MemoryOverlay(base);
   assert.equal(overlay.size, base.size);
   // Across the border of two clusters.
@@ -63,21 +104,50 @@ test('an overlay keeps writes to itself', async () => {
   assert.equal(under[0], 65024 % 251);
 });
 
-test('an overlay over a slow backend keeps operations in order', async () => {
-  const base = new RawMemory(new Uint8Array(200_000).fill(3), false);
-  const slow = new MemoryOverlay({
-    size: base.size,
-    readOnly: true,
-    read: async (offset, into) => base.read(offset, into),
-    write: () => {
-      throw new Error('never written to');
-    },
-    flush: () => undefined,
-    discard: () => undefined,
-    close: () => undefined,
-  });
-  await slow.write(65024, new Uint8Array(1024).fill(8));
+test('an overlay over a slow node loses no write', async () => {
+  class Slow extends RawNode {
+    override async read(offset: number, into: Uint8Array): Promise<void> {
+      await new Promise((resolve) => setImmediate(resolve));
+      await super.read(offset, into);
+    }
+  }
+  const slow = new MemoryOverlay(
+    new Slow(new MemoryNode(new Uint8Array(204_800).fill(3), false), 0, null, { writable: false, probed: false }),
+  );
+  await Promise.all([slow.write(65024, new Uint8Array(1024).fill(8)), slow.write(512, new Uint8Array(512).fill(9))]);
   const read = new Uint8Array(131072);
   await slow.read(0, read);
-  assert.deepEqual([read[0], read[65024], read[66047], read[66048]], [3, 8, 8, 3]);
+  assert.deepEqual([read[0], read[512], read[65024], read[66047], read[66048]], [3, 9, 8, 8, 3]);
+});
+
+test('what fails is told, kept quiet, or tried again when the machine goes on', async () => {
+  const broken = new MemoryNode(new Uint8Array(512), true);
+  await assert.rejects(
+    async () => new ErrorPolicy(broken, 'report', 'report', () => undefined).write(0, new Uint8Array(512)),
+    /read-only/,
+  );
+  await new ErrorPolicy(broken, 'report', 'ignore', () => undefined).write(0, new Uint8Array(512));
+  let stopped = 0;
+  const stopping = new ErrorPolicy(broken, 'report', 'stop', () => stopped++);
+  const writing = stopping.write(0, new Uint8Array(512).fill(5));
+  assert.equal(stopped, 1);
+  broken.readOnly = false;
+  stopping.retry();
+  await writing;
+  const read = new Uint8Array(512);
+  broken.read(0, read);
+  assert.equal(read[0], 5);
+});
+
+test('zeros are told from everything else at every place', () => {
+  for (const length of [0, 1, 7, 8, 9, 512, 515]) {
+    const bytes = new Uint8Array(length + 3).subarray(3);
+    assert.ok(isZero(bytes));
+    for (let i = 0; i < length; i++) {
+      // The sign bit alone is minus zero as a floating-point number.
+      bytes[i] = 0x80;
+      assert.ok(!isZero(bytes), `${i} of ${length}`);
+      bytes[i] = 0;
+    }
+  }
 });

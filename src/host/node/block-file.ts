@@ -1,42 +1,278 @@
-/** Files that are read and written in place. */
-import { closeSync, constants, fdatasync, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
-import { promisify } from 'node:util';
-import type { BlockFile } from '../host.ts';
+/** Files and block devices of the host that are read and written in place. */
+import {
+  closeSync,
+  constants,
+  fdatasync,
+  fdatasyncSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  read,
+  readSync,
+  write,
+  writeSync,
+} from 'node:fs';
+import type { BlockFile, BlockFileMode, FileExtent } from '../host.ts';
 import { describeError } from './errors.ts';
+import { type FileCalls, fileCalls } from './file-calls.ts';
 
-const sync = promisify(fdatasync);
+const FALLOC_KEEP_SIZE = 1;
+const FALLOC_PUNCH_HOLE = 2;
+const FALLOC_ZERO_RANGE = 16;
+const SEEK_END = 2;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+/** O_DIRECT wants memory, offsets and lengths in multiples of this; no disk of the day asks for more. */
+const DIRECT_ALIGN = 4096;
+const DIRECT_BOUNCE = 1 << 20;
 
-/** @throws Error, one line, when the file cannot be had that way */
-export function openBlockFile(path: string, writable: boolean): BlockFile {
-  let fd: number;
-  try {
-    fd = openSync(path, writable ? constants.O_RDWR : constants.O_RDONLY);
-  } catch (error) {
-    throw new Error(describeError(error));
+/** In the C library's words, which begin with a capital; the code says what has failed to programs. */
+function one(error: unknown): Error {
+  const words = describeError(error);
+  return Object.assign(new Error(`${words[0]?.toUpperCase() ?? ''}${words.slice(1)}`), {
+    code: (error as NodeJS.ErrnoException).code,
+  });
+}
+
+class NodeBlockFile implements BlockFile {
+  immediate: boolean;
+  size: number;
+  readonly isDevice: boolean;
+  private readonly fd: number;
+  private readonly calls: FileCalls | null;
+
+  constructor(fd: number, size: number, isDevice: boolean, immediate: boolean, calls: FileCalls | null) {
+    this.fd = fd;
+    this.size = size;
+    this.isDevice = isDevice;
+    this.immediate = immediate;
+    this.calls = calls;
   }
-  const status = fstatSync(fd);
-  if (!status.isFile()) {
-    closeSync(fd);
-    throw new Error('not a regular file');
-  }
-  return {
-    size: status.size,
-    read: (offset, into) => {
+
+  read(offset: number, into: Uint8Array): number | Promise<number> {
+    if (this.immediate) return this.readNow(offset, into);
+    return new Promise((resolve, reject) => {
+      const fail = reject;
       let done = 0;
-      while (done < into.length) {
-        const count = readSync(fd, into, done, into.length - done, offset + done);
-        if (count === 0) break;
+      const { fd } = this;
+      const next = (error: unknown, count: number): void => {
+        if (error) return fail(one(error));
+        done += count;
+        if (count === 0 || done === into.length) return resolve(done);
+        read(fd, into, done, into.length - done, offset + done, next);
+      };
+      read(fd, into, 0, into.length, offset, next);
+    });
+  }
+
+  write(offset: number, from: Uint8Array): void | Promise<void> {
+    const end = offset + from.length;
+    if (this.immediate) {
+      this.writeNow(offset, from);
+      if (end > this.size) this.size = end;
+      return undefined;
+    }
+    return new Promise((resolve, reject) => {
+      let done = 0;
+      const next = (error: unknown, count: number): void => {
+        if (error) return reject(one(error));
+        done += count;
+        if (done < from.length) return write(this.fd, from, done, from.length - done, offset + done, next);
+        if (end > this.size) this.size = end;
+        resolve();
+      };
+      write(this.fd, from, 0, from.length, offset, next);
+    });
+  }
+
+  sync(): void | Promise<void> {
+    if (this.immediate) {
+      try {
+        return fdatasyncSync(this.fd);
+      } catch (error) {
+        throw one(error);
+      }
+    }
+    return new Promise((resolve, reject) => fdatasync(this.fd, (error) => (error ? reject(one(error)) : resolve())));
+  }
+
+  truncate(size: number): void {
+    try {
+      ftruncateSync(this.fd, size);
+    } catch (error) {
+      throw one(error);
+    }
+    this.size = size;
+  }
+
+  punchHole(offset: number, length: number): boolean {
+    return this.fallocate(FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, length);
+  }
+
+  zeroRange(offset: number, length: number): boolean {
+    if (!this.fallocate(FALLOC_ZERO_RANGE, offset, length)) return false;
+    this.size = Math.max(this.size, offset + length);
+    return true;
+  }
+
+  allocate(offset: number, length: number): boolean {
+    return this.fallocate(FALLOC_KEEP_SIZE, offset, length);
+  }
+
+  extent(offset: number): FileExtent {
+    const { calls, fd, size } = this;
+    if (calls === null || this.isDevice) return { data: true, end: size };
+    const data = Number(calls.lseek(fd, BigInt(offset), SEEK_DATA));
+    // ENXIO: nothing but a hole from here on; any other error: a file system without holes.
+    if (data < 0) return calls.errno() === ENXIO ? { data: false, end: size } : { data: true, end: size };
+    if (data > offset) return { data: false, end: data };
+    const hole = Number(calls.lseek(fd, BigInt(offset), SEEK_HOLE));
+    return { data: true, end: hole > offset ? hole : size };
+  }
+
+  allocatedBytes(): number {
+    return fstatSync(this.fd).blocks * 512;
+  }
+
+  lock(held: number, unshared: number): { shared: boolean; bit: number } | null {
+    return this.calls === null ? null : this.calls.lock(this.fd, held, unshared);
+  }
+
+  refresh(): void {
+    if (!this.isDevice) this.size = fstatSync(this.fd).size;
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+
+  private readNow(offset: number, into: Uint8Array): number {
+    try {
+      for (let done = 0; done < into.length; ) {
+        const count = readSync(this.fd, into, done, into.length - done, offset + done);
+        if (count === 0) return done;
         done += count;
       }
-      return done;
-    },
-    write: (offset, from) => {
+    } catch (error) {
+      throw one(error);
+    }
+    return into.length;
+  }
+
+  private writeNow(offset: number, from: Uint8Array): void {
+    try {
       for (let done = 0; done < from.length; ) {
-        done += writeSync(fd, from, done, from.length - done, offset + done);
+        done += writeSync(this.fd, from, done, from.length - done, offset + done);
       }
-    },
-    sync: () => sync(fd),
-    syncNow: () => fdatasyncSync(fd),
-    close: () => closeSync(fd),
-  };
+    } catch (error) {
+      throw one(error);
+    }
+  }
+
+  private fallocate(mode: number, offset: number, length: number): boolean {
+    if (this.calls === null) return false;
+    return this.calls.fallocate(this.fd, mode, BigInt(offset), BigInt(length)) === 0;
+  }
+}
+
+const ENXIO = 6;
+
+/** Transfers past the page cache: through aligned memory where the caller's is not. */
+class DirectBlockFile extends NodeBlockFile {
+  /** WebAssembly memory begins on a page. */
+  private readonly bounces: Uint8Array[] = [];
+  /** End of the last write of a part of a block: the next one must find what it wrote. */
+  private last: Promise<void> = Promise.resolve();
+
+  override read(offset: number, into: Uint8Array): number | Promise<number> {
+    if (aligned(offset, into)) return super.read(offset, into);
+    const start = offset - (offset % DIRECT_ALIGN);
+    const length = Math.min(DIRECT_BOUNCE, roundUp(offset + into.length) - start);
+    const bounce = this.take();
+    const usable = start + length - offset;
+    const finish = (count: number): number | Promise<number> => {
+      const got = Math.max(0, Math.min(into.length, start + count - offset));
+      into.set(bounce.subarray(offset - start, offset - start + got));
+      this.bounces.push(bounce);
+      if (got === into.length || got < Math.min(usable, into.length)) return got;
+      const rest = this.read(offset + got, into.subarray(got));
+      return typeof rest === 'number' ? got + rest : rest.then((more) => got + more);
+    };
+    const reading = super.read(start, bounce.subarray(0, length));
+    return typeof reading === 'number' ? finish(reading) : reading.then(finish);
+  }
+
+  override write(offset: number, from: Uint8Array): void | Promise<void> {
+    if (aligned(offset, from)) return super.write(offset, from);
+    if (this.immediate) return this.writeParts(offset, from);
+    const writing = this.last.then(() => this.writeParts(offset, from));
+    this.last = writing.catch(() => undefined);
+    return writing;
+  }
+
+  /** The rest of the first and last block is read first. */
+  private writeParts(offset: number, from: Uint8Array): void | Promise<void> {
+    const start = offset - (offset % DIRECT_ALIGN);
+    const length = Math.min(DIRECT_BOUNCE, roundUp(offset + from.length) - start);
+    const part = from.subarray(0, Math.min(from.length, start + length - offset));
+    const bounce = this.take().fill(0);
+    const sizeAfter = Math.max(this.size, offset + part.length);
+    const finish = (): void | Promise<void> => {
+      this.bounces.push(bounce);
+      // Whole blocks are written: a file that ends within one keeps its length.
+      if (this.size > sizeAfter && !this.isDevice) this.truncate(sizeAfter);
+      if (part.length < from.length) return this.writeParts(offset + part.length, from.subarray(part.length));
+      return undefined;
+    };
+    const put = (): void | Promise<void> => {
+      bounce.set(part, offset - start);
+      const writing = super.write(start, bounce.subarray(0, length));
+      return writing === undefined ? finish() : writing.then(finish);
+    };
+    const reading = super.read(start, bounce.subarray(0, length));
+    return typeof reading === 'number' ? put() : reading.then(put);
+  }
+
+  private take(): Uint8Array {
+    return this.bounces.pop() ?? new Uint8Array(new WebAssembly.Memory({ initial: DIRECT_BOUNCE / 65536 }).buffer);
+  }
+}
+
+const roundUp = (value: number): number => Math.ceil(value / DIRECT_ALIGN) * DIRECT_ALIGN;
+
+/** Only WebAssembly memory, which is a guest's, is known to begin on a page: it is a whole number of 64 KiB. */
+function aligned(offset: number, bytes: Uint8Array): boolean {
+  const { buffer, byteOffset, length } = bytes;
+  if (offset % DIRECT_ALIGN !== 0 || length % DIRECT_ALIGN !== 0 || byteOffset % DIRECT_ALIGN !== 0) return false;
+  return buffer instanceof SharedArrayBuffer && buffer.byteLength % 65536 === 0 && buffer.byteLength >= 1 << 20;
+}
+
+/** @throws Error, one line, when the file cannot be had that way */
+export async function openBlockFile(path: string, mode: BlockFileMode): Promise<BlockFile> {
+  let fd: number;
+  const access = mode.writable ? constants.O_RDWR : constants.O_RDONLY;
+  const extra = (mode.create ? constants.O_CREAT : 0) | (mode.direct ? constants.O_DIRECT : 0);
+  try {
+    fd = openSync(path, access | extra, 0o644);
+  } catch (error) {
+    throw one(error);
+  }
+  try {
+    const status = fstatSync(fd);
+    if (!status.isFile() && !status.isBlockDevice()) throw new Error('not a regular file or block device');
+    const calls = await fileCalls();
+    const isDevice = status.isBlockDevice();
+    const size = isDevice ? deviceSize(fd, calls) : status.size;
+    const Kind = mode.direct ? DirectBlockFile : NodeBlockFile;
+    return new Kind(fd, size, isDevice, mode.immediate, calls);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function deviceSize(fd: number, calls: FileCalls | null): number {
+  const size = calls === null ? -1 : Number(calls.lseek(fd, 0n, SEEK_END));
+  if (size < 0) throw new Error('the size of the device is not known');
+  return size;
 }

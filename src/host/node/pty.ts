@@ -1,6 +1,5 @@
 /** Pseudo-terminals, by the C library's own functions: Node.js offers none. */
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
-import { ReadStream } from 'node:tty';
 import type { Channel } from '../host.ts';
 
 const NAME_ROOM = 128;
@@ -89,6 +88,7 @@ class PatientWriter {
 
 export async function openPty(): Promise<{ channel: Channel; name: string }> {
   const { master, slave, name } = await openPair();
+  const { ReadStream } = process.getBuiltinModule('node:tty');
   const stream = new ReadStream(master);
   const writer = new PatientWriter(master);
   const readable = new ReadableStream<Uint8Array>({

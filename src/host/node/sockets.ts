@@ -1,8 +1,11 @@
 /** TCP and Unix sockets as character streams: a client, or a server for one client at a time. */
 import { lstatSync, unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { Channel } from '../host.ts';
 import { describeError } from './errors.ts';
+
+/** Loaded when it is needed. */
+const net = () => process.getBuiltinModule('node:net');
 
 export type Address = { readonly path: string } | { readonly host: string; readonly port: number };
 
@@ -93,7 +96,7 @@ export function removeStaleSocket(address: Address): void {
 function listen(channel: SocketChannel, address: Address): Promise<void> {
   removeStaleSocket(address);
   return new Promise((resolve, reject) => {
-    const server = createServer((socket) => {
+    const server = net().createServer((socket) => {
       if (channel.busy) socket.destroy();
       else channel.adopt(socket);
     });
@@ -111,7 +114,7 @@ function connectTo(channel: SocketChannel, address: Address): Promise<void> {
   return new Promise((resolve, reject) => {
     const options =
       'path' in address ? { path: address.path } : { host: address.host === '' ? 'localhost' : address.host, port: address.port };
-    const socket = connect(options, () => {
+    const socket = net().connect(options, () => {
       socket.removeListener('error', reject);
       channel.adopt(socket);
       resolve();

@@ -1,0 +1,87 @@
+/** What the C library can do with files and Node.js does not offer: holes, preallocation, locks. */
+import { endianness } from 'node:os';
+
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+/**
+ * struct flock of 64-bit Linux:
+ *   0 l_type (16 bits)  2 l_whence (16)  8 l_start (64)  16 l_len (64)  24 l_pid (32), which must be 0
+ */
+const FLOCK_SIZE = 32;
+/** QEMU's bytes: one for each right that is in use, one for each that others must not have. */
+const IN_USE = 100;
+const NOT_SHARED = 200;
+const RIGHTS = 4;
+
+export interface FileCalls {
+  lseek(fd: number, offset: bigint, whence: number): bigint;
+  fallocate(fd: number, mode: number, offset: bigint, length: bigint): number;
+  /** Of the last call that failed. */
+  errno(): number;
+  /** See `BlockFile.lock`. */
+  lock(fd: number, held: number, unshared: number): { shared: boolean; bit: number } | null;
+}
+
+let known: Promise<FileCalls | null> | undefined;
+
+/** @returns null where the host has no such functions */
+export function fileCalls(): Promise<FileCalls | null> {
+  known ??= load();
+  return known;
+}
+
+async function load(): Promise<FileCalls | null> {
+  if (process.platform !== 'linux' || endianness() !== 'LE') return null;
+  try {
+    const { dlopen, getInt32 } = await import('node:ffi');
+    const c = dlopen('libc.so.6', {
+      lseek: { arguments: ['i32', 'i64', 'i32'], return: 'i64' },
+      fallocate: { arguments: ['i32', 'i32', 'i64', 'i64'], return: 'i32' },
+      fcntl: { arguments: ['i32', 'i32', 'buffer'], return: 'i32' },
+      __errno_location: { arguments: [], return: 'pointer' },
+    }).functions;
+    return {
+      lseek: c.lseek,
+      fallocate: c.fallocate,
+      errno: () => getInt32(c.__errno_location()),
+      lock: (fd, held, unshared) => lock(c.fcntl, fd, held, unshared),
+    };
+  } catch {
+    return null;
+  }
+}
+
+type Fcntl = (fd: number, command: number, flock: Uint8Array) => number;
+
+function request(type: number, byte: number): DataView {
+  const view = new DataView(new ArrayBuffer(FLOCK_SIZE));
+  view.setInt16(0, type, true);
+  view.setBigInt64(8, BigInt(byte), true);
+  view.setBigInt64(16, 1n, true);
+  return view;
+}
+
+const bytesOf = (view: DataView): Uint8Array => new Uint8Array(view.buffer);
+
+function lock(fcntl: Fcntl, fd: number, held: number, unshared: number): { shared: boolean; bit: number } | null {
+  const set = (byte: number, on: boolean): void => {
+    // A file system without such locks has none to respect.
+    fcntl(fd, F_OFD_SETLK, bytesOf(request(on ? F_RDLCK : F_UNLCK, byte)));
+  };
+  const taken = (byte: number): boolean => {
+    const probe = request(F_WRLCK, byte);
+    return fcntl(fd, F_OFD_GETLK, bytesOf(probe)) === 0 && probe.getInt16(0, true) !== F_UNLCK;
+  };
+  for (let bit = 0; bit < RIGHTS; bit++) {
+    set(IN_USE + bit, ((held >> bit) & 1) === 1);
+    set(NOT_SHARED + bit, ((unshared >> bit) & 1) === 1);
+  }
+  for (let bit = 0; bit < RIGHTS; bit++) {
+    if ((held >> bit) & 1 && taken(NOT_SHARED + bit)) return { shared: false, bit };
+    if ((unshared >> bit) & 1 && taken(IN_USE + bit)) return { shared: true, bit };
+  }
+  return null;
+}

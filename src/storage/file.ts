@@ -1,0 +1,186 @@
+/** Files and block devices of the host. */
+import { isBlockDevice, openBlockFile } from '#host';
+import type { BlockFile } from '../host/host.ts';
+import type { Completion } from '../machine/interfaces.ts';
+import { driver, type How, type Opening, RIGHT, RIGHT_NAMES } from './driver.ts';
+import { BlockNode, type Extent, writeZeroBytes } from './node.ts';
+import { choice, optional, type Schema, text, type Values } from './schema.ts';
+
+const OPTIONS = {
+  filename: text,
+  /** How the host's file is accessed: there is one way here, whose requests run beside the guest. */
+  aio: optional(choice('threads', 'native', 'io_uring'), 'threads'),
+  locking: optional(choice('auto', 'on', 'off'), 'auto'),
+} satisfies Schema;
+
+export class FileNode extends BlockNode {
+  readonly driver: string;
+  readonly host: BlockFile;
+  private readonly noFlush: boolean;
+  /** Holes are told apart from data; asked anew after writes. */
+  private known: { from: number; to: number; data: boolean } | null = null;
+  private closed = false;
+
+  constructor(name: string, host: BlockFile, how: How) {
+    super();
+    this.driver = name;
+    this.host = host;
+    this.readOnly = !how.writable;
+    this.noFlush = how.noFlush;
+  }
+
+  get size(): number {
+    return this.host.size;
+  }
+
+  override get zeroInit(): boolean {
+    return !this.host.isDevice;
+  }
+
+  /** What lies beyond the end reads as zeros. */
+  read(offset: number, into: Uint8Array): Completion {
+    const count = this.host.read(offset, into);
+    if (typeof count !== 'number') return this.readRest(count, offset, into);
+    if (count < into.length) this.ended(offset + count, into, count);
+  }
+
+  private readRest(reading: Promise<number>, offset: number, into: Uint8Array): Promise<void> {
+    return reading.then((count) => {
+      if (count < into.length) this.ended(offset + count, into, count);
+    });
+  }
+
+  private ended(at: number, into: Uint8Array, count: number): void {
+    if (at < this.host.size) throw new Error(`the file ends at byte ${at}`);
+    into.fill(0, count);
+  }
+
+  write(offset: number, from: Uint8Array): Completion {
+    if (this.readOnly) throw new Error('the image is read-only');
+    this.known = null;
+    return this.host.write(offset, from);
+  }
+
+  override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {
+    if (this.readOnly) throw new Error('the image is read-only');
+    const { host } = this;
+    this.known = null;
+    if (!host.isDevice) {
+      const beyond = offset + length > host.size;
+      if (mayUnmap && this.unmap && !beyond && host.punchHole(offset, length)) return undefined;
+      if (offset >= host.size && mayUnmap) return host.truncate(offset + length);
+      if (host.zeroRange(offset, length)) return undefined;
+    }
+    return writeZeroBytes(this, offset, length);
+  }
+
+  override discard(offset: number, length: number): Completion {
+    if (!this.unmap || this.readOnly || this.host.isDevice) return;
+    this.known = null;
+    this.host.punchHole(offset, Math.min(length, this.host.size - offset));
+  }
+
+  flush(): Completion {
+    if (this.noFlush || this.readOnly) return undefined;
+    return this.host.sync();
+  }
+
+  override status(offset: number, length: number): Extent {
+    if (offset >= this.size) return { length, data: false, zero: true, allocated: true, offset, file: this };
+    let { known } = this;
+    if (known === null || offset < known.from || offset >= known.to) {
+      const { data, end } = this.host.extent(offset);
+      known = { from: offset, to: Math.max(end, offset + 1), data };
+      this.known = known;
+    }
+    const count = Math.min(length, known.to - offset);
+    return { length: count, data: known.data, zero: !known.data, allocated: true, offset, file: this };
+  }
+
+  override resize(size: number, preallocation: string): Completion {
+    const { host } = this;
+    const before = host.size;
+    this.known = null;
+    if (host.isDevice) {
+      if (size > before) throw new Error('Cannot grow device files');
+      return undefined;
+    }
+    if (preallocation === 'off' || size <= before) return host.truncate(size);
+    if (preallocation === 'falloc') {
+      if (!host.allocate(before, size - before)) throw new Error('Could not preallocate data: Operation not supported');
+      return host.truncate(size);
+    }
+    if (preallocation !== 'full') throw new Error(`Unsupported preallocation mode '${preallocation}'`);
+    return writeZeroBytes(this, before, size - before);
+  }
+
+  override allocatedBytes(): number {
+    return this.host.allocatedBytes();
+  }
+
+  /**
+   * Changes what this process does with the file and keeps others from.
+   * @throws Error where another process is in the way
+   */
+  lock(held: number, unshared: number): void {
+    const clash = this.host.lock(held, unshared);
+    if (clash === null) return;
+    const shared = clash.shared ? 'shared ' : '';
+    throw new Error(
+      `Failed to get ${shared}"${RIGHT_NAMES[clash.bit]}" lock\nIs another process using the image [${this.filename}]?`,
+    );
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.host.close();
+  }
+}
+
+async function openPath(name: string, values: Values<typeof OPTIONS>, { how }: Opening): Promise<FileNode> {
+  const path = values.filename;
+  const mode = { create: false, direct: how.direct, immediate: how.immediate };
+  let used = how;
+  let host: BlockFile;
+  try {
+    host = await openBlockFile(path, { ...mode, writable: how.writable });
+  } catch (error) {
+    if (!how.writable || !how.autoReadOnly) throw couldNotOpen(path, error);
+    used = { ...how, writable: false };
+    host = await openBlockFile(path, { ...mode, writable: false });
+  }
+  const node = new FileNode(name, host, used);
+  node.filename = path;
+  try {
+    if (values.locking !== 'off') lockFile(node, used);
+  } catch (error) {
+    node.close();
+    throw error;
+  }
+  return node;
+}
+
+const couldNotOpen = (path: string, error: unknown): Error => new Error(`Could not open '${path}': ${(error as Error).message}`);
+
+function lockFile(node: FileNode, { writable, share, forceShare, resize }: How): void {
+  const held = RIGHT.read | (writable ? RIGHT.write | (resize ? RIGHT.resize : 0) : 0);
+  node.lock(held, share || (forceShare && !writable) ? 0 : RIGHT.write | RIGHT.resize);
+}
+
+/** @returns which of the two drivers a path is for. @param asked by its prefix */
+export function pathDriver(path: string, asked: string | null): string {
+  return asked ?? (isBlockDevice(path) ? 'host_device' : 'file');
+}
+
+const named = (name: string) =>
+  driver({
+    name,
+    protocol: true,
+    options: OPTIONS,
+    open: (values, opening) => openPath(name, values, opening),
+    fromName: (filename) => ({ filename: filename.replace(/^(file|host_device):/, '') }),
+  });
+
+export const fileDriver = named('file');
+export const hostDeviceDriver = named('host_device');

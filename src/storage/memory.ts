@@ -1,0 +1,70 @@
+/** A disk in memory. */
+import type { Completion } from '../machine/interfaces.ts';
+import { BlockNode, SECTOR } from './node.ts';
+
+export class MemoryNode extends BlockNode {
+  readonly driver = 'memory';
+  private data: Uint8Array;
+
+  /** @param data used in place if it is whole sectors */
+  constructor(data: Uint8Array, readOnly: boolean) {
+    super();
+    this.readOnly = readOnly;
+    this.data = data;
+    this.resizeTo(Math.ceil(data.length / SECTOR) * SECTOR);
+  }
+
+  get size(): number {
+    return this.data.length;
+  }
+
+  override get zeroInit(): boolean {
+    return true;
+  }
+
+  read(offset: number, into: Uint8Array): Completion {
+    const part = this.data.subarray(offset, offset + into.length);
+    into.set(part);
+    into.fill(0, part.length);
+  }
+
+  /** Grows where one writes beyond the end, as a file does. */
+  write(offset: number, from: Uint8Array): Completion {
+    if (this.readOnly) throw new Error('the image is read-only');
+    if (offset + from.length > this.data.length) this.resizeTo(offset + from.length);
+    this.data.set(from, offset);
+  }
+
+  override writeZeroes(offset: number, length: number): Completion {
+    if (this.readOnly) throw new Error('the image is read-only');
+    if (offset + length > this.data.length) this.resizeTo(offset + length);
+    this.data.fill(0, offset, offset + length);
+  }
+
+  override discard(offset: number, length: number): Completion {
+    if (!this.readOnly) this.data.fill(0, offset, offset + length);
+  }
+
+  flush(): Completion {
+    // Memory has nothing behind it.
+  }
+
+  override resize(size: number): void {
+    this.resizeTo(size);
+  }
+
+  override allocatedBytes(): number {
+    return this.data.length;
+  }
+
+  close(): void {
+    // Nothing to release.
+  }
+
+  private resizeTo(size: number): void {
+    if (size === this.data.length) return;
+    const data = new Uint8Array(size);
+    data.set(this.data.subarray(0, size));
+    this.data = data;
+  }
+}
