@@ -36,7 +36,8 @@ class StreamWriter {
   }
 
   private readonly written = (): void => {
-    if (!this.waiting) return;
+    // Word of writes that were taken at once comes late, when another one may be under way.
+    if (!this.waiting || this.out.writableLength > 0) return;
     this.waiting = false;
     this.onDrain();
   };
