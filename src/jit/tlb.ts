@@ -65,6 +65,8 @@ class Context {
   mapping = 0;
   flags = -1;
   used = 0;
+  /** It has been in force since it was last emptied. */
+  touched = false;
 
   constructor(index: number) {
     this.tlb = CONTEXTS + index * CONTEXT_SIZE;
@@ -124,6 +126,7 @@ export class Tlb {
     this.doubles = new Float64Array(buffer);
     for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i));
     this.current = this.contexts[0]!;
+    this.current.touched = true;
     for (const context of this.contexts) this.clearTlb(context);
     this.clearAllJumps();
   }
@@ -155,6 +158,8 @@ export class Tlb {
 
   /** Drops all entries of a context. */
   private clearAll(context: Context): void {
+    if (!context.touched) return;
+    context.touched = context === this.current;
     const { privateEntries, globalEntries } = context;
     this.words[(context.tlb + EPOCH) >> 2]!++;
     if (privateEntries.overflown || globalEntries.overflown) this.clearTlb(context);
@@ -271,6 +276,7 @@ export class Tlb {
     }
     const next = context < SUPERVISOR_CONTEXTS ? this.contexts[context]! : this.userContext(asid);
     next.used = ++this.clock;
+    next.touched = true;
     if (next.flags !== flags) {
       this.clearJumps(next);
       next.flags = flags;

@@ -12,6 +12,7 @@ import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
+import { BlockActivity } from './block-activity.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
 import { ConfigError, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
@@ -175,7 +176,11 @@ export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside
 export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {}): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
-  const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
+  const blockActivity = new BlockActivity();
+  const drives = config.drives.map((drive, i) => {
+    const backend = ports.drives[i];
+    return { config: drive, backend: backend ? blockActivity.watch(backend) : null };
+  });
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
   const bytes = new Uint8Array(memory.buffer);
@@ -269,7 +274,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const vcpu = cpu;
   board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
-    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock, networks },
+    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock, networks, blockActivity },
     {
       noReboot: config.noReboot,
       noShutdown: config.noShutdown,

@@ -4,6 +4,7 @@
  */
 import { afterEvents } from '#threads';
 import type { Accelerator } from './accelerator.ts';
+import type { BlockActivity } from './block-activity.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
@@ -17,6 +18,8 @@ export interface MachineParts {
   readonly clock: HostClock | InstructionClock;
   /** What is behind the board's network cards. */
   readonly networks: MachineNetworks;
+  /** Of the board's drives. */
+  readonly blockActivity: BlockActivity;
 }
 
 /** Networks as a machine's life concerns them. */
@@ -53,6 +56,8 @@ export interface MachineEvents {
 
 /** Host milliseconds between two turns of the event loop. */
 const TURN_MS = 4;
+/** The same while drives have requests: guests may be waiting for their end in a loop. */
+const BUSY_TURN_MS = 0.25;
 /** Instructions between two looks at the clock; one look at the time costs as much as some hundred. */
 const MAX_SLICE = 250_000;
 const MIN_SLICE = 2_000;
@@ -66,6 +71,7 @@ export class LocalMachine {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
   readonly networks: MachineNetworks;
+  private readonly blockActivity: BlockActivity;
   private readonly clock: HostClock | InstructionClock;
   private readonly policy: MachinePolicy;
   private readonly events: MachineEvents;
@@ -84,6 +90,8 @@ export class LocalMachine {
     this.accelerator = parts.accelerator;
     this.clock = parts.clock;
     this.networks = parts.networks;
+    this.blockActivity = parts.blockActivity;
+    this.blockActivity.onBusy = () => this.accelerator.kick();
     this.policy = policy;
     const { clock } = parts;
     if (policy.icountAdapts && clock instanceof InstructionClock) this.adaptiveShift = new AdaptiveShift(clock);
@@ -170,9 +178,13 @@ export class LocalMachine {
 
   private readonly stop = (): boolean => this.stopRequested || this.pendingPower !== null;
 
+  private get turnMs(): number {
+    return this.blockActivity.busy ? BUSY_TURN_MS : TURN_MS;
+  }
+
   private turn(): void {
     if (this.current !== 'running') return;
-    const until = performance.now() + TURN_MS;
+    const until = performance.now() + this.turnMs;
     do {
       this.adaptiveShift?.adjust();
       this.clock.runTimers();
@@ -194,7 +206,7 @@ export class LocalMachine {
       return;
     }
     // A guest that is slow, because it keeps asking devices, must not keep the event loop waiting.
-    const time = Math.min(ahead, TURN_MS * 1e6);
+    const time = Math.min(ahead, this.turnMs * 1e6);
     const count = Math.min(Math.max(MIN_SLICE, Math.floor(time * this.speed)), MAX_SLICE);
     const instructions = this.accelerator.instructions();
     const before = performance.now();
@@ -217,7 +229,7 @@ export class LocalMachine {
     }
     const ms = (deadline - clock.now()) / 1e6;
     if (ms <= 0) return true;
-    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock)) {
+    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock) && !this.blockActivity.busy) {
       this.events.onYield?.();
       Atomics.wait(this.sleeper, 0, 0, ms);
       return true;
