@@ -13,6 +13,9 @@ import {
   JUMP_CACHE,
   JUMP_FOLD_HIGH,
   JUMP_FOLD_LOW,
+  JUMP_COUNT,
+  JUMP_LIST,
+  JUMP_LIST_ROOM,
   JUMP_LOW_BITS,
   JUMP_PAGE_BITS,
   JUMP_SIZE,
@@ -185,7 +188,16 @@ export class Tlb {
 
   private clearJumps(context: Context): void {
     const { jumps } = context;
-    this.doubles.fill(0, jumps >> 3, (jumps + JUMP_SIZE) >> 3);
+    const { words, doubles } = this;
+    const place = (jumps + JUMP_COUNT) >> 2;
+    const count = words[place]!;
+    words[place] = 0;
+    if (count > JUMP_LIST_ROOM) return void doubles.fill(0, jumps >> 3, (jumps + JUMP_SIZE) >> 3);
+    const list = (jumps + JUMP_LIST) >> 2;
+    for (let i = 0; i < count; i++) {
+      const entry = words[list + i]! >> 3;
+      doubles[entry] = doubles[entry + 1] = 0;
+    }
   }
 
   private dropEntry(context: Context, index: number): void {
@@ -397,6 +409,12 @@ export class Tlb {
     this.words[at] = low;
     this.words[at + 1] = high;
     this.words[at + 2] = cell;
+    const place = (this.current.jumps + JUMP_COUNT) >> 2;
+    const count = this.words[place]!;
+    if (count <= JUMP_LIST_ROOM) {
+      this.words[((this.current.jumps + JUMP_LIST) >> 2) + count] = at << 2;
+      this.words[place] = count + 1;
+    }
     if (crosses) this.current.crossing[group] = 1;
   }
 
