@@ -39,6 +39,7 @@ export interface CommandLine {
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
+  throttleGroups: Record<string, BlockOptions>;
   /** Name of the AHCI controller that was added. */
   ahci: string | null;
   boot: BootConfig;
@@ -95,6 +96,7 @@ function initial(): CommandLine {
     drives: [],
     blockdevs: [],
     secrets: {},
+    throttleGroups: {},
     ahci: null,
     snapshot: false,
     noDefaults: false,
@@ -468,15 +470,22 @@ function setDevice(line: CommandLine, text: string): void {
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
 }
 
-/** `-object secret,id=NAME,data=TEXT` or `file=PATH`: a password, in base64 if `format=base64`. */
+/** `-object secret,id=NAME,data=TEXT` or `file=PATH`, and `-object throttle-group,id=NAME,x-iops-total=N,…`. */
 function setObject(line: CommandLine, text: string): void {
   const values = parseList(text, 'qom-type');
   const kind = values.get('qom-type') ?? '';
-  if (kind !== 'secret') throw new ValueError(`object "${kind}" is not known (known: secret)`);
-  onlyKeys(values, ['qom-type', 'id', 'data', 'file', 'format']);
   const id = values.get('id');
+  if (kind !== 'secret' && kind !== 'throttle-group') {
+    throw new ValueError(`object "${kind}" is not known (known: secret, throttle-group)`);
+  }
   if (id === undefined) throw new ValueError('needs id=');
-  line.secrets[id] = readSecret(values);
+  if (kind === 'secret') {
+    onlyKeys(values, ['qom-type', 'id', 'data', 'file', 'format']);
+    line.secrets[id] = readSecret(values);
+    return;
+  }
+  const limits = [...values].filter(([key]) => key !== 'qom-type' && key !== 'id');
+  line.throttleGroups[id] = Object.fromEntries(limits.map(([key, value]) => [key.replace(/^(x-|limits\.)/, ''), value]));
 }
 
 function addAhci(line: CommandLine, values: Map<string, string>): void {

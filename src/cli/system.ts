@@ -28,6 +28,7 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   debugcon: '-debugcon',
   debugExit: '-device isa-debug-exit',
   uuid: '-uuid',
+  throttleGroups: '-object',
 };
 
 const say = (text: string): void => report(PROGRAM, text);
@@ -79,6 +80,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     drives: line.drives.map(({ config }) => config),
     blockdevs: line.blockdevs.map(({ options }) => options),
     secrets: line.secrets,
+    throttleGroups: line.throttleGroups,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     debugExit: line.debugExit,

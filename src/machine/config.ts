@@ -8,6 +8,8 @@ export interface MachineIo {
   readonly debugcon: CharBackend | null;
   /** One per drive of the configuration; null for a drive without a medium. */
   readonly drives: readonly (BlockBackend | null)[];
+  /** Requests of theirs are under way. */
+  readonly awaitsDisk?: () => boolean;
 }
 
 export type SerialConfig = 'connected' | 'none';
@@ -112,6 +114,8 @@ export interface MachineConfig {
   readonly blockdevs: readonly BlockOptions[];
   /** Passwords by the names that options use. */
   readonly secrets: { readonly [id: string]: Uint8Array };
+  /** Limits of throttle groups by their names, as after `throttling.` of drives. */
+  readonly throttleGroups: { readonly [id: string]: BlockOptions };
   readonly boot: BootConfig;
   /** One per serial port, COM1 first, at most four; `none` leaves the port out. */
   readonly serials: readonly SerialConfig[];
@@ -161,6 +165,7 @@ const DEFAULTS: MachineConfig = {
   drives: [],
   blockdevs: [],
   secrets: {},
+  throttleGroups: {},
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
 };
 

@@ -238,7 +238,12 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const vcpu = cpu;
   board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
-    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock },
+    {
+      board,
+      accelerator: new TranslatingAccelerator(config.accel, engine, cpu),
+      clock,
+      ...(ports.awaitsDisk ? { awaitsDisk: ports.awaitsDisk } : {}),
+    },
     {
       noReboot: config.noReboot,
       noShutdown: config.noShutdown,

@@ -15,6 +15,8 @@ export interface MachineParts {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
   readonly clock: HostClock | InstructionClock;
+  /** Disk requests are under way, which the event loop will end. */
+  readonly awaitsDisk?: () => boolean;
 }
 
 export interface MachinePolicy {
@@ -42,6 +44,8 @@ export interface MachineEvents {
 
 /** Host milliseconds between two turns of the event loop. */
 const TURN_MS = 4;
+/** The same while a disk may have an answer: a guest that has nothing else to do would wait for it so long. */
+const DISK_TURN_MS = 0.5;
 /** Instructions between two looks at the clock; one look at the time costs as much as some hundred. */
 const MAX_SLICE = 250_000;
 const MIN_SLICE = 2_000;
@@ -55,6 +59,7 @@ export class LocalMachine {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
   private readonly clock: HostClock | InstructionClock;
+  private readonly awaitsDisk: () => boolean;
   private readonly policy: MachinePolicy;
   private readonly events: MachineEvents;
   private current: RunState = 'prelaunch';
@@ -71,6 +76,7 @@ export class LocalMachine {
     this.board = parts.board;
     this.accelerator = parts.accelerator;
     this.clock = parts.clock;
+    this.awaitsDisk = parts.awaitsDisk ?? (() => false);
     this.policy = policy;
     const { clock } = parts;
     if (policy.icountAdapts && clock instanceof InstructionClock) this.adaptiveShift = new AdaptiveShift(clock);
@@ -156,7 +162,7 @@ export class LocalMachine {
 
   private turn(): void {
     if (this.current !== 'running') return;
-    const until = performance.now() + TURN_MS;
+    const until = performance.now() + (this.awaitsDisk() ? DISK_TURN_MS : TURN_MS);
     do {
       this.adaptiveShift?.adjust();
       this.clock.runTimers();
@@ -178,7 +184,7 @@ export class LocalMachine {
       return;
     }
     // A guest that is slow, because it keeps asking devices, must not keep the event loop waiting.
-    const time = Math.min(ahead, TURN_MS * 1e6);
+    const time = Math.min(ahead, (this.awaitsDisk() ? DISK_TURN_MS : TURN_MS) * 1e6);
     const count = Math.min(Math.max(MIN_SLICE, Math.floor(time * this.speed)), MAX_SLICE);
     const instructions = this.accelerator.instructions();
     const before = performance.now();
@@ -201,7 +207,7 @@ export class LocalMachine {
     }
     const ms = (deadline - clock.now()) / 1e6;
     if (ms <= 0) return true;
-    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock)) {
+    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock) && !this.awaitsDisk()) {
       this.events.onYield?.();
       Atomics.wait(this.sleeper, 0, 0, ms);
       return true;

@@ -19,6 +19,8 @@ import { type FileCalls, fileCalls } from './file-calls.ts';
 const FALLOC_KEEP_SIZE = 1;
 const FALLOC_PUNCH_HOLE = 2;
 const FALLOC_ZERO_RANGE = 16;
+/** Longest read for which the page cache is asked first: longer ones are worth a thread that copies them. */
+const CACHED_MOST = 131_072;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -51,6 +53,16 @@ class NodeBlockFile implements BlockFile {
 
   read(offset: number, into: Uint8Array): number | Promise<number> {
     if (this.immediate) return this.readNow(offset, into);
+    // What is in memory is there sooner than a thread that would fetch it.
+    if (into.length <= CACHED_MOST && this.readCached(offset, into)) return into.length;
+    return this.readRest(offset, into);
+  }
+
+  protected readCached(offset: number, into: Uint8Array): boolean {
+    return this.calls !== null && this.calls.readCached(this.fd, into, offset) === into.length;
+  }
+
+  private readRest(offset: number, into: Uint8Array): Promise<number> {
     return new Promise((resolve, reject) => {
       const fail = reject;
       let done = 0;
@@ -183,6 +195,11 @@ class DirectBlockFile extends NodeBlockFile {
   private readonly bounces: Uint8Array[] = [];
   /** End of the last write of a part of a block: the next one must find what it wrote. */
   private last: Promise<void> = Promise.resolve();
+
+  /** There is no cache to look into, and the disk would be waited for. */
+  protected override readCached(): boolean {
+    return false;
+  }
 
   override read(offset: number, into: Uint8Array): number | Promise<number> {
     if (aligned(offset, into)) return super.read(offset, into);
