@@ -128,6 +128,8 @@ async function copy(
   const quiet = has(args, 'q');
   const sparseText = lastOf(args, 'S');
   const info = await target.info();
+  // Some images take nothing else.
+  const packed = compress || info.compressed === true;
   const progress = Progress.start(has(args, 'p') && !quiet, source.size);
   const rate = lastOf(args, 'r');
   const parallel = Number(lastOf(args, 'm') ?? 8);
@@ -139,10 +141,10 @@ async function copy(
     length: source.size,
     targetIsZero: has(args, 'n') ? has(args, 'target-is-zero') : target.zeroInit,
     sparse: sparseText === null ? DEFAULT_SPARSE : sparseSize(sparseText),
-    compress,
+    compress: packed,
     clusterSize: info.clusterSize ?? 65536,
     parallel,
-    unordered: has(args, 'W') || compress,
+    unordered: has(args, 'W') || packed,
     above: behind === null ? null : (skipFilters(source).backing ?? EMPTY),
     behind: behind?.size ?? 0,
     salvage: has(args, 'salvage') ? (at, error) => report(`warning: error while reading offset ${at}: ${error.message}`) : null,

@@ -16,6 +16,7 @@ const blur = (text: string): string =>
     .replaceAll('virelay-img', 'qemu-img')
     .replace(/"date-n?sec": \d+/g, 'DATE')
     .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'DATE')
+    .replace(/("cid": )\d+/g, '$1N')
     .replace(/(uuid"?: )\S+/g, '$1UUID')
     .replace(/(iters"?: )\d+/g, '$1N')
     .replace(/in [\d.]+ seconds/g, 'in N seconds');
@@ -134,6 +135,35 @@ test('snapshots, sizes, features and bitmaps of an image', needsQemu, () =>
     'convert --bitmaps -c -O qcow2 a.qcow2 c.qcow2',
     'dd if=a.qcow2 of=d.raw bs=1M count=3 skip=1',
     'bench -c 100 a.qcow2',
+  ]),
+);
+
+test('images of other programs: what they are made with, what is said of them, and conversions', needsQemu, () =>
+  sameAsQemu([
+    ...['vmdk', 'vdi', 'vpc', 'parallels', 'qed'].flatMap((format) => [
+      `create -f ${format} a.${format} 10M`,
+      `info --output=json a.${format}`,
+      `check a.${format}`,
+      `map --output=json a.${format}`,
+      `create -f ${format} -o help`,
+    ]),
+    'create -f vhdx a.vhdx 10M',
+    'check a.vhdx',
+    'create -f vmdk -o subformat=twoGbMaxExtentSparse t.vmdk 5G',
+    'create -f vpc -o subformat=bogus q.vpc 1M',
+    'create -f raw r.raw 4M',
+    "qemu-io -f raw -c 'write -P 1 0 1M' -c 'write -P 2 3M 4k' r.raw",
+    'convert -O vmdk -o subformat=streamOptimized r.raw s.vmdk',
+    'map s.vmdk',
+    ...['vdi', 'vhdx', 'qed', 'parallels'].flatMap((format) => [
+      `convert -O ${format} r.raw c.${format}`,
+      `compare r.raw c.${format}`,
+    ]),
+    'compare r.raw s.vmdk',
+    'map --output=json c.vdi',
+    'resize c.vdi 8M',
+    'resize c.qed 8M',
+    'convert -c -O vdi r.raw d.vdi',
   ]),
 );
 

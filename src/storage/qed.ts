@@ -294,7 +294,7 @@ export const qedCreation: Creation = {
     const file = await target.newFile(target.filename);
     try {
       await file.write(clusterSize, new Uint8Array(tables * clusterSize));
-      await file.write(0, bytes);
+      await file.write(0, bytes.subarray(0, 4096));
     } finally {
       await file.close();
     }
