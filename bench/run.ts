@@ -4,13 +4,15 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { benchFirmware } from './firmware.ts';
 import { type Emulator, parseResults, qemu, type Run, runGuest, virelay } from './emulators.ts';
 import { buildImage, runNative } from './image.ts';
 import { formatTable, summarize } from './report.ts';
 
 const USAGE = `npm run bench -- [--rounds N] [--only GROUP] [--accel jit|interp] [--no-qemu]
   [--memory SIZE] [--json FILE] [--timeout SECONDS] [--cpu MODEL]
-groups: integer, integer32, sse2, x87, memory, vector, python (only when named), busybox, process; vector wants --cpu max`;
+groups: integer, integer32, sse2, x87, memory, vector, python (only when named), busybox, process; vector wants --cpu max;
+firmware (only when named): from power-on to GRUB's menu`;
 
 function options() {
   const { values } = parseArgs({
@@ -44,6 +46,10 @@ async function main(): Promise<number> {
   const peer = chosen['no-qemu'] ? null : qemuVersion();
   const emulators: Emulator[] = [virelay(chosen.accel, cpu), ...(peer === null ? [] : [qemu(cpu)])];
   if (peer === null) console.error('no qemu-system-x86_64: no comparison');
+  if (chosen.only === 'firmware') {
+    save(chosen.json, await benchFirmware(emulators, Number(chosen.rounds)));
+    return 0;
+  }
   const image = await buildImage(chosen.only);
   try {
     const native = parseResults(runNative(image, chosen.only));

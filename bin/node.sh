@@ -18,7 +18,8 @@ if [ -z "$NODE_COMPILE_CACHE" ] && [ -n "${XDG_CACHE_HOME:-$HOME}" ]; then
   export NODE_COMPILE_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/virelay/compiled"
 fi
 # Options of the machine's process: V8's optimiser gets the cores that the guest and its compiler leave,
-# or it takes turns with them.
+# or it takes turns with them. Nothing in translated code is worth inlining, and looking for it costs every
+# entry of code that is not optimised yet.
 cores=$(nproc 2>/dev/null || echo 2)
 pool=$((cores > 6 ? 4 : cores > 3 ? cores - 2 : 1))
-options="--no-warnings --v8-pool-size=$pool"
+options="--no-warnings --v8-pool-size=$pool --no-wasm-inlining --no-wasm-inlining-call-indirect"

@@ -16,7 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   host: [],
   character: ['host', 'machine'],
   devices: ['machine'],
-  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'storage'],
+  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'network', 'storage', 'wasm'],
   kvm: ['host', 'ir', 'machine'],
   storage: ['host', 'machine'],
   network: ['host', 'machine'],
@@ -25,7 +25,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   migration: ['control', 'host', 'machine'],
   user: ['host', 'ir', 'isa', 'jit', 'machine'],
   manager: ['cli', 'control', 'host', 'machine'],
-  cli: ['character', 'control', 'devices', 'guest', 'host', 'isa', 'machine', 'migration', 'storage'],
+  cli: ['character', 'control', 'devices', 'display', 'guest', 'host', 'isa', 'machine', 'migration', 'network', 'storage'],
   '.': ['control', 'guest', 'machine'],
 };
 /** Lower rooms that see of the room above no more than its contracts. */
@@ -36,6 +36,7 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/machine/address-space.ts',
     'src/machine/loader/cpu-state.ts',
     'src/machine/config.ts',
+    'src/machine/network-config.ts',
   ],
   isa: ['src/isa/isa.ts'],
   host: ['src/host/host.ts', 'src/host/early-thread.ts', 'src/host/node/threads.ts'],
@@ -48,6 +49,7 @@ const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
   ['jit', 'isa'],
   ['jit', 'host'],
   ['storage', 'machine'],
+  ['network', 'machine'],
   ['display', 'machine'],
 ];
 const HOST_MODULES_IN = ['src/host/node/', 'src/cli/', 'src/kvm/', 'src/manager/'];

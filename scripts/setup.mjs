@@ -50,7 +50,7 @@ export function findNode() {
 /** Node.js's options for a machine's process, see bin/node.sh. */
 export function machineOptions() {
   const pool = Math.min(4, Math.max(1, availableParallelism() - 2));
-  return ['--no-warnings', `--v8-pool-size=${pool}`];
+  return ['--no-warnings', `--v8-pool-size=${pool}`, '--no-wasm-inlining', '--no-wasm-inlining-call-indirect'];
 }
 
 /** Runs a program in the project's folder with this terminal. @returns its exit status */

@@ -13,5 +13,5 @@ export type {
   RtcConfig,
   SerialConfig,
 } from './machine/config.ts';
-export type { Picture, PowerEvent } from './machine/interfaces.ts';
+export type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './machine/interfaces.ts';
 export type { RunState } from './machine/machine.ts';

@@ -56,7 +56,6 @@ test('debugging devices', () => {
   assert.equal(line.debugcon!.iobase, 0xe9);
   const moved = withKernel('-global isa-debugcon.iobase=0x402 -debugcon stdio');
   assert.equal(moved.debugcon!.iobase, 0x402);
-  assert.throws(() => withKernel('-device e1000'), /-device e1000: device "e1000" is not known/);
 });
 
 test("tracing: QEMU's categories stand for the machine's own", () => {
@@ -184,7 +183,7 @@ test('drives: one line says what is wrong', () => {
     ['-hda a -drive file=b,index=0', /^Error: -drive file=b,index=0: that place is taken by -hda a$/],
     ['-drive file=b,index=4', /ide has no drive 4/],
     ['-drive file=b,format=zip', /format=zip is not known/],
-    ['-drive file=b,if=virtio', /if=virtio is not known/],
+    ['-drive file=b,if=xen', /if=xen is not known/],
     ['-drive file=b,cache=x', /cache=x is not known/],
     ['-drive file=b,werror=x', /werror=x is not known/],
     ['-blockdev {x', /Could not parse the JSON/],

@@ -13,15 +13,31 @@ import {
   shortDrive,
   withDefaultDrives,
 } from './drive-options.ts';
+import type { NetworkConfig } from '../machine/network-config.ts';
+import { NO_NETWORK } from '../machine/network-config.ts';
+import {
+  finishNetwork,
+  NetError,
+  type NetOptions,
+  noNetOptions,
+  parseFilterDump,
+  parseNet,
+  parseNetdev,
+  parseNic,
+  parseNicDevice,
+} from './net-options.ts';
+import { type DeviceOption, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
 import { onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError } from './values.ts';
 
-export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'device' | 'trace';
+export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'device' | 'netdev' | 'nic' | 'trace';
 
 export interface CommandLine {
   help: HelpTopic | null;
+  /** What help is wanted about, where the topic is one of many. */
+  helpSubject: string | null;
   machine: 'pc' | 'q35';
   cpu: string;
   memory: number;
@@ -36,12 +52,16 @@ export interface CommandLine {
   firmwareFolders: string[];
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
+  devices: readonly DeviceOption[];
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
   throttleGroups: Record<string, BlockOptions>;
   /** Name of the AHCI controller that was added. */
   ahci: string | null;
+  /** What was said of networks, and what comes of it. */
+  net: NetOptions;
+  network: NetworkConfig;
   boot: BootConfig;
   /** Writes to all drives are forgotten. */
   snapshot: boolean;
@@ -54,6 +74,8 @@ export interface CommandLine {
   uuid: Uint8Array | null;
   hpet: boolean;
   nographic: boolean;
+  /** The display is shown on the terminal. */
+  curses: boolean;
   noReboot: boolean;
   noShutdown: boolean;
   startPaused: boolean;
@@ -81,6 +103,7 @@ const DEBUGCON_PORT = 0xe9;
 function initial(): CommandLine {
   return {
     help: null,
+    helpSubject: null,
     machine: 'pc',
     cpu: 'max',
     memory: 128 * MIB,
@@ -94,10 +117,13 @@ function initial(): CommandLine {
     firmwareFolders: [],
     vga: null,
     drives: [],
+    devices: [],
     blockdevs: [],
     secrets: {},
     throttleGroups: {},
     ahci: null,
+    net: noNetOptions(),
+    network: NO_NETWORK,
     snapshot: false,
     noDefaults: false,
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
@@ -107,6 +133,7 @@ function initial(): CommandLine {
     uuid: null,
     hpet: true,
     nographic: false,
+    curses: false,
     noReboot: false,
     noShutdown: false,
     startPaused: false,
@@ -205,15 +232,21 @@ const OPTIONS: Record<string, Option> = {
   nographic: flag((line) => {
     line.nographic = true;
   }),
-  display: only('none'),
+  display: valued((line, value) => {
+    if (value !== 'none' && value !== 'curses') throw new ValueError('not available (only none, curses so far)');
+    line.curses = value === 'curses';
+  }),
   vga: valued((line, value) => {
     if (value !== 'none' && value !== 'std') throw new ValueError('not available (only none, std so far)');
     line.vga = value;
   }),
   k: ignoredValue(),
   monitor: only('none', 'null'),
-  net: only('none'),
-  nic: only('none'),
+  netdev: valued((line, value) => {
+    if (parseNetdev(line.net, value)) help(line, 'netdev');
+  }),
+  nic: valued((line, value) => netHelp(line, parseNic(line.net, value))),
+  net: valued((line, value) => netHelp(line, parseNet(line.net, value))),
   'no-reboot': flag((line) => {
     line.noReboot = true;
   }),
@@ -290,20 +323,43 @@ function finish(line: CommandLine): CommandLine {
   if (users.length > 1) {
     throw new OptionError('-serial', users[1]!.text, 'standard input and output are in use already');
   }
+  if (line.curses) {
+    if (line.nographic) throw new OptionError('-display', 'curses', 'cannot be used together with -nographic');
+    if (users.length > 0) throw new OptionError('-serial', users[0]!.text, 'the display is on standard input and output');
+  }
   if (line.kernel === null) {
     if (line.initrd !== null) throw new OptionError('-initrd', line.initrd, 'needs -kernel');
     if (line.append !== '') throw new OptionError('-append', line.append, 'needs -kernel');
   }
   finishDrives(line);
+  finishNet(line);
   return line;
+}
+
+function netHelp(line: CommandLine, topic: 'netdev' | 'model' | null): void {
+  if (topic !== null) help(line, topic === 'model' ? 'nic' : topic);
+}
+
+function finishNet(line: CommandLine): void {
+  try {
+    const { config, warnings } = finishNetwork(line.net, line.noDefaults);
+    const { devices, network } = withCards(line.devices, config);
+    line.devices = devices;
+    line.network = network;
+    line.warnings.push(...warnings);
+  } catch (error) {
+    if (!(error instanceof NetError)) throw error;
+    throw new OptionError(error.source.option, error.source.text, error.message);
+  }
 }
 
 function finishDrives(line: CommandLine): void {
   try {
-    const drives = placeDrives(line.drives, line.machine);
+    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
+    const drives = withDeviceDrives(placeDrives(line.drives, line.machine), line.devices, nodes);
     const firmware = line.kernel === null || line.bios !== null || drives.some(({ config }) => config.interface === 'pflash');
     line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine) : drives)
-      .filter(({ config }) => config.interface !== 'none')
+      .filter(({ config }) => config.interface !== 'none' || config.id !== null)
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
   } catch (error) {
     if (!(error instanceof DriveError)) throw error;
@@ -444,10 +500,12 @@ function setRtc(line: CommandLine, text: string): void {
   line.rtc = { base: named ? base : rtcBaseSeconds(base), clock: clock === 'vm' ? 'vm' : 'host' };
 }
 
-const DEVICES = ['ahci', 'ide-cd', 'ide-hd', 'isa-debug-exit', 'VGA'] as const;
-
 function setDevice(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'device');
+  line.helpSubject = helpSubject(text);
+  if (line.helpSubject !== null) return help(line, 'device');
+  const cards = line.net.nics.length;
+  if (parseNicDevice(line.net, text)) return addDevice(line, text, cards);
   const values = parseList(text, 'driver');
   const driver = values.get('driver') ?? '';
   if (driver === 'ide-hd' || driver === 'ide-cd') {
@@ -459,9 +517,7 @@ function setDevice(line: CommandLine, text: string): void {
     line.vga = 'std';
     return;
   }
-  if (driver !== 'isa-debug-exit') {
-    throw new ValueError(`device "${driver}" is not known (known: ${DEVICES.join(', ')})`);
-  }
+  if (driver !== 'isa-debug-exit') return addDevice(line, text);
   onlyKeys(values, ['driver', 'id', 'iobase', 'iosize']);
   const port = (key: string, otherwise: number): number =>
     values.has(key) ? parseNumber(values.get(key)!, 0, 0xffff) : otherwise;
@@ -470,22 +526,39 @@ function setDevice(line: CommandLine, text: string): void {
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
 }
 
-/** `-object secret,id=NAME,data=TEXT` or `file=PATH`, and `-object throttle-group,id=NAME,x-iops-total=N,…`. */
+function addDevice(line: CommandLine, text: string, nic: number | null = null): void {
+  line.devices = [...line.devices, { text, config: parseDevice(text), nic }];
+}
+
 function setObject(line: CommandLine, text: string): void {
   const values = parseList(text, 'qom-type');
   const kind = values.get('qom-type') ?? '';
+  switch (kind) {
+    case 'secret':
+      return addSecret(line, values);
+    case 'throttle-group':
+      return addThrottleGroup(line, values);
+    case 'filter-dump':
+      return parseFilterDump(line.net, text);
+    default:
+      throw new ValueError(`object "${kind}" is not known (known: filter-dump, secret, throttle-group)`);
+  }
+}
+
+/** `-object throttle-group,id=NAME,x-iops-total=N,…`. */
+function addThrottleGroup(line: CommandLine, values: Map<string, string>): void {
   const id = values.get('id');
-  if (kind !== 'secret' && kind !== 'throttle-group') {
-    throw new ValueError(`object "${kind}" is not known (known: secret, throttle-group)`);
-  }
   if (id === undefined) throw new ValueError('needs id=');
-  if (kind === 'secret') {
-    onlyKeys(values, ['qom-type', 'id', 'data', 'file', 'format']);
-    line.secrets[id] = readSecret(values);
-    return;
-  }
   const limits = [...values].filter(([key]) => key !== 'qom-type' && key !== 'id');
   line.throttleGroups[id] = Object.fromEntries(limits.map(([key, value]) => [key.replace(/^(x-|limits\.)/, ''), value]));
+}
+
+/** `-object secret,id=NAME,data=TEXT` or `file=PATH`: a password, in base64 if `format=base64`. */
+function addSecret(line: CommandLine, values: Map<string, string>): void {
+  onlyKeys(values, ['qom-type', 'id', 'data', 'file', 'format']);
+  const id = values.get('id');
+  if (id === undefined) throw new ValueError('needs id=');
+  line.secrets[id] = readSecret(values);
 }
 
 function addAhci(line: CommandLine, values: Map<string, string>): void {

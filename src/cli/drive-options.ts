@@ -50,6 +50,7 @@ const INTERFACES: Record<string, DriveInterface> = {
   ide: 'ide',
   floppy: 'floppy',
   pflash: 'pflash',
+  virtio: 'virtio',
   none: 'none',
 };
 /** Drives on one IDE bus: a port of an AHCI has one. */
@@ -59,6 +60,7 @@ const PLACES: Record<DriveInterface, number> = {
   ahci: AHCI_PLACES,
   floppy: 2,
   pflash: 2,
+  virtio: Infinity,
   none: Infinity,
 };
 

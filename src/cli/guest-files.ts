@@ -45,17 +45,29 @@ export async function guestFiles(progress: Progress): Promise<GuestFiles> {
   };
 }
 
+/** What of which packages a tree is made of. */
+export interface TreeOptions {
+  /** Of the packages; by default that of the usual guest. */
+  readonly architecture?: 'amd64' | 'i386';
+  /** Patterns of the files' names, as tar takes them: ./boot/vmlinuz-*; all files by default. */
+  readonly only?: readonly string[];
+}
+
+const USUAL = 'amd64';
+
 /**
  * The file tree of some of the distribution's packages, unpacked once into the user's cache folder.
  * @param name of the tree's folder there  @returns the folder's path
  * @throws Error, one line, when the packages cannot be had
  */
-export async function packageTree(name: string, choose: Choose, progress: Progress): Promise<string> {
+export async function packageTree(name: string, choose: Choose, progress: Progress, options: TreeOptions = {}): Promise<string> {
+  const { architecture = USUAL, only = ['./*'] } = options;
   const folder = join(cacheFolder(), name);
   if (existsSync(join(folder, 'complete'))) return folder;
-  await fetchAndPlace(folder, choose, progress, async (archives, ready) => {
-    for (const archive of archives) await unpack(archive, './*', ready);
-  });
+  const place = async (archives: readonly string[], ready: string): Promise<void> => {
+    for (const archive of archives) await unpack(archive, only, ready);
+  };
+  await fetchAndPlace(folder, choose, progress, place, architecture);
   return folder;
 }
 
@@ -65,11 +77,12 @@ async function fetchAndPlace(
   choose: Choose,
   progress: Progress,
   place: (archives: readonly string[], ready: string, work: string) => Promise<void>,
+  architecture = USUAL,
 ): Promise<void> {
   mkdirSync(cacheFolder(), { recursive: true });
   const work = mkdtempSync(join(cacheFolder(), 'fetch-'));
   try {
-    await download(work, choose, progress);
+    await download(work, choose, progress, architecture);
     progress.step('unpacking');
     const packages = readdirSync(work).filter((name) => name.endsWith('.deb'));
     const ready = join(work, 'ready');
@@ -90,8 +103,8 @@ async function fetchAndPlace(
 function fetchInto(folder: string, progress: Progress): Promise<void> {
   return fetchAndPlace(folder, kernelAndBusybox, progress, async (archives, ready, work) => {
     const find = (prefix: string): string => archives.find((one) => basename(one).startsWith(prefix))!;
-    await unpack(find('linux-image'), './boot/vmlinuz-*', work);
-    await unpack(find('busybox'), './bin/busybox', work);
+    await unpack(find('linux-image'), ['./boot/vmlinuz-*'], work);
+    await unpack(find('busybox'), ['./bin/busybox'], work);
     const kernel = readdirSync(join(work, 'boot')).find((name) => name.startsWith('vmlinuz-'))!;
     renameSync(join(work, 'boot', kernel), join(ready, 'vmlinuz'));
     renameSync(join(work, 'bin', 'busybox'), join(ready, 'busybox'));
@@ -107,24 +120,30 @@ function install(ready: string, folder: string): void {
 }
 
 /** By the system's package lists if they serve, else by lists of our own. */
-async function download(work: string, choose: Choose, progress: Progress): Promise<void> {
+async function download(work: string, choose: Choose, progress: Progress, architecture: string): Promise<void> {
   const system = ['-o', 'APT::Sandbox::User=root'];
   try {
-    return await downloadBy(system, work, choose, progress);
+    if (architecture === USUAL) return await downloadBy(system, work, choose, progress);
   } catch {
     // No lists, or lists that have grown too old.
   }
-  const options = [...system, ...privateState(work)];
+  const options = [...system, ...privateState(work, architecture)];
+  let obstacle: unknown;
   try {
     progress.step('reading the package lists');
     await fetching('apt-get', [...options, 'update'], work, progress);
+  } catch (error) {
+    // One of several lists may be missing: the others may have what is wanted.
+    obstacle = error;
+  }
+  try {
     await downloadBy(options, work, choose, progress);
   } catch (error) {
-    throw new Error(`cannot fetch a guest by apt-get: ${reason(error)}`);
+    throw new Error(`cannot fetch a guest by apt-get: ${reason(obstacle ?? error)}`);
   }
 }
 
-function privateState(work: string): string[] {
+function privateState(work: string, architecture: string): string[] {
   const state = join(work, 'state');
   for (const name of ['lists/partial', 'cache/archives/partial']) {
     mkdirSync(join(state, name), { recursive: true });
@@ -135,8 +154,8 @@ function privateState(work: string): string[] {
     `Dir::State::lists=${join(state, 'lists')}`,
     `Dir::State::status=${join(state, 'status')}`,
     `Dir::Cache=${join(state, 'cache')}`,
-    'APT::Architecture=amd64',
-    'APT::Architectures=amd64',
+    `APT::Architecture=${architecture}`,
+    `APT::Architectures=${architecture}`,
     'Acquire::Languages=none',
   ].flatMap((option) => ['-o', option]);
 }
@@ -185,12 +204,12 @@ function fetching(command: string, args: readonly string[], cwd: string, progres
   });
 }
 
-function unpack(archive: string, pattern: string, into: string): Promise<void> {
+function unpack(archive: string, patterns: readonly string[], into: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const source = spawn('dpkg-deb', ['--fsys-tarfile', archive], {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
-    const tar = spawn('tar', ['-x', '-f', '-', '-C', into, '--wildcards', pattern], {
+    const tar = spawn('tar', ['-x', '-f', '-', '-C', into, '--wildcards', ...patterns], {
       stdio: ['pipe', 'ignore', 'ignore'],
     });
     source.stdout.pipe(tar.stdin);

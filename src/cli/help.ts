@@ -2,6 +2,8 @@
 import { CHARACTER_KINDS } from '../character/spec.ts';
 import { featureNames, isSupported, modelNames } from '../isa/x86/system/models.ts';
 import type { HelpTopic } from './command-line.ts';
+import { NIC_MODELS } from './net-options.ts';
+import { NETDEV_KINDS } from '../network/options/netdev.ts';
 import { TRACE_CATEGORIES } from './trace.ts';
 
 export const PROGRAM = 'virelay-system-x86_64';
@@ -31,6 +33,13 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-snapshot', 'forget what is written to drives'],
   ['-boot [order=]acdn[,once=LETTERS][,menu=on]', ''],
   ['   [,splash-time=MS][,reboot-timeout=MS]', 'what firmware boots'],
+  ['-nic user[,hostfwd=...][,model=M][,mac=MAC]', 'a network and a card on it; -nic none: no network at all'],
+  ['-netdev user|tap|stream|dgram|socket|hubport,id=ID', ''],
+  ['   [,hostfwd=tcp|udp:[A]:PORT-[A]:PORT][,restrict=on]', ''],
+  ['   [,net=A/N][,tftp=FOLDER][,guestfwd=tcp:A:PORT-DEV]', 'a network'],
+  ['-device e1000|rtl8139|virtio-net-pci,netdev=ID[,mac=MAC]', 'a card on it'],
+  ['-net nic|user|none|...', 'the same, the old way: all on one hub'],
+  ['-object filter-dump,id=ID,netdev=ID,file=F', 'a copy of all frames, as tcpdump reads it'],
   ['-vga std|none', 'display adapter (std when firmware runs)'],
   ['-serial DEV', 'next serial port (up to four): see below'],
   ['-debugcon DEV', 'debug console at port 0xe9 (-global isa-debugcon.iobase=PORT)'],
@@ -43,9 +52,10 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-d CATEGORY,...', 'trace to standard error (-d help lists the categories)'],
   ['-D FILE', 'trace to this file'],
   ['-pidfile FILE', "write the process's id there"],
-  ['-nodefaults', 'no empty CD and floppy drive'],
+  ['-nodefaults', 'no empty CD and floppy drive, no network card'],
   ['-name, -no-user-config, -k', 'accepted, without effect'],
-  ['-display none, -monitor none', 'accepted: there are none so far'],
+  ['-display none|curses', 'curses: the display on the terminal; Ctrl-A X ends'],
+  ['-monitor none', 'accepted: there is none so far'],
   ['-version, -help', ''],
 ];
 
@@ -59,7 +69,7 @@ function cpuText(): string {
   return ['Available CPUs:', ...modelNames().map((name) => `  ${name}`), '', 'Features:', features].join('\n');
 }
 
-export function helpText(topic: HelpTopic, version: string): string {
+export function helpText(topic: Exclude<HelpTopic, 'device'>, version: string): string {
   switch (topic) {
     case 'options':
       return optionsText();
@@ -71,14 +81,10 @@ export function helpText(topic: HelpTopic, version: string): string {
       return cpuText();
     case 'accel':
       return 'Accelerators supported:\njit (also known as tcg)\ninterp';
-    case 'device':
-      return [
-        'name "ahci", bus PCI',
-        'name "ide-cd", bus IDE',
-        'name "ide-hd", bus IDE',
-        'name "isa-debug-exit", bus ISA',
-        'name "VGA", bus PCI',
-      ].join('\n');
+    case 'netdev':
+      return ['Available netdev backend types:', ...NETDEV_KINDS].join('\n');
+    case 'nic':
+      return ['Supported NIC models:', ...NIC_MODELS].join('\n');
     case 'trace':
       return Object.entries(TRACE_CATEGORIES)
         .map(([name, { text }]) => `${name.padEnd(16)} ${text}`)

@@ -1,7 +1,7 @@
 /** `virelay-nbd`: exports a disk image to NBD clients, as `qemu-nbd` does. */
 import { spawn } from 'node:child_process';
 import { unlinkSync, writeFileSync } from 'node:fs';
-import { connectStream, serveStreams } from '../host/node/streams.ts';
+import { connectStream, serveStreams } from '../host/node/byte-streams.ts';
 import type { ByteStream, StreamAddress } from '../host/host.ts';
 import { DEFAULT_PORT } from '../storage/nbd-protocol.ts';
 import { type NbdExport, serveNbd } from '../storage/nbd-server.ts';

@@ -7,9 +7,11 @@ import { describeError } from '../host/node/errors.ts';
 import type { Channel } from '../host/host.ts';
 import { ConfigError, Machine, type MachineConfig, type NamedFile } from '../index.ts';
 import { BIOS_NAME, VGA_BIOS_NAME } from '../machine/config.ts';
-import { type CommandLine, OptionError, parseCommandLine } from './command-line.ts';
+import { type CommandLine, type HelpTopic, OptionError, parseCommandLine } from './command-line.ts';
+import { cursesObstacle, showOnTerminal } from './curses.ts';
 import { finish, guardTerminal, handleSignals, leave, quitter, report } from './foreground.ts';
 import { helpText, PROGRAM } from './help.ts';
+import { sourceOf } from './net-options.ts';
 import { connect, drop } from './terminal.ts';
 
 /** Options by the setting of the machine that they fill. */
@@ -29,6 +31,7 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   debugExit: '-device isa-debug-exit',
   uuid: '-uuid',
   throttleGroups: '-object',
+  network: '-netdev',
 };
 
 const say = (text: string): void => report(PROGRAM, text);
@@ -78,6 +81,8 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     textOnSerial: line.nographic,
     boot: line.boot,
     drives: line.drives.map(({ config }) => config),
+    network: line.network,
+    devices: line.devices.map(({ config }) => config),
     blockdevs: line.blockdevs.map(({ options }) => options),
     secrets: line.secrets,
     throttleGroups: line.throttleGroups,
@@ -99,6 +104,11 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
   const place = error.field === 'drives' ? /^drive (\d+): (.*)/.exec(why) : null;
   const one = place === null ? undefined : line.drives[Number(place[1])];
   if (one !== undefined) return new OptionError(one.option, one.text, place![2]!);
+  const device = error.field === 'devices' ? /^device (\d+): (.*)/.exec(why) : null;
+  if (device !== null) return new OptionError('-device', line.devices[Number(device[1])]!.text, device[2]!);
+  const netdev = error.field === 'network' ? /^network "(.*?)": (.*)/.exec(why) : null;
+  const asked = netdev === null ? null : sourceOf(line.net, netdev[1]!);
+  if (asked !== null) return new OptionError(asked.option, asked.text, netdev![2]!);
   const node = error.field === 'blockdevs' ? /^node (\d+): (.*)/.exec(why) : null;
   if (node !== null) return new OptionError('-blockdev', line.blockdevs[Number(node[1])]!.text, node[2]!);
   const option = OPTION_OF[error.field] ?? `-${error.field}`;
@@ -184,6 +194,8 @@ function writePidFile(path: string | null): void {
 }
 
 async function run(line: CommandLine): Promise<number> {
+  const obstacle = line.curses ? cursesObstacle() : null;
+  if (obstacle !== null) throw new OptionError('-display', 'curses', obstacle);
   for (const warning of line.warnings) say(`warning: ${warning}`);
   const machine = await create(line);
   const quit = quitter(machine);
@@ -191,8 +203,20 @@ async function run(line: CommandLine): Promise<number> {
   writePidFile(line.pidFile);
   handleSignals(PROGRAM, quit);
   const { channels, outputs } = await connectPorts(machine, line, quit);
+  if (line.curses) showOnTerminal(machine, quit);
   if (!line.startPaused) await machine.start();
   return finish(machine, channels, outputs);
+}
+
+/** The table of devices is read only when it is asked about. */
+async function help(topic: HelpTopic, subject: string | null): Promise<string> {
+  if (topic !== 'device') return helpText(topic, version());
+  const types = await import('../machine/device-types.ts');
+  try {
+    return subject === null ? types.listDeviceTypes() : types.describeDeviceType(subject);
+  } catch (error) {
+    throw new OptionError('-device', `${subject},help`, (error as Error).message);
+  }
 }
 
 export async function main(args: readonly string[]): Promise<void> {
@@ -200,7 +224,7 @@ export async function main(args: readonly string[]): Promise<void> {
   try {
     const line = parseCommandLine(args);
     if (line.help === null) leave(await run(line));
-    writeSync(1, `${helpText(line.help, version())}\n`);
+    writeSync(1, `${await help(line.help, line.helpSubject)}\n`);
     leave(0);
   } catch (error) {
     say((error as Error).message.split('\n')[0]!);

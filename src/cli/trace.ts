@@ -11,6 +11,7 @@ export const TRACE_CATEGORIES: Record<string, Category> = {
   in_asm: { text: 'guest code, as bytes, when it is translated', covers: ['in_asm'] },
   op: { text: 'the intermediate code of each block', covers: ['op'] },
   out_asm: { text: 'the size of what it becomes', covers: ['out_asm'] },
+  exec: { text: 'entries into translated code, which goes on from block to block by itself', covers: ['exec'] },
   cpu_reset: { text: 'resets and triple faults', covers: ['cpu_reset', 'triple-fault'] },
   guest_errors: {
     text: 'what no correct guest does: unknown MSRs, writes to ROM, code outside memory',

@@ -113,6 +113,22 @@ export class FlatMemory implements GuestMemory {
     for (let i = 0; i < into.length; i++) into[i] = this.bytes[addr + i] ?? 0xff;
   }
 
+  readonly ramGeneration = 0;
+  /** Ranges that have been reported as changed, as [offset, length]. */
+  readonly changes: [number, number][] = [];
+
+  get ram(): Uint8Array {
+    return this.bytes;
+  }
+
+  ramOffset(addr: number, length: number): number {
+    return addr >= 0 && addr + length <= this.bytes.length ? addr : -1;
+  }
+
+  ramChanged(offset: number, length: number): void {
+    this.changes.push([offset, length]);
+  }
+
   writeBytes(addr: number, from: Uint8Array): void {
     if (addr < this.bytes.length) this.bytes.set(from.subarray(0, this.bytes.length - addr), addr);
   }

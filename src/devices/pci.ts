@@ -1,5 +1,6 @@
 /** PCI functions and their bus: PCI Local Bus Specification 3.0, chapter 6. */
-import type { Device, DeviceState, IoHandler, MappedRegion, MmioBus, PortBus } from '../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, MappedRegion, MmioBus, MsiSink, PortBus } from '../machine/interfaces.ts';
+import { Msix, MSIX_ID, type MsixPlace } from './pci-msix.ts';
 import { type StateFields, StateBlock } from './state.ts';
 
 /** Configuration space offsets (6.1). */
@@ -36,8 +37,15 @@ const STATUS_CAPABILITIES = 1 << 4;
 /** While software sizes a 32-bit register it holds all ones: nothing may appear up there then. */
 const LOW_LIMIT = 2 ** 32 - 4096;
 
-/** Address spaces that base address registers map into. */
-export type PciSpaces = { memory: MmioBus; ports: PortBus };
+/** Address spaces that base address registers map into, and where interrupt messages go. */
+export type PciSpaces = { memory: MmioBus; ports: PortBus; messages?: MsiSink };
+
+/** Registers beside the configuration space that a function saves under a name of their own. */
+export interface PciPart {
+  reset(): void;
+  save(): DeviceState;
+  load(state: DeviceState): void;
+}
 
 export type BarKind = 'io' | 'mem32' | 'mem64';
 
@@ -89,6 +97,10 @@ export abstract class PciDevice implements Device {
   private readonly base: StateBlock<{ config: Uint8Array; intx: boolean }>;
   private readonly initial = new Uint8Array(256);
   private readonly bars: Bar[] = [];
+  private readonly parts = new Map<string, PciPart>();
+  /** Offset of the MSI-X capability, and its registers. */
+  private msixAt = 0;
+  protected msix: Msix | null = null;
   private rom: Rom | null = null;
   private spaces: PciSpaces | null = null;
   private bus: PciBus | null = null;
@@ -140,6 +152,7 @@ export abstract class PciDevice implements Device {
     // Command, base addresses, ROM.
     if (offset < PCI.rom + 4) this.remap();
     this.driveIntx();
+    if (offset < this.msixAt + 4 && offset + size > this.msixAt + 2) this.msix?.controlChanged();
     this.onConfigWrite(offset, size);
   }
 
@@ -147,6 +160,7 @@ export abstract class PciDevice implements Device {
     this.base.value.config.set(this.initial);
     this.setIntx(false);
     this.remap();
+    for (const part of this.parts.values()) part.reset();
     this.onReset();
   }
 
@@ -154,19 +168,21 @@ export abstract class PciDevice implements Device {
     const state = this.base.save();
     const extra = this.extraState();
     if (extra !== null) state.fields.device = extra.save().fields;
+    for (const [name, part] of this.parts) state.fields[name] = part.save().fields;
     return state;
   }
 
   loadState(state: DeviceState): void {
-    const { device, ...fields } = state.fields;
+    const { version } = state;
+    const fields = { ...state.fields };
     const extra = this.extraState();
-    if (extra !== null) {
-      if (device === undefined || typeof device !== 'object') {
-        throw new Error(`${this.id}: field "device" is missing`);
-      }
-      extra.load({ version: state.version, fields: device as StateFields });
+    for (const [name, part] of [...this.parts, ...(extra === null ? [] : [['device', extra] as const])]) {
+      const saved = fields[name];
+      if (saved === undefined || typeof saved !== 'object') throw new Error(`${this.id}: field "${name}" is missing`);
+      part.load({ version, fields: saved as StateFields });
+      delete fields[name];
     }
-    this.base.load({ version: state.version, fields });
+    this.base.load({ version, fields });
     this.remap();
     this.driveIntx();
     this.onLoad();
@@ -189,10 +205,25 @@ export abstract class PciDevice implements Device {
     // For subclasses.
   }
 
+  /** Adds registers that are reset, saved and loaded with the function. */
+  protected addPart(name: string, part: PciPart): void {
+    this.parts.set(name, part);
+  }
+
   /** Sets the value that configuration space has after a reset. */
   protected setInitial(offset: number, bytes: readonly number[]): void {
     this.initial.set(bytes, offset);
     this.config.set(bytes, offset);
+  }
+
+  /** Allows software to change these bits. */
+  protected setWritable(offset: number, masks: readonly number[]): void {
+    this.writable.set(masks, offset);
+  }
+
+  /** Sends an interrupt message, if the function may write to memory at all (6.8.3.5). */
+  protected sendMessage(address: number, data: number): void {
+    if (this.busMaster) this.spaces?.messages?.sendMsi(address, data);
   }
 
   protected get busMaster(): boolean {
@@ -231,6 +262,20 @@ export abstract class PciDevice implements Device {
     this.setInitial(PCI.status, [this.initial[PCI.status]! | STATUS_CAPABILITIES]);
     this.lastCapability = offset;
     return offset;
+  }
+
+  /** Adds the MSI-X capability; the function puts the table and the pending bits where `place` says. */
+  protected addMsix(offset: number, vectors: number, place: MsixPlace): Msix {
+    const msix = new Msix(this.id, vectors, place, {
+      control: () => this.configRead(offset + 2, 2),
+      send: (address, data) => this.sendMessage(address, data),
+    });
+    this.msixAt = this.addCapability(offset, MSIX_ID, msix.body);
+    // Enable, and the mask of all vectors.
+    this.setWritable(offset + 3, [0xc0]);
+    this.addPart('msix', msix);
+    this.msix = msix;
+    return msix;
   }
 
   /** Address that software gave a base address register, or -1 while it decodes nothing. */
@@ -312,6 +357,9 @@ export type PirqWiring = (slot: number, pin: number) => number;
 const PIRQS = 8;
 
 export class PciBus {
+  readonly kind = 'PCI';
+  /** QEMU's name of the board's own. */
+  readonly name: string;
   private readonly devices = new Map<number, PciDevice>();
   private readonly spaces: PciSpaces;
   /** One set per PIRQ of the functions that assert it. */
@@ -320,7 +368,8 @@ export class PciBus {
   /** A PIRQ line (0 to 7 for A to H) changed its level. */
   onPirq: ((pirq: number, level: boolean) => void) | undefined;
 
-  constructor(spaces: PciSpaces, wiring: PirqWiring = pirqOf) {
+  constructor(spaces: PciSpaces, wiring: PirqWiring = pirqOf, name = 'pci.0') {
+    this.name = name;
     this.spaces = spaces;
     this.wiring = wiring;
   }

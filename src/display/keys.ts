@@ -165,12 +165,18 @@ export function keySequence(combination: string): number[][] {
   return [...codes.map((code) => bytes(code, false)), ...codes.reverse().map((code) => bytes(code, true))];
 }
 
+/** @returns the combination that types a character (not a control character), or null when there is none */
+export function keyOfCharacter(character: string): string | null {
+  const found = CHARACTERS.get(character);
+  if (found === undefined) return null;
+  return found[1] ? `shift-${found[0]}` : found[0];
+}
+
 /** @throws Error naming a character that a US keyboard lacks */
 export function textSequence(text: string): number[][] {
   return [...text].flatMap((character) => {
-    const found = CHARACTERS.get(character);
-    if (found === undefined) throw new Error(`no key types "${character}"`);
-    const [key, shifted] = found;
-    return keySequence(shifted ? `shift-${key}` : key);
+    const key = keyOfCharacter(character);
+    if (key === null) throw new Error(`no key types "${character}"`);
+    return keySequence(key);
   });
 }

@@ -15,9 +15,13 @@
  *     72  base        i64  interpreter: base pc of the running block
  *     80  ctx         i32  instruction context, see Builder.ctx
  *     88  hostAddr    i64  guard of a code page: where in this memory it must lie
- *     96  kick        i32  set by the host: the budget is void, compiled code must not write its own back
+ *     96  kick        i32  below zero: the host wants attention, the budget is void
  *    100  mapping     i32  number of the mapping in force: a new one after each change that translated code must notice
- *    104  codeKey     i64  code under the flags in force is in the code index under its address + this; 0 = not at all
+ *    104  codeKey     i64  code under the flags in force is in the code index under its address + this
+ *    112  stackPage   i64  virtual address of the page that the stack was last seen in, which may be written to
+ *    120  stackAddend i64  what makes an address in this memory of one in it
+ *    128  stackLimit  i64  offset in it from which on an access may run out of it; 0 = no page is known
+ *    136  baseMask    i64  -1: the ISA's code base is to be added to pcs (Isa.codeBase); 0: it does not count
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;
@@ -36,6 +40,10 @@ export const CTL_HOST_ADDR = 88;
 export const CTL_KICK = 96;
 export const CTL_MAPPING = 100;
 export const CTL_CODE_KEY = 104;
+export const CTL_STACK_PAGE = 112;
+export const CTL_STACK_ADDEND = 120;
+export const CTL_STACK_LIMIT = 128;
+export const CTL_BASE_MASK = 136;
 
 /** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
 export const ISA_STATE = 256;

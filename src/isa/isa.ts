@@ -11,6 +11,8 @@ export interface CodeReader {
   readonly pageEnd: number;
   /** Next byte. @throws FetchFault when its page is not executable */
   u8(): number;
+  /** The byte `distance` beyond the next one, which must lie on the first byte's page. */
+  peek?(distance: number): number;
 }
 
 /** Thrown by CodeReader when a code byte cannot be fetched. */
@@ -46,8 +48,12 @@ export interface Isa {
    * run so often that larger, faster translations pay?
    */
   favoursSpeed?(flags: number): boolean;
+  /** Flags to translate hot code under that runs under `flags`: what such code need not do may be left out. */
+  hotFlags?(flags: number): number;
   /** Under these flags a pc is a linear address of code as it stands (x86: the CS base is 0). */
   codeIsLinear?(flags: number): boolean;
+  /** Offset in the vCPU's block of what is added to pcs under other flags, an i64. */
+  readonly codeBase?: number;
   /**
    * Makes the ISA's own runtime module (helpers of kind 'wasm').
    * @param vcpuBase address of the vCPU's block in the memory

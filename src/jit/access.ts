@@ -3,7 +3,7 @@
  * of the slow path. Used by the interpreter and the region compiler alike.
  */
 import { BULK, I32, I64, OPS } from '../ir/ops.ts';
-import { CTL_TLB_BASE } from '../ir/vcpu-block.ts';
+import { CTL_STACK_ADDEND, CTL_STACK_LIMIT, CTL_STACK_PAGE, CTL_TLB_BASE } from '../ir/vcpu-block.ts';
 import {
   CALL,
   ELSE,
@@ -12,7 +12,6 @@ import {
   I64_AND,
   I64_EQ,
   I64_LOAD,
-  I64_LOAD32_U,
   I64_LT_U,
   I64_SHR_U,
   I64_SUB,
@@ -81,9 +80,10 @@ export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, op
 /** What an access needs to know of the function it is written into. */
 export interface AccessContext {
   readonly code: Code;
-  /** i64 locals: for the virtual address, scratch, and the TLB's address. */
+  /** Locals: an i64 for the virtual address; addresses: scratch for a TLB entry and its addend, and the TLB. */
   readonly address: number;
   readonly entry: number;
+  readonly addend: number;
   readonly tlb: number;
   /** Function index of the slow path of that name. */
   slow(name: string): number;
@@ -96,11 +96,13 @@ export interface AccessContext {
   readonly inline: boolean;
   /** Locals that remember the page this access went to last, when it is likely to stay there. */
   readonly page?: PageLocals | undefined;
+  /** The access is to the stack, whose page is known to the state block (CTL_STACK_PAGE). */
+  readonly stack: boolean;
 }
 
 /**
- * i64 locals: a page's virtual address, what makes an address in this memory of one in it, and
- * the offset in it from which on an access may run out of it. All zero at first: that is no page.
+ * Locals: a page's virtual address (i64), what makes an address in this memory of one in it (an address), and
+ * the offset in it from which on an access may run out of it (i64). All zero at first: that is no page.
  */
 export interface PageLocals {
   readonly tag: number;
@@ -109,7 +111,7 @@ export interface PageLocals {
 }
 
 /** Of a page that is remembered: the widest access that begins before this offset stays in the page. */
-const PAGE_LIMIT = 4096 - 15;
+export const PAGE_LIMIT = 4096 - 15;
 
 /** Leaves the address of the TLB entry for a virtual address on the stack. `address` and `tlb` leave theirs there. */
 export function pushTlbEntry(c: Code, address: () => void, tlb: () => void): void {
@@ -118,16 +120,23 @@ export function pushTlbEntry(c: Code, address: () => void, tlb: () => void): voi
   c.op(I64_SHR_U);
   c.i64((TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
   c.op(I64_AND);
+  c.toAddress();
   tlb();
-  c.op(I64_ADD);
+  c.addAddress();
+}
+
+/** Leaves the address of the TLB in force on the stack. */
+export function pushTlb(c: Code): void {
+  c.address(0);
+  c.loadAddress32(VCPU_BASE + CTL_TLB_BASE);
 }
 
 /** The same for the TLB in force, by the state block. */
 export function pushCurrentTlbEntry(c: Code, address: () => void): void {
-  pushTlbEntry(c, address, () => c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE));
+  pushTlbEntry(c, address, () => pushTlb(c));
 }
 
-/** Leaves "the page's tag for this access equals the address's page" on the stack. */
+/** Leaves "the page's tag for this access equals the address's page" on the stack, and sets `addend`. */
 function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
   pushTlbEntry(
     c,
@@ -136,6 +145,11 @@ function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): voi
   );
   c.tee(ctx.entry);
   c.memory(I64_LOAD, tag);
+  // Between the tag's load and its comparison, since V8 would do that load twice otherwise: once by itself,
+  // because it might trap, and once as the comparison's operand.
+  c.get(ctx.entry);
+  c.loadAddend(TLB_ADDEND);
+  c.set(ctx.addend);
   c.get(ctx.address);
   if (bytes > 1) {
     // An access that runs into the next page must not match this page's tag.
@@ -159,6 +173,7 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     c.op(IF);
     c.op(info.store ? VOID : typeByte(info.type));
   };
+  if (ctx.stack) return emitStackAccess(ctx, begin, direct, slow);
   if (page) {
     c.get(ctx.address);
     c.get(page.tag);
@@ -168,7 +183,8 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     begin();
     c.get(page.addend);
     c.get(ctx.address);
-    c.op(I64_ADD);
+    c.toAddress();
+    c.addAddress();
     direct();
     c.op(ELSE);
   }
@@ -179,14 +195,39 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
   if (page) c.op(END);
 }
 
+/** The access by the page that the stack was last seen in, else the slow path, which finds the page for the next. */
+function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => void, slow: () => void): void {
+  const c = ctx.code;
+  c.get(ctx.address);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_PAGE);
+  c.op(I64_SUB);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_LIMIT);
+  c.op(I64_LT_U);
+  begin();
+  c.address(0);
+  c.loadAddend(VCPU_BASE + CTL_STACK_ADDEND);
+  c.get(ctx.address);
+  c.toAddress();
+  c.addAddress();
+  direct();
+  c.op(ELSE);
+  c.get(ctx.address);
+  c.call(CALL, ctx.slow(FIND_STACK));
+  slow();
+  ctx.faultIf(1);
+  c.op(END);
+}
+
+/** Function of the runtime module that enters the page of an address as the stack's, when the TLB has it for writing. */
+export const FIND_STACK = 'findstack';
+
 /** The access by the TLB; what follows is the other arm of its conditional. */
 function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => void, direct: () => void): void {
   const c = ctx.code;
   const { page } = ctx;
   emitProbe(c, ctx, info.tag, info.bytes);
   begin();
-  c.get(ctx.entry);
-  c.memory(I64_LOAD, TLB_ADDEND);
+  c.get(ctx.addend);
   if (page) {
     c.tee(page.addend);
     c.get(ctx.address);
@@ -197,34 +238,21 @@ function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => voi
     c.set(page.limit);
   }
   c.get(ctx.address);
-  c.op(I64_ADD);
+  c.toAddress();
+  c.addAddress();
   direct();
   c.op(ELSE);
 }
 
-/** Remembers the page of the address for an access of that kind when the TLB has it: once, before many. */
-export function emitRemember(ctx: AccessContext, tag: number, pages: readonly PageLocals[]): void {
-  const c = ctx.code;
-  emitProbe(c, ctx, tag, 1);
-  c.if();
-  for (const page of pages) {
-    c.get(ctx.entry);
-    c.memory(I64_LOAD, TLB_ADDEND);
-    c.set(page.addend);
-    c.get(ctx.address);
-    c.i64(-4096);
-    c.op(I64_AND);
-    c.set(page.tag);
-    c.i64(PAGE_LIMIT);
-    c.set(page.limit);
-  }
-  c.end();
+/** Is there more to the access than a call? */
+export function isInPlace(ctx: AccessContext): boolean {
+  return ctx.inline || ctx.stack || ctx.page !== undefined;
 }
 
 /** Load from the address on the stack; leaves the value there. */
 export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
   const c = ctx.code;
-  if (!ctx.inline && !ctx.page) {
+  if (!isInPlace(ctx)) {
     c.call(CALL, ctx.slow(info.name));
     return ctx.faultIf(0);
   }
@@ -243,7 +271,7 @@ export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
 /** Store to the address on the stack; `value` leaves the value there, without side effects. */
 export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => void): void {
   const c = ctx.code;
-  if (!ctx.inline && !ctx.page) {
+  if (!isInPlace(ctx)) {
     value();
     c.call(CALL, ctx.slow(info.name));
     return ctx.faultIf(0);

@@ -144,6 +144,42 @@ test('a page that is written beside its code again and again loses it', () => {
   assert.equal(table.invalidate(0x1800, 4), false, 'and counts anew');
 });
 
+test('code that goes with its page comes back if its bytes are the same, and is borne with longer', () => {
+  const bytes = new Uint8Array(buffer);
+  bytes.set([1, 2, 3, 4], 0x1000);
+  const block = make(1, 0, 4);
+  table.invalidate(0x1800, 4);
+  table.invalidate(0x1000, 4);
+  assert.equal(table.revive(block), false, 'nothing was kept while the page was clean');
+  put(block, 4);
+  const { ip } = block;
+  const drop = (): number => {
+    let writes = 0;
+    for (; writes < 1000 && block.ip !== 0; writes++) table.invalidate(0x1800, 4);
+    return writes;
+  };
+  const first = drop();
+  assert.equal(table.revive(block), true);
+  assert.equal(block.ip, ip);
+  table.installed(block);
+  assert.equal(functionOf(block), FN_INTERPRETER);
+  assert.ok(drop() > first);
+  bytes[0x1002] = 9;
+  assert.equal(table.revive(block), false, 'other code');
+});
+
+test('bytes whose code has gone are data', () => {
+  make(1, 0x100, 4);
+  const block = make(1, 0, 4);
+  assert.equal(table.invalidate(0x1000, 4), true);
+  const { changes } = table;
+  assert.equal(table.invalidate(0x1000, 4), false);
+  assert.equal(table.invalidate(0x1000, 4), false);
+  assert.equal(table.changes, changes + 1);
+  put(block, 4);
+  assert.equal(table.invalidate(0x1000, 4), true);
+});
+
 test('all is forgotten', () => {
   const left = table.cellsLeft;
   makeRegion(make(1, 0, 4), [1, 0, 4]);

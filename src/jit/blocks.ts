@@ -31,6 +31,9 @@ export class Block {
   ip = 0;
   /** Bytes of guest code. */
   length = 0;
+  /** The interpreter code that it had last, and the bytes of guest code that this was made from, if they were kept. */
+  lastIp = 0;
+  source: Uint8Array | null = null;
   insns = 0;
   region: Region | null = null;
   /** A region for it has been asked for and has not come yet. */
@@ -58,14 +61,34 @@ class CodePage {
   readonly regions: Region[] = [];
   /** Translated blocks and regions that have bytes here. */
   live = 0;
-  /** Writes that hit no code, since the page got its first. */
-  nearMisses = 0;
-  /** BlockTable.changes at the last write. */
+  /** Bytes that code was made from since the page got its first, a bit for each. */
+  readonly covered = new Uint32Array(PAGE / 32);
+  /** Writes since the page got its first code, and after how many that is dropped rather than watched on. */
+  writes = 0;
+  patience = PATIENCE;
+  /** BlockTable.changes at the last write to bytes of code. */
   changed = 0;
+  /** It has been written to while it had code: code and data share it, perhaps. */
+  shared = false;
+
+  cover(start: number, end: number): void {
+    for (let at = start; at < Math.min(end, PAGE); at++) this.covered[at >> 5] = this.covered[at >> 5]! | (1 << (at & 31));
+  }
+
+  uncover(start: number, end: number): void {
+    for (let at = start; at < end; at++) this.covered[at >> 5] = this.covered[at >> 5]! & ~(1 << (at & 31));
+  }
+
+  covers(start: number, end: number): boolean {
+    for (let at = start; at < end; at++) if ((this.covered[at >> 5]! >>> (at & 31)) & 1) return true;
+    return false;
+  }
 }
 
-/** Stray writes to a page with code, after which its code is dropped rather than watched on. */
-const MAX_NEAR_MISSES = 64;
+const PAGE = 4096;
+/** Twice as many writes when the code comes back: then code and data do share the page. */
+const PATIENCE = 64;
+const MAX_PATIENCE = 1 << 20;
 
 export class BlockTable {
   /** Told of each region that is taken out of service. */
@@ -81,10 +104,12 @@ export class BlockTable {
   private lastFlagSet = 0;
   private nextCell = CELLS;
   private readonly words: Int32Array;
+  private readonly bytes: Uint8Array;
   private readonly pageFlags: Uint8Array;
 
   constructor(buffer: ArrayBufferLike, pageFlags: Uint8Array) {
     this.words = new Int32Array(buffer);
+    this.bytes = new Uint8Array(buffer);
     this.pageFlags = pageFlags;
   }
 
@@ -166,20 +191,41 @@ export class BlockTable {
   installed(block: Block): number[] {
     this.setCell(block.cell, FN_INTERPRETER, block.ip);
     const fresh: number[] = [];
-    this.addLive(block.page, fresh);
-    if (block.secondPage >= 0) {
-      this.addLive(block.secondPage, fresh);
-      const guests = this.codePage(block.secondPage).guests;
-      if (!guests.includes(block)) guests.push(block);
+    const { page, offset, length, secondPage } = block;
+    this.addLive(page, fresh);
+    const codePage = this.codePage(page);
+    codePage.cover(offset, offset + length);
+    if (secondPage >= 0) {
+      this.addLive(secondPage, fresh);
+      const second = this.codePage(secondPage);
+      second.cover(0, offset + length - PAGE);
+      if (!second.guests.includes(block)) second.guests.push(block);
+    } else if (codePage.shared) {
+      block.lastIp = block.ip;
+      block.source = this.bytes.slice(page * PAGE + offset, page * PAGE + offset + length);
     }
     return fresh;
+  }
+
+  /**
+   * Gives a block the code back that it had, if the guest's is still what that was made from.
+   * Then it must be installed like a new one. @returns whether it could be
+   */
+  revive(block: Block): boolean {
+    const { source } = block;
+    if (source === null || block.ip !== 0 || block.variants !== null) return false;
+    const at = block.page * PAGE + block.offset;
+    for (let i = 0; i < source.length; i++) if (this.bytes[at + i] !== source[i]) return false;
+    block.ip = block.lastIp;
+    return true;
   }
 
   private addLive(page: number, fresh: number[]): void {
     const codePage = this.codePage(page);
     if (codePage.live++ === 0) {
       this.pageFlags[page] = this.pageFlags[page]! | PAGE_HAS_CODE;
-      codePage.nearMisses = 0;
+      codePage.writes = 0;
+      codePage.covered.fill(0);
       fresh.push(page);
     }
   }
@@ -194,8 +240,12 @@ export class BlockTable {
     const { ranges } = region;
     const fresh: number[] = [];
     for (let i = 0; i < ranges.length; i += 3) {
-      this.codePage(ranges[i]!).regions.push(region);
-      this.addLive(ranges[i]!, fresh);
+      const codePage = this.codePage(ranges[i]!);
+      if (codePage.regions.at(-1) !== region) {
+        codePage.regions.push(region);
+        this.addLive(ranges[i]!, fresh);
+      }
+      codePage.cover(ranges[i + 1]!, ranges[i + 2]!);
     }
     return fresh;
   }
@@ -219,12 +269,16 @@ export class BlockTable {
     for (let i = 0; i < ranges.length; i += 3) {
       const codePage = this.codePage(ranges[i]!);
       const at = codePage.regions.indexOf(region);
-      if (at >= 0) codePage.regions.splice(at, 1);
+      if (at < 0) continue;
+      codePage.regions.splice(at, 1);
       this.removeLive(ranges[i]!);
     }
   }
 
-  /** Drops all code made from these bytes of the wasm memory. @returns whether there was any */
+  /**
+   * Drops all code made from these bytes of the wasm memory.
+   * @returns whether there may have been any; what else goes for peace's sake stays right, and may run on
+   */
   invalidate(host: number, length: number): boolean {
     let dropped = false;
     const first = Math.floor(host / 4096);
@@ -241,11 +295,22 @@ export class BlockTable {
   private invalidateIn(page: number, start: number, end: number): boolean {
     const codePage = this.pages[page];
     if (!codePage) return false;
-    codePage.changed = ++this.changes;
-    if (++codePage.nearMisses > MAX_NEAR_MISSES) {
-      start = 0;
-      end = 4096;
+    codePage.shared = true;
+    const hit = codePage.covers(start, end);
+    if (hit) codePage.changed = ++this.changes;
+    if (++codePage.writes > codePage.patience) {
+      codePage.patience = Math.min(MAX_PATIENCE, codePage.patience * 2);
+      this.dropIn(codePage, page, 0, PAGE);
+      return hit;
     }
+    if (!hit) return false;
+    if (this.dropIn(codePage, page, start, end)) return true;
+    // What they were made into has gone before.
+    codePage.uncover(start, end);
+    return false;
+  }
+
+  private dropIn(codePage: CodePage, page: number, start: number, end: number): boolean {
     let dropped = false;
     const drop = (block: Block): void => {
       if (block.ip === 0 || block.offset >= end || block.offset + block.length <= start) return;

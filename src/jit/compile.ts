@@ -5,21 +5,24 @@
  * A function takes an unused i32 and runs guest code from the pc in the state
  * block until it leaves. Its shape:
  *
- *     load globals
- *     block $exit
- *       block $fault
- *         ...nodes...                every way out sets $pc and $cell, then br $exit
+ *     block $done
+ *       block $fault1
+ *         block $fault0
+ *           ...nodes...       a way out stores what may have changed and the pc, then tail-calls through a cell
+ *         end
+ *         an access has faulted: store one set of changed globals; br $done
  *       end
- *       an access has faulted: $faultId says where
+ *       the same with another set ...
  *     end
- *     store changed globals; pc
- *     $cell != 0 ? tail-call through the entry cell : return
+ *     note $faultId, which says where; return
+ *
+ * Where globals are in locals, and which have changed, is found beforehand (registers.ts).
  */
 import { I32, I64, NONE, Op } from '../ir/ops.ts';
 import { CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper } from '../ir/helpers.ts';
-import { IS_GET, IS_SET } from '../ir/analysis.ts';
+import { BlockAnalysis, IS_GET, IS_SET } from '../ir/analysis.ts';
 import {
   CTL_BASE,
   CTL_BUDGET,
@@ -30,15 +33,17 @@ import {
   CTL_KICK,
   CTL_MAPPING,
   CTL_PC,
-  CTL_TLB_BASE,
   EXIT_BUDGET,
   EXIT_FAULT,
 } from '../ir/vcpu-block.ts';
-import { emitRemember, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
+import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
+import { FIND, emitJumpCacheProbe } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
-import { CELL_ARGUMENT, CELL_FUNCTION, GUARD_MAPPING, TLB_WRITE, VCPU_BASE } from './layout.ts';
+import { CELL_ARGUMENT, CELL_FUNCTION, GUARD_MAPPING, VCPU_BASE } from './layout.ts';
+import { CHANGED, IN_LOCAL, RegisterFinder } from './registers.ts';
+import type { RegionRegisters, Residence } from './registers.ts';
 import type { RegionNode } from './region.ts';
 import { exitContext } from './region.ts';
 import {
@@ -59,15 +64,14 @@ import {
   I64_ADD,
   I64_EQ,
   I64_LOAD,
-  I64_LOAD32_U,
   I64_STORE,
   I64_SUB,
   LOAD_OP,
   LOOP,
   ModuleWriter,
   RETURN,
+  RETURN_CALL,
   RETURN_CALL_INDIRECT,
-  SELECT,
   STORE_OP,
 } from '../wasm/wasm.ts';
 import type { Results } from '../wasm/wasm.ts';
@@ -120,7 +124,7 @@ type Label = RegionNode | null;
 
 export class RegionCompiler implements Surroundings {
   private readonly options: CompilerOptions;
-  private readonly code = new Code();
+  private readonly code: Code;
   private readonly emitter: BlockEmitter;
   private readonly module: ModuleWriter;
   /** Function indices of the imports by name. */
@@ -133,11 +137,15 @@ export class RegionCompiler implements Surroundings {
   private readonly strides: Uint8Array;
   private labels: Label[] = [];
   private base = 0;
+  /** The pc that a computed jump goes to. */
   private exitPc = 0;
-  private exitCell = 0;
   private faultId = 0;
   private budget = 0;
   private node!: RegionNode;
+  private registers!: RegionRegisters;
+  private readonly finder: RegisterFinder;
+  /** Of the registers where code is being emitted, see registers.ts. */
+  private readonly flags: Uint8Array;
   /** Of the node's instructions, the one being emitted. */
   private insnNumber = -1;
   private conditionals = 0;
@@ -150,8 +158,11 @@ export class RegionCompiler implements Surroundings {
   constructor(options: CompilerOptions, module: ModuleWriter) {
     this.options = options;
     this.module = module;
+    this.code = module.code();
     this.declareImports();
     this.globalLocals = new Int32Array(options.globals.length);
+    this.flags = new Uint8Array(options.globals.length);
+    this.finder = new RegisterFinder(options.globals.length, options.helpers, new BlockAnalysis(options.globals.length));
     this.used = new Uint8Array(options.globals.length);
     this.written = new Uint8Array(options.globals.length);
     this.strides = new Uint8Array(options.globals.length);
@@ -165,7 +176,9 @@ export class RegionCompiler implements Surroundings {
       this.imports.set(name, this.module.import(name, params, result));
     };
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
-    declare('guard', [I64, I64], I32);
+    declare(FIND_STACK, [I64], NONE);
+    declare(FIND, [I32], NONE);
+    declare('guard', [this.code.addressType, I64], I32);
     for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
 
@@ -188,29 +201,7 @@ export class RegionCompiler implements Surroundings {
   /** Locals that remember a page. */
   private newPage(): PageLocals {
     const c = this.code;
-    return { tag: c.local(I64), addend: c.local(I64), limit: c.local(I64) };
-  }
-
-  /** Finds the stack's page at the entry: accesses outside loops do not look for it themselves. */
-  private rememberStack(): void {
-    const pointer = this.stackPointer;
-    if (pointer < 0 || !this.used[pointer]) return;
-    const c = this.code;
-    const [address, entry] = this.emitter.addressLocals();
-    // What is pushed next lies in the page that matters.
-    c.get(this.globalLocals[pointer]!);
-    c.i64(-8);
-    c.op(I64_ADD);
-    c.set(address);
-    const faultIf = (): never => {
-      throw new Error('a look-up cannot fault');
-    };
-    const context = { code: c, address, entry, tlb: this.tlb, slow: () => 0, faultIf, inline: true };
-    emitRemember(
-      context,
-      TLB_WRITE,
-      [this.page(pointer, false), this.page(pointer, true)].filter((page) => page !== undefined),
-    );
+    return { tag: c.local(I64), addend: c.local(c.addressType), limit: c.local(I64) };
   }
 
   globalLocal(global: number): number {
@@ -232,46 +223,60 @@ export class RegionCompiler implements Surroundings {
 
   /** Leaves the pc to the host, which finds it by the fault number. Short: there is one for each access. */
   faultIf(depth: number): void {
+    const set = this.residence(this.node).faultSet[this.insnNumber]!;
     this.code.i32(this.currentFault());
     this.code.set(this.faultId);
-    this.code.br(BR_IF, this.labels.length + this.conditionals + depth);
+    this.code.br(BR_IF, this.labels.length + this.conditionals + depth + set);
   }
 
-  sideExit(reason: number, argument: number, depth: number): void {
+  sideExit(reason: number, argument: number): void {
+    this.storeChanged(this.flags);
     this.storeAt(CTL_FAULT_IP, () => this.code.i32(this.currentFault()));
     this.storeAt(CTL_EXIT_REASON, () => this.code.i32(reason));
     this.storeAt(CTL_EXIT_ARG, () => this.code.i32(argument));
-    this.code.i32(0);
-    this.code.set(this.exitCell);
-    this.brExit(depth);
+    this.storeAt(CTL_BASE, () => this.code.get(this.base), I64_STORE);
+    this.writeBudgetBack();
+    this.code.op(RETURN);
   }
 
   private storeAt(field: number, value: () => void, opcode = I32_STORE): void {
-    this.code.i64(0);
-    value();
-    this.code.memory(opcode, VCPU_BASE + field);
+    this.code.storeAt(opcode, VCPU_BASE + field, value);
+  }
+
+  private storeGlobal(index: number): void {
+    const { type, offset } = this.options.globals[index]!;
+    this.code.storeAt(STORE_OP[type]!, VCPU_BASE + offset, () => this.code.get(this.globalLocals[index]!));
+  }
+
+  private loadGlobal(index: number): void {
+    const { type, offset } = this.options.globals[index]!;
+    this.code.loadAt(LOAD_OP[type]!, VCPU_BASE + offset);
+    this.code.set(this.globalLocals[index]!);
+  }
+
+  /** @param flags see registers.ts */
+  private storeChanged(flags: Uint8Array): void {
+    for (let g = 0; g < flags.length; g++) if (flags[g]! & CHANGED) this.storeGlobal(g);
+  }
+
+  /** Loads what is wanted in locals at one place and has not been at another. */
+  private loadMissing(wanted: Uint8Array, there: Uint8Array | null): void {
+    for (let g = 0; g < wanted.length; g++) {
+      if (wanted[g]! & IN_LOCAL && !(there && there[g]! & IN_LOCAL)) this.loadGlobal(g);
+    }
+  }
+
+  wrote(global: number): void {
+    this.flags[global] = IN_LOCAL | CHANGED;
   }
 
   spill(): void {
-    this.options.globals.forEach((global, i) => {
-      if (!this.written[i]) return;
-      this.code.i64(0);
-      this.code.get(this.globalLocals[i]!);
-      this.code.memory(STORE_OP[global.type]!, VCPU_BASE + global.offset);
-    });
+    this.storeChanged(this.flags);
+    for (let g = 0; g < this.flags.length; g++) this.flags[g]! &= ~CHANGED;
   }
 
   reload(): void {
-    this.options.globals.forEach((global, i) => {
-      if (!this.used[i]) return;
-      this.code.loadAt(LOAD_OP[global.type]!, VCPU_BASE + global.offset);
-      this.code.set(this.globalLocals[i]!);
-    });
-  }
-
-  /** Beyond all labels and conditionals lie $fault, then $exit. */
-  private brExit(depth = 0): void {
-    this.code.br(BR, this.labels.length + this.conditionals + depth + 1);
+    this.loadMissing(this.flags, null);
   }
 
   /** Which globals the region reads or writes at all. */
@@ -302,82 +307,75 @@ export class RegionCompiler implements Surroundings {
     this.findGlobals();
     this.base = c.local(I64);
     this.exitPc = c.local(I64);
-    this.exitCell = c.local(I32);
     this.faultId = c.local(I32);
     this.budget = c.local(I32);
-    this.tlb = c.local(I64);
+    this.tlb = c.local(c.addressType);
     this.options.globals.forEach((global, i) => {
       if (this.used[i]) this.globalLocals[i] = c.local(global.type);
     });
+    this.registers = this.finder.find(region.nodes);
+    const entry = region.nodes[0]!;
     c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
     c.set(this.base);
-    c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
+    pushTlb(c);
     c.set(this.tlb);
-    this.emitEntryGuards();
-    this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
-    if (!this.options.exactCount) {
-      c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
-      c.set(this.budget);
-    }
-    this.reload();
     this.labels = [];
     this.conditionals = 0;
     this.pages.clear();
     this.mergeLabels.clear();
-    this.rememberStack();
+    this.emitEntryGuards();
+    if (!this.options.exactCount) this.emitEntryBudget(entry);
+    this.loadMissing(this.residence(entry).entry, null);
     c.block(BLOCK);
-    c.block(BLOCK);
-    this.emitTree(region.nodes[0]!);
-    c.end();
-    this.storeAt(CTL_FAULT_IP, () => c.get(this.faultId));
-    this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_FAULT));
-    c.i32(0);
-    c.set(this.exitCell);
-    c.end();
-    this.emitEpilogue();
+    for (let i = 0; i < this.registers.faultSets.length; i++) c.block(BLOCK);
+    this.emitTree(entry);
+    this.emitFaults();
     const index = this.module.function([I32], NONE, c);
     this.module.name(index, `region_${hexadecimal(region.pc)}`);
     this.module.element(region.slot, index);
   }
 
-  private tailCallCell(): void {
-    const c = this.code;
-    c.get(this.exitCell);
-    c.op(0xad);
-    c.memory(I32_LOAD, CELL_ARGUMENT);
-    c.get(this.exitCell);
-    c.op(0xad);
-    c.memory(I32_LOAD, CELL_FUNCTION);
-    c.indirect(RETURN_CALL_INDIRECT, this.module.type([I32], []));
+  private residence(node: RegionNode): Residence {
+    return this.registers.of.get(node)!;
   }
 
-  private emitEpilogue(): void {
+  /** Ends the blocks around the nodes: what faulting accesses branch to. */
+  private emitFaults(): void {
     const c = this.code;
-    this.spill();
-    this.writeBudgetBack();
-    c.get(this.exitCell);
-    c.op(0x45);
-    c.if(false);
-    c.op(RETURN);
+    const { faultSets } = this.registers;
+    faultSets.forEach((set, i) => {
+      c.end();
+      for (let g = 0; g < set.length; g++) if (set[g]) this.storeGlobal(g);
+      c.br(BR, faultSets.length - 1 - i);
+    });
     c.end();
-    this.storeAt(CTL_PC, () => c.get(this.exitPc), I64_STORE);
-    this.tailCallCell();
+    if (faultSets.length === 0) return;
+    this.storeAt(CTL_FAULT_IP, () => c.get(this.faultId));
+    this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_FAULT));
+    this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
+    this.writeBudgetBack();
+  }
+
+  /** Goes on through an entry cell. @param pushCell leaves its address on the stack */
+  private tailCall(pushCell: () => void): void {
+    const c = this.code;
+    pushCell();
+    c.memory(I32_LOAD, CELL_ARGUMENT);
+    pushCell();
+    c.memory(I32_LOAD, CELL_FUNCTION);
+    c.indirect(RETURN_CALL_INDIRECT, this.module.type([I32], []));
   }
 
   /** Goes to the interpreter when the entry block runs into a page that is not mapped where it was. */
   private emitEntryGuards(): void {
     for (const guard of this.region.nodes[0]!.guards) {
-      this.emitGuard(guard, () => {
-        this.code.i32(this.region.fallbackCell);
-        this.code.set(this.exitCell);
-        this.tailCallCell();
-      });
+      this.emitGuard(guard, () => this.tailCall(() => this.code.address(this.region.fallbackCell)));
     }
   }
 
   /**
    * Another page may be mapped elsewhere now. A guard holds as long as the mapping has not changed since
-   * it did. @param otherwise what to do when it does not hold, inside two conditionals; never falls through
+   * it did. @param otherwise what to do when it does not hold; never falls through
    */
   private emitGuard(guard: number, otherwise: () => void): void {
     const c = this.code;
@@ -390,9 +388,7 @@ export class RegionCompiler implements Surroundings {
     c.call(CALL, this.slow('guard'));
     c.op(I32_EQZ);
     c.if(false);
-    this.conditionals += 2;
     otherwise();
-    this.conditionals -= 2;
     c.end();
     c.end();
   }
@@ -412,7 +408,6 @@ export class RegionCompiler implements Surroundings {
     const c = this.code;
     const copies = this.copiesOf(node);
     const loop = node.isLoopHeader && copies === 1;
-    if (node.order === 0 && !this.options.exactCount) this.emitBudget(node, 1);
     if (loop) {
       c.block(LOOP);
       c.block(BLOCK);
@@ -483,6 +478,13 @@ export class RegionCompiler implements Surroundings {
 
   private emitBody(node: RegionNode): void {
     this.insnNumber = -1;
+    const { entry, needs } = this.residence(node);
+    this.flags.set(entry);
+    for (let g = 0; g < needs.length; g++) {
+      if (!needs[g] || this.flags[g]! & IN_LOCAL) continue;
+      this.loadGlobal(g);
+      this.flags[g] = IN_LOCAL;
+    }
     this.inLoop = node.inLoop || this.region.inline;
     this.emitter.emitBody(node.block.words, node.block.count, this);
   }
@@ -514,10 +516,41 @@ export class RegionCompiler implements Surroundings {
     this.emitExit(node);
   }
 
-  /** Counts the slice down; where it is over, leaves with the pc at this node. @param rounds that a loop does before the next look */
+  /** Instructions that are counted when control passes the node. @param rounds that a loop does before the next look */
+  private cost(node: RegionNode, rounds: number): number {
+    return this.options.exactCount ? node.block.insns : Math.max(node.block.insns, (node.loopInsns * rounds) >> 1);
+  }
+
+  /** Leaves "the slice is over" on the stack: nothing is left of the budget, or a device wants attention. */
+  private pushOver(): void {
+    const c = this.code;
+    c.get(this.budget);
+    if (!this.options.exactCount) {
+      c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
+      c.op(I32_OR);
+    }
+    c.i32(0);
+    c.op(I32_LT_S);
+  }
+
+  /** Begins the region's count; where the slice is over, leaves before anything has been done. */
+  private emitEntryBudget(entry: RegionNode): void {
+    const c = this.code;
+    c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
+    c.i32(this.cost(entry, 1));
+    c.op(I32_SUB);
+    c.set(this.budget);
+    this.pushOver();
+    c.if(false);
+    this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
+    c.op(RETURN);
+    c.end();
+  }
+
+  /** Counts the slice down; where it is over, leaves with the pc at this node. @param rounds see `cost` */
   private emitBudget(node: RegionNode, rounds: number): void {
     const { exactCount } = this.options;
-    const cost = exactCount ? node.block.insns : Math.max(node.block.insns, (node.loopInsns * rounds) >> 1);
+    const cost = this.cost(node, rounds);
     const c = this.code;
     if (exactCount) c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
     else c.get(this.budget);
@@ -525,47 +558,26 @@ export class RegionCompiler implements Surroundings {
     c.op(I32_SUB);
     c.set(this.budget);
     if (exactCount) this.storeAt(CTL_BUDGET, () => c.get(this.budget));
-    c.get(this.budget);
-    c.i32(0);
-    c.op(I32_LT_S);
-    if (!exactCount && node.isLoopHeader) {
-      // A device may have asked for attention meanwhile.
-      c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
-      c.op(I32_OR);
-    }
+    this.pushOver();
     c.if(false);
-    this.conditionals++;
     // What has not run is not counted.
     c.get(this.budget);
     c.i32(cost);
     c.op(I32_ADD);
     c.set(this.budget);
     if (exactCount) this.storeAt(CTL_BUDGET, () => c.get(this.budget));
+    this.storeChanged(this.residence(node).entry);
     this.storeContext(node.ctx);
     this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
     this.storeAt(CTL_PC, () => this.pushPc(node.offset), I64_STORE);
-    c.i32(0);
-    c.set(this.exitCell);
-    this.brExit();
-    this.conditionals--;
+    this.writeBudgetBack();
+    c.op(RETURN);
     c.end();
   }
 
-  /**
-   * Unless instructions are counted exactly, the budget is in a local from the entry to here; when
-   * the host voids it, it says so by CTL_KICK.
-   */
+  /** Unless instructions are counted exactly, the budget is in a local from the entry to here. */
   private writeBudgetBack(): void {
-    if (!this.options.exactCount) this.storeAt(CTL_BUDGET, () => this.pushBudget());
-  }
-
-  /** The budget, 0 when it is void. */
-  private pushBudget(): void {
-    const c = this.code;
-    c.i32(0);
-    c.get(this.budget);
-    c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
-    c.op(SELECT);
+    if (!this.options.exactCount) this.storeAt(CTL_BUDGET, () => this.code.get(this.budget));
   }
 
   private storeContext(ctx: number): void {
@@ -601,8 +613,8 @@ export class RegionCompiler implements Surroundings {
       this.code.set(this.exitPc);
       this.emitSeenTargets(node, ctx);
       this.storeContext(ctx);
-      this.leaveThrough(this.region.dispatchCell);
-    } else this.emitLeave(words, at, ctx);
+      this.leaveByJump(node);
+    } else this.emitLeave(node, at, ctx);
   }
 
   /** A computed jump that goes where it went before stays in the region. */
@@ -627,28 +639,50 @@ export class RegionCompiler implements Surroundings {
     });
   }
 
-  private leaveThrough(cell: number): void {
-    this.code.i32(cell);
-    this.code.set(this.exitCell);
-    this.brExit();
+  /** Leaves the region behind a node for the pc in `exitPc`, by way of the jump cache. */
+  private leaveByJump(node: RegionNode): void {
+    const c = this.code;
+    const pushPc = (): void => c.get(this.exitPc);
+    this.storeAt(CTL_PC, pushPc, I64_STORE);
+    this.storeChanged(this.residence(node).exit);
+    this.writeBudgetBack();
+    const cell = c.local(c.addressType);
+    const miss = (): void => {
+      c.i32(0);
+      c.call(RETURN_CALL, this.slow(FIND));
+    };
+    emitJumpCacheProbe(c, cell, miss, pushPc);
+    c.set(cell);
+    this.tailCall(() => c.get(cell));
   }
 
-  private emitLeave(words: Int32Array, at: number, ctx: number): void {
+  /** Leaves the region behind a node; the pc has been stored. @param cell to go on through; 0 = to the host */
+  private leaveThrough(node: RegionNode, cell: number): void {
+    this.storeChanged(this.residence(node).exit);
+    this.writeBudgetBack();
+    if (cell === 0) this.code.op(RETURN);
+    else this.tailCall(() => this.code.address(cell));
+  }
+
+  private emitLeave(node: RegionNode, at: number, ctx: number): void {
+    const { words } = node.block;
     this.storeContext(ctx);
     this.storeAt(CTL_PC, () => this.pushPc(words[at + 3]!), I64_STORE);
     this.storeAt(CTL_EXIT_REASON, () => this.code.i32(words[at + 1]!));
     this.storeAt(CTL_EXIT_ARG, () => this.code.i32(words[at + 2]!));
-    this.leaveThrough(0);
+    this.leaveThrough(node, 0);
   }
 
   private emitEdge(node: RegionNode, slot: number, offset: number, ctx: number): void {
     const target = node.successors[slot];
-    if (!target) return this.emitLeaving(offset, ctx, node.cells[slot]! || this.region.dispatchCell);
+    if (!target) return this.emitLeaving(node, offset, ctx, node.cells[slot]! || this.region.dispatchCell);
     for (const guard of target.guards) {
-      if (!node.guards.includes(guard)) this.emitGuard(guard, () => this.emitLeaving(offset, ctx, this.region.dispatchCell));
+      if (!node.guards.includes(guard))
+        this.emitGuard(guard, () => this.emitLeaving(node, offset, ctx, this.region.dispatchCell));
     }
     // A target that was compiled without knowing the context finds it in the state block.
     if (target.ctx === CTX_UNKNOWN) this.storeContext(ctx);
+    this.loadMissing(this.residence(target).entry, this.residence(node).exit);
     if (target.order <= node.order || target.forwardEdges > 1) {
       this.code.br(BR, this.depthOf(target, target.order <= node.order) + this.conditionals);
       return;
@@ -662,11 +696,10 @@ export class RegionCompiler implements Surroundings {
     this.labels.length -= outer;
   }
 
-  private emitLeaving(offset: number, ctx: number, cell: number): void {
+  private emitLeaving(node: RegionNode, offset: number, ctx: number, cell: number): void {
     this.storeContext(ctx);
-    this.pushPc(offset);
-    this.code.set(this.exitPc);
-    this.leaveThrough(cell);
+    this.storeAt(CTL_PC, () => this.pushPc(offset), I64_STORE);
+    this.leaveThrough(node, cell);
   }
 
   private depthOf(target: RegionNode, backwards: boolean): number {

@@ -3,7 +3,7 @@
  * lies in the code index. What neither has is the host's to look up.
  */
 import { I32, I64, NONE } from '../ir/ops.ts';
-import { CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
+import { CTL_BASE_MASK, CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
 import { pushCurrentTlbEntry } from './access.ts';
 import {
   CELL_ARGUMENT,
@@ -20,7 +20,6 @@ import {
   VCPU_BASE,
 } from './layout.ts';
 import {
-  Code,
   I32_LOAD,
   I32_MUL,
   I32_SHL,
@@ -30,9 +29,9 @@ import {
   I32_XOR,
   I64_ADD,
   I64_AND,
+  I64_EQZ,
   I64_EXTEND_U,
   I64_LOAD,
-  I64_LOAD32_U,
   I64_NE,
   I64_OR,
   I64_SHL,
@@ -43,14 +42,14 @@ import {
   RETURN_CALL,
   RETURN_CALL_INDIRECT,
 } from '../wasm/wasm.ts';
-import type { ModuleWriter } from '../wasm/wasm.ts';
+import type { Code, ModuleWriter } from '../wasm/wasm.ts';
 
 function pushPc(c: Code): void {
   c.loadAt(I64_LOAD, VCPU_BASE + CTL_PC);
 }
 
-/** Leaves the address of the pc's jump-cache entry on the stack, see JUMP_CACHE. */
-function pushJumpEntry(c: Code): void {
+/** Leaves the address of a pc's jump-cache entry on the stack, see JUMP_CACHE. */
+function pushJumpEntry(c: Code, pushPc: (c: Code) => void): void {
   pushPc(c);
   c.i64(12);
   c.op(I64_SHR_U);
@@ -70,25 +69,28 @@ function pushJumpEntry(c: Code): void {
   c.i64(4);
   c.op(I64_SHL);
   c.op(I64_OR);
-  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_JUMP_BASE);
-  c.op(I64_ADD);
+  c.toAddress();
+  c.address(0);
+  c.loadAddress32(VCPU_BASE + CTL_JUMP_BASE);
+  c.addAddress();
 }
 
 /**
- * Looks the pc in the state block up in the jump cache; leaves the entry cell's address (i64)
- * on the stack. @param scratch an i64 local  @param miss emitted for a miss, inside one `if`
+ * Looks a pc up in the jump cache; leaves the entry cell's address on the stack.
+ * @param scratch a local for an address  @param miss emitted for a miss, inside one `if`
+ * @param pc leaves the pc, which is the one in the state block when nothing is given, on the stack
  */
-export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void): void {
-  pushJumpEntry(c);
+export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void, pc: (c: Code) => void = pushPc): void {
+  pushJumpEntry(c, pc);
   c.tee(scratch);
   c.memory(I64_LOAD, 0);
-  pushPc(c);
+  pc(c);
   c.op(I64_NE);
   c.if(false);
   miss();
   c.end();
   c.get(scratch);
-  c.memory(I64_LOAD32_U, 8);
+  c.loadAddress32(8);
 }
 
 function goThrough(c: Code, module: ModuleWriter, cell: number): void {
@@ -107,38 +109,55 @@ function leaveUnless(c: Code): void {
 }
 
 function writeLeaveForLookup(c: Code): void {
-  c.i64(0);
-  c.i32(EXIT_LOOKUP);
-  c.memory(I32_STORE, VCPU_BASE + CTL_EXIT_REASON);
+  c.storeAt(I32_STORE, VCPU_BASE + CTL_EXIT_REASON, () => c.i32(EXIT_LOOKUP));
   c.op(RETURN);
 }
 
 /** Function that leaves for the host to look the pc up. */
 export function writeLookup(module: ModuleWriter): number {
-  const c = new Code();
+  const c = module.code();
   c.begin([I32]);
   writeLeaveForLookup(c);
   return module.function([I32], NONE, c);
 }
 
-/** Function that goes on at a pc that the jump cache has not, and enters it there. */
-export function writeFind(module: ModuleWriter): number {
-  const c = new Code();
+/** Name by which regions import what `writeFind` makes. */
+export const FIND = 'find';
+
+/** Leaves the linear address of the code at the pc on the stack. @param codeBase see Isa.codeBase */
+function pushLinear(c: Code, codeBase: number | undefined): void {
+  pushPc(c);
+  if (codeBase === undefined) return;
+  c.loadAt(I64_LOAD, VCPU_BASE + codeBase);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_BASE_MASK);
+  c.op(I64_AND);
+  c.op(I64_ADD);
+}
+
+/**
+ * Function that goes on at a pc that the jump cache has not, and enters it there, unless the same pc
+ * can be other code: with another base.
+ */
+export function writeFind(module: ModuleWriter, codeBase: number | undefined): number {
+  const c = module.code();
   c.begin([I32]);
-  const entry = c.local(I64);
+  const entry = c.local(c.addressType);
   const key = c.local(I64);
-  const cell = c.local(I64);
+  const cell = c.local(c.addressType);
+  const linear = c.local(I64);
+  pushLinear(c, codeBase);
+  c.set(linear);
   // The TLB's entry for the page, which must be executable.
-  pushCurrentTlbEntry(c, () => pushPc(c));
+  pushCurrentTlbEntry(c, () => c.get(linear));
   c.tee(entry);
   c.memory(I64_LOAD, TLB_EXEC);
-  pushPc(c);
+  c.get(linear);
   c.i64(-4096);
   c.op(I64_AND);
   leaveUnless(c);
   c.get(entry);
   c.memory(I64_LOAD, TLB_ADDEND);
-  pushPc(c);
+  c.get(linear);
   c.op(I64_ADD);
   c.loadAt(I64_LOAD, VCPU_BASE + CTL_CODE_KEY);
   c.op(I64_ADD);
@@ -150,24 +169,28 @@ export function writeFind(module: ModuleWriter): number {
   c.op(I64_NE);
   c.if(false);
   c.get(entry);
-  c.i64(16);
-  c.op(I64_XOR);
+  c.address(16);
+  c.op(c.addressType === I32 ? I32_XOR : I64_XOR);
   c.tee(entry);
   c.memory(I64_LOAD, CODE_INDEX);
   c.get(key);
   leaveUnless(c);
   c.end();
   c.get(entry);
-  c.memory(I64_LOAD32_U, CODE_INDEX + 8);
+  c.loadAddress32(CODE_INDEX + 8);
   c.set(cell);
-  pushJumpEntry(c);
+  c.loadAt(I64_LOAD, VCPU_BASE + CTL_BASE_MASK);
+  c.op(I64_EQZ);
+  c.if(false);
+  pushJumpEntry(c, pushPc);
   c.tee(entry);
   pushPc(c);
   c.memory(I64_STORE, 0);
   c.get(entry);
   c.get(cell);
-  c.op(I32_WRAP);
+  if (c.addressType !== I32) c.op(I32_WRAP);
   c.memory(I32_STORE, 8);
+  c.end();
   goThrough(c, module, cell);
   return module.function([I32], NONE, c);
 }
@@ -188,13 +211,14 @@ function pushIndexEntry(c: Code, key: number): void {
   c.i32(4);
   c.op(I32_SHL);
   c.op(I64_EXTEND_U);
+  c.toAddress();
 }
 
 /** Function that goes on at the pc. @param find what `writeFind` made */
 export function writeDispatch(module: ModuleWriter, find: number): number {
-  const c = new Code();
+  const c = module.code();
   c.begin([I32]);
-  const cell = c.local(I64);
+  const cell = c.local(c.addressType);
   emitJumpCacheProbe(c, cell, () => {
     c.i32(0);
     c.call(RETURN_CALL, find);
@@ -227,7 +251,12 @@ export class CodeIndex {
     const high = (key + Math.floor(host / 0x100000000)) | 0;
     const at = this.place(low, high);
     // What stood there moves to the neighbour, unless it is the same.
-    if (words[at] !== low || words[at + 1] !== high) words.copyWithin(at ^ 4, at, at + 4);
+    if (words[at] !== low || words[at + 1] !== high) {
+      const other = at ^ 4;
+      words[other] = words[at]!;
+      words[other + 1] = words[at + 1]!;
+      words[other + 2] = words[at + 2]!;
+    }
     words[at] = low;
     words[at + 1] = high;
     words[at + 2] = cell;

@@ -22,7 +22,7 @@ import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
-import { ACCESS, emitLoad, emitStore } from './access.ts';
+import { ACCESS, emitLoad, emitStore, isInPlace } from './access.ts';
 import type { AccessContext, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
@@ -33,6 +33,8 @@ import type { Code } from '../wasm/wasm.ts';
 export interface Surroundings {
   /** Local that holds a global. */
   globalLocal(global: number): number;
+  /** A global's local has been written. */
+  wrote(global: number): void;
   /** Leaves the block's base pc on the stack. */
   basePc(): void;
   /** The record of the next instruction was passed. */
@@ -43,7 +45,7 @@ export interface Surroundings {
   sideExit(reason: number, argument: number, depth: number): void;
   slow(name: string): number;
   helper(helper: Helper): number;
-  /** Writes all changed globals to the state block / reads all used ones from it. */
+  /** Writes all changed globals to the state block / reads those in locals from it. */
   spill(): void;
   reload(): void;
   readonly tlb: number;
@@ -99,6 +101,7 @@ export class BlockEmitter {
   private around!: Surroundings;
   private address = NO_LOCAL;
   private entry = NO_LOCAL;
+  private addend = NO_LOCAL;
 
   constructor(code: Code, globals: number, helpers: readonly Helper[]) {
     this.code = code;
@@ -245,17 +248,19 @@ export class BlockEmitter {
     this.pushValue(value);
     this.saveAlias(global, i);
     this.code.set(this.around.globalLocal(global));
+    this.around.wrote(global);
   }
 
   private pushStateAddress(index: number): number {
     const w = this.words;
     const op = w[index * STRIDE]!;
     if (op === Op.const32) {
-      this.code.i64(0);
+      this.code.address(0);
       return w[index * STRIDE + 1]!;
     }
     this.pushValue(index);
     this.code.op(I64_EXTEND_U);
+    this.code.toAddress();
     return 0;
   }
 
@@ -286,14 +291,11 @@ export class BlockEmitter {
   }
 
   /**
-   * Accesses by one register stay on a page for long: on the stack, in a structure, along a string.
-   * They remember it; outside loops only those of the stack happen often enough.
+   * Accesses by one register stay on a page for long: in a structure, along a string. In loops they remember it.
    */
-  private pageFor(address: number, store: boolean): PageLocals | undefined {
+  private pageFor(base: number, store: boolean): PageLocals | undefined {
     const { stackPointer, inLoop } = this.around;
-    if (stackPointer < 0) return undefined;
-    const base = this.baseOf(address, 3);
-    return base === stackPointer || (base >= 0 && inLoop) ? this.around.page(base, store) : undefined;
+    return stackPointer >= 0 && base !== stackPointer && base >= 0 && inLoop ? this.around.page(base, store) : undefined;
   }
 
   /** The global that the value is, plus or minus constants; -1 when it is none. */
@@ -307,25 +309,28 @@ export class BlockEmitter {
   }
 
   /** Locals for an address and a TLB entry, made when first needed. */
-  addressLocals(): [address: number, entry: number] {
+  private makeAddressLocals(): void {
     if (this.address === NO_LOCAL) {
       this.address = this.code.local(I64);
-      this.entry = this.code.local(I64);
+      this.entry = this.code.local(this.code.addressType);
+      this.addend = this.code.local(this.code.addressType);
     }
-    return [this.address, this.entry];
   }
 
   private accessContext(value: number, store: boolean): AccessContext {
-    this.addressLocals();
+    this.makeAddressLocals();
     const around = this.around;
+    const base = this.baseOf(value, 3);
     return {
       code: this.code,
       address: this.address,
       entry: this.entry,
+      addend: this.addend,
       tlb: around.tlb,
       slow: (name) => around.slow(name),
       faultIf: (depth) => around.faultIf(depth),
-      page: this.pageFor(value, store),
+      page: this.pageFor(base, store),
+      stack: base >= 0 && base === around.stackPointer,
       inline: around.inLoop,
     };
   }
@@ -342,7 +347,7 @@ export class BlockEmitter {
       return;
     }
     const value = this.words[at + 2]!;
-    if (!ctx.inline && !ctx.page) {
+    if (!isInPlace(ctx)) {
       this.pushValue(this.words[at + 1]!);
       return emitStore(ctx, info, () => this.pushValue(value));
     }

@@ -5,6 +5,7 @@
 import { Builder, CTX_UNKNOWN } from '../ir/builder.ts';
 import {
   CTL_BASE,
+  CTL_BASE_MASK,
   CTL_BUDGET,
   CTL_CODE_KEY,
   CTL_CTX,
@@ -45,7 +46,7 @@ import { hotIn } from './region-source.ts';
 import { buildRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
-import { traceBlock } from './trace-block.ts';
+import { ENTRIES, entryTrace, traceBlock } from './trace-block.ts';
 import { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Physical memory as the engine sees it (machine/address-space.ts). */
@@ -75,7 +76,7 @@ export interface EngineOptions {
   /** End of the area for interpreter code: translated code is dropped when it is reached. */
   readonly codeEnd?: number;
   trace?: (category: string, line: string) => void;
-  /** Is a category traced that blocks are described in (trace-block.ts)? */
+  /** Is a category traced that is about blocks (trace-block.ts)? */
   tracesBlocks?: (category: string) => boolean;
 }
 
@@ -105,6 +106,7 @@ export class Engine implements EngineServices {
   private readonly reader: PageReader;
   private readonly queue: RegionQueue | null;
   private readonly hot: number;
+  private readonly traceEntry: ReturnType<typeof entryTrace> | null;
   private readonly codeEnd: number;
   private vcpu!: Vcpu;
   private flags = 0;
@@ -126,6 +128,7 @@ export class Engine implements EngineServices {
   constructor(options: EngineOptions) {
     this.options = options;
     this.trace = options.trace;
+    this.traceEntry = options.tracesBlocks?.(ENTRIES) ? entryTrace(options.trace ?? (() => undefined)) : null;
     this.hot = options.hotThreshold ?? HOT;
     this.codeEnd = options.codeEnd ?? CODE_END;
     this.tables = this.codeEnd;
@@ -151,6 +154,7 @@ export class Engine implements EngineServices {
       this.table,
       { slow: () => this.slow(), guard: () => this.guard() },
       isaRuntime,
+      options.isa.codeBase,
     );
     this.blocks.onCrossing = (block) => {
       this.tlb.clearAllJumps();
@@ -212,9 +216,10 @@ export class Engine implements EngineServices {
     this.setField(CTL_TLB_BASE, this.tlb.tlbAddress);
     this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
     this.setField(CTL_MAPPING, this.tlb.mapping);
-    // The index goes by the pc's page, which a code segment base would move.
-    const findable = this.options.isa.codeIsLinear?.(this.flags) ?? true;
-    this.setField(CTL_CODE_KEY + 4, findable ? this.codeKey(this.flags) : 0);
+    this.setField(CTL_CODE_KEY + 4, this.codeKey(this.flags));
+    const mask = (this.options.isa.codeIsLinear?.(this.flags) ?? true) ? 0 : -1;
+    this.setField(CTL_BASE_MASK, mask);
+    this.setField(CTL_BASE_MASK + 4, mask);
   }
 
   /** Upper half of a mode's key in the code index. */
@@ -224,11 +229,16 @@ export class Engine implements EngineServices {
 
   kick(): void {
     this.settle();
-    this.setField(CTL_KICK, 1);
+    this.setField(CTL_KICK, -1);
   }
 
   instructions(): number {
-    return this.executed + this.granted - Math.max(0, this.field(CTL_BUDGET));
+    return this.executed + this.granted - this.budget;
+  }
+
+  /** Instructions that may still run; translated code may have written its own count over a void one. */
+  private get budget(): number {
+    return this.field(CTL_KICK) < 0 ? 0 : Math.max(0, this.field(CTL_BUDGET));
   }
 
   /** Ends the current grant: what is executed is counted, nothing more may run. */
@@ -277,6 +287,7 @@ export class Engine implements EngineServices {
       if (left <= 0) break;
       this.grant(left);
       this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
+      this.traceEntry?.(this.field(CTL_PC + 4), this.field(CTL_PC), this.flags, this.instructions());
       this.runtime.enter();
       if (shadow) vcpu.clearShadow();
       this.handleExit(end);
@@ -412,7 +423,7 @@ export class Engine implements EngineServices {
     const offset = host - page * PAGE;
     let block = this.blocks.get(page, offset, this.flags);
     if (block.ip === 0 || block.variants) {
-      const made = this.translateBlock(block, host, lin[0]!, lin[1]!);
+      const made = this.revive(block) ? block : this.translateBlock(block, host, lin[0]!, lin[1]!);
       if (!made) {
         this.fetchFailed();
         return false;
@@ -468,6 +479,14 @@ export class Engine implements EngineServices {
     target.insns = builder.insns;
     this.install(target);
     return target;
+  }
+
+  /** Code of a page that is written to comes and goes; mostly it is still what it was. */
+  private revive(block: Block): boolean {
+    if (!this.blocks.revive(block)) return false;
+    this.index(block);
+    for (const page of this.blocks.installed(block)) this.tlb.protect(page * PAGE);
+    return true;
   }
 
   private traceBlock(block: Block, codeBytes: number): void {
@@ -542,7 +561,7 @@ export class Engine implements EngineServices {
     }
     this.stepIp = this.encoder.encode(builder, SCRATCH_CODE, SCRATCH_CODE + SCRATCH_SIZE, 0, COLD, () => this.dispatchCell).ip;
     this.stepping = true;
-    const left = Math.max(0, this.field(CTL_BUDGET));
+    const left = this.budget;
     this.grant(1);
     this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
     this.runtime.interpret(this.stepIp);
@@ -614,9 +633,14 @@ export class Engine implements EngineServices {
       for (let i = 0; i < size; i++) this.bytes[slot + i] = this.bytes[host + i]!;
       return;
     }
-    const page = Math.floor(host / PAGE);
-    if (this.physical.pageFlags[page]! & PAGE_HAS_CODE && !this.codeWrite(host, size)) return;
+    if (this.hasCode(host) && (this.isThere(host, slot, size) || !this.codeWrite(host, size))) return;
     for (let i = 0; i < size; i++) this.bytes[host + i] = this.bytes[slot + i]!;
+  }
+
+  /** Are these bytes what the memory holds already? Programs that patch code often put in what is there. */
+  private isThere(host: number, slot: number, size: number): boolean {
+    for (let i = 0; i < size; i++) if (this.bytes[host + i] !== this.bytes[slot + i]) return false;
+    return true;
   }
 
   /** A store to a page with code. @returns false when the instruction must be run again, alone */

@@ -19,14 +19,14 @@ import {
   CTL_EXIT_REASON,
   CTL_FAULT,
   CTL_FAULT_IP,
+  CTL_KICK,
   CTL_PC,
-  CTL_TLB_BASE,
   EXIT_BUDGET,
   EXIT_FAULT,
   EXIT_HOT,
 } from '../ir/vcpu-block.ts';
 import { emitJumpCacheProbe } from './dispatch.ts';
-import { ACCESS, emitLoad, emitStore } from './access.ts';
+import { ACCESS, emitLoad, emitStore, pushTlb } from './access.ts';
 import { EXPANSIONS, Scratch } from './expand.ts';
 import { CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, VCPU_BASE } from './layout.ts';
 import {
@@ -35,10 +35,10 @@ import {
   BR_IF,
   BR_TABLE,
   CALL as WASM_CALL,
-  Code,
   I32_EQZ,
   I32_LOAD,
   I32_AND,
+  I32_OR,
   I32_LOAD16_U,
   I32_LT_S,
   I32_SHL,
@@ -50,7 +50,7 @@ import {
   I64_ADD,
   I64_EXTEND_U,
   I64_LOAD,
-  I64_LOAD32_U,
+  I64_EQZ,
   I64_STORE,
   I64_SUB,
   LOAD_OP,
@@ -60,7 +60,7 @@ import {
   RETURN_CALL_INDIRECT,
   STORE_OP,
 } from '../wasm/wasm.ts';
-import type { ModuleWriter } from '../wasm/wasm.ts';
+import type { Code, ModuleWriter } from '../wasm/wasm.ts';
 
 // Opcodes beyond the operation table's.
 export const X_HEADER = OPS.length;
@@ -106,7 +106,7 @@ export function isLong(op: number): boolean {
 }
 
 export class InterpreterWriter {
-  private readonly c = new Code();
+  private readonly c: Code;
   private readonly scratch: Scratch;
   private readonly module: ModuleWriter;
   private readonly helpers: readonly Helper[];
@@ -115,6 +115,7 @@ export class InterpreterWriter {
   private ip = 0;
   private address = 0;
   private entry = 0;
+  private addend = 0;
   private tlb = 0;
   private cell = 0;
   /** Branch depths from the text of the current case. */
@@ -136,6 +137,7 @@ export class InterpreterWriter {
     this.slow = slow;
     this.helperIndex = helperIndex;
     this.find = find;
+    this.c = module.code();
     this.scratch = new Scratch(this.c);
   }
 
@@ -143,13 +145,14 @@ export class InterpreterWriter {
   write(): number {
     const c = this.c;
     c.begin([I32]);
-    this.ip = c.local(I64);
+    this.ip = c.local(c.addressType);
     this.address = c.local(I64);
-    this.entry = c.local(I64);
-    this.tlb = c.local(I64);
-    this.cell = c.local(I64);
+    this.entry = c.local(c.addressType);
+    this.addend = c.local(c.addressType);
+    this.tlb = c.local(c.addressType);
+    this.cell = c.local(c.addressType);
     c.get(0);
-    c.op(I64_EXTEND_U);
+    if (c.addressType === I64) c.op(I64_EXTEND_U);
     c.set(this.ip);
     const cases = X_CALL + this.helpers.length;
     c.block(LOOP);
@@ -199,7 +202,7 @@ export class InterpreterWriter {
   /** Address of the slot that a field of the unit names. */
   private field(at: number): void {
     this.c.get(this.ip);
-    this.c.memory(I64_LOAD32_U, at);
+    this.c.loadAddress32(at);
   }
 
   private immediate(at: number): void {
@@ -223,16 +226,14 @@ export class InterpreterWriter {
   private advance(units: number): void {
     const c = this.c;
     c.get(this.ip);
-    c.i64(units * UNIT);
-    c.op(I64_ADD);
+    c.address(units * UNIT);
+    c.addAddress();
     c.set(this.ip);
     c.br(BR, this.toNext);
   }
 
   private set(fieldOffset: number, value: () => void, opcode = I32_STORE): void {
-    this.c.i64(0);
-    value();
-    this.c.memory(opcode, VCPU_BASE + fieldOffset);
+    this.c.storeAt(opcode, VCPU_BASE + fieldOffset, value);
   }
 
   private load(fieldOffset: number, opcode = I32_LOAD): void {
@@ -284,8 +285,8 @@ export class InterpreterWriter {
       this.field(AT_D);
       c.get(this.ip);
       c.memory(I32_LOAD16_U, AT_AUX);
-      c.op(I64_EXTEND_U);
-      c.op(I64_ADD);
+      if (c.addressType === I64) c.op(I64_EXTEND_U);
+      c.addAddress();
       this.operand(AT_B, info.operands[1]!);
       c.memory(bits === 8 ? 0x3a : bits === 16 ? 0x3b : STORE_OP[info.operands[1]!]!, 0);
     }
@@ -333,7 +334,7 @@ export class InterpreterWriter {
   private writeMemory(info: OpInfo): void {
     const c = this.c;
     const access = ACCESS[info.index]!;
-    this.load(CTL_TLB_BASE, I64_LOAD32_U);
+    pushTlb(c);
     c.set(this.tlb);
     // The place of a load's result lies under its address.
     if (!access.store) this.field(AT_D);
@@ -345,10 +346,12 @@ export class InterpreterWriter {
       code: c,
       address: this.address,
       entry: this.entry,
+      addend: this.addend,
       tlb: this.tlb,
       slow: this.slow,
       faultIf: () => this.writeFaultIf(),
       inline: true,
+      stack: false,
     };
     if (access.store) emitStore(ctx, access, () => this.operand(AT_D, access.type));
     else {
@@ -367,6 +370,12 @@ export class InterpreterWriter {
     this.advance(2);
   }
 
+  /** Leaves the address of the current unit on the stack as an i32. */
+  private pushIp(): void {
+    this.c.get(this.ip);
+    if (this.c.addressType === I64) this.c.op(I32_WRAP);
+  }
+
   private writeFaultIf(): void {
     this.c.if(false);
     this.writeFault();
@@ -374,30 +383,29 @@ export class InterpreterWriter {
   }
 
   private writeFault(): void {
-    this.set(CTL_FAULT_IP, () => {
-      this.c.get(this.ip);
-      this.c.op(0xa7);
-    });
+    this.set(CTL_FAULT_IP, () => this.pushIp());
     this.set(CTL_EXIT_REASON, () => this.c.i32(EXIT_FAULT));
     this.c.op(RETURN);
   }
 
   private writeStateLoad(info: OpInfo): void {
     this.field(AT_D);
-    this.operand(AT_A, I32);
-    this.c.op(I64_EXTEND_U);
-    this.field(AT_B);
-    this.c.op(I64_ADD);
+    this.pushStateAddress();
     this.c.memory(info.wasm!, 0);
     this.result(info.result);
     this.advance(1);
   }
 
-  private writeStateStore(info: OpInfo): void {
+  private pushStateAddress(): void {
+    const { c } = this;
     this.operand(AT_A, I32);
-    this.c.op(I64_EXTEND_U);
+    if (c.addressType === I64) c.op(I64_EXTEND_U);
     this.field(AT_B);
-    this.c.op(I64_ADD);
+    c.addAddress();
+  }
+
+  private writeStateStore(info: OpInfo): void {
+    this.pushStateAddress();
     this.operand(AT_D, info.operands[1]!);
     this.c.memory(info.wasm!, 0);
     this.advance(1);
@@ -428,6 +436,8 @@ export class InterpreterWriter {
     c.memory(I32_LOAD16_U, AT_AUX);
     c.op(I32_SUB);
     c.tee(left);
+    this.load(CTL_KICK);
+    c.op(I32_OR);
     c.i32(0);
     c.op(I32_LT_S);
     c.if(false);
@@ -479,7 +489,7 @@ export class InterpreterWriter {
   private goThrough(cellField: number, depth: number): void {
     this.field(cellField);
     this.c.tee(this.cell);
-    this.c.op(0x50);
+    this.c.op(this.c.addressType === I32 ? I32_EQZ : I64_EQZ);
     this.c.br(BR_IF, this.toLookup + depth);
     this.c.br(BR, this.toChain + depth);
   }
@@ -540,8 +550,8 @@ export class InterpreterWriter {
     c.op(I32_AND);
     c.i32(2);
     c.op(I32_SHL);
-    c.op(I64_EXTEND_U);
-    c.op(I64_ADD);
+    if (c.addressType === I64) c.op(I64_EXTEND_U);
+    c.addAddress();
     c.get(target);
     c.memory(I32_STORE, UNIT);
   }
@@ -558,10 +568,7 @@ export class InterpreterWriter {
     const c = this.c;
     this.operand(AT_A, I32);
     c.if(false);
-    this.set(CTL_FAULT_IP, () => {
-      c.get(this.ip);
-      c.op(0xa7);
-    });
+    this.set(CTL_FAULT_IP, () => this.pushIp());
     this.set(CTL_EXIT_REASON, () => this.immediate(AT_D));
     this.set(CTL_EXIT_ARG, () => this.immediate(AT_B));
     c.op(RETURN);
@@ -585,7 +592,7 @@ export class InterpreterWriter {
     c.op(0x46);
     c.if();
     c.get(this.cell);
-    c.memory(I64_LOAD32_U, CELL_ARGUMENT);
+    c.loadAddress32(CELL_ARGUMENT);
     c.set(this.ip);
     c.br(BR, 1);
     c.end();

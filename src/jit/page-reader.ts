@@ -49,6 +49,10 @@ export class PageReader implements CodeReader {
     return this.bytes[this.address++]!;
   }
 
+  peek(distance: number): number {
+    return this.bytes[this.address + distance]!;
+  }
+
   private nextPage(): void {
     const sum = ((this.low & ~0xfff) >>> 0) + PAGE;
     this.low = sum | 0;

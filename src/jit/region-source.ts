@@ -132,6 +132,8 @@ export class CodeSource implements RegionSource {
   /** Page number in the wasm memory by virtual page relative to the entry's. */
   private readonly pages = new Map<number, number>();
   private readonly warm: number;
+  /** Flags to translate under. */
+  private readonly flags: number;
   private readonly lengths = new Map<number, number>();
 
   constructor(memory: CodeMemory, isa: Isa, builder: Builder, request: RegionRequest) {
@@ -141,6 +143,7 @@ export class CodeSource implements RegionSource {
     this.request = request;
     this.reader = new PageReader(memory.bytes, (low, high) => this.codeHost(low, high));
     this.warm = (isa.favoursSpeed?.(request.flags) ?? true) ? WARM_PROGRAM : WARM;
+    this.flags = isa.hotFlags?.(request.flags) ?? request.flags;
     this.pages.set(0, request.page);
     if (request.secondPage >= 0) this.pages.set(1, request.secondPage);
   }
@@ -198,7 +201,7 @@ export class CodeSource implements RegionSource {
     b.reset(ctx);
     reader.begin(host * PAGE + at, low, high, offset);
     try {
-      this.isa.translate(b, reader, this.request.flags, MAX_BLOCK_INSNS);
+      this.isa.translate(b, reader, this.flags, MAX_BLOCK_INSNS);
     } catch (error) {
       if (error === FETCH_FAULT) return null;
       throw error;
@@ -244,23 +247,24 @@ export class CodeSource implements RegionSource {
     return at + this.lengths.get(offset)! > PAGE ? [page, page + 1] : [page];
   }
 
-  /** Bytes that the nodes cover, by page, as Region.ranges wants them. */
+  /** Bytes that the nodes cover, page by page, as Region.ranges wants them. */
   ranges(nodes: readonly { offset: number }[]): number[] {
-    const ranges = new Map<number, [number, number]>();
-    const add = (page: number, start: number, end: number): void => {
-      const range = ranges.get(page);
-      if (range) {
-        range[0] = Math.min(range[0], start);
-        range[1] = Math.max(range[1], end);
-      } else ranges.set(page, [start, end]);
-    };
+    const ranges: [page: number, start: number, end: number][] = [];
     for (const { offset } of nodes) {
       const [page, at] = this.place(offset);
       const end = at + this.lengths.get(offset)!;
-      add(this.pages.get(page)!, at, Math.min(end, PAGE));
-      if (end > PAGE) add(this.pages.get(page + 1)!, 0, end - PAGE);
+      ranges.push([this.pages.get(page)!, at, Math.min(end, PAGE)]);
+      if (end > PAGE) ranges.push([this.pages.get(page + 1)!, 0, end - PAGE]);
     }
-    return [...ranges].flatMap(([page, [start, end]]) => [page, start, end]);
+    ranges.sort(([page, start], [otherPage, otherStart]) => page - otherPage || start - otherStart);
+    const merged: [page: number, start: number, end: number][] = [];
+    for (const [page, start, end] of ranges) {
+      const last = merged.at(-1);
+      // Data between pieces of code is none of it.
+      if (last !== undefined && last[0] === page && start <= last[2]) last[2] = Math.max(last[2], end);
+      else merged.push([page, start, end]);
+    }
+    return merged.flat();
   }
 
   /** Entry cell for a target outside, 0 = none: only the entry's own page keeps its place. */

@@ -13,12 +13,14 @@ import {
   CTL_SLOW_ADDR,
   CTL_SLOW_SIZE,
   CTL_SLOW_VALUE,
-  CTL_TLB_BASE,
+  CTL_STACK_ADDEND,
+  CTL_STACK_LIMIT,
+  CTL_STACK_PAGE,
 } from '../ir/vcpu-block.ts';
-import { SLOW_IMPORTS, pushCurrentTlbEntry } from './access.ts';
+import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
-import { writeDispatch, writeFind, writeLookup } from './dispatch.ts';
+import { FIND, writeDispatch, writeFind, writeLookup } from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
 import {
   FN_DISPATCH,
@@ -45,6 +47,7 @@ import {
   I32_AND,
   I32_EQZ,
   I32_LOAD,
+  I32_NE,
   I32_LOAD8_U,
   I32_STORE,
   I32_STORE8,
@@ -53,7 +56,6 @@ import {
   I64_EQ,
   I64_GT_U,
   I64_LOAD,
-  I64_LOAD32_U,
   I64_LT_U,
   I64_NE,
   I64_STORE,
@@ -83,9 +85,7 @@ export interface Runtime {
 }
 
 function storeField(c: Code, field: number, value: () => void, opcode: number | readonly number[] = I32_STORE): void {
-  c.i64(0);
-  value();
-  c.memory(opcode, VCPU_BASE + field);
+  c.storeAt(opcode, VCPU_BASE + field, value);
 }
 
 /**
@@ -94,10 +94,10 @@ function storeField(c: Code, field: number, value: () => void, opcode: number | 
  */
 function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], host: number, cross: number): number {
   const { info, params, result } = path;
-  const c = new Code();
+  const c = module.code();
   c.begin(params);
   const page = c.local(I64);
-  const entry = c.local(I64);
+  const entry = c.local(c.addressType);
   c.get(0);
   c.i64(info.bytes - 1);
   c.op(I64_ADD);
@@ -128,12 +128,12 @@ function tryCross(c: Code, info: AccessInfo, page: number, cross: number): void 
   c.get(0);
   c.get(page);
   c.i64(info.bytes);
-  c.i64(info.tag);
+  c.address(info.tag);
   c.i32(info.store ? 1 : 0);
   c.call(CALL, cross);
   c.if(true);
   if (!info.store) {
-    c.i64(0);
+    c.address(0);
     c.memory(info.wasm, slot);
   }
   c.i32(0);
@@ -147,15 +147,16 @@ function tryCross(c: Code, info: AccessInfo, page: number, cross: number): void 
  * one by one. @returns 1, or 0 when the TLB has not both pages for this kind of access
  */
 function writeCross(module: ModuleWriter): number {
-  const c = new Code();
-  c.begin([I64, I64, I64, I64, I32]);
-  const [at, end, host, slot] = [c.local(I64), c.local(I64), c.local(I64), c.local(I64)] as const;
-  const addends = [c.local(I64), c.local(I64)] as const;
+  const c = module.code();
+  const params = [I64, I64, I64, c.addressType, I32];
+  c.begin(params);
+  const [at, end, host, slot] = [c.local(I64), c.local(I64), c.local(c.addressType), c.local(c.addressType)] as const;
+  const addends = [c.local(c.addressType), c.local(c.addressType)] as const;
   for (const [i, address] of [0, 1].entries()) {
     pushEntry(c, address);
     c.tee(host);
     c.get(3);
-    c.op(I64_ADD);
+    c.addAddress();
     c.memory(I64_LOAD, 0);
     c.get(address);
     c.i64(-PAGE_SIZE);
@@ -163,7 +164,7 @@ function writeCross(module: ModuleWriter): number {
     c.op(I64_NE);
     giveUpIf(c);
     c.get(host);
-    c.memory(I64_LOAD, TLB_ADDEND);
+    c.loadAddend(TLB_ADDEND);
     c.set(addends[i]!);
   }
   c.get(0);
@@ -171,7 +172,7 @@ function writeCross(module: ModuleWriter): number {
   c.get(2);
   c.op(I64_ADD);
   c.set(end);
-  c.i64(VCPU_BASE + CTL_SLOW_VALUE);
+  c.address(VCPU_BASE + CTL_SLOW_VALUE);
   c.set(slot);
   c.block(LOOP);
   c.get(addends[0]);
@@ -181,7 +182,8 @@ function writeCross(module: ModuleWriter): number {
   c.op(I64_LT_U);
   c.op(SELECT);
   c.get(at);
-  c.op(I64_ADD);
+  c.toAddress();
+  c.addAddress();
   c.set(host);
   c.get(4);
   c.if();
@@ -189,22 +191,21 @@ function writeCross(module: ModuleWriter): number {
   c.op(ELSE);
   moveByte(c, host, slot);
   c.end();
-  addTo(c, slot, 1);
-  addTo(c, at, 1);
+  c.get(slot);
+  c.address(1);
+  c.addAddress();
+  c.set(slot);
+  c.get(at);
+  c.i64(1);
+  c.op(I64_ADD);
+  c.set(at);
   c.get(at);
   c.get(end);
   c.op(I64_NE);
   c.br(BR_IF, 0);
   c.end();
   c.i32(1);
-  return module.function([I64, I64, I64, I64, I32], I32, c);
-}
-
-function addTo(c: Code, local: number, value: number): void {
-  c.get(local);
-  c.i64(value);
-  c.op(I64_ADD);
-  c.set(local);
+  return module.function(params, I32, c);
 }
 
 function moveByte(c: Code, from: number, to: number): void {
@@ -217,9 +218,10 @@ function moveByte(c: Code, from: number, to: number): void {
 /** The access itself by the TLB entry in a local. */
 function accessBy(c: Code, info: AccessInfo, entry: number): void {
   c.get(0);
+  c.toAddress();
   c.get(entry);
-  c.memory(I64_LOAD, TLB_ADDEND);
-  c.op(I64_ADD);
+  c.loadAddend(TLB_ADDEND);
+  c.addAddress();
   if (info.store) c.get(1);
   c.memory(info.wasm, 0);
   c.i32(0);
@@ -240,13 +242,13 @@ function searchTlb(c: Code, info: AccessInfo, page: number, entry: number): void
 
 /** The same for the entries that were pushed out of the TLB: the one found goes back, in exchange. */
 function searchVictims(c: Code, info: AccessInfo, page: number, entry: number): void {
-  const end = c.local(I64);
-  c.loadAt(I64_LOAD32_U, VCPU_BASE + CTL_TLB_BASE);
-  c.i64(VICTIM);
-  c.op(I64_ADD);
+  const end = c.local(c.addressType);
+  pushTlb(c);
+  c.address(VICTIM);
+  c.addAddress();
   c.tee(entry);
-  c.i64(VICTIM_ENTRIES * 32);
-  c.op(I64_ADD);
+  c.address(VICTIM_ENTRIES * 32);
+  c.addAddress();
   c.set(end);
   c.block(LOOP);
   c.get(entry);
@@ -265,18 +267,18 @@ function searchVictims(c: Code, info: AccessInfo, page: number, entry: number): 
   accessBy(c, info, entry);
   c.end();
   c.get(entry);
-  c.i64(32);
-  c.op(I64_ADD);
+  c.address(32);
+  c.addAddress();
   c.tee(entry);
   c.get(end);
-  c.op(I64_NE);
+  c.op(c.addressType === I32 ? I32_NE : I64_NE);
   c.br(BR_IF, 0);
   c.end();
 }
 
 /** Swaps a victim with the TLB's entry for the address; `victim` names the latter then. */
 function exchange(c: Code, victim: number): void {
-  const entry = c.local(I64);
+  const entry = c.local(c.addressType);
   const halves = [c.local(V128), c.local(V128)];
   pushEntry(c, 0);
   c.set(entry);
@@ -301,9 +303,10 @@ function exchange(c: Code, victim: number): void {
  * does not say; notes the mapping under which it is. @returns 1, or 0
  */
 function writeGuard(module: ModuleWriter, host: number): number {
-  const c = new Code();
-  c.begin([I64, I64]);
-  const [page, entry] = [c.local(I64), c.local(I64)] as const;
+  const c = module.code();
+  const params = [c.addressType, I64];
+  c.begin(params);
+  const [page, entry] = [c.local(I64), c.local(c.addressType)] as const;
   const pushHost = (): void => {
     c.get(0);
     c.memory(I64_LOAD, GUARD_HOST);
@@ -337,7 +340,37 @@ function writeGuard(module: ModuleWriter, host: number): number {
   c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
   c.memory(I32_STORE, GUARD_MAPPING);
   c.i32(1);
-  return module.function([I64, I64], I32, c);
+  return module.function(params, I32, c);
+}
+
+/** findstack(address): its page is the stack's from now on, if the TLB permits writing there. */
+function writeFindStack(module: ModuleWriter): number {
+  const c = module.code();
+  c.begin([I64]);
+  const [page, entry] = [c.local(I64), c.local(c.addressType)] as const;
+  c.get(0);
+  c.i64(-PAGE_SIZE);
+  c.op(I64_AND);
+  c.set(page);
+  pushEntry(c, 0);
+  c.tee(entry);
+  c.memory(I64_LOAD, TLB_WRITE);
+  c.get(page);
+  c.op(I64_EQ);
+  c.if();
+  storeField(c, CTL_STACK_PAGE, () => c.get(page), I64_STORE);
+  storeField(
+    c,
+    CTL_STACK_ADDEND,
+    () => {
+      c.get(entry);
+      c.memory(I64_LOAD, TLB_ADDEND);
+    },
+    I64_STORE,
+  );
+  storeField(c, CTL_STACK_LIMIT, () => c.i64(PAGE_LIMIT), I64_STORE);
+  c.end();
+  return module.function([I64], NONE, c);
 }
 
 const PAGE_SIZE = 4096;
@@ -374,9 +407,10 @@ function reachRange(c: Code, address: number, bytes: number, tag: number, host: 
   c.op(I64_NE);
   giveUpIf(c);
   c.get(host);
-  c.memory(I64_LOAD, TLB_ADDEND);
+  c.loadAddend(TLB_ADDEND);
   c.get(address);
-  c.op(I64_ADD);
+  c.toAddress();
+  c.addAddress();
   c.set(host);
 }
 
@@ -389,10 +423,10 @@ function checkLength(c: Code, bytes: number): void {
 
 /** bulkcopy(to, from, bytes) */
 function writeBulkCopy(module: ModuleWriter): number {
-  const c = new Code();
+  const c = module.code();
   c.begin([I64, I64, I64]);
-  const to = c.local(I64);
-  const from = c.local(I64);
+  const to = c.local(c.addressType);
+  const from = c.local(c.addressType);
   checkLength(c, 2);
   // A destination just ahead of the source repeats what it has copied: not a plain move.
   c.get(0);
@@ -406,6 +440,7 @@ function writeBulkCopy(module: ModuleWriter): number {
   c.get(to);
   c.get(from);
   c.get(2);
+  c.toAddress();
   c.raw([0xfc, 10, 0, 0]); // memory.copy
   c.i32(1);
   return module.function([I64, I64, I64], I32, c);
@@ -413,14 +448,15 @@ function writeBulkCopy(module: ModuleWriter): number {
 
 /** bulkfill(to, bytes, byte) */
 function writeBulkFill(module: ModuleWriter): number {
-  const c = new Code();
+  const c = module.code();
   c.begin([I64, I64, I32]);
-  const to = c.local(I64);
+  const to = c.local(c.addressType);
   checkLength(c, 1);
   reachRange(c, 0, 1, TLB_WRITE, to);
   c.get(to);
   c.get(2);
   c.get(1);
+  c.toAddress();
   c.raw([0xfc, 11, 0]); // memory.fill
   c.i32(1);
   return module.function([I64, I64, I32], I32, c);
@@ -433,6 +469,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
   };
   return {
     globalLocal: (global) => global + 1,
+    wrote: never,
     basePc: never,
     instruction: never,
     faultIf: never,
@@ -451,7 +488,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
 /** One function `(selector, ...params) => result` with an arm for each selector value. */
 function writeIrHelper(module: ModuleWriter, helper: Helper, ir: IrSwitch): number {
   const params: Global[] = helper.params.slice(1).map((type, index) => ({ name: `p${index}`, index, type, offset: 0 }));
-  const c = new Code();
+  const c = module.code();
   c.begin(helper.params);
   const emitter = new BlockEmitter(c, params.length, []);
   emitter.beginFunction();
@@ -489,6 +526,7 @@ export function buildRuntime(
   table: WebAssembly.Table,
   host: RuntimeImports,
   isaExports: Record<string, WebAssembly.ImportValue>,
+  codeBase?: number,
 ): Runtime {
   const module = newModule();
   const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow, askGuard: host.guard };
@@ -509,6 +547,7 @@ export function buildRuntime(
   for (const [name, index] of [
     ['bulkcopy', writeBulkCopy(module)],
     ['bulkfill', writeBulkFill(module)],
+    [FIND_STACK, writeFindStack(module)],
   ] as const) {
     slowIndex.set(name, index);
     module.export(name, index);
@@ -522,7 +561,8 @@ export function buildRuntime(
       module.export(`h${helper.index}`, index);
     } else helperIndex.set(helper, module.import(`h${helper.index}`, helper.params, helper.result));
   }
-  const find = writeFind(module);
+  const find = writeFind(module, codeBase);
+  module.export(FIND, find);
   const writer = new InterpreterWriter(
     module,
     helpers,

@@ -13,6 +13,7 @@ import { AddressSpace } from '../machine/address-space.ts';
 import { Engine } from './engine.ts';
 import type { EngineOptions } from './engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from './layout.ts';
+import { newMemory } from '../wasm/wasm.ts';
 
 /** Reasons of the guest's own to leave. */
 export const STOP = EXIT_ISA;
@@ -197,12 +198,6 @@ export class TestVcpu implements Vcpu {
   reset(): void {}
 }
 
-/** A memory with 64-bit addresses; the type definitions do not know them yet. */
-function memory64(pages: number): WebAssembly.Memory {
-  const descriptor = { initial: BigInt(pages), maximum: BigInt(pages), shared: true, address: 'i64' };
-  return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
-}
-
 export type TestOptions = Partial<Omit<EngineOptions, 'isa' | 'memory' | 'physical'>>;
 
 /** Executions after which blocks are compiled here. */
@@ -222,7 +217,7 @@ export class TestMachine {
   constructor(isa: TestIsa, options: TestOptions = {}) {
     this.isa = isa;
     const size = RAM_SIZE + ROM_SIZE;
-    const memory = memory64((GUEST_MEMORY + size + 0xffff) >> 16);
+    const memory = newMemory((GUEST_MEMORY + size + 0xffff) >> 16);
     this.bytes = new Uint8Array(memory.buffer);
     this.view = new DataView(memory.buffer);
     this.physical = new AddressSpace(this.bytes);

@@ -24,9 +24,11 @@ import {
   TLB_READ,
   TLB_SIZE,
   TLB_WRITE,
+  VCPU_BASE,
   VICTIM,
   VICTIM_ENTRIES,
 } from './layout.ts';
+import { CTL_STACK_LIMIT } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 
 /** Entry numbers filled since the last emptying; past the limit the whole table is cleared. */
@@ -76,6 +78,11 @@ const MANY = -1;
 const MAX_WRITABLE_BY = 64;
 
 const TAG_OF_ACCESS = [TLB_READ, TLB_WRITE, TLB_EXEC];
+
+/** Empties the entry at a word index. For a few words a loop is several times faster than `fill`. */
+function clearTags(w: Int32Array, at: number): void {
+  for (let i = 0; i < 6; i++) w[at + i] = -1;
+}
 
 /** Address in the memory of a byte, by the TLB entry at a word index. */
 function hostBy(w: Int32Array, at: number, low: number, high: number): number {
@@ -177,8 +184,7 @@ export class Tlb {
   }
 
   private dropEntry(context: Context, index: number): void {
-    const at = (context.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
-    this.words.fill(-1, at, at + 6);
+    clearTags(this.words, (context.tlb + (index << TLB_ENTRY_SHIFT)) >> 2);
   }
 
   /** Drops what a switch of address spaces must not leave behind. */
@@ -198,12 +204,20 @@ export class Tlb {
     context.privateCode = false;
   }
 
+  /** The page that the stack was seen in may be another's now, or closed to writes. */
+  private forgetStack(): void {
+    const limit = (VCPU_BASE + CTL_STACK_LIMIT) >> 2;
+    this.words[limit] = this.words[limit + 1] = 0;
+  }
+
   flushAll(): void {
+    this.forgetStack();
     for (const context of this.contexts) this.clearAll(context);
   }
 
   /** @param asid of the address space to empty, all of them when negative */
   flushAddressSpace(asid: number): void {
+    this.forgetStack();
     for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.clearPrivate(this.contexts[i]!);
     for (let i = SUPERVISOR_CONTEXTS; i < CONTEXT_COUNT; i++) {
       const context = this.contexts[i]!;
@@ -212,6 +226,7 @@ export class Tlb {
   }
 
   flushPage(low: number, high: number): void {
+    this.forgetStack();
     for (const context of this.contexts) {
       const user = context.asid >= 0;
       if (user && context.asid !== this.asid && !context.sharesGlobal) continue;
@@ -224,10 +239,10 @@ export class Tlb {
     const w = this.words;
     const page = low & ~0xfff;
     const at = (context.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
-    if (this.entryHolds(at, page, high)) w.fill(-1, at, at + 6);
+    if (this.entryHolds(at, page, high)) clearTags(w, at);
     for (let i = 0; i < VICTIM_ENTRIES; i++) {
       const victim = ((context.tlb + VICTIM) >> 2) + i * 8;
-      if (this.entryHolds(victim, page, high)) w.fill(-1, victim, victim + 6);
+      if (this.entryHolds(victim, page, high)) clearTags(w, victim);
     }
     const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
     this.dropJumpGroup(context, group);
@@ -249,6 +264,7 @@ export class Tlb {
 
   /** See EngineServices.selectContext. */
   select(context: number, asid: number, flags: number): void {
+    this.forgetStack();
     if (asid !== this.asid) {
       this.asid = asid;
       for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.clearPrivate(this.contexts[i]!);
@@ -290,7 +306,7 @@ export class Tlb {
     const at = (this.current.tlb + (index << TLB_ENTRY_SHIFT)) >> 2;
     this.pushOut(at);
     // The addend before the tags: other threads may be reading.
-    w.fill(-1, at, at + 6);
+    clearTags(w, at);
     const hostLow = host % 0x100000000;
     const difference = hostLow - (page >>> 0);
     w[at + (TLB_ADDEND >> 2)] = difference;
@@ -331,7 +347,7 @@ export class Tlb {
     if (w[at] === -1 && w[at + 2] === -1 && w[at + 4] === -1) return;
     const place = ((this.current.tlb + VICTIM) >> 2) + this.nextVictim * 8;
     this.nextVictim = (this.nextVictim + 1) % VICTIM_ENTRIES;
-    w.copyWithin(place, at, at + 8);
+    for (let i = 0; i < 8; i++) w[place + i] = w[at + i]!;
   }
 
   private setTag(at: number, page: number, high: number, permitted: number): void {
@@ -344,6 +360,7 @@ export class Tlb {
     const page = Math.floor(host / 4096);
     const place = this.writable[page]!;
     if (place === 0) return;
+    this.forgetStack();
     this.writable[page] = 0;
     for (const at of place === MANY ? this.writableBy.get(page)! : [place]) this.withdrawWrite(at, host);
     this.writableBy.delete(page);

@@ -1,10 +1,12 @@
-/** What was translated, for traces: guest code, its IR, and what became of it. */
+/** What was translated, for traces: guest code, its IR, and what became of it; and what of it is run. */
 import type { Builder, Global } from '../ir/builder.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { printBlock } from '../ir/printer.ts';
 
 /** Categories that `traceBlock` writes. */
 export const BLOCK_CATEGORIES = ['in_asm', 'op', 'out_asm'] as const;
+/** Category of entries into translated code. */
+export const ENTRIES = 'exec';
 
 export interface TranslatedBlock {
   /** Virtual address of the first byte, as hexadecimal text. */
@@ -29,4 +31,21 @@ export function traceBlock(
   }
   if (wants('op')) trace('op', `${pc}:\n${printBlock(builder, { globals, helpers })}`);
   if (wants('out_asm')) trace('out_asm', `${pc}: ${guest.length} bytes became ${codeBytes} of interpreter code`);
+}
+
+const hex = (word: number): string => (word >>> 0).toString(16).padStart(8, '0');
+
+/**
+ * @returns what writes a line for an entry at a pc under block flags, but once for the same entry, which may
+ * have to be looked up first and so begin anew. @param count instructions executed so far
+ */
+export function entryTrace(
+  trace: (category: string, line: string) => void,
+): (high: number, low: number, flags: number, count: number) => void {
+  let [lastLow, lastCount] = [0, -1];
+  return (high, low, flags, count) => {
+    if (low === lastLow && count === lastCount) return;
+    [lastLow, lastCount] = [low, count];
+    trace(ENTRIES, `${hex(high)}${hex(low)} flags ${hex(flags)}`);
+  };
 }

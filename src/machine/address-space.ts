@@ -35,6 +35,7 @@ export class AddressSpace implements GuestMemory, MmioBus {
   /** RAM, ROM or registers came, went or moved: cached translations are stale. */
   onMapChange: (() => void) | undefined;
   trace: Trace | undefined;
+  ramGeneration = 0;
 
   private readonly bytes: Uint8Array;
   private readonly view: DataView;
@@ -158,6 +159,37 @@ export class AddressSpace implements GuestMemory, MmioBus {
     }
   }
 
+  get ram(): Uint8Array {
+    return this.bytes;
+  }
+
+  ramOffset(addr: number, length: number): number {
+    const end = addr + length;
+    if (!(length >= 0) || !(end <= Number.MAX_SAFE_INTEGER)) return -1;
+    if (addr >= LOW_LIMIT) {
+      const region = this.onlyRegion(addr, end);
+      if (region !== null) return region.writable ? region.hostOffset + addr - region.base : -1;
+    }
+    const first = this.isWritable(addr) ? this.hostPage(addr) : -1;
+    if (first < 0) return -1;
+    let next = first;
+    for (let page = addr - (addr % PAGE) + PAGE; page < end; page += PAGE) {
+      next += PAGE;
+      if (!this.isWritable(page) || this.hostPage(page) !== next) return -1;
+    }
+    return first + (addr % PAGE);
+  }
+
+  ramChanged(offset: number, length: number): void {
+    const { pageFlags } = this;
+    const last = Math.floor((offset + length - 1) / PAGE);
+    for (let page = Math.floor(offset / PAGE); page <= last; page++) {
+      if ((pageFlags[page]! & PAGE_HAS_CODE) === 0) continue;
+      const from = Math.max(offset, page * PAGE);
+      this.onCodeWrite?.(from, Math.min(offset + length, (page + 1) * PAGE) - from);
+    }
+  }
+
   /** Memory in the shared buffer has changed, within one page. */
   touched(host: number, length: number): void {
     const page = Math.floor(host / PAGE);
@@ -202,11 +234,23 @@ export class AddressSpace implements GuestMemory, MmioBus {
         this.low[page] = writable ? entry : -entry;
       }
     }
+    this.ramGeneration++;
     this.onMapChange?.();
   }
 
   private highRegion(addr: number): MemoryRegion | null {
     return this.memory.findLast((region) => addr >= region.base && addr < region.end) ?? null;
+  }
+
+  /** What covers the whole range, where nothing else lies in it. */
+  private onlyRegion(addr: number, end: number): MemoryRegion | null {
+    let found: MemoryRegion | null = null;
+    for (const region of this.memory) {
+      if (region.base >= end || region.end <= addr) continue;
+      if (found !== null || region.base > addr || region.end < end) return null;
+      found = region;
+    }
+    return found;
   }
 
   /** Host offset of the page that a write to `addr` goes to, or READ_ONLY or NO_MEMORY. */

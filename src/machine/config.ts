@@ -1,4 +1,5 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
+import { checkNetwork, type NetworkConfig, NO_NETWORK } from './network-config.ts';
 import type { BlockBackend, CharBackend } from './interfaces.ts';
 
 /** Host ends of the machine's byte streams, as `createMachine` needs them beside the configuration. */
@@ -34,13 +35,21 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
-export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'none';
+export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'virtio' | 'none';
 
 /** Options of a block node, as after `-blockdev`: text may stand for every value. */
 export type BlockOptions = { readonly [name: string]: unknown };
 
 /** What follows from an error: the guest is told, not told, or the machine stops (`enospc`: if the host's disk is full). */
 export type OnError = 'report' | 'ignore' | 'stop' | 'enospc';
+
+/** A device beyond what the board has: as QMP's `device_add` takes it, `driver`, `id`, `bus` and the type's properties. */
+export interface DeviceConfig {
+  readonly driver: string;
+  readonly id?: string | null;
+  readonly bus?: string | null;
+  readonly [property: string]: unknown;
+}
 
 /** A drive and what is in it. */
 export interface DriveConfig {
@@ -50,7 +59,7 @@ export interface DriveConfig {
   readonly interface: DriveInterface;
   /**
    * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; or the ports of a
-   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0;
+   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0; virtio: any;
    * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
@@ -110,6 +119,8 @@ export interface MachineConfig {
   /** Nobody looks at the display: firmware uses the first serial port instead. */
   readonly textOnSerial: boolean;
   readonly drives: readonly DriveConfig[];
+  readonly network: NetworkConfig;
+  readonly devices: readonly DeviceConfig[];
   /** Block nodes by themselves, in the order of making, each with a `node-name`. */
   readonly blockdevs: readonly BlockOptions[];
   /** Passwords by the names that options use. */
@@ -163,6 +174,8 @@ const DEFAULTS: MachineConfig = {
   vgaBios: null,
   textOnSerial: false,
   drives: [],
+  network: NO_NETWORK,
+  devices: [],
   blockdevs: [],
   secrets: {},
   throttleGroups: {},
@@ -189,6 +202,35 @@ export function drive(given: Partial<DriveConfig>): DriveConfig {
     bootIndex: null,
     ...given,
   };
+}
+
+/** What devices call a drive that is the board's to place; null for a drive that has its place. */
+export function driveName({ interface: kind, id, index }: DriveConfig): string | null {
+  return kind === 'virtio' ? (id ?? `virtio${index}`) : kind === 'none' ? id : null;
+}
+
+/** A device, and what in the configuration asked for it. */
+export type WantedDevice = {
+  readonly config: DeviceConfig;
+  readonly field: 'devices' | 'drives' | 'network';
+  readonly index: number;
+};
+
+/** Devices in the order of their places: cards, drives that bring a controller along, and what is named. */
+export function wantedDevices({ network, drives, devices }: MachineConfig): WantedDevice[] {
+  const cards = network.nics.map(
+    ({ model, id, netdev, mac, properties }, index): WantedDevice => ({
+      config: { ...properties, driver: model, id, netdev, mac },
+      field: 'network',
+      index,
+    }),
+  );
+  const disks = drives.flatMap((one, index): WantedDevice[] => {
+    if (one.interface !== 'virtio') return [];
+    const config = { driver: 'virtio-blk-pci', drive: driveName(one), bootindex: one.bootIndex };
+    return [{ config, field: 'drives', index }];
+  });
+  return [...cards, ...disks, ...devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }))];
 }
 
 /** A value that cannot be used; `field` names the member of the configuration. */
@@ -242,6 +284,11 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
   checkPorts(config);
   checkFiles(config);
   checkDrives(config);
+  try {
+    checkNetwork(config.network);
+  } catch (error) {
+    throw new ConfigError('network', (error as Error).message);
+  }
   return config;
 }
 
@@ -316,6 +363,7 @@ const PLACES: Record<DriveInterface, number> = {
   ahci: AHCI_PLACES,
   floppy: 2,
   pflash: 2,
+  virtio: Infinity,
   none: Infinity,
 };
 

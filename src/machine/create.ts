@@ -4,17 +4,20 @@ import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { Engine } from '../jit/engine.ts';
 import type { EngineOptions } from '../jit/engine.ts';
-import { BLOCK_CATEGORIES } from '../jit/trace-block.ts';
+import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
+import { newMemory } from '../wasm/wasm.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
-import { ConfigError } from './config.ts';
+import { ConfigError, wantedDevices } from './config.ts';
+import type { DeviceLinks } from './device-builder.ts';
+import { findDeviceType } from './device-types.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
-import type { CpuPort, DeviceState, PowerEvent } from './interfaces.ts';
+import type { CpuPort, DeviceState, PowerEvent, VirtualClock } from './interfaces.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
 import { LocalMachine } from './machine.ts';
 import type { MachineEvents } from './machine.ts';
@@ -22,6 +25,8 @@ import { PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
+import { network as hostNetwork } from '#host';
+import { Networks } from '../network/open.ts';
 import { hostRandom, repeatableRandom } from './random.ts';
 
 const WASM_PAGE = 65536;
@@ -34,11 +39,8 @@ function allocate(guestBytes: number): WebAssembly.Memory {
     const most = Math.floor((MAX_PAGES * WASM_PAGE - GUEST_MEMORY) / 2 ** 20);
     throw new ConfigError('memory', `${guestBytes / 2 ** 20} MiB is more than the ${most} MiB that a machine can have`);
   }
-  const size = BigInt(pages);
   try {
-    // The type of a 64-bit memory's descriptor is not in the standard library yet.
-    const descriptor = { initial: size, maximum: size, shared: true, address: 'i64' };
-    return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
+    return newMemory(pages);
   } catch (error) {
     throw new ConfigError('memory', `the host has no ${guestBytes / 2 ** 20} MiB to give (${(error as Error).message})`);
   }
@@ -146,6 +148,24 @@ function readFlash({ offset, size, drive }: FlashArea, bytes: Uint8Array): void 
   if (!over) throw bad('its image cannot be read at once');
 }
 
+/** @throws ConfigError naming the network */
+function openNetworks(config: MachineConfig, clock: VirtualClock, events: MachineEvents): Networks {
+  try {
+    const warn = (line: string): void => events.warn?.(line);
+    return new Networks(config.network, { host: hostNetwork, clock, random: hostRandom(), warn });
+  } catch (error) {
+    throw new ConfigError('network', (error as Error).message);
+  }
+}
+
+function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks): DeviceLinks {
+  return {
+    drives,
+    network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
+    character: () => null,
+  };
+}
+
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
@@ -175,6 +195,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     ? new InstructionClock(() => engine?.instructions() ?? 0, config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift)
     : new HostClock(undefined, () => engine?.instructions() ?? 0);
   const tsc = new NanosecondTsc(clock);
+  const networks = openNetworks(config, clock, events);
   const early: { event: PowerEvent; code: number }[] = [];
   const onPower = (event: PowerEvent, code = 0): void => {
     if (machine) machine.power(event, code);
@@ -200,6 +221,14 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     boot: config.boot,
     textOnSerial: config.textOnSerial,
     drives,
+    devices: {
+      // Cards that there are not are left out: a machine has one unless told otherwise.
+      wanted: wantedDevices(config).filter(
+        ({ config: one, field }) => field !== 'network' || findDeviceType(one.driver) !== null,
+      ),
+      links: linksOf(config, drives, networks),
+      random: config.icount ? repeatableRandom() : hostRandom(),
+    },
     ...(places.bios ? { bios: places.bios } : {}),
     flash: places.flash,
     ...(places.vga ? { vga: places.vga } : {}),
@@ -215,7 +244,9 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
     compileBeside: config.icount === null,
     trace,
-    ...(BLOCK_CATEGORIES.some((category) => tracing.has(category)) ? { tracesBlocks: (category) => tracing.has(category) } : {}),
+    ...([...BLOCK_CATEGORIES, ENTRIES].some((category) => tracing.has(category))
+      ? { tracesBlocks: (category) => tracing.has(category) }
+      : {}),
     ...tuning,
   });
   cpu = new X86Cpu(engine, {
@@ -242,6 +273,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
       board,
       accelerator: new TranslatingAccelerator(config.accel, engine, cpu),
       clock,
+      networks,
       ...(ports.awaitsDisk ? { awaitsDisk: ports.awaitsDisk } : {}),
     },
     {

@@ -5,7 +5,7 @@ import { completeConfig, ConfigError, type MachineConfig, withFirmware } from '.
 import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
-import type { Picture, PowerEvent } from './interfaces.ts';
+import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
 import type { RunState } from './machine.ts';
 import { DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
@@ -114,6 +114,11 @@ export class Machine {
   async screenText(): Promise<string[] | null> {
     const screen = await this.query('text');
     return screen === null ? null : linesOf(screen);
+  }
+
+  /** @returns the display's characters with their attributes, the size of its pixels' screen, or null without a display */
+  screen(): Promise<TextScreen | GraphicsScreen | null> {
+    return this.query('screen');
   }
 
   /** @returns what the display shows, or null when there is none */

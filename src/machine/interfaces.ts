@@ -128,6 +128,20 @@ export interface GuestMemory {
   write(addr: number, size: number, value: number): void;
   readBytes(addr: number, into: Uint8Array): void;
   writeBytes(addr: number, from: Uint8Array): void;
+  /** Memory in place, for devices that move much of it: `ramOffset` says where in it an address lies. */
+  readonly ram: Uint8Array;
+  /** Another number whenever memory has come, gone or moved, so that offsets must be asked for anew. */
+  readonly ramGeneration: number;
+  /** @returns offset in `ram` of a range that is writable memory throughout and lies there in one piece, or -1 */
+  ramOffset(addr: number, length: number): number;
+  /** Bytes of `ram` have been changed: code in them is translated anew. */
+  ramChanged(offset: number, length: number): void;
+}
+
+/** Where messages go that stand for interrupts (PCI 3.0, 6.8). */
+export interface MsiSink {
+  /** A write of 32 bits by a device, usually to FEExxxxxh. */
+  sendMsi(address: number, data: number): void;
 }
 
 /** A handler's place in an address space. */
@@ -191,9 +205,84 @@ export interface TextScreen {
   readonly cursor: number;
 }
 
+/** A screen of pixels: how many. Both are 0 while nothing is shown. */
+export interface GraphicsScreen {
+  readonly width: number;
+  readonly height: number;
+}
+
 /** What a display adapter shows. */
 export interface DisplaySource {
   /** Null while the adapter shows pixels. */
   text(): TextScreen | null;
+  /** Null while the adapter shows text. */
+  graphics(): GraphicsScreen | null;
   picture(): Picture;
+}
+
+/** What a segment's sender may leave to others. Without any of it, frames are complete and at most 1514 bytes long. */
+export interface Offloads {
+  /** Checksums of TCP and UDP. */
+  readonly checksum: boolean;
+  /** Cutting TCP segments over IPv4, over IPv6. */
+  readonly tso4: boolean;
+  readonly tso6: boolean;
+  /** Cutting UDP datagrams into IP fragments, into datagrams. */
+  readonly ufo: boolean;
+  readonly uso: boolean;
+}
+
+export const NO_OFFLOADS: Offloads = { checksum: false, tso4: false, tso6: false, ufo: false, uso: false };
+
+/** Values of `PacketOffload.gso`, as in virtio's network header (virtio 1.2, 5.1.6). */
+export const GSO_NONE = 0;
+export const GSO_TCP4 = 1;
+export const GSO_UDP_FRAGMENTS = 3;
+export const GSO_TCP6 = 4;
+export const GSO_UDP_DATAGRAMS = 5;
+
+/** What is still to be done to a frame; valid during the call that it is given to. */
+export interface PacketOffload {
+  /** Bytes from the frame's start to where the missing checksum begins to sum, or -1 when none is missing. */
+  readonly checksumStart: number;
+  /** Bytes from `checksumStart` to the 16-bit field, which holds the pseudo-header's sum (not inverted). */
+  readonly checksumOffset: number;
+  /** Into what it is to be cut (`GSO_...`). Whatever is to be cut lacks its checksum, too. */
+  readonly gso: number;
+  /** Bytes of headers that every piece begins with; 0 leaves the network to find out. */
+  readonly headerLength: number;
+  /** Payload of each piece but the last, bytes; 0 when there is nothing to cut. */
+  readonly segmentSize: number;
+}
+
+/** A network as a card sees it: Ethernet frames without FCS in both directions. */
+export interface PacketBackend {
+  /**
+   * Card to network. The frame may be reused by the caller when this returns. Answers may come before it returns.
+   * @param offload what the card's driver left to others, within `offloads`; null for a complete frame
+   * @returns false when the network is full and has not taken the frame; `onWritable` follows
+   */
+  send(frame: Uint8Array, offload: PacketOffload | null): boolean;
+  /**
+   * Network to card: set by the card. The frame is valid during the call. A card that does not listen
+   * at all takes frames and drops them.
+   * @returns false when the card has no room now: the network keeps the frame and goes on after `resume`
+   */
+  onReceive: ((frame: Uint8Array, offload: PacketOffload | null) => boolean) | null;
+  onWritable: (() => void) | null;
+  /** The card has room again after it refused a frame. */
+  resume(): void;
+  /** What the network takes from the card. */
+  readonly offloads: Offloads;
+  /** What the card's driver takes from the network: set by the card whenever that changes, nothing at first. */
+  accepts: Offloads;
+  close(): void;
+}
+
+/** A card's end of its cable. */
+export interface NetworkPort extends PacketBackend {
+  /** The cable is plugged in (`set_link`). Without it nothing passes. */
+  readonly linkUp: boolean;
+  /** Set by the card: told when the cable is pulled or plugged in. */
+  onLinkChange: ((up: boolean) => void) | null;
 }

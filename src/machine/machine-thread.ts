@@ -86,7 +86,9 @@ async function create(config: MachineConfig): Promise<void> {
         machine?.pause();
       },
     });
-    machine = createMachine(config, told, openAll(config, drives));
+    const made = createMachine(config, told, openAll(config, drives));
+    await networksReady(made);
+    machine = made;
     compilerThread.drop();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
@@ -98,6 +100,16 @@ async function create(config: MachineConfig): Promise<void> {
       return post({ type: 'failed', message: why, field: 'kernel' });
     }
     post({ type: 'failed', message, field: error instanceof ConfigError ? error.field : null });
+  }
+}
+
+/** @throws ConfigError naming the network whose socket could not be had */
+async function networksReady({ networks }: LocalMachine): Promise<void> {
+  try {
+    await networks.ready;
+  } catch (error) {
+    networks.close();
+    throw new ConfigError('network', (error as Error).message);
   }
 }
 
@@ -126,6 +138,7 @@ function command(id: number, name: MachineCommand): void {
 
 const QUERIES: { [K in keyof Queries]: (machine: LocalMachine) => Queries[K] } = {
   text: ({ board }) => board.display?.text() ?? null,
+  screen: ({ board }) => board.display?.text() ?? board.display?.graphics() ?? null,
   picture: ({ board }) => board.display?.picture() ?? null,
 };
 
@@ -141,7 +154,7 @@ function handle(message: ToMachine): void {
     case 'keys':
       return machine?.board.typist.type(message.sequences, () => post({ type: 'done', id: message.id, error: null }));
     case 'create':
-      create(message.config);
+      void create(message.config);
       return;
     case 'command':
       return command(message.id, message.command);

@@ -17,6 +17,17 @@ export interface MachineParts {
   readonly clock: HostClock | InstructionClock;
   /** Disk requests are under way, which the event loop will end. */
   readonly awaitsDisk?: () => boolean;
+  /** What is behind the board's network cards. */
+  readonly networks: MachineNetworks;
+}
+
+/** Networks as a machine's life concerns them. */
+export interface MachineNetworks {
+  /** Settles when everything that the machine must have is there; rejects with one line otherwise. */
+  readonly ready: Promise<void>;
+  /** Frames reach the board only while the machine runs. */
+  setRunning(running: boolean): void;
+  close(): void;
 }
 
 export interface MachinePolicy {
@@ -58,6 +69,7 @@ const LONGEST_SLEEP_MS = 1000;
 export class LocalMachine {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
+  readonly networks: MachineNetworks;
   private readonly clock: HostClock | InstructionClock;
   private readonly awaitsDisk: () => boolean;
   private readonly policy: MachinePolicy;
@@ -77,6 +89,7 @@ export class LocalMachine {
     this.accelerator = parts.accelerator;
     this.clock = parts.clock;
     this.awaitsDisk = parts.awaitsDisk ?? (() => false);
+    this.networks = parts.networks;
     this.policy = policy;
     const { clock } = parts;
     if (policy.icountAdapts && clock instanceof InstructionClock) this.adaptiveShift = new AdaptiveShift(clock);
@@ -94,6 +107,7 @@ export class LocalMachine {
     this.stopRequested = false;
     this.clock.resume();
     this.adaptiveShift?.resume();
+    this.networks.setRunning(true);
     this.schedule();
   }
 
@@ -102,6 +116,7 @@ export class LocalMachine {
     this.stopRequested = true;
     this.accelerator.kick();
     this.clock.pause();
+    this.networks.setRunning(false);
     this.cancelSleep();
     this.setState('paused');
   }
@@ -138,6 +153,7 @@ export class LocalMachine {
     if (this.current === 'shutdown') return;
     this.stopRequested = true;
     this.clock.pause();
+    this.networks.close();
     this.cancelSleep();
     this.setState(event === 'panic' ? 'crashed' : 'shutdown');
     this.events.onYield?.();
@@ -160,9 +176,13 @@ export class LocalMachine {
 
   private readonly stop = (): boolean => this.stopRequested || this.pendingPower !== null;
 
+  private turnMs(): number {
+    return this.awaitsDisk() ? DISK_TURN_MS : TURN_MS;
+  }
+
   private turn(): void {
     if (this.current !== 'running') return;
-    const until = performance.now() + (this.awaitsDisk() ? DISK_TURN_MS : TURN_MS);
+    const start = performance.now();
     do {
       this.adaptiveShift?.adjust();
       this.clock.runTimers();
@@ -170,7 +190,8 @@ export class LocalMachine {
         if (!this.passIdleTime()) return this.events.onYield?.();
       } else this.slice();
       if (this.pendingPower && this.handlePower()) return;
-    } while (performance.now() < until && this.current === 'running');
+      // A request may have begun in this turn.
+    } while (performance.now() < start + this.turnMs() && this.current === 'running');
     this.events.onYield?.();
     if (this.current === 'running') this.schedule();
   }
@@ -184,7 +205,7 @@ export class LocalMachine {
       return;
     }
     // A guest that is slow, because it keeps asking devices, must not keep the event loop waiting.
-    const time = Math.min(ahead, (this.awaitsDisk() ? DISK_TURN_MS : TURN_MS) * 1e6);
+    const time = Math.min(ahead, this.turnMs() * 1e6);
     const count = Math.min(Math.max(MIN_SLICE, Math.floor(time * this.speed)), MAX_SLICE);
     const instructions = this.accelerator.instructions();
     const before = performance.now();

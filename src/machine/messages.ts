@@ -1,6 +1,6 @@
 /** Everything that passes between a machine's thread and the handle to it. */
 import type { MachineConfig } from './config.ts';
-import type { Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
 import type { RunState } from './machine.ts';
 
 /** Requests without arguments; each is answered by `done`. */
@@ -10,6 +10,8 @@ export type MachineCommand = 'start' | 'pause' | 'reset' | 'quit' | 'powerdown' 
 export interface Queries {
   /** Null while there is no text on the display, or no display. */
   text: TextScreen | null;
+  /** What kind of screen is shown, too. */
+  screen: TextScreen | GraphicsScreen | null;
   picture: Picture | null;
 }
 

@@ -8,13 +8,14 @@ import { Piix3, Piix4Pm } from '../devices/pci/piix.ts';
 import { Q35Mch } from '../devices/pci/q35.ts';
 import { PciBus } from '../devices/pci.ts';
 import type { AddressSpace } from './address-space.ts';
-import type { Device, IrqLine } from './interfaces.ts';
+import type { Device, IrqLine, MsiSink } from './interfaces.ts';
 import type { IoSpace } from './io-space.ts';
 import { addIde, AHCI_SLOT, attachDrives, type Drive } from './pc-storage.ts';
 
 export type ChipsetParts = {
   mem: AddressSpace;
   io: IoSpace;
+  messages: MsiSink;
   acpi: AcpiPm;
   drives: readonly Drive[];
   /** A line of a new source at an interrupt input (0 to 23). */
@@ -39,8 +40,8 @@ const SOUTH_BRIDGE = 31;
 export const USUAL_ECAM = 0xb0000000;
 
 /** QEMU's `pc`: 82441FX and PIIX. */
-export function addI440Fx({ mem, io, acpi, drives, irq, add }: ChipsetParts): Chipset {
-  const bus = new PciBus({ memory: mem, ports: io });
+export function addI440Fx({ mem, io, messages, acpi, drives, irq, add }: ChipsetParts): Chipset {
+  const bus = new PciBus({ memory: mem, ports: io, messages });
   const bridge = add(new I440Fx());
   bus.plug(bridge, 0);
   bus.plug(add(new Piix3(bus, isaLines(irq))), 1);
@@ -60,8 +61,8 @@ export function addI440Fx({ mem, io, acpi, drives, irq, add }: ChipsetParts): Ch
 }
 
 /** QEMU's `q35`: MCH and ICH9, whose disk controller is an AHCI. */
-export function addQ35({ mem, io, acpi, drives, irq, add }: ChipsetParts): Chipset {
-  const bus = new PciBus({ memory: mem, ports: io }, q35PirqOf);
+export function addQ35({ mem, io, messages, acpi, drives, irq, add }: ChipsetParts): Chipset {
+  const bus = new PciBus({ memory: mem, ports: io, messages }, q35PirqOf, 'pcie.0');
   const bridge = add(new Q35Mch(mem, bus));
   bus.plug(bridge, 0);
   const lpc = add(

@@ -6,6 +6,7 @@ import { IdeCdrom } from '../devices/ide/cdrom.ts';
 import { geometryOf, IdeDisk } from '../devices/ide/disk.ts';
 import { Piix3Ide } from '../devices/ide/piix3-ide.ts';
 import type { DriveConfig } from './config.ts';
+import type { BootEntry } from './device-builder.ts';
 import type { BlockBackend, GuestMemory, IrqLine, PortBus, VirtualClock } from './interfaces.ts';
 
 /** A configured drive with its medium, which is open already. */
@@ -74,7 +75,7 @@ export function addFloppy({ ports, clock, irq, dma, drives }: FloppyWiring): Flo
 }
 
 /** @param ahci IDE drives are at the ports of an AHCI */
-export function factsOf(drives: readonly Drive[], ahci: boolean): DriveFacts {
+export function factsOf(drives: readonly Drive[], ahci: boolean, devices: readonly BootEntry[]): DriveFacts {
   const at = (kind: string, index: number): Drive | undefined =>
     drives.find(({ config }) => config.interface === kind && config.index === index);
   const floppy = (index: number): number => {
@@ -86,13 +87,14 @@ export function factsOf(drives: readonly Drive[], ahci: boolean): DriveFacts {
     if (drive === undefined || drive.config.media === 'cdrom' || drive.backend === null) return null;
     return geometryOf(drive.backend.size).cylinders > BIOS_CYLINDERS;
   };
-  const ordered = drives
-    .filter(({ config }) => config.bootIndex !== null)
-    .sort((a, b) => a.config.bootIndex! - b.config.bootIndex!);
+  const entries = drives.flatMap(({ config }): BootEntry[] => {
+    const path = config.bootIndex === null ? null : bootPath(config, ahci);
+    return path === null ? [] : [{ index: config.bootIndex!, path }];
+  });
   return {
     floppyTypes: [floppy(0), floppy(1)],
     translations: ahci ? [] : [0, 1, 2, 3].map(translation),
-    bootOrder: ordered.map(({ config }) => bootPath(config, ahci)).filter((path) => path !== null),
+    bootOrder: [...entries, ...devices].sort((a, b) => a.index - b.index).map(({ path }) => path),
   };
 }
 
@@ -108,6 +110,7 @@ function bootPath({ interface: kind, index }: DriveConfig, ahci: boolean): strin
     case 'floppy':
       return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
     case 'pflash':
+    case 'virtio':
     case 'none':
       return null;
   }

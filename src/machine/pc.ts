@@ -14,7 +14,8 @@ import { I8254 } from '../devices/timer/i8254.ts';
 import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
 import { Vga, VGA_MEMORY } from '../devices/vga/vga.ts';
 import { AddressSpace } from './address-space.ts';
-import { type BootConfig } from './config.ts';
+import { type BootConfig, ConfigError, type WantedDevice } from './config.ts';
+import { DeviceBuilder, type DeviceLinks } from './device-builder.ts';
 import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
 import { describeBoard, type FirmwareOptions, writeBiosSettings } from './pc-firmware.ts';
 import { addFlash, type FlashArea } from './pc-flash.ts';
@@ -71,6 +72,8 @@ export type PcConfig = {
   /** Firmware is told that nobody sees the display. */
   textOnSerial?: boolean;
   drives?: readonly Drive[];
+  /** Devices beyond the board's own, and what they may refer to. */
+  devices?: { wanted: readonly WantedDevice[]; links: DeviceLinks; random: () => number };
   /** Display adapter: video memory and the option ROM (null for none) lie in `bytes`, page-aligned. */
   vga?: { offset: number; rom: { offset: number; size: number } | null };
   /** @param code exit code of a 'debug-exit' */
@@ -88,6 +91,9 @@ const COM_PORTS = [
 const IOAPIC_BASE = 0xfec00000;
 const HPET_BASE = 0xfed00000;
 const SCI = 9;
+/** Addresses of interrupt messages. */
+const MESSAGES = 0xfee00000;
+const MESSAGES_END = 0xfef00000;
 /** Slot of the display adapter by chipset. */
 const VGA_SLOT = { pc: 2, q35: 1 } as const;
 const DEFAULT_BOOT: BootConfig = {
@@ -118,6 +124,7 @@ export class PcMachine {
   readonly dma: IsaDma;
   readonly typist: Typist;
   readonly display: DisplaySource | null;
+  private readonly builder: DeviceBuilder | null;
 
   private readonly config: PcConfig;
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
@@ -160,6 +167,7 @@ export class PcMachine {
     this.chipset = this.addChipset();
     this.pci = this.chipset.bus;
     this.display = this.addDisplay();
+    this.builder = this.addDevices();
     if (this.hasFirmware) describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions());
     this.lapic.reset();
   }
@@ -205,8 +213,14 @@ export class PcMachine {
       start: this.startOptions(),
       boot: this.boot,
       textOnSerial: this.config.textOnSerial === true,
-      ...factsOf(this.config.drives ?? [], this.isQ35),
+      ...factsOf(this.config.drives ?? [], this.isQ35, this.builder?.bootEntries ?? []),
     };
+  }
+
+  /** A device's write of 32 bits that stands for an interrupt: to the local APICs if it goes where they are (SDM 3, 12.11). */
+  private sendMessage(address: number, data: number): void {
+    if (address >= MESSAGES && address < MESSAGES_END) this.apicBus.sendMsi(address, data);
+    else if (this.mem.ramOffset(address, 4) >= 0) this.mem.write(address, 4, data);
   }
 
   /** The vCPU enters or leaves system management mode. */
@@ -443,11 +457,35 @@ export class PcMachine {
     return device;
   }
 
+  /** @throws ConfigError naming the device */
+  private addDevices(): DeviceBuilder | null {
+    const { devices, clock, trace } = this.config;
+    if (devices === undefined) return null;
+    const { wanted, links, random } = devices;
+    const builder = new DeviceBuilder({
+      ...{ memory: this.mem, clock, random, trace, links },
+      buses: [this.pci],
+      add: (device) => this.add(device),
+    });
+    for (const { config, field, index } of wanted) {
+      try {
+        builder.build(config);
+      } catch (error) {
+        const name = { drives: `drive ${index}`, devices: `device ${index}`, network: `network "${String(config['netdev'])}"` }[
+          field
+        ];
+        throw new ConfigError(field, `${name}: ${(error as Error).message}`);
+      }
+    }
+    return builder;
+  }
+
   private addChipset(): Chipset {
     const { cpuPort, drives, memory } = this.config;
     const chipset = (this.isQ35 ? addQ35 : addI440Fx)({
       mem: this.mem,
       io: this.io,
+      messages: { sendMsi: (address, data) => this.sendMessage(address, data) },
       acpi: this.acpi,
       drives: drives ?? [],
       irq: (input) => this.irq(input),

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { Graph, HOW } from './graph.ts';
 import { MemoryNode } from './memory.ts';
 import { serveNbd } from './nbd-server.ts';
-import { serveStreams } from '../host/node/streams.ts';
+import { serveStreams } from '../host/node/byte-streams.ts';
 import { needsQemu, qemuImg, qemuIo, readAll, temporaryFolder, torture, using, WRITABLE } from './test-kit.ts';
 
 const folder = temporaryFolder();
@@ -106,7 +106,7 @@ test('a client that does not keep to the protocol is shown out', async () => {
   const server = await serveStreams({ host: '127.0.0.1', port: 0 }, (stream) => {
     serveNbd(stream, [exported]).then(() => resolve(null), resolve);
   });
-  const { connectStream } = await import('../host/node/streams.ts');
+  const { connectStream } = await import('../host/node/byte-streams.ts');
   const stream = await connectStream(server.address);
   stream.write(new Uint8Array(4), new Uint8Array(64).fill(0x41));
   assert.match(String(await promise), /does not speak NBD/);

@@ -190,11 +190,12 @@ export interface Routine {
 }
 
 export class Body {
-  readonly code = new Code();
+  readonly code: Code;
   private readonly base: number;
 
   /** @param base address that field offsets count from */
-  constructor(params: readonly number[], base: number) {
+  constructor(code: Code, params: readonly number[], base: number) {
+    this.code = code;
     this.code.begin(params);
     this.base = base;
   }
@@ -260,8 +261,10 @@ export class Body {
   }
 
   private static address(c: Code, index: Operand): void {
-    if (index instanceof Expr) index.extu().emit(c);
-    else c.i64(Number(index));
+    if (index instanceof Expr) {
+      index.extu().emit(c);
+      c.toAddress();
+    } else c.address(Number(index));
   }
   /** Loads a field; `index` (i32, bytes) is added to its offset. */
   load(opcode: number, type: number, field: number, index: Operand = 0): Expr {
@@ -309,7 +312,7 @@ export class Program {
   }
 
   routine(name: string | null, params: readonly number[], result: number, build: (f: Body, ...params: Local[]) => void): Routine {
-    const f = new Body(params, this.base);
+    const f = new Body(this.module.code(), params, this.base);
     build(f, ...params.map((type, i) => new Local(type, i)));
     // Bodies end in `return`; the end of the function is never reached.
     if (result !== NONE) f.code.op(0x00);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { F32, F64, I32, I64, NONE, V128 } from '../ir/ops.ts';
-import { BLOCK, BR_IF, Bytes, Code, DROP, I32_ADD, I64_LOAD, I64_STORE, ModuleWriter } from './wasm.ts';
+import { addressTypeFor, BLOCK, BR_IF, Bytes, DROP, I32_ADD, I64_LOAD, I64_STORE, ModuleWriter, newMemory } from './wasm.ts';
 
 function decodeUnsigned(bytes: Bytes): bigint {
   let value = 0n;
@@ -36,19 +36,15 @@ test('signed LEB128 of 32 and 64 bits', () => {
   }
 });
 
-function memory64(): WebAssembly.Memory {
-  const descriptor = { initial: 1n, maximum: 1n, shared: true, address: 'i64' };
-  return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
-}
-
 function instantiate(
   module: ModuleWriter,
   table: WebAssembly.Table,
   more: Record<string, WebAssembly.ImportValue> = {},
+  pages = 1,
 ): Record<string, (...args: (number | bigint)[]) => number | bigint> {
   const bytes = module.finish();
   assert.ok(WebAssembly.validate(bytes));
-  const imports = { memory: memory64(), table, ...more };
+  const imports = { memory: newMemory(pages), table, ...more };
   return new WebAssembly.Instance(new WebAssembly.Module(bytes), { v: imports }).exports as never;
 }
 
@@ -58,9 +54,9 @@ test('constants of all sizes arrive', () => {
   const module = new ModuleWriter(1, 1, true);
   const values = [0, 1, -1, 63, 64, -64, -65, 2 ** 31 - 1, -(2 ** 31), 2 ** 32, 2 ** 52 + 3];
   values.forEach((value, i) => {
-    const code = new Code();
+    const code = module.code();
     code.begin([]);
-    code.address(value);
+    code.i64(value | 0, Math.floor(value / 2 ** 32));
     module.export(`c${i}`, module.function([], I64, code));
   });
   const exports = instantiate(module, newTable());
@@ -71,7 +67,7 @@ test('locals, hints, blocks, imports and the table', () => {
   const module = new ModuleWriter(1, 1, true);
   const host = module.import('twice', [I32], I32);
   assert.equal(module.import('twice', [I32], I32), host);
-  const code = new Code();
+  const code = module.code();
   code.begin([I32]);
   // Many locals of changing types: the declarations are longer than a byte, and hints count from them.
   for (let i = 0; i < 300; i++) code.local([I32, I64, F32, F64, V128][i % 5]!);
@@ -97,27 +93,44 @@ test('locals, hints, blocks, imports and the table', () => {
   assert.equal((table.get(150) as (x: number) => number)(1), 2);
 });
 
-test('memory is reached by 64-bit addresses', () => {
-  const module = new ModuleWriter(1, 1, true);
-  const code = new Code();
+/** `run(address, value)` stores at address + 300 and loads from 308. */
+function storeAndLoad(pages: number): (address: bigint, value: bigint) => bigint {
+  const module = new ModuleWriter(pages, pages, true);
+  const code = module.code();
   code.begin([I64, I64]);
   code.get(0);
+  code.toAddress();
   code.get(1);
   code.memory(I64_STORE, 300);
   code.i64(0);
   code.op(DROP);
   code.loadAt(I64_LOAD, 308);
   module.export('run', module.function([I64, I64], I64, code));
-  const exports = instantiate(module, newTable());
-  assert.equal(exports.run!(8n, 0x1122334455667788n), 0x1122334455667788n);
-  assert.throws(() => exports.run!(65536n, 0n), WebAssembly.RuntimeError);
-  assert.throws(() => exports.run!(-8n, 0n), WebAssembly.RuntimeError);
+  return instantiate(module, newTable(), {}, pages).run as never;
+}
+
+test('up to 4 GiB, memory is reached by 32-bit addresses', () => {
+  assert.equal(addressTypeFor(65536 * 65536), I32);
+  const run = storeAndLoad(1);
+  assert.equal(run(8n, 0x1122334455667788n), 0x1122334455667788n);
+  assert.throws(() => run(65536n, 0n), WebAssembly.RuntimeError);
+  assert.throws(() => run(-8n, 0n), WebAssembly.RuntimeError);
+});
+
+test('larger memory is reached by 64-bit addresses', () => {
+  const pages = 65537;
+  assert.equal(addressTypeFor(pages * 65536), I64);
+  const run = storeAndLoad(pages);
+  assert.equal(run(8n, 0x1122334455667788n), 0x1122334455667788n);
+  run(2n ** 32n, 0n);
+  assert.throws(() => run(BigInt(pages) * 65536n, 0n), WebAssembly.RuntimeError);
+  assert.throws(() => run(-8n, 0n), WebAssembly.RuntimeError);
 });
 
 test('a module without functions is a module', () => {
   const module = new ModuleWriter(1, 1, false);
   assert.ok(WebAssembly.validate(module.finish()));
-  const code = new Code();
+  const code = module.code();
   code.begin([]);
   module.function([], NONE, code);
   assert.ok(WebAssembly.validate(module.finish()));

@@ -3,7 +3,7 @@
  * `ModuleWriter`. Only what the translator needs of the binary format
  * (WebAssembly core specification, chapter 5).
  */
-import { NONE } from '../ir/ops.ts';
+import { I32, I64, NONE } from '../ir/ops.ts';
 
 /** Value type bytes by IR type. */
 const TYPE_BYTE = [0x7f, 0x7e, 0x7d, 0x7c, 0x7b] as const;
@@ -150,13 +150,43 @@ export class Bytes {
   }
 }
 
+/**
+ * Type of addresses in a memory of this size. The host checks 64-bit addresses in code, three instructions
+ * an access; for 32-bit ones it keeps so much address space free that every access lands in it.
+ */
+export function addressTypeFor(bytes: number): number {
+  return bytes <= 2 ** 32 ? I32 : I64;
+}
+
+/** A shared memory with addresses of the type that fits its size. @throws RangeError when the host has no room */
+export function newMemory(pages: number): WebAssembly.Memory {
+  if (addressTypeFor(pages * PAGE_SIZE) === I32) {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  }
+  // The type of a 64-bit memory's descriptor is not in the standard library yet.
+  const descriptor = { initial: BigInt(pages), maximum: BigInt(pages), shared: true, address: 'i64' };
+  return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
+}
+
+/** Of a WebAssembly memory, in bytes. */
+const PAGE_SIZE = 65536;
+
 /** One function body: instructions, its locals and its branch hints. */
 export class Code extends Bytes {
+  /** Type of addresses: I32 or I64, as the module's memory has it. */
+  readonly addressType: number;
   /** Types of all locals, the parameters first. */
   readonly locals: number[] = [];
   private parameters = 0;
   /** [instruction offset in the body's code, 1 = likely | 0 = unlikely] pairs. */
   readonly hints: number[] = [];
+  private readonly narrow: boolean;
+
+  constructor(addressType: number) {
+    super();
+    this.addressType = addressType;
+    this.narrow = addressType === I32;
+  }
 
   begin(parameters: readonly number[]): void {
     this.length = 0;
@@ -184,9 +214,30 @@ export class Code extends Bytes {
     this.sleb64(low | 0, high | 0);
   }
 
-  /** An address or size below 2^53 as an i64 constant. */
+  /** A constant address below 4 GiB. */
   address(value: number): void {
-    this.i64(value | 0, Math.floor(value / 0x100000000));
+    if (this.narrow) this.i32(value);
+    else this.i64(value | 0, 0);
+  }
+
+  /** The i64 on the stack becomes an address: whatever a 32-bit one has no room for is zero. */
+  toAddress(): void {
+    if (this.narrow) this.op(I32_WRAP);
+  }
+
+  /** Adds an address and an address or a distance of the same type. */
+  addAddress(): void {
+    this.op(this.narrow ? I32_ADD : I64_ADD);
+  }
+
+  /** Loads an address that is kept in 32 bits. */
+  loadAddress32(offset: number): void {
+    this.memory(this.narrow ? I32_LOAD : I64_LOAD32_U, offset);
+  }
+
+  /** Loads what, added to a virtual address, makes an address; it is kept in 64 bits. */
+  loadAddend(offset: number): void {
+    this.memory(this.narrow ? I32_LOAD : I64_LOAD, offset);
   }
 
   get(local: number): void {
@@ -214,7 +265,14 @@ export class Code extends Bytes {
 
   /** Loads from a constant address. */
   loadAt(opcode: number | readonly number[], address: number): void {
-    this.i64(0);
+    this.address(0);
+    this.memory(opcode, address);
+  }
+
+  /** Stores what `value` leaves on the stack at a constant address. */
+  storeAt(opcode: number | readonly number[], address: number, value: () => void): void {
+    this.address(0);
+    value();
     this.memory(opcode, address);
   }
 
@@ -294,7 +352,7 @@ export interface FunctionImport {
   readonly results: readonly number[];
 }
 
-/** Assembles a module that shares one 64-bit memory and one function table with all others. */
+/** Assembles a module that shares one memory and one function table with all others. */
 export class ModuleWriter {
   private readonly types: string[] = [];
   private readonly typeBytes = new Bytes(256);
@@ -314,6 +372,11 @@ export class ModuleWriter {
     this.memoryPages = memoryPages;
     this.maximumPages = maximumPages;
     this.shared = shared;
+  }
+
+  /** @returns a body for a function of this module */
+  code(): Code {
+    return new Code(addressTypeFor(this.memoryPages * PAGE_SIZE));
   }
 
   /** Asks for the functions to be compiled with the module, in the thread that makes it. */
@@ -404,7 +467,8 @@ export class ModuleWriter {
     section.text('v');
     section.text('memory');
     section.u8(2);
-    section.u8(this.shared ? 7 : 4); // 64-bit; 3 = shared with a maximum
+    // Flags of the limits: 1 a maximum, 2 shared, 4 addresses of 64 bits.
+    section.u8((this.shared ? 3 : 0) | (addressTypeFor(this.memoryPages * PAGE_SIZE) === I64 ? 4 : 0));
     section.uleb(this.memoryPages);
     if (this.shared) section.uleb(this.maximumPages);
     section.text('v');

@@ -6,7 +6,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { openPty } from '#host';
+import { findFirmware, openPty } from '#host';
 import { echo, greeter, resetter, sleeper } from './firmware.ts';
 
 const PROGRAM = join(import.meta.dirname, '..', '..', 'bin', 'virelay-system-x86_64');
@@ -86,6 +86,16 @@ test('standard output, exit status, -no-reboot, trace', () => {
   const reset = run([...bios('resetter', resetter('r')), '-no-reboot', '-serial', 'stdio', '-d', 'machine', '-D', log]);
   assert.deepEqual([reset.stdout, reset.status], ['r', 0]);
   assert.match(readFileSync(log, 'utf8'), /^machine: power event: reset after \d+ instructions$/m);
+});
+
+test('-d exec names the places at which translated code is entered', () => {
+  const log = place('exec');
+  run([...bios('greeter', greeter('hi', 20)), '-serial', 'null', '-d', 'exec', '-D', log]);
+  const lines = readFileSync(log, 'utf8').trimEnd().split('\n');
+  assert.match(lines[0]!, /^exec: 000000000000fff0 flags [0-9a-f]{8}$/);
+  // Each OUT leaves the translated code: one entry for each instruction after one, and no more.
+  const places = lines.map((line) => parseInt(line.split(' ')[1]!, 16));
+  assert.deepEqual(places, [0xfff0, 0xf006, 0xf009]);
 });
 
 test("input from a pipe; its end is not the machine's", async () => {
@@ -222,4 +232,32 @@ test('a pseudo-terminal as serial port', onTerminal, async () => {
   await errors.until('redirected to /dev/pts/');
   child.kill('SIGTERM');
   assert.equal(await ended(child), 0);
+});
+
+test('-display curses: the display on the terminal, which is restored however it ends', onTerminal, async (t) => {
+  if (findFirmware('bios-256k.bin') === null) return t.skip('SeaBIOS is not installed');
+  const endings: [string, (child: ChildProcess, type: (text: string) => void) => void][] = [
+    ['Ctrl-A X', (_child, type) => type('\x01x')],
+    ['SIGTERM', (child) => void child.kill('SIGTERM')],
+  ];
+  for (const [what, end] of endings) {
+    const screen = await terminal();
+    const before = screen.mode();
+    const child = spawn(PROGRAM, ['-m', '16', '-display', 'curses', '-boot', 'c'], { stdio: [screen.fd, screen.fd, 'pipe'] });
+    await screen.until('No bootable device.');
+    assert.ok(screen.seen.text.startsWith('\x1b[?1049h'));
+    assert.notEqual(screen.mode(), before);
+    end(child, screen.type);
+    assert.equal(await ended(child), 0, what);
+    await screen.until('\x1b[?1049l');
+    assert.equal(screen.mode(), before, what);
+    await screen.close();
+  }
+});
+
+test('-display curses needs the terminal for itself', () => {
+  assert.match(run(['-display', 'curses']).stderr, /-display curses: needs a terminal/);
+  assert.match(run(['-display', 'curses', '-nographic']).stderr, /-display curses: cannot be used together with -nographic/);
+  assert.match(run(['-display', 'curses', '-serial', 'stdio']).stderr, /-serial stdio: the display is on standard input/);
+  assert.match(run(['-display', 'gtk']).stderr, /-display gtk: not available \(only none, curses so far\)/);
 });

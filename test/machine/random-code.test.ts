@@ -27,6 +27,7 @@ import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
 import { parseCpu } from '../../src/isa/x86/system/models.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
+import { newMemory } from '../../src/wasm/wasm.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 
 const RAM_SIZE = 0x200000;
@@ -69,8 +70,7 @@ class Victim {
   constructor(compile: boolean, seed: number) {
     this.random = randomNumbers(seed);
     const pages = (GUEST_MEMORY + RAM_SIZE) >> 16;
-    const descriptor = { initial: BigInt(pages), maximum: BigInt(pages), shared: true, address: 'i64' };
-    const memory = new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
+    const memory = newMemory(pages);
     this.bytes = new Uint8Array(memory.buffer);
     this.view = new DataView(memory.buffer);
     const physical = new AddressSpace(this.bytes);

@@ -41,6 +41,7 @@ import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
 import { parseCpu } from '../../src/isa/x86/system/models.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
+import { newMemory } from '../../src/wasm/wasm.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 import {
   CODE_BASE,
@@ -91,12 +92,6 @@ const ATTRIBUTES_CODE32 = 0xc0fb;
 const ATTRIBUTES_DATA = 0xc0f3;
 const ATTRIBUTES_CODE64 = 0xa0fb;
 
-/** A memory with 64-bit addresses; the type definitions do not know them yet. */
-function sharedMemory(pages: number): WebAssembly.Memory {
-  const descriptor = { initial: BigInt(pages), maximum: BigInt(pages), shared: true, address: 'i64' };
-  return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
-}
-
 const noInterrupts: InterruptController = {
   acknowledge: () => -1,
   getTpr: () => 0,
@@ -135,7 +130,7 @@ export class Guest {
 
   constructor(options: GuestOptions) {
     this.options = options;
-    const memory = sharedMemory((GUEST_MEMORY + RAM_SIZE) >> 16);
+    const memory = newMemory((GUEST_MEMORY + RAM_SIZE) >> 16);
     this.view = new DataView(memory.buffer);
     this.bytes = new Uint8Array(memory.buffer);
     this.physical = new AddressSpace(this.bytes);

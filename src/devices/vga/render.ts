@@ -1,5 +1,5 @@
 /** What the VGA's registers and memory amount to on a screen. */
-import type { Picture, TextScreen } from '../../machine/interfaces.ts';
+import type { GraphicsScreen, Picture, TextScreen } from '../../machine/interfaces.ts';
 import { ATTRIBUTE, BLINK, CRTC, GRAPHICS, GRAPHICS_MODE, SEQ, VBE, VBE_ENABLE, type VgaState } from './registers.ts';
 
 const BLANK: Picture = { width: 640, height: 480, pixels: new Uint8Array(640 * 480 * 4) };
@@ -19,6 +19,11 @@ const PALETTE_ON = 0x20;
 const SCREEN_OFF = 0x20;
 
 type Source = { s: VgaState; bytes: Uint8Array };
+
+/** Shift modes of the graphics controller: planes, CGA's bit pairs, then a byte a pixel. */
+const PLANAR = 0;
+const CGA = 1;
+const PACKED = 2;
 
 const vbeOn = (s: VgaState): boolean => (s.vbe[VBE.enable]! & VBE_ENABLE.enabled) !== 0;
 
@@ -63,6 +68,11 @@ function isBlank(s: VgaState): boolean {
   return !vbeOn(s) && ((s.attributeIndex & PALETTE_ON) === 0 || (s.seq[SEQ.clocking]! & SCREEN_OFF) !== 0);
 }
 
+const modeOf = (s: VgaState): number => (s.graphics[GRAPHICS.mode]! >> 5) & 3;
+
+/** Does each dot of planes and bit pairs last two dots of the clock? */
+const isHalved = (s: VgaState): boolean => !vbeOn(s) && (s.seq[SEQ.clocking]! & 8) !== 0;
+
 export function textOf({ s, bytes }: Source): TextScreen | null {
   if (!isText(s)) return null;
   const { crtc } = s;
@@ -92,15 +102,23 @@ function cursorOf(s: VgaState, start: number, pitch: number, columns: number, ro
   return row < rows && column < columns ? row * columns + column : -1;
 }
 
+/** Null while the adapter shows text. */
+export function graphicsOf(s: VgaState): GraphicsScreen | null {
+  if (isText(s)) return null;
+  if (isBlank(s)) return { width: 0, height: 0 };
+  const { width, height } = geometry(s);
+  return { width: isHalved(s) && modeOf(s) < PACKED ? 2 * width : width, height };
+}
+
 export function pictureOf(source: Source): Picture {
   const { s } = source;
   if (isBlank(s)) return BLANK;
   if (vbeOn(s)) return s.vbe[VBE.depth] === 4 ? planarPicture(source) : linearPicture(source);
   if (isText(s)) return textPicture(source);
-  switch ((s.graphics[GRAPHICS.mode]! >> 5) & 3) {
-    case 0:
+  switch (modeOf(s)) {
+    case PLANAR:
       return planarPicture(source);
-    case 1:
+    case CGA:
       return cgaPicture(source);
     default:
       return packedPicture(source);
@@ -178,7 +196,7 @@ function geometry(s: VgaState) {
 /** Four planes, a bit of each for a pixel. */
 function planarPicture({ s, bytes }: Source): Picture {
   const { width, height, repeat, pitch, start } = geometry(s);
-  const half = (s.seq[SEQ.clocking]! & 8) !== 0 && !vbeOn(s);
+  const half = isHalved(s);
   const { dots, picture } = canvas(half ? 2 * width : width, height);
   const colors = paletteColors(s);
   const enabled = vbeOn(s) ? 15 : s.attribute[ATTRIBUTE.planes]! & 15;
@@ -201,7 +219,7 @@ function planarPicture({ s, bytes }: Source): Picture {
 /** Two bits a pixel, as the CGA had them: even and odd lines in two halves, bytes in planes 0 and 1. */
 function cgaPicture({ s, bytes }: Source): Picture {
   const { width, height, repeat, pitch, start } = geometry(s);
-  const half = (s.seq[SEQ.clocking]! & 8) !== 0;
+  const half = isHalved(s);
   const { dots, picture } = canvas(half ? 2 * width : width, height);
   const colors = paletteColors(s);
   const interleaved = (s.crtc[CRTC.mode]! & 1) === 0;

@@ -2,6 +2,7 @@
 import type {
   DeviceState,
   DisplaySource,
+  GraphicsScreen,
   IoHandler,
   MappedRegion,
   MmioBus,
@@ -13,7 +14,7 @@ import { PciDevice } from '../pci.ts';
 import { StateBlock } from '../state.ts';
 import { VgaPlanes } from './planes.ts';
 import { VBE, VgaRegisters, vgaPowerOn } from './registers.ts';
-import { pictureOf, textOf } from './render.ts';
+import { graphicsOf, pictureOf, textOf } from './render.ts';
 
 /** Bytes of video memory: a power of two from 1 MiB up. */
 export const VGA_MEMORY = 2 ** 24;
@@ -85,6 +86,10 @@ export class Vga extends PciDevice implements DisplaySource {
 
   text(): TextScreen | null {
     return textOf({ s: this.state.value, bytes: this.wiring.bytes });
+  }
+
+  graphics(): GraphicsScreen | null {
+    return graphicsOf(this.state.value);
   }
 
   picture(): Picture {

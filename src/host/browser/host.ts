@@ -1,4 +1,5 @@
 /** The host as a web page offers it. */
+import type { HostNetwork } from '../network.ts';
 import type { BlockFile, BlockFileMode, ByteStream, Channel, SectorCipher, StreamAddress } from '../host.ts';
 
 function missing(what: string): never {
@@ -14,6 +15,17 @@ export const isBlockDevice = (_path: string): boolean => false;
 /** Whoever makes a machine in a page brings its firmware along. */
 export const findFirmware = (_name: string, _folders?: readonly string[]): { name: string; data: Uint8Array } | null => null;
 
+export const network: HostNetwork = {
+  connect: () => missing('sockets'),
+  listen: () => missing('sockets'),
+  datagrams: () => missing('sockets'),
+  ping: () => null,
+  resolvers: () => [],
+  command: () => missing('processes'),
+  folder: () => missing('folders'),
+  tap: () => missing('TAP interfaces'),
+  appendFile: () => missing('files'),
+};
 export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export const digest = (_hash: string, _data: Uint8Array): Uint8Array => missing('encrypted disks');
 export const pbkdf2 = (

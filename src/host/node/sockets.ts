@@ -84,7 +84,7 @@ class SocketChannel implements Channel {
 }
 
 /** A socket that a former run has left behind is in the way of a new server. */
-function removeStaleSocket(address: Address): void {
+export function removeStaleSocket(address: Address): void {
   if (!('path' in address)) return;
   try {
     if (lstatSync(address.path).isSocket()) unlinkSync(address.path);

@@ -1,19 +1,34 @@
 /** Standard input and output, and the terminal's mode. */
+import { writeSync } from 'node:fs';
 import type { Channel } from '../host.ts';
 
 const CTRL_C = 3;
 const CTRL_BACKSLASH = 28;
 
 let raw = false;
+/** What is written to give a terminal back that has been taken over. */
+let undo = '';
 
 /** Puts the terminal back as it was found; harmless when nothing was changed. */
 export function restoreTerminal(): void {
+  giveBack();
   if (!raw) return;
   raw = false;
   try {
     process.stdin.setRawMode(false);
   } catch {
     // The terminal has gone: nothing is left to be restored.
+  }
+}
+
+/** At once, for the process may be about to end. */
+function giveBack(): void {
+  const text = undo;
+  undo = '';
+  try {
+    if (text !== '') writeSync(1, text);
+  } catch {
+    // As below.
   }
 }
 
@@ -91,5 +106,49 @@ export function openStdio({ signals }: { signals: boolean }): Channel {
       process.stdin.pause();
       restoreTerminal();
     },
+  };
+}
+
+/** The terminal as a screen with a keyboard. */
+export interface Terminal {
+  readonly columns: number;
+  readonly rows: number;
+  /** It has not been given back yet. */
+  readonly taken: boolean;
+  /** What was written has reached the terminal. */
+  readonly ready: boolean;
+  write(text: string): void;
+  onInput(take: (data: Uint8Array) => void): void;
+  onResize(resized: () => void): void;
+}
+
+/**
+ * Takes the whole terminal, until `restoreTerminal`.
+ * @param begin what is written first  @param end what is written last
+ */
+export function takeTerminal(begin: string, end: string): Terminal {
+  const { stdin, stdout } = process;
+  enterRawMode();
+  undo = end;
+  stdout.on('error', () => restoreTerminal());
+  stdout.write(begin);
+  return {
+    get columns() {
+      return stdout.columns || 80;
+    },
+    get rows() {
+      return stdout.rows || 25;
+    },
+    get taken() {
+      return undo !== '';
+    },
+    get ready() {
+      return stdout.writableLength === 0;
+    },
+    write: (text) => {
+      if (text !== '' && undo !== '') stdout.write(text);
+    },
+    onInput: (take) => void stdin.on('data', (chunk: Buffer) => take(new Uint8Array(chunk))),
+    onResize: (resized) => void stdout.on('resize', resized),
   };
 }

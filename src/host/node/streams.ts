@@ -1,49 +1,95 @@
-/** TCP and Unix sockets for protocols that frame messages themselves. */
-import { lstatSync, unlinkSync } from 'node:fs';
-import type { Socket } from 'node:net';
-import type { ByteStream, StreamAddress, StreamServer } from '../host.ts';
+/** TCP and Unix sockets and processes as the streams that networks for machines are made of. */
+import { spawn } from 'node:child_process';
+import { connect, createServer, type Socket } from 'node:net';
+import type { Writable } from 'node:stream';
+import type { Accepted, Endpoint, HostStream, Listener, NetworkFailure, StreamEvents } from '../network.ts';
+import { plainBytes } from './bytes.ts';
 import { describeError } from './errors.ts';
+import { removeStaleSocket } from './sockets.ts';
 
-/** Loaded when it is needed. */
-const net = () => process.getBuiltinModule('node:net');
+const FAILURES: Record<string, NetworkFailure> = {
+  ECONNREFUSED: 'refused',
+  ENOENT: 'refused',
+  ENETUNREACH: 'unreachable',
+  EHOSTUNREACH: 'unreachable',
+  EADDRNOTAVAIL: 'unreachable',
+  EACCES: 'unreachable',
+  EPERM: 'unreachable',
+  ETIMEDOUT: 'timed-out',
+  ECONNRESET: 'reset',
+  EPIPE: 'reset',
+};
 
-class SocketStream implements ByteStream {
-  onData: (chunk: Uint8Array) => void = () => undefined;
-  onEnd: (error: Error | null) => void = () => undefined;
+export function failureOf(error: unknown): NetworkFailure {
+  return FAILURES[(error as NodeJS.ErrnoException).code ?? ''] ?? 'other';
+}
+
+/** The writable half's work: whether a write has been taken tells how much is left in Node's queue. */
+class StreamWriter {
+  private readonly out: Writable;
+  private readonly onDrain: () => void;
+  private waiting = false;
+
+  constructor(out: Writable, onDrain: () => void) {
+    this.out = out;
+    this.onDrain = onDrain;
+  }
+
+  private readonly written = (): void => {
+    if (!this.waiting) return;
+    this.waiting = false;
+    this.onDrain();
+  };
+
+  write(data: Uint8Array): boolean {
+    if (!this.out.writable) return true;
+    this.out.write(data, this.written);
+    // Sockets try to write at once; only what the kernel had no room for stays in the queue.
+    this.waiting = this.out.writableLength > 0;
+    return !this.waiting;
+  }
+}
+
+/** Only TCP knows resets, and only of connections: Node.js would wait for one. */
+function resetSocket(socket: Socket, tcp: boolean): void {
+  if (tcp && !socket.connecting) socket.resetAndDestroy();
+  else socket.destroy();
+}
+
+class SocketStream implements HostStream {
   private readonly socket: Socket;
-  private failure: Error | null = null;
-  private ended = false;
-  private draining: PromiseWithResolvers<void> | null = null;
+  private readonly tcp: boolean;
+  private readonly writer: StreamWriter;
+  private over = false;
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, tcp: boolean, events: StreamEvents) {
     this.socket = socket;
+    this.tcp = tcp;
     socket.setNoDelay(true);
-    socket.on('data', (chunk: Uint8Array) => this.onData(chunk));
+    let failure: NetworkFailure | null = null;
+    const unlessOver = (act: () => void): void => {
+      if (!this.over) act();
+    };
+    this.writer = new StreamWriter(socket, () => unlessOver(() => events.onDrain()));
+    socket.on('data', (data: Buffer) => unlessOver(() => events.onData(plainBytes(data))));
+    socket.on('end', () => unlessOver(() => events.onEnd()));
     socket.on('error', (error) => {
-      this.failure = new Error(describeError(error));
+      failure = failureOf(error);
     });
-    socket.on('drain', () => this.drained());
-    socket.on('close', () => {
-      this.ended = true;
-      this.drained();
-      this.onEnd(this.failure);
-    });
+    socket.on('close', () =>
+      unlessOver(() => {
+        this.over = true;
+        events.onClose(failure);
+      }),
+    );
   }
 
-  private drained(): void {
-    this.draining?.resolve();
-    this.draining = null;
+  write(data: Uint8Array): boolean {
+    return this.writer.write(data);
   }
 
-  write(...pieces: readonly Uint8Array[]): void | Promise<void> {
-    if (this.ended) return;
-    let room = true;
-    this.socket.cork();
-    for (const piece of pieces) room = this.socket.write(piece);
-    this.socket.uncork();
-    if (room) return;
-    this.draining ??= Promise.withResolvers<void>();
-    return this.draining.promise;
+  end(): void {
+    this.socket.end();
   }
 
   pause(): void {
@@ -54,48 +100,113 @@ class SocketStream implements ByteStream {
     this.socket.resume();
   }
 
-  close(): void {
-    this.socket.end();
-    // A peer that does not answer cannot hold us.
-    this.socket.setTimeout(1000, () => this.socket.destroy());
+  reset(): void {
+    this.over = true;
+    resetSocket(this.socket, this.tcp);
   }
 }
 
-const optionsOf = (address: StreamAddress) => ('path' in address ? { path: address.path } : address);
-
-/** @throws Error in one line */
-export function connectStream(address: StreamAddress): Promise<ByteStream> {
-  return new Promise((resolve, reject) => {
-    const socket = net().connect(optionsOf(address));
-    const fail = (error: Error): void => reject(new Error(describeError(error)));
-    socket.once('error', fail);
-    socket.once('connect', () => {
-      socket.removeListener('error', fail);
-      resolve(new SocketStream(socket));
-    });
-  });
+export function connectStream(to: Endpoint, from: Endpoint | null, events: StreamEvents): HostStream {
+  const place = 'path' in to ? { path: to.path } : { host: to.address, port: to.port };
+  const local = from === null || 'path' in from ? {} : { localAddress: from.address, localPort: from.port };
+  const socket = connect({ ...place, ...local, allowHalfOpen: true, autoSelectFamily: false });
+  socket.once('connect', () => events.onConnect?.());
+  return new SocketStream(socket, !('path' in to), events);
 }
 
-/** A socket that a former run has left behind is in the way of a new server. */
-function removeStale(address: StreamAddress): void {
-  if (!('path' in address)) return;
+class AcceptedSocket implements Accepted {
+  readonly peer: { readonly address: string; readonly port: number } | null;
+  private readonly socket: Socket;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    const { remoteAddress, remotePort } = socket;
+    // Servers on all addresses show IPv4 clients as mapped ones.
+    const address = remoteAddress?.replace(/^::ffff:(?=\d+\.)/, '');
+    this.peer = address === undefined || remotePort === undefined ? null : { address, port: remotePort };
+    socket.on('error', () => undefined);
+  }
+
+  start(events: StreamEvents): HostStream {
+    const stream = new SocketStream(this.socket, this.peer !== null, events);
+    this.socket.resume();
+    return stream;
+  }
+
+  refuse(): void {
+    resetSocket(this.socket, this.peer !== null);
+  }
+}
+
+export function listenStream(
+  at: Endpoint,
+  onStream: (stream: Accepted) => void,
+  outcome: { onReady?(): void; onFailure(error: Error): void },
+): Listener {
+  if ('path' in at) removeStaleSocket(at);
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => onStream(new AcceptedSocket(socket)));
+  server.on('error', (error) => outcome.onFailure(new Error(describeError(error))));
+  server.listen('path' in at ? { path: at.path } : { host: at.address, port: at.port }, () => outcome.onReady?.());
+  return {
+    get port() {
+      const address = server.address();
+      return address !== null && typeof address === 'object' ? address.port : 0;
+    },
+    close: () => {
+      server.close();
+    },
+  };
+}
+
+function endGroup(leader: number): void {
   try {
-    if (lstatSync(address.path).isSocket()) unlinkSync(address.path);
+    process.kill(-leader, 'SIGTERM');
   } catch {
-    // Not there: fine. Anything else is told by listen().
+    // It has just ended by itself.
   }
 }
 
-/** @throws Error in one line */
-export function serveStreams(address: StreamAddress, accept: (stream: ByteStream) => void): Promise<StreamServer> {
-  removeStale(address);
-  return new Promise((resolve, reject) => {
-    const server = net().createServer((socket) => accept(new SocketStream(socket)));
-    server.once('error', (error) => reject(new Error(describeError(error))));
-    server.listen(optionsOf(address), () => {
-      const bound = server.address();
-      const used = typeof bound === 'object' && bound !== null ? { host: bound.address, port: bound.port } : address;
-      resolve({ address: used, close: () => new Promise((done) => server.close(() => done())) });
-    });
+/** A process is over when it has closed its output and nothing more is for it: what it ignores is lost. */
+export function commandStream(line: string, events: StreamEvents): HostStream {
+  const child = spawn('/bin/sh', ['-c', line], { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
+  const output = child.stdout;
+  let over = false;
+  let exited = false;
+  let ended = false;
+  const close = (failure: NetworkFailure | null): void => {
+    if (over) return;
+    over = true;
+    events.onClose(failure);
+  };
+  const writer = new StreamWriter(child.stdin, () => over || events.onDrain());
+  child.on('spawn', () => over || events.onConnect?.());
+  child.on('error', (error) => close(failureOf(error)));
+  child.stdin.on('error', () => undefined);
+  output.on('data', (data: Buffer) => over || events.onData(plainBytes(data)));
+  output.on('end', () => over || events.onEnd());
+  child.on('close', () => {
+    exited = true;
+    if (ended) close(null);
   });
+  return {
+    write: (data) => writer.write(data),
+    end: () => {
+      ended = true;
+      child.stdin.end();
+      if (exited) queueMicrotask(() => close(null));
+    },
+    pause: () => {
+      output.pause();
+    },
+    resume: () => {
+      output.resume();
+    },
+    reset: () => {
+      over = true;
+      // All that the shell has started.
+      if (child.pid !== undefined && child.exitCode === null) endGroup(child.pid);
+      child.stdin.destroy();
+      output.destroy();
+    },
+  };
 }

@@ -12,11 +12,34 @@ import {
   LEAVE_INTO,
   LEAVE_IRET,
   LEAVE_POPF,
+  LEAVE_POPF_HERE,
   LEAVE_PUSHF_V86,
   LEAVE_STI,
   LEAVE_STI_HERE,
 } from './leave.ts';
-import { AF, BF_IO_FREE, CF, DF, G_EFLAGS, IF, INTR_LINE, OF, OP0, OP1, PF, RF, SF, VM, ZF } from './state.ts';
+import {
+  AC,
+  AF,
+  BF_IO_FREE,
+  CC_FLAGS,
+  CF,
+  DF,
+  G_EFLAGS,
+  ID,
+  IF,
+  INTR_LINE,
+  IOPL,
+  NT,
+  OF,
+  OP0,
+  OP1,
+  PF,
+  RF,
+  SF,
+  TF,
+  VM,
+  ZF,
+} from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -137,11 +160,29 @@ const pushf: Translate = (t) => {
   t.push(size, size === 8 ? t.b.extu(image) : image);
 };
 
+/** What else than arithmetic depends on these bits, and is not looked at here. */
+const SYSTEM_FLAGS = TF | IOPL | NT | AC | ID;
+
+/** POPF leaves only when it changes bits of the system's, or lets in an interrupt that waits. */
 const popf: Translate = (t) => {
+  const { b } = t;
   const size = t.opSize;
-  t.setOperand(OP0, t.peek(size));
-  t.setOperand(OP1, t.stackOffset(size));
-  t.leaveWith(LEAVE_POPF);
+  const value = t.peek(size);
+  const top = t.stackOffset(size);
+  t.setOperand(OP0, value);
+  t.setOperand(OP1, top);
+  if (t.v86 && !t.ioFree) return t.leaveWith(LEAVE_POPF);
+  const image = t.toI32(size, value);
+  const before = b.get(G_EFLAGS);
+  const inImage = size === 2 ? 0xffff : -1;
+  const changed = b.and32(b.xor32(image, before), b.i32((SYSTEM_FLAGS | (t.ioFree ? 0 : IF)) & inImage));
+  const enabled = b.and32(image, b.i32(t.ioFree ? IF : 0));
+  const interrupt = b.select32(enabled, b.lds32(INTR_LINE), b.i32(0));
+  b.leaveIf(b.or32(changed, interrupt), LEAVE_POPF_HERE, t.leaveArgument(0));
+  t.setStackPointer(top);
+  const replaced = DF | (t.ioFree ? IF : 0);
+  b.set(G_EFLAGS, b.or32(b.and32(before, b.i32(~replaced)), b.and32(image, b.i32(replaced))));
+  t.cc.setBits(b.and32(image, b.i32(CC_FLAGS)));
 };
 
 const lahf: Translate = (t) => {

@@ -4,9 +4,8 @@ import { FetchFault } from '../isa.ts';
 import type { CodeReader, Isa } from '../isa.ts';
 import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
-import { LEAVE_SINGLE_STEP } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
-import { BF_CPL_SHIFT, BF_CS_BASE, G, X86_GLOBALS } from './state.ts';
+import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, CS, G, SEG, SEG_BASE, SEG_SIZE, X86_GLOBALS } from './state.ts';
 import { buildTable } from './tables.ts';
 import type { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
@@ -60,22 +59,18 @@ function decodeNext(unit: Unit, code: CodeReader, flags: number, first: boolean)
 function translate(unit: Unit, code: CodeReader, flags: number, maxInsns: number): void {
   const { t } = unit;
   const { b } = t;
+  t.code = code;
   t.beginBlock();
   const limit = t.limitInsns(flags, Math.min(maxInsns, MAX_INSNS));
   for (let done = 0; !b.ended; done++) {
     const start = code.offset;
-    if (done >= limit || (done > 0 && start >= code.pageEnd)) return endBlock(t, start);
+    if (done >= limit || (done > 0 && start >= code.pageEnd)) return t.goOn(start);
     const vector = decodeNext(unit, code, flags, done === 0);
-    if (vector === null) return endBlock(t, start);
+    if (vector === null) return t.goOn(start);
     t.beginInsn();
     if (vector !== DECODE_OK) t.raise(vector);
     else t.row!.translate(t);
   }
-}
-
-function endBlock(t: X86Translator, offset: number): void {
-  if (t.singleStep) t.b.leave(LEAVE_SINGLE_STEP, 0, offset);
-  else t.b.goto(offset);
 }
 
 /**
@@ -91,6 +86,8 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     helpers: X86_HELPERS,
     stackPointer: G[4]!,
     favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
+    hotFlags: (flags) => flags | BF_HOT,
+    codeBase: SEG + SEG_SIZE * CS + SEG_BASE,
     codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
     translate: (b, code, flags, maxInsns) => translate(units.of(b), code, flags, maxInsns),
     instantiate: (memory, vcpuBase, module) => {

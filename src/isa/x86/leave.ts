@@ -109,10 +109,12 @@ export const LEAVE_RSM = reason();
 /** RDRAND/RDSEED: bits 8-11 register; sets CF. */
 export const LEAVE_RDRAND = reason();
 /** Single step trap (#DB) after the instruction before this exit: pc is where to go on;
- * with argument bit 8 it is in OP0 instead. Instructions with leave reasons of their own do not end in this one. */
+ * with argument bit 8 it is in OP0 instead, the instruction's own in OP1, and OP2 says whether it has branched. Instructions with leave reasons of their own do not end in this one. */
 export const LEAVE_SINGLE_STEP = reason();
 /** MXCSR was loaded from OP0 (LDMXCSR): #GP on reserved bits, then block flags change. */
 export const LEAVE_LDMXCSR = reason();
+/** A program has stored MXCSR: its flags are exact from now on. */
+export const LEAVE_STMXCSR = reason();
 /** WAIT/x87 instruction with a pending unmasked exception: #MF (or IRQ 13 by CR0.NE). */
 export const LEAVE_FPU_ERROR = reason();
 /** An SSE instruction raised an unmasked exception, which MXCSR names by now: #XM, or #UD by CR4. */
@@ -128,6 +130,9 @@ export const LEAVE_REP_HERE = reason();
 export const LEAVE_BREAKPOINT = reason();
 /** As LEAVE_STI, but a side exit for when an interrupt waits: the pc is that of THIS instruction. */
 export const LEAVE_STI_HERE = reason();
+/** As LEAVE_POPF and LEAVE_LOAD_SEG, but side exits: the pc is that of THIS instruction. */
+export const LEAVE_POPF_HERE = reason();
+export const LEAVE_LOAD_SEG_HERE = reason();
 /**
  * A masked or gathering load whose mask is all zeros, a side exit: bits 8-11 an xmm register that
  * becomes zero, and of the register in bits 12-15 the upper half when bit 16 is set, of its lower half

@@ -1,7 +1,24 @@
 /** Data movement: MOV and its kin, LEA, the stack, conversions of width. */
 import type { Value } from '../../ir/builder.ts';
-import { LEAVE_ENTER, LEAVE_LOAD_FAR, LEAVE_LOAD_SEG } from './leave.ts';
-import { CS, DS, ES, FS, G, GS, OP0, OP1, SEG, SEG_SELECTOR, SEG_SIZE, SS } from './state.ts';
+import { LEAVE_ENTER, LEAVE_LOAD_FAR, LEAVE_LOAD_SEG, LEAVE_LOAD_SEG_HERE } from './leave.ts';
+import {
+  BF_SEG_CHECK,
+  CS,
+  DS,
+  ES,
+  FS,
+  G,
+  GS,
+  OP0,
+  OP1,
+  SEG,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_NULL,
+  SEG_SELECTOR,
+  SEG_SIZE,
+  SS,
+} from './state.ts';
 import { row } from './tables.ts';
 import type { Row } from './tables.ts';
 import type { X86Translator } from './translator.ts';
@@ -158,9 +175,24 @@ const movFromSegment = (t: X86Translator): void => {
 const movToSegment = (t: X86Translator): void => {
   const segment = (t.modrm >> 3) & 7;
   if (segment > GS || segment === CS) return t.undefined();
-  t.setOperand(OP0, t.readRm(2));
-  t.leaveWith(LEAVE_LOAD_SEG, segment << 8);
+  loadSegment(t, segment, t.readRm(2), false);
 };
+
+/** In real and virtual-8086 mode, without leaving, unless code is translated by what segments there are. */
+function loadSegment(t: X86Translator, segment: number, selector: Value, pops: boolean): void {
+  const { b } = t;
+  const argument = (segment << 8) | (pops ? 1 << 11 : 0);
+  t.setOperand(OP0, selector);
+  if (t.protectedMode || segment === SS || !(t.flags & BF_SEG_CHECK)) return t.leaveWith(LEAVE_LOAD_SEG, argument);
+  const at = SEG + SEG_SIZE * segment;
+  // A null selector of protected mode leaves a segment behind that becomes one of data now.
+  const unusable = b.and32(b.lds32(at + SEG_ATTR), b.i32(SEG_NULL));
+  b.leaveIf(unusable, LEAVE_LOAD_SEG_HERE, t.leaveArgument(argument));
+  if (pops) t.setStackPointer(t.stackOffset(t.opSize));
+  b.sts64(at + SEG_BASE, b.extu(b.shl32(selector, b.i32(4))));
+  b.sts32(at + SEG_SELECTOR, selector);
+  t.goOn(t.end);
+}
 
 const pushSegment =
   (segment: number) =>
@@ -181,8 +213,7 @@ function storeSelector(t: X86Translator, v: Value): Value {
 const popSegment =
   (segment: number) =>
   (t: X86Translator): void => {
-    t.setOperand(OP0, t.peek(2));
-    t.leaveWith(LEAVE_LOAD_SEG, (segment << 8) | (1 << 11));
+    loadSegment(t, segment, t.peek(2), true);
   };
 
 const loadFar =

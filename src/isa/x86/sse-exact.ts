@@ -10,7 +10,7 @@ import * as F from './float/arithmetic.ts';
 import { defineHelper } from './helpers.ts';
 import { LEAVE_SIMD_ERROR } from './leave.ts';
 import { all32, all64, pick, zero } from './sse-common.ts';
-import { BF_MXCSR_EXACT, BF_MXCSR_FLUSH, MXCSR, SSE_FLAGS } from './state.ts';
+import { BF_HOT, BF_MXCSR_EXACT, BF_MXCSR_FLUSH, MXCSR, SSE_FLAGS } from './state.ts';
 import type { X86Translator } from './translator.ts';
 import { DE, IE, PE } from './x87/common.ts';
 
@@ -39,7 +39,12 @@ const FUSED = routine('fused', [I32, I64, I64, I64], I64);
 /** () => the exceptions that must be raised. */
 const SETTLE = routine('settle', [], I32);
 
-export const isExact = (t: X86Translator): boolean => (t.flags & BF_MXCSR_EXACT) !== 0;
+/**
+ * Must this code do as MXCSR says, and set its flags? Cold code of programs does so always, whether or
+ * not anyone looks: flags stay set, and code that becomes hot has set what it sets before it does.
+ */
+export const isExact = (t: X86Translator): boolean =>
+  (t.flags & BF_MXCSR_EXACT) !== 0 || (t.cpl === 3 && (t.flags & BF_HOT) === 0);
 
 /** FTZ and DAZ alone, without anyone who looks at flags: arithmetic stays the host's own. */
 const isFlushing = (t: X86Translator): boolean => (t.flags & BF_MXCSR_FLUSH) !== 0;

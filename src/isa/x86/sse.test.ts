@@ -6,10 +6,13 @@ import { printBlock } from '../../ir/printer.ts';
 import { verify } from '../../ir/verifier.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { X86_ISA } from './isa.ts';
+import { LEAVE_LDMXCSR, LEAVE_STMXCSR } from './leave.ts';
 import {
+  BF_AVX,
   BF_CODE32,
   BF_CODE64,
   BF_FPU_OFF,
+  BF_HOT,
   BF_LONG,
   BF_MXCSR_EXACT,
   BF_PROTECTED,
@@ -18,14 +21,20 @@ import {
   X86_GLOBALS,
 } from './state.ts';
 
-const LONG = BF_CODE64 | BF_CODE32 | BF_LONG | BF_PROTECTED | (3 << 6);
+const COLD = BF_CODE64 | BF_CODE32 | BF_LONG | BF_PROTECTED | (3 << 6);
+const LONG = COLD | BF_HOT;
 const NAMES = { globals: X86_GLOBALS, helpers: X86_HELPERS };
 
 function print(hex: string, flags: number): string {
   const bytes = [...Buffer.from(`${hex.replaceAll(' ', '')}f4`, 'hex')];
   const b = new Builder(X86_GLOBALS);
   b.reset(CTX_UNKNOWN);
-  const code = { offset: 0, pageEnd: 4096, u8: () => bytes[code.offset++] ?? 0xf4 };
+  const code = {
+    offset: 0,
+    pageEnd: 4096,
+    u8: () => bytes[code.offset++] ?? 0xf4,
+    peek: (i: number) => bytes[code.offset + i] ?? 0,
+  };
   X86_ISA.translate(b, code, flags, 64);
   assert.deepEqual(verify(b, NAMES), []);
   return printBlock(b, NAMES);
@@ -72,4 +81,31 @@ test('aligned forms check the address, others do not', () => {
 test('conversions ask MXCSR for the rounding only when it is not the default', () => {
   assert.doesNotMatch(print('f20f2dc0', LONG), /floorf64/);
   assert.match(print('f20f2dc0', LONG | BF_MXCSR_EXACT), /floorf64[\s\S]*ceilf64[\s\S]*truncf64/);
+});
+
+test('cold code of programs sets exception flags, hot code only where they are looked at, kernels not at all', () => {
+  assert.match(print(ADDPS, COLD), /sse.settle/);
+  assert.doesNotMatch(print(ADDPS, LONG), /sse/);
+  assert.match(print(ADDPS, LONG | BF_MXCSR_EXACT), /sse.settle/);
+  assert.doesNotMatch(print(ADDPS, COLD & ~(3 << 6)), /sse/);
+});
+
+test('STMXCSR tells that flags are looked at, unless the code after it looks at the rounding', () => {
+  const tells = new RegExp(`leave ${LEAVE_STMXCSR},`);
+  const STORE = '0fae5c2404';
+  // mov 4(%rsp), %eax; and $0x3d, %eax
+  assert.match(print(`${STORE} 8b442404 83e03d`, LONG), tells);
+  assert.doesNotMatch(print(`${STORE} 8b442404 83e03d`, LONG | BF_MXCSR_EXACT), tells);
+  // mov 4(%rsp), %eax; and $0x9f, %ah
+  assert.doesNotMatch(print(`${STORE} 8b442404 80e49f`, LONG), tells);
+  // and $0x6000, %ecx; and $0xffc0, %eax
+  assert.doesNotMatch(print(`${STORE} 81e100600000`, LONG), tells);
+  assert.doesNotMatch(print(`${STORE} 25c0ff0000`, LONG), tells);
+});
+
+test('VLDMXCSR and VSTMXCSR are there with AVX', () => {
+  assert.match(print('c5f8ae5c2404', COLD | BF_AVX), /lds32 v\d+, 1200/);
+  assert.match(print('c5f8ae542404', COLD | BF_AVX), new RegExp(`leave ${LEAVE_LDMXCSR},`));
+  // VEX.L must be zero.
+  assert.match(print('c5fcae5c2404', COLD | BF_AVX), /leave 16, 15\d\d, 0/);
 });

@@ -193,6 +193,7 @@ export const BF_SMAP = 1 << 18; // CR4.SMAP is on: STAC/CLAC change the context
 export const BF_UMIP = 1 << 19; // CR4.UMIP
 export const BF_MXCSR_EXACT = 1 << 20; // MXCSR is not round-to-nearest with all exceptions masked, no DAZ/FTZ
 export const BF_MXCSR_FLUSH = 1 << 24; // with EXACT: only FTZ and DAZ differ from the default, and nobody looks at flags
+export const BF_HOT = 1 << 25; // code of a program that runs often, translated again: no flags unless EXACT says so
 export const BF_TSD = 1 << 22; // CR4.TSD
 export const BF_BREAKPOINTS = 1 << 21; // DR7 enables an instruction breakpoint: compare pc with them
 export const BF_RESUME = 1 << 23; // the same with EFLAGS.RF set: one instruction without looking at them

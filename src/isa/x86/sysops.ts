@@ -8,8 +8,7 @@ import { VECTOR_GP } from './decode.ts';
 import * as L from './leave.ts';
 import { selector } from './move.ts';
 import {
-  BF_SSE_OFF,
-  BF_TS,
+  BF_MXCSR_EXACT,
   BF_TSD,
   BF_UMIP,
   CR0,
@@ -28,11 +27,10 @@ import {
   SEG_SIZE,
   TR,
 } from './state.ts';
+import { vectorReady } from './sse-common.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
-
-const VECTOR_NM = 7;
 
 const leave =
   (reason: number, extra = 0): Translate =>
@@ -208,21 +206,34 @@ const rdpid: Translate = (t) => {
   t.writeReg(t.rm, t.code64 ? 8 : 4, t.code64 ? v : t.b.wrap(v));
 };
 
-function sseReady(t: X86Translator): boolean {
-  if (t.flags & BF_SSE_OFF) t.undefined();
-  else if (t.flags & BF_TS) t.raise(VECTOR_NM);
-  else return true;
-  return false;
-}
-
 const ldmxcsr: Translate = (t) => {
-  if (!sseReady(t)) return;
+  if (!vectorReady(t)) return;
   t.setOperand(OP0, t.readRm(4));
   t.leaveWith(L.LEAVE_LDMXCSR);
 };
 
+/** How much code after STMXCSR tells what it is for. */
+const AHEAD = 24;
+
+/**
+ * Does a mask keep the flags out of what is done with a stored MXCSR? Mathematical functions look
+ * at the rounding alone, and do so often: AND with an immediate of 32 bits, or 9FH on its second byte.
+ */
+function looksAtControlOnly(code: readonly number[]): boolean {
+  return code.some((byte, i) => {
+    const [next = 0, third = 0] = code.slice(i + 1);
+    const isAnd = (next & 0xf8) === 0xe0;
+    if (byte === 0x80 && isAnd && next >= 0xe4) return third === 0x9f;
+    const at = byte === 0x25 ? i + 1 : byte === 0x81 && isAnd ? i + 2 : code.length;
+    return at + 4 <= code.length && (code[at]! & 0x3f) === 0 && code[at + 2] === 0 && code[at + 3] === 0;
+  });
+}
+
 const stmxcsr: Translate = (t) => {
-  if (sseReady(t)) t.writeRm(4, t.b.lds32(MXCSR));
+  if (!vectorReady(t)) return;
+  t.writeRm(4, t.b.lds32(MXCSR));
+  if (t.cpl !== 3 || t.flags & BF_MXCSR_EXACT || looksAtControlOnly(t.ahead(AHEAD))) return;
+  t.leaveWith(L.LEAVE_STMXCSR);
 };
 
 const nop: Translate = () => {};
@@ -276,7 +287,7 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('NP 0F 01 =CB', 'STAC', '', accessCheck(L.LEAVE_STAC), { feature: 'smap' }),
   row('NP 0F 01 =D0', 'XGETBV', '', leave(L.LEAVE_XGETBV), { feature: 'xsave' }),
   row('NP 0F 01 =D1', 'XSETBV', '', system(L.LEAVE_XSETBV), { feature: 'xsave' }),
-  row('NP 0F 01 =E8', 'SERIALIZE', '', (t) => t.b.goto(t.end), { feature: 'serialize' }),
+  row('NP 0F 01 =E8', 'SERIALIZE', '', (t) => t.goOn(t.end), { feature: 'serialize' }),
   row('NP 0F 01 =F8', 'SWAPGS', '', swapgs, { only64: true }),
   row('NP 0F 01 =F9', 'RDTSCP', '', rdtsc(L.LEAVE_RDTSCP), { feature: 'rdtscp' }),
   row('0F 02 /r', 'LAR', 'Gv,Ew', withSelector(L.LEAVE_LAR), { protectedOnly: true }),
@@ -293,7 +304,8 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 30', 'WRMSR', '', system(L.LEAVE_WRMSR), { feature: 'msr' }),
   row('0F 31', 'RDTSC', '', rdtsc(L.LEAVE_RDTSC), { feature: 'tsc' }),
   row('0F 32', 'RDMSR', '', system(L.LEAVE_RDMSR), { feature: 'msr' }),
-  row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC)),
+  // It came with the Pentium with MMX.
+  row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC), { feature: 'mmx' }),
   row('0F 34', 'SYSENTER', '', leave(L.LEAVE_SYSENTER), { feature: 'sep' }),
   row('0F 35', 'SYSEXIT', '', system(L.LEAVE_SYSEXIT), { feature: 'sep' }),
   row('0F A2', 'CPUID', '', leave(L.LEAVE_CPUID)),
@@ -304,6 +316,8 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('NP 0F AE /1 mem', 'FXRSTOR', 'M', xsave(1), { feature: 'fxsr' }),
   row('NP 0F AE /2 mem', 'LDMXCSR', 'Md', ldmxcsr, { feature: 'sse' }),
   row('NP 0F AE /3 mem', 'STMXCSR', 'Md', stmxcsr, { feature: 'sse' }),
+  row('VEX.L0 NP 0F AE /2 mem', 'VLDMXCSR', 'Md', ldmxcsr, { feature: 'avx' }),
+  row('VEX.L0 NP 0F AE /3 mem', 'VSTMXCSR', 'Md', stmxcsr, { feature: 'avx' }),
   row('NP 0F AE /4 mem', 'XSAVE', 'M', xsave(XSAVE), { feature: 'xsave' }),
   row('NP 0F AE /5 mem', 'XRSTOR', 'M', xsave(3), { feature: 'xsave' }),
   row('NP 0F AE /6 mem', 'XSAVEOPT', 'M', xsave(4), { feature: 'xsaveopt' }),

@@ -8,6 +8,7 @@ import type { CodeReader } from '../isa.ts';
 import { CC_OPS, KIND_SUB, ccOp } from './flags.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { X86_ISA } from './isa.ts';
+import { LEAVE_LOAD_SEG, LEAVE_POPF, LEAVE_POPF_HERE } from './leave.ts';
 import { X86_ROWS } from './rows.ts';
 import {
   BF_CODE32,
@@ -152,4 +153,24 @@ test('a block ends before an instruction that crosses the page, unless it is the
 test('RIP-relative addresses count from the next instruction', () => {
   const text = print([0x48, 0x8d, 0x05, 0x10, 0, 0, 0, 0xf4], LONG);
   assert.match(text, /pcbase[\s\S]*const64 23/);
+});
+
+test('POPF goes on unless it changes more than arithmetic flags, DF and what IF may be', () => {
+  const [code, leave] = [[0x9d, 0x90], new RegExp(`leave ${LEAVE_POPF},`)];
+  for (const mode of ['long mode, kernel', 'long mode, user', 'protected, 32 bits, segments', 'real mode']) {
+    assert.match(print(code, MODES[mode]!), new RegExp(`leaveif v\\d+, ${LEAVE_POPF_HERE},`), mode);
+    assert.doesNotMatch(print(code, MODES[mode]!), leave, mode);
+  }
+  assert.match(print(code, MODES['virtual 8086 mode']!), leave);
+});
+
+test('segments of real and virtual-8086 mode are loaded in place, but for SS', () => {
+  const leave = new RegExp(`leave ${LEAVE_LOAD_SEG},`);
+  // mov ax, ds; pop es; mov ax, ss
+  for (const mode of ['real mode', 'virtual 8086 mode']) {
+    assert.doesNotMatch(print([0x8e, 0xd8], MODES[mode]!), leave);
+    assert.doesNotMatch(print([0x07], MODES[mode]!), leave);
+    assert.match(print([0x8e, 0xd0], MODES[mode]!), leave);
+  }
+  assert.match(print([0x8e, 0xd8], MODES['protected, 16 bits']!), leave);
 });

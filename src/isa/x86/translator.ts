@@ -8,6 +8,7 @@
  * Order within an instruction (precise exceptions): first everything that may fault (reads,
  * memory writes, `faultIf`), then `write` to registers, then flags.
  */
+import type { CodeReader } from '../isa.ts';
 import type { Builder, Value } from '../../ir/builder.ts';
 import { STRIDE } from '../../ir/builder.ts';
 import { I64, Op } from '../../ir/ops.ts';
@@ -36,6 +37,8 @@ import {
   G_YMM_HIGH,
   INTERRUPT_SHADOW,
   OP0,
+  OP1,
+  OP2,
   SEG,
   SEG_ATTR,
   SEG_BASE,
@@ -85,6 +88,9 @@ export class X86Translator extends Decoded {
   /** What to do before this instruction writes its first register or memory, once. */
   beforeWrite: ((t: X86Translator) => void) | null = null;
 
+  /** Where the code comes from. */
+  code!: CodeReader;
+
   // Memo of this instruction's memory operand, -1 = not computed yet.
   private linearAddress = -1;
   // Memos valid for the whole block.
@@ -104,6 +110,13 @@ export class X86Translator extends Decoded {
     this.segmentBases.fill(-1);
     this.pcBaseValue = -1;
     this.cc.reset();
+  }
+
+  /** What follows this instruction: bytes of code, as far as its page goes. */
+  ahead(bytes: number): number[] {
+    const { code } = this;
+    const length = Math.max(0, Math.min(bytes, code.pageEnd - code.offset));
+    return Array.from({ length }, (_, i) => code.peek?.(i) ?? 0);
   }
 
   /** How many instructions a block may have. */
@@ -692,10 +705,15 @@ export class X86Translator extends Decoded {
     this.checkTarget(b.extu(this.opSize === 2 ? b.and32(pc, b.i32(0xffff)) : pc), condition);
   }
 
+  /** Ends the block; the next instruction begins another. */
+  goOn(offset: number): void {
+    if (this.singleStep) this.b.leave(LEAVE_SINGLE_STEP, 0, offset);
+    else this.b.goto(offset);
+  }
+
   /** Ends the block with a branch to an offset from its base pc. */
   goTo(offset: number): void {
-    if (this.singleStep) this.b.leave(LEAVE_SINGLE_STEP, 0, offset);
-    else if (this.mayWrap(offset)) this.b.jump(this.wrappedTarget(offset));
+    if (this.singleStep || this.mayWrap(offset)) this.jump(this.wrappedTarget(offset));
     else this.b.goto(offset);
   }
 
@@ -703,14 +721,19 @@ export class X86Translator extends Decoded {
   goToIf(condition: Value, taken: number): void {
     const { b } = this;
     if (this.singleStep || this.mayWrap(taken)) {
-      this.jump(b.select64(condition, this.wrappedTarget(taken), this.pcAt(this.end)));
+      this.jump(b.select64(condition, this.wrappedTarget(taken), this.pcAt(this.end)), condition);
     } else b.condGoto(condition, taken, this.end);
   }
 
-  /** Ends the block with a branch to a computed pc, already cut to the operand size (i64). */
-  jump(pc: Value): void {
+  /**
+   * Ends the block with a branch to a computed pc, already cut to the operand size (i64).
+   * @param taken i32: whether the pc is not merely the next instruction's; -1 = it is a branch
+   */
+  jump(pc: Value, taken: Value = -1): void {
     if (this.singleStep) {
       this.b.sts64(OP0, pc);
+      this.b.sts64(OP1, this.pcAt(this.start));
+      this.b.sts32(OP2, taken < 0 ? this.b.i32(1) : taken);
       this.b.leave(LEAVE_SINGLE_STEP, 1 << 8, this.end);
     } else this.b.jump(pc);
   }

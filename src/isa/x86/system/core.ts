@@ -60,6 +60,7 @@ import {
   XCR0,
 } from '../state.ts';
 import { arithmeticFlags } from './condition-codes.ts';
+import { Branches } from './branches.ts';
 import type { CpuModel } from './models.ts';
 
 /** Guest-physical memory as the vCPU reaches it (machine/address-space.ts). */
@@ -216,6 +217,8 @@ export class Core {
   private readonly unpagedSpaces = new Map<number, number>();
   /** The address space that selectContext last heard of must be announced again. */
   spaceChanged = true;
+
+  readonly branches = new Branches();
 
   /** Address spaces whose programs look at MXCSR's exception flags, the most recent ones last. */
   readonly watchers = new Set<number>();
@@ -488,7 +491,7 @@ export class Core {
       if (eflags & VM) flags |= BF_V86;
     }
     if (cpl <= ((eflags >> 12) & 3)) flags |= BF_IO_FREE;
-    if (eflags & TF) flags |= BF_TF;
+    if (eflags & TF || this.branches.records) flags |= BF_TF;
     if (this.breakpoints) flags |= eflags & RF ? BF_RESUME : BF_BREAKPOINTS;
     if (eflags & AC && cpl === 3 && this.get(CR0) & CR0_AM) flags |= BF_AC_CHECK;
     const cr4 = this.get(CR4);
@@ -539,8 +542,8 @@ export class Core {
   }
 
   /**
-   * A program has loaded MXCSR: from now on its flags are exact, for that is how programs begin that
-   * want to know of exceptions. Others run without the cost, and find no flags of their own making.
+   * A program has loaded MXCSR, or stored it with its flags: from now on these are exact in hot code, too.
+   * Others run without the cost; they have the flags that cold code has set.
    */
   watchExceptions(): void {
     if (this.get(CPL) !== 3) return;

@@ -3,6 +3,7 @@ import { CTL_CTX, EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import type { CpuPort, DeviceState } from '../../../machine/interfaces.ts';
 import type { EngineServices, Translation, Vcpu } from '../../isa.ts';
 import {
+  BF_TF,
   CR0,
   CR3,
   CR4,
@@ -255,6 +256,7 @@ export class X86Cpu implements Vcpu, CpuPort {
           return mmu.read(Number(BigInt.asIntN(32, at)), Number(BigInt.asIntN(32, at >> 32n)), 1, how);
         },
         distance >= -8n && distance < 8n,
+        (n) => core.isCanonical(core.regLow(n), core.regHigh(n)) && (core.regLow(n) & 63) === 0,
       );
       core.record(isStack ? SS_FAULT : GP, 0);
     } catch (error) {
@@ -277,6 +279,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     if (entry === undefined) throw new Error(`no handler for exit reason ${reason}`);
     const before = core.eflags;
     core.insnLength = argument & 15;
+    if (core.flags & BF_TF) this.beginStep(entry.flags);
     try {
       entry.handle(this.parts, argument, OPERAND_BYTES[(argument >> 4) & 3]!);
     } catch (error) {
@@ -291,6 +294,14 @@ export class X86Cpu implements Vcpu, CpuPort {
     if (entry.flags & TRANSFERS) core.platform.trace?.('pcall', `to ${describePlace(core)}, CPL ${core.cpl}`);
   }
 
+  /** An instruction is executed alone: far transfers are branches, near ones say themselves whether they are taken. */
+  private beginStep(rules: number): void {
+    const { core } = this;
+    core.branches.taken = (rules & TRANSFERS) !== 0;
+    const back = rules & AT_INSTRUCTION ? 0 : core.insnLength;
+    core.branches.setPlace((core.pcLow - back) | 0, core.pcHigh - (back > core.pcLow >>> 0 ? 1 : 0));
+  }
+
   /** RF lasts one instruction, and what traps after one comes now. @param before EFLAGS at its start */
   private endInstruction(before: number, rules: number): void {
     const { core, debug } = this;
@@ -301,7 +312,10 @@ export class X86Cpu implements Vcpu, CpuPort {
     const shadowed = core.get(INTERRUPT_SHADOW) === SHADOW_SS;
     const flags = rules & TRAP_BY_NEW_FLAGS ? core.eflags : before;
     // After MOV SS the trap waits like interrupts do.
-    if (flags & TF && !(rules & NO_TRAP) && !shadowed) debug.trap(DR6_BS);
+    const { branches } = core;
+    if (core.flags & BF_TF && branches.records && branches.taken) branches.record(core.pcLow, core.pcHigh);
+    const due = flags & TF && !(rules & NO_TRAP) && !shadowed;
+    if (due && (branches.taken || !branches.trapsBranches)) debug.trap(DR6_BS);
     this.trap(shadowed);
     if (core.returnsWithRf) this.pollInterrupts();
     core.returnsWithRf = false;

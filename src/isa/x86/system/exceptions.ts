@@ -121,10 +121,14 @@ export class Events {
     const { core } = this;
     core.set(INTERRUPT_SHADOW, 0);
     core.set(HALTED, 0);
+    if (vector === DB) this.endBranchTracing();
+    const { records } = core.branches;
+    const [fromLow, fromHigh] = [core.pcLow, core.pcHigh];
     for (;;) {
       try {
         this.attempt(vector, code, source);
         core.ext = 0;
+        if (records) this.recordEvent(fromLow, fromHigh, source);
         core.refresh();
         return;
       } catch (error) {
@@ -141,6 +145,22 @@ export class Events {
       code = double ? 0 : core.code;
       source = SOURCE_EXCEPTION;
     }
+  }
+
+  /** A debug exception's handler is not to be traced, nor stepped, before it asks for it. */
+  private endBranchTracing(): void {
+    this.core.branches.stop();
+    this.core.changed = true;
+  }
+
+  /** Records an event as the last branch. @param fromLow where it came; after the instruction, of software interrupts */
+  private recordEvent(fromLow: number, fromHigh: number, source: number): void {
+    const { core } = this;
+    const { branches } = core;
+    branches.beforeEvent();
+    const back = source >= SOURCE_SOFTWARE ? core.insnLength : 0;
+    branches.setPlace((fromLow - back) | 0, fromHigh - (back > fromLow >>> 0 ? 1 : 0));
+    branches.record(core.pcLow, core.pcHigh);
   }
 
   private traceEvent(vector: number, code: number, source: number): void {

@@ -5,7 +5,7 @@ import { Builder, CTX_UNKNOWN } from '../../../ir/builder.ts';
 import { printBlock } from '../../../ir/printer.ts';
 import { X86_HELPERS } from '../helpers.ts';
 import { x86Isa } from '../isa.ts';
-import { LEAVE_LDMXCSR, LEAVE_SIMD_ERROR } from '../leave.ts';
+import { LEAVE_LDMXCSR, LEAVE_SIMD_ERROR, LEAVE_STMXCSR } from '../leave.ts';
 import { BF_AVX, BF_CODE32, BF_CODE64, BF_LONG, BF_MXCSR_EXACT, BF_PROTECTED, BF_TS, CR3, CR4, X86_GLOBALS } from '../state.ts';
 import { parseCpu } from './models.ts';
 import { Kit } from './test-kit.ts';
@@ -50,6 +50,12 @@ test('without BMI1 the opcode of TZCNT is that of BSF', () => {
 test('AVX needs XCR0, and is not available with CR0.TS', () => {
   assert.ok(raises(translate('max', VADDPS, LONG & ~BF_AVX), VECTOR_UD));
   assert.ok(raises(translate('max', VADDPS, LONG | BF_TS), VECTOR_NM));
+});
+
+test('programs that store MXCSR to look at its flags get exact ones', () => {
+  const kit = new Kit().long64(3);
+  kit.leave(LEAVE_STMXCSR, 3);
+  assert.notEqual(kit.cpu.blockFlags() & BF_MXCSR_EXACT, 0);
 });
 
 test('programs that load MXCSR get exact flags, others do not', () => {

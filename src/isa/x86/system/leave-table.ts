@@ -1,7 +1,7 @@
 /** What to do for each reason for which translated code leaves, by its number. */
 import { EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import * as L from '../leave.ts';
-import { CR0, CS, OP0, OP1 } from '../state.ts';
+import { CR0, CS, OP0, OP1, OP2 } from '../state.ts';
 import type { Control } from './control.ts';
 import { BP, CR0_NE, CR4_OSXMMEXCPT, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT, XM } from './core.ts';
 import type { Core } from './core.ts';
@@ -109,7 +109,10 @@ on(
 );
 on(L.LEAVE_INT1, ({ events }) => events.deliver(DB, NO_ERROR_CODE, SOURCE_ICEBP), NO_TRAP);
 on(L.LEAVE_SINGLE_STEP, ({ core }, arg) => {
-  if (arg & (1 << 8)) core.setPc(core.get(OP0), core.get(OP0 + 4));
+  if (!(arg & (1 << 8))) return;
+  core.setPc(core.get(OP0), core.get(OP0 + 4));
+  core.branches.taken = core.get(OP2) !== 0;
+  core.branches.setPlace(core.get(OP1), core.get(OP1 + 4));
 });
 on(
   L.LEAVE_BREAKPOINT,
@@ -144,6 +147,7 @@ on(L.LEAVE_WRMSR, ({ core, msrs }) => {
 });
 on(L.LEAVE_RDTSC, ({ core }) => misc.readTsc(core, false));
 on(L.LEAVE_RDTSCP, ({ core }) => misc.readTsc(core, true));
+// CPUID leaf 0AH tells of no performance counters: there is no valid index, whatever CR4.PCE permits.
 on(L.LEAVE_RDPMC, ({ core }) => core.gp());
 on(L.LEAVE_RDRAND, ({ core }, arg, size) => misc.random(core, field(arg, 8, 15), size));
 
@@ -194,6 +198,7 @@ on(L.LEAVE_XSAVE, ({ core, xsave }, arg, size) => {
   xsave.execute(field(arg, 8, 15), core.get(OP0), core.get(OP0 + 4), size === 8);
 });
 on(L.LEAVE_LDMXCSR, ({ core }) => misc.loadMxcsr(core));
+on(L.LEAVE_STMXCSR, ({ core }) => core.watchExceptions());
 
 // Descriptor tables and segments.
 on(L.LEAVE_LGDT, ({ core, mmu }, _, size) => misc.loadTable(core, mmu, ...misc.GDT, size));
@@ -213,6 +218,10 @@ on(L.LEAVE_LSL, ({ core, segs }, arg, size) => segs.lsl(core.get(OP0) & 0xffff, 
 on(L.LEAVE_VERR, ({ core, segs }) => segs.verify(core.get(OP0) & 0xffff, false));
 on(L.LEAVE_VERW, ({ core, segs }) => segs.verify(core.get(OP0) & 0xffff, true));
 on(L.LEAVE_LOAD_SEG, (p, arg, size) => {
+  misc.loadSegment(p, field(arg, 8, 7), p.core.get(OP0), arg & (1 << 11) ? size : 0);
+});
+on(L.LEAVE_LOAD_SEG_HERE, (p, arg, size) => {
+  p.core.movePc(arg & 15);
   misc.loadSegment(p, field(arg, 8, 7), p.core.get(OP0), arg & (1 << 11) ? size : 0);
 });
 on(L.LEAVE_LOAD_FAR, (p, arg, size) => misc.loadFar(p, field(arg, 8, 7), field(arg, 12, 15), size));
@@ -251,6 +260,10 @@ on(
 on(L.LEAVE_CLI, ({ core }) => misc.cli(core));
 on(L.LEAVE_STI, ({ core }) => misc.sti(core));
 on(L.LEAVE_POPF, ({ core }, _, size) => misc.popf(core, size));
+on(L.LEAVE_POPF_HERE, ({ core }, arg, size) => {
+  core.movePc(arg & 15);
+  misc.popf(core, size);
+});
 on(L.LEAVE_PUSHF_V86, (p, _, size) => misc.pushVirtualFlags(p, size));
 on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
 on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));

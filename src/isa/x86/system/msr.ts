@@ -17,6 +17,7 @@ import {
   MSR_XSS,
   SEG_BASE,
 } from '../state.ts';
+import { Branches, MSR_DEBUGCTL } from './branches.ts';
 import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE } from './core.ts';
 import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
@@ -325,10 +326,33 @@ export class Msrs {
     this.kept(0x19b);
     this.ignored(0x19c);
     this.inState(0x1a0, MSR_MISC_ENABLE);
-    this.kept(0x1d9, (low, high) => high === 0 && (low & ~3) === 0);
-    for (let number = 0x1db; number <= 0x1de; number++) this.readOnly(number, 0);
+    this.defineBranches();
     if (core.model.has('xsaves')) this.inState(0xda0, MSR_XSS, (low, high) => low === 0 && high === 0);
     if (amd) this.defineAmd();
+  }
+
+  private defineBranches(): void {
+    const { core } = this;
+    const { control, last } = core.branches;
+    this.stored.set(MSR_DEBUGCTL, control);
+    this.row(
+      MSR_DEBUGCTL,
+      () => this.give(...control),
+      (low, high) => {
+        if (!Branches.isControl(low, high)) return false;
+        this.store(MSR_DEBUGCTL, low, high);
+        core.changed = true;
+        return true;
+      },
+    );
+    for (const [number, value] of last) {
+      this.stored.set(number, value);
+      this.row(
+        number,
+        () => this.give(...value),
+        () => false,
+      );
+    }
   }
 
   private defineAmd(): void {

@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isStackReference } from './stack-reference.ts';
 
-const refers = (bytes: string, nearTop = false): boolean => {
+const refers = (bytes: string, nearTop = false, destination = -1): boolean => {
   const list = bytes.split(' ').map((byte) => Number.parseInt(byte, 16));
-  return isStackReference((n) => {
+  const byteAt = (n: number): number => {
     assert.ok(n < list.length, `${bytes}: reads no byte beyond the instruction`);
     return list[n]!;
-  }, nearTop);
+  };
+  return isStackReference(byteAt, nearTop, (register) => register === destination);
 };
 
 test('references by RSP and RBP, pushes and pops are to the stack segment', () => {
@@ -56,4 +57,11 @@ test('of a push from memory, the address tells which reference it was', () => {
   assert.ok(!refers('FF 30'));
   assert.ok(refers('FF 30', true));
   assert.ok(refers('8F 00', true));
+});
+
+test('the source of MOVDIR64B is one when its destination is not what is reported', () => {
+  assert.ok(!refers('66 0F 38 F8 45 00'));
+  assert.ok(refers('66 0F 38 F8 45 00', false, 0));
+  assert.ok(refers('66 44 0F 38 F8 4C 24 40', false, 9));
+  assert.ok(!refers('66 0F 38 F8 01', false, 0));
 });

@@ -5,6 +5,7 @@
  */
 
 const REX_B = 1;
+const REX_R = 4;
 /** One-byte opcodes that push or pop besides 50 to 5F: PUSH, POP, PUSHF, POPF, RET, ENTER, LEAVE, CALL. */
 const STACK_OPCODES = [0x68, 0x6a, 0x8f, 0x9c, 0x9d, 0xc2, 0xc3, 0xc8, 0xc9, 0xca, 0xcb, 0xe8];
 /** PUSH and POP of FS and GS, after 0F. */
@@ -41,9 +42,14 @@ function hasStackBase(byteAt: (n: number) => number, at: number, extended: boole
 /**
  * @param byteAt bytes of an instruction of 64-bit code, read as far as needed
  * @param nearTop the address that faulted is where a push or pop of this instruction would go
+ * @param isDestination a register holds an address to which 64 bytes can be moved at once
  * @returns whether the reference that faulted is one to the stack segment
  */
-export function isStackReference(byteAt: (n: number) => number, nearTop: boolean): boolean {
+export function isStackReference(
+  byteAt: (n: number) => number,
+  nearTop: boolean,
+  isDestination: (register: number) => boolean,
+): boolean {
   let at = 0;
   let override = false;
   for (; isLegacyPrefix(byteAt(at)); at++) if ((byteAt(at) & 0xfe) === 0x64) override = true;
@@ -57,8 +63,10 @@ export function isStackReference(byteAt: (n: number) => number, nearTop: boolean
   if (opcode === 0x0f) {
     const second = byteAt(at++);
     if (STACK_OPCODES_0F.includes(second)) return true;
-    // MOVDIR64B: processors report its destination, which is in ES, first.
-    if (second === 0x38 && byteAt(at) === 0xf8) return false;
+    if (second === 0x38 && byteAt(at) === 0xf8) {
+      // MOVDIR64B: processors report its destination, which is in ES, first.
+      return isDestination(((byteAt(at + 1) >> 3) & 7) | ((rex & REX_R) << 1)) && byBase(at + 1);
+    }
     return byBase(second === 0x38 || second === 0x3a ? at + 1 : at);
   }
   if ((opcode & 0xf0) === 0x50) return true;

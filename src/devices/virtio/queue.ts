@@ -1,0 +1,163 @@
+/** The device's side of a virtqueue, whichever kind of ring it lies in: virtio 1.2, section 2.6. */
+import type { GuestMemory } from '../../machine/interfaces.ts';
+import { Chain } from './chain.ts';
+import { type Ring, RingError, type RingFeatures, RingMemory, ringState } from './ring.ts';
+import { SplitRing } from './split-ring.ts';
+
+/** No interrupt vector (4.1.4.3). */
+export const NO_VECTOR = 0xffff;
+export const MAX_QUEUE_SIZE = 1024;
+const MIN_QUEUE_SIZE = 16;
+
+/** @throws Error for what is no size of a queue */
+export function checkQueueSize(name: string, size: number): number {
+  if (size >= MIN_QUEUE_SIZE && size <= MAX_QUEUE_SIZE && Number.isInteger(Math.log2(size))) return size;
+  throw new Error(`Invalid ${name} (= ${size}), must be a power of 2 between ${MIN_QUEUE_SIZE} and ${MAX_QUEUE_SIZE}.`);
+}
+
+/** A queue as it is saved: what the driver has set, and how far its ring has been worked through. */
+export const queuePowerOn = (size: number) => ({
+  size,
+  enabled: false,
+  vector: NO_VECTOR,
+  /** Addresses as low and high words. */
+  descriptors: [0, 0] as number[],
+  driver: [0, 0] as number[],
+  device: [0, 0] as number[],
+  ring: ringState(),
+});
+export type QueueState = ReturnType<typeof queuePowerOn>;
+
+const address = ([low, high]: readonly number[]): number => high! * 2 ** 32 + low!;
+
+/** What a queue tells its device. */
+export interface QueueOwner {
+  readonly memory: GuestMemory;
+  readonly ringFeatures: RingFeatures & { packed: boolean };
+  /** The driver wants to hear of what has been used. */
+  interruptQueue(queue: Virtqueue): void;
+  /** The driver has broken the rules. */
+  broken(why: string): void;
+  readonly isBroken: boolean;
+}
+
+export class Virtqueue {
+  readonly index: number;
+  /** Largest size, which it has until the driver asks for less. */
+  readonly maxSize: number;
+  readonly state: QueueState;
+  private readonly owner: QueueOwner;
+  private ring: Ring | null = null;
+  private readonly free: Chain[] = [];
+  private pushed = false;
+
+  constructor(owner: QueueOwner, index: number, maxSize: number, state: QueueState) {
+    this.owner = owner;
+    this.index = index;
+    this.maxSize = maxSize;
+    this.state = state;
+  }
+
+  /** Chains can be taken from it. */
+  get ready(): boolean {
+    return this.ring !== null && !this.owner.isBroken;
+  }
+
+  /** The driver has set the queue up, or a saved state has been loaded. */
+  activate(): void {
+    const { state, owner } = this;
+    this.ring = null;
+    if (!state.enabled) return;
+    const places = {
+      descriptors: address(state.descriptors),
+      driver: address(state.driver),
+      device: address(state.device),
+    };
+    this.guarded(() => {
+      this.ring = this.makeRing(new RingMemory(owner.memory), places);
+      this.ring.arm();
+      return true;
+    });
+  }
+
+  deactivate(): void {
+    this.ring = null;
+    this.pushed = false;
+  }
+
+  /** @returns the next chain, the caller's own until it is pushed, or null when there is none */
+  pop(): Chain | null {
+    const { ring } = this;
+    if (ring === null || this.owner.isBroken) return null;
+    const { memory } = this.owner;
+    const chain = this.free.pop() ?? new Chain(memory.ram, (offset, length) => memory.ramChanged(offset, length));
+    try {
+      ring.attach();
+      if (ring.pop(chain)) return chain;
+      // Told of the next one from here on; one may have come in between.
+      ring.arm();
+      if (ring.pop(chain)) return chain;
+    } catch (error) {
+      this.fail(error);
+    }
+    this.free.push(chain);
+    return null;
+  }
+
+  /** Gives back the chain that was taken last. */
+  unpop(chain: Chain): void {
+    this.ring?.unpop(chain);
+    this.free.push(chain);
+  }
+
+  /** Is there a chain to take? Asks the driver to tell of the next one if there is none. */
+  hasMore(): boolean {
+    const { ring } = this;
+    if (ring === null || this.owner.isBroken) return false;
+    return this.guarded(() => {
+      ring.attach();
+      if (ring.hasMore()) return true;
+      ring.arm();
+      return ring.hasMore();
+    });
+  }
+
+  /** A chain is done with. The driver learns of it by the next `flush`. @param written bytes */
+  push(chain: Chain, written: number): void {
+    this.free.push(chain);
+    const { ring } = this;
+    if (ring === null || this.owner.isBroken) return;
+    this.pushed = this.guarded(() => {
+      ring.attach();
+      ring.push(chain, written);
+      return true;
+    });
+  }
+
+  /** Shows the driver all that has been pushed, and interrupts it if it wants to be. */
+  flush(): void {
+    const { ring } = this;
+    if (!this.pushed || ring === null) return;
+    this.pushed = false;
+    if (this.guarded(() => ring.publish())) this.owner.interruptQueue(this);
+  }
+
+  private makeRing(memory: RingMemory, places: { descriptors: number; driver: number; device: number }): Ring {
+    const { size, ring } = this.state;
+    return new SplitRing(memory, size, places, this.owner.ringFeatures, ring);
+  }
+
+  private guarded(act: () => boolean): boolean {
+    try {
+      return act();
+    } catch (error) {
+      this.fail(error);
+      return false;
+    }
+  }
+
+  private fail(error: unknown): void {
+    if (!(error instanceof RingError)) throw error;
+    this.owner.broken(`queue ${this.index}: ${error.message}`);
+  }
+}

@@ -1,0 +1,142 @@
+/** Makes the devices that a configuration names, and plugs each into its bus. */
+import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, type PciAddress } from '../devices/device-type.ts';
+import { PciBus, PciDevice } from '../devices/pci.ts';
+import { type DeviceConfig, driveName } from './config.ts';
+import { findDeviceType } from './device-types.ts';
+import type { CharBackend, Device, GuestMemory, PacketBackend, Trace, VirtualClock } from './interfaces.ts';
+import type { Drive } from './pc-storage.ts';
+
+/** What devices may refer to by name. */
+export interface DeviceLinks {
+  readonly drives: readonly Drive[];
+  /** @returns null when there is none of that name */
+  network(name: string): PacketBackend | null;
+  character(name: string): CharBackend | null;
+}
+
+export type BuilderParts = {
+  memory: GuestMemory;
+  clock: VirtualClock;
+  random: () => number;
+  trace?: Trace | undefined;
+  links: DeviceLinks;
+  /** The board's own buses. */
+  buses: readonly DeviceBus[];
+  /** Takes a device into the machine. */
+  add: (device: Device) => void;
+};
+
+/** Where firmware finds a device that it is to boot from. */
+export type BootEntry = { index: number; path: string };
+
+/** What is said of every device. */
+const OWN_KEYS = ['driver', 'id', 'bus'];
+const IDENTIFIER = /^[a-z][-a-z0-9._]*$/i;
+
+export class DeviceBuilder {
+  readonly bootEntries: BootEntry[] = [];
+  private readonly parts: BuilderParts;
+  private readonly buses: DeviceBus[];
+  private readonly ids = new Set<string>();
+  private readonly taken = new Set<string>();
+  private readonly counts = new Map<string, number>();
+
+  constructor(parts: BuilderParts) {
+    this.parts = parts;
+    this.buses = [...parts.buses];
+  }
+
+  /** @throws Error, one line */
+  build(config: DeviceConfig): void {
+    const type = findDeviceType(config.driver);
+    if (type === null) throw new Error(`'${config.driver}' is not a valid device model name`);
+    const given = Object.fromEntries(Object.entries(config).filter(([key, value]) => !OWN_KEYS.includes(key) && value != null));
+    const values = parseProperties(type.name, type.properties, given);
+    const id = this.identify(type, config.id ?? null);
+    const bus = this.findBus(type, config.bus ?? null);
+    const device = type.create(values as never, this.context(id, bus)) as Device;
+    if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
+    this.parts.add(device);
+    this.buses.push(...(type.buses?.(device) ?? []));
+  }
+
+  private identify(type: DeviceType, given: string | null): string {
+    // Names of what has none cannot be given by anybody.
+    const id = given ?? `${type.name}#${this.next(type.name)}`;
+    if (given !== null && !IDENTIFIER.test(given)) throw new Error("Parameter 'id' expects an identifier");
+    if (this.ids.has(id)) throw new Error(`Duplicate ID '${id}' for device`);
+    this.ids.add(id);
+    return id;
+  }
+
+  private findBus({ name, bus: kind }: DeviceType, given: string | null): DeviceBus {
+    if (given === null) {
+      const bus = this.buses.find((one) => one.kind === kind);
+      if (bus === undefined) throw new Error(`No '${kind}' bus found for device '${name}'`);
+      return bus;
+    }
+    const bus = this.buses.find((one) => one.name === given);
+    if (bus === undefined) throw new Error(`Bus '${given}' not found`);
+    if (bus.kind !== kind) throw new Error(`Device '${name}' can't go on ${bus.kind} bus`);
+    return bus;
+  }
+
+  private plug(bus: PciBus, device: PciDevice, values: { readonly [name: string]: unknown }): void {
+    const address = (values['addr'] ?? null) as PciAddress | null;
+    const slot = address?.slot ?? bus.freeSlot();
+    const func = address?.func ?? 0;
+    if (slot < 0) throw new Error(`PCI: no slot/function available for ${device.type}, all in use`);
+    const other = bus.find(slot * 8 + func);
+    if (other !== undefined) {
+      const where = `slot ${slot} function ${func}`;
+      throw new Error(`PCI: ${where} not available for ${device.type}, in use by ${other.type},id=${other.id}`);
+    }
+    bus.plug(device, slot, func);
+    const index = values['bootindex'];
+    if (typeof index === 'number' && index >= 0) this.bootEntries.push({ index, path: bootPath(device, slot, func) });
+  }
+
+  private context(id: string, bus: DeviceBus): DeviceContext {
+    const { memory, clock, random, trace, links } = this.parts;
+    const found = <T>(kind: string, property: string, name: string, what: T | null | undefined): T => {
+      if (what == null) throw new Error(`Property '${property}' can't find value '${name}'`);
+      const key = `${kind} ${name}`;
+      if (this.taken.has(key)) throw new Error(`Property '${property}' can't take value '${name}', it's in use`);
+      this.taken.add(key);
+      return what;
+    };
+    return {
+      id,
+      bus,
+      memory,
+      clock,
+      random,
+      trace,
+      next: (kind) => this.next(kind),
+      drive: (property, name) => {
+        const drive = links.drives.find(({ config }) => driveName(config) === name);
+        const { config, backend } = found('drive', property, name, drive);
+        return { backend, serial: config.serial, readOnly: config.readOnly };
+      },
+      network: (property, name) => found('netdev', property, name, links.network(name)),
+      character: (property, name) => found('chardev', property, name, links.character(name)),
+    };
+  }
+
+  private next(kind: string): number {
+    const count = this.counts.get(kind) ?? 0;
+    this.counts.set(kind, count + 1);
+    return count;
+  }
+}
+
+/** Open Firmware's names by class code, as SeaBIOS and OVMF write them. */
+const BOOT_NAMES: Record<number, readonly [node: string, child: string]> = {
+  256: ['scsi', '/disk@0,0'],
+  512: ['ethernet', '/ethernet-phy@0'],
+};
+
+function bootPath(device: PciDevice, slot: number, func: number): string {
+  const [node, child] = BOOT_NAMES[device.configRead(0x0a, 2)] ?? ['pci', ''];
+  return `/pci@i0cf8/${node}@${slot.toString(16)}${func === 0 ? '' : `,${func}`}${child}`;
+}

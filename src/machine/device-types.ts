@@ -1,0 +1,43 @@
+/** Every type of device that can be added to a machine by name, a row each. */
+import { CATEGORIES, type Category, describeProperties, type DeviceType } from '../devices/device-type.ts';
+import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
+import { VIRTIO_NET_PCI } from '../devices/virtio/net-pci.ts';
+
+export const DEVICE_TYPES: readonly DeviceType[] = [...VIRTIO_BLK_PCI, ...VIRTIO_NET_PCI];
+
+/** @returns the type of that name, or null */
+export function findDeviceType(name: string): DeviceType | null {
+  return DEVICE_TYPES.find((type) => type.name === name || type.alias === name) ?? null;
+}
+
+const TITLES: Record<Category, string> = {
+  bridge: 'Controller/Bridge/Hub devices',
+  storage: 'Storage devices',
+  network: 'Network devices',
+  input: 'Input devices',
+  display: 'Display devices',
+  misc: 'Misc devices',
+};
+
+/** The text of `-device help`. */
+export function listDeviceTypes(): string {
+  const groups = CATEGORIES.map((category) => ({
+    category,
+    types: DEVICE_TYPES.filter((type) => type.category === category).sort((a, b) => (a.name < b.name ? -1 : 1)),
+  }));
+  return groups
+    .filter(({ types }) => types.length > 0)
+    .map(({ category, types }) => [`${TITLES[category]}:`, ...types.map(line)].join('\n'))
+    .join('\n\n');
+}
+
+function line({ name, bus, alias }: DeviceType): string {
+  return `name "${name}", bus ${bus}${alias === undefined ? '' : `, alias "${alias}"`}`;
+}
+
+/** The text of `-device TYPE,help`. @throws Error when there is no such type */
+export function describeDeviceType(name: string): string {
+  const type = findDeviceType(name);
+  if (type === null) throw new Error(`'${name}' is not a valid device model name`);
+  return describeProperties(type.name, type.properties);
+}

@@ -1,0 +1,79 @@
+/** Debian's cloud kernel with its modules, for tests of devices; runs a script and says what it printed. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { Machine, type MachineConfig } from 'virelay';
+import { dependency, type GuestFiles, guestFiles, packageTree } from '../src/cli/guest-files.ts';
+import { SILENT } from '../src/cli/progress.ts';
+import { initramfs } from '../src/guest/initramfs.ts';
+import { moduleFiles } from './modules.ts';
+
+const MIB = 2 ** 20;
+
+export interface CloudGuest {
+  readonly files: GuestFiles;
+  readonly kernel: Uint8Array;
+  /** Folder of the kernel's modules. */
+  readonly modules: string;
+}
+
+async function fetchGuest(): Promise<CloudGuest> {
+  const choose = async (options: readonly string[]): Promise<string[]> => [
+    await dependency(options, 'linux-image-cloud-amd64', /linux-image-\d\S+/),
+  ];
+  // The whole tree of modules: tests load what they need, and what that needs.
+  const tree = await packageTree('linux-cloud', choose, SILENT, { only: ['./boot/vmlinuz-*', './lib/modules/*'] });
+  const image = readdirSync(join(tree, 'boot')).find((name) => name.startsWith('vmlinuz-'))!;
+  return {
+    files: await guestFiles(SILENT),
+    kernel: readFileSync(join(tree, 'boot', image)),
+    modules: join(tree, 'lib/modules', image.slice('vmlinuz-'.length), 'kernel'),
+  };
+}
+
+const guest: Promise<CloudGuest | string> = fetchGuest().catch((error: Error) => error.message);
+
+export async function cloudGuestOrSkip(t: TestContext): Promise<CloudGuest | null> {
+  const found = await guest;
+  if (typeof found !== 'string') return found;
+  t.skip(found);
+  return null;
+}
+
+/** What comes of a script: `result` ends the machine. */
+export type Session = { machine: Machine; text: Promise<string> };
+
+/** Starts a machine whose init loads modules, runs a script and turns the machine off. */
+export async function startGuest(
+  { files, kernel, modules }: CloudGuest,
+  wanted: readonly string[],
+  script: string,
+  more: Partial<MachineConfig>,
+): Promise<Session> {
+  const { files: extra, load } = moduleFiles(modules, wanted);
+  const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
+  const machine = await Machine.create({
+    memory: 256 * MIB,
+    append: 'console=ttyS0 panic=-1',
+    noReboot: true,
+    kernel: { name: 'vmlinuz', data: kernel },
+    initrd: { name: 'initramfs', data: initramfs(files, init, extra) },
+    ...more,
+  });
+  return { machine, text: readAll(machine) };
+}
+
+async function readAll(machine: Machine): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = '';
+  for await (const chunk of machine.serial[0]!.readable) text += decoder.decode(chunk, { stream: true });
+  return text;
+}
+
+/** Runs a script to the machine's end. @returns what was printed */
+export async function runGuest(...args: Parameters<typeof startGuest>): Promise<string> {
+  const { machine, text } = await startGuest(...args);
+  await using _ended = machine;
+  // Waited for here: the machine is let go when this function ends.
+  return await text;
+}

@@ -1,0 +1,94 @@
+/** Virtio devices in a real guest: Debian's cloud kernel and its own drivers. */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { drive } from 'virelay';
+import { parseCommandLine } from '../src/cli/command-line.ts';
+import { cloudGuestOrSkip, runGuest } from './virtio-guest.ts';
+
+const MIB = 2 ** 20;
+const LIMIT = { timeout: 180_000 };
+
+const assertQuiet = (text: string): void => assert.doesNotMatch(text, /Call Trace|BUG:|Oops|segfault|WARNING:/);
+
+test('a virtio disk is read and written, and keeps what was written for another boot', LIMIT, async (t) => {
+  const guest = await cloudGuestOrSkip(t);
+  if (guest === null) return;
+  const folder = mkdtempSync(join(tmpdir(), 'virtio-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const image = join(folder, 'disk.img');
+  writeFileSync(image, new Uint8Array(32 * MIB));
+  const config = {
+    drives: [drive({ id: 'd0', interface: 'none', file: image, format: 'raw', serial: 'disk-one' })],
+    devices: [{ driver: 'virtio-blk-pci', drive: 'd0', addr: '9' }],
+  };
+  const modules = ['virtio_pci', 'virtio_blk'];
+  const first = await runGuest(
+    guest,
+    modules,
+    `
+cat /sys/block/vda/serial; echo
+cat /sys/block/vda/size
+ls -d /sys/bus/pci/devices/0000:00:09.0/virtio*
+dd if=/dev/urandom of=/tmp/data bs=64k count=100 2>/dev/null
+dd if=/tmp/data of=/dev/vda bs=64k seek=3 conv=fsync 2>/dev/null
+echo 3 >/proc/sys/vm/drop_caches
+dd if=/dev/vda bs=64k skip=3 count=100 2>/dev/null | cmp - /tmp/data && echo same
+sha256sum </tmp/data
+grep virtio /proc/interrupts
+`,
+    config,
+  );
+  assert.match(first, /^disk-one\r?$/m, first);
+  assert.match(first, /^65536\r?$/m);
+  assert.match(first, /devices\/0000:00:09\.0\/virtio0/);
+  assert.match(first, /^same\r?$/m);
+  assert.match(first, /:\s+[1-9]\d* .*virtio0-req\.0/, 'by its own vector');
+  assertQuiet(first);
+  const sum = /^([0-9a-f]{64}) /m.exec(first)![1]!;
+  const second = await runGuest(guest, modules, 'dd if=/dev/vda bs=64k skip=3 count=100 2>/dev/null | sha256sum', config);
+  assert.match(second, new RegExp(`^${sum} `, 'm'));
+  assert.ok(
+    readFileSync(image)
+      .subarray(3 * 65536)
+      .some((byte) => byte !== 0),
+  );
+});
+
+test('a virtio card gets an address from the user network, and fetches a file by it', LIMIT, async (t) => {
+  const guest = await cloudGuestOrSkip(t);
+  if (guest === null) return;
+  const body = 'x'.repeat(300_000);
+  const server = createServer((_request, response) => response.end(body));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const { network, devices } = parseCommandLine([
+    ...['-kernel', 'k', '-netdev', 'user,id=n0'],
+    ...['-device', 'virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01'],
+  ]);
+  const text = await runGuest(
+    guest,
+    ['virtio_pci', 'virtio_net', 'af_packet'],
+    `
+cat /sys/class/net/eth0/address
+ip link set eth0 up
+printf '#!/bin/sh\\nip addr add $ip/24 dev $interface; ip route add default via $router; echo $ip from $serverid\\n' >/tmp/dhcp
+sed -i 's/^\\(ip addr.*\\)/[ "$1" = bound ] || exit 0; \\1/' /tmp/dhcp; chmod +x /tmp/dhcp
+udhcpc -i eth0 -q -n -s /tmp/dhcp
+wget -q -O - http://10.0.2.2:${port}/ | sha256sum
+grep virtio /proc/interrupts
+cat /proc/net/dev
+`.replaceAll('\\\\', '\\'),
+    { network, devices: devices.map(({ config }) => config) },
+  );
+  assert.match(text, /^52:54:00:00:00:01\r?$/m, text);
+  assert.match(text, /^10\.0\.2\.15 from 10\.0\.2\.2\r?$/m, text);
+  assert.match(text, new RegExp(`^${createHash('sha256').update(body).digest('hex')} `, 'm'), text);
+  assertQuiet(text);
+});
