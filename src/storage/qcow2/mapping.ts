@@ -101,7 +101,7 @@ export class Mapping {
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
     const kind = this.kindOf(high, low);
-    const first = kind === NONE ? -1 : this.hostOf(view, at, offset - within);
+    const first = kind === DATA ? this.hostOf(view, at, offset - within) : -1;
     let next = first + this.clusterSize;
     let covered = this.clusterSize - within;
     for (; covered < limit; covered += this.clusterSize) {

@@ -8,6 +8,7 @@ import type { Completion } from '../../machine/interfaces.ts';
 import { isZero, writeZeroBytes } from '../node.ts';
 import { Lock, run, Several, type Task, wait } from '../task.ts';
 import { pack } from './compression.ts';
+import { AUTOCLEAR } from './header.ts';
 import { COMPRESSED, COPIED, type Image } from './image.ts';
 import { DATA, type Mapping, NONE, PACKED } from './mapping.ts';
 import type { Qcow2Node } from './node.ts';
@@ -435,17 +436,23 @@ export class Writer {
     const bytes = new Uint8Array(clusterSize);
     const { cluster } = yield* image.refcounts.allocate(1);
     const offset = cluster * clusterSize;
-    if (old !== 0) {
-      // The file must have what memory has before it is copied.
+    try {
+      if (old !== 0) {
+        // The file must have what memory has before it is copied.
+        yield* image.writeTables();
+        const reading = image.file.read(old, bytes);
+        if (reading !== undefined) yield reading;
+      }
+      const writing = image.file.write(offset, bytes);
+      if (writing !== undefined) yield writing;
       yield* image.writeTables();
-      const reading = image.file.read(old, bytes);
-      if (reading !== undefined) yield reading;
+      const flushing = image.file.flush();
+      if (flushing !== undefined) yield flushing;
+    } catch (error) {
+      // Nothing refers to it yet.
+      if (!image.isCorrupt) yield* image.refcounts.free(offset, 1);
+      throw error;
     }
-    const writing = image.file.write(offset, bytes);
-    if (writing !== undefined) yield writing;
-    yield* image.writeTables();
-    const flushing = image.file.flush();
-    if (flushing !== undefined) yield flushing;
     yield* image.setL2Offset(index, offset);
     image.noteMetadata(offset, 1);
     if (old !== 0) image.release(old / clusterSize, 1);
@@ -459,9 +466,20 @@ export class Writer {
     const wholeStart = Math.ceil(offset / unit) * unit;
     if (wholeStart >= wholeEnd) return yield* this.zeroBytes(offset, length);
     if (wholeStart > offset) yield* this.zeroBytes(offset, wholeStart - offset);
+    yield* this.zeroRaw(wholeStart, wholeEnd, mayUnmap);
     yield* this.zeroUnits(wholeStart, wholeEnd, mayUnmap);
     if (wholeEnd < end) yield* this.zeroBytes(wholeEnd, end - wholeEnd);
     if (image.releasedMany) yield* image.writeTables();
+  }
+
+  /** A file of data that is a disk by itself shows zeros, too. */
+  private *zeroRaw(start: number, end: number, mayUnmap: boolean): Task<void> {
+    const { header, data } = this.image;
+    if ((header.autoclear & AUTOCLEAR.rawData) === 0) return;
+    const stop = Math.min(end, this.node.size);
+    if (start >= stop) return;
+    const zeroing = data.writeZeroes(start, stop - start, mayUnmap);
+    if (zeroing !== undefined) yield zeroing;
   }
 
   private *zeroBytes(offset: number, length: number): Task<void> {
@@ -550,6 +568,7 @@ export class Writer {
     const { clusterSize } = image;
     let at = Math.ceil(offset / clusterSize) * clusterSize;
     const end = offset + length === this.node.size ? Math.ceil((offset + length) / clusterSize) * clusterSize : offset + length;
+    yield* this.zeroRaw(at, end - (end % clusterSize), true);
     while (at + clusterSize <= end) {
       const before = yield* map.slice(at);
       if (before === null) {
