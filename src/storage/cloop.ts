@@ -3,7 +3,7 @@
  *
  *   0 a shell script of 128 bytes   128 block size   132 blocks   136 offsets of 64 bits, one more than blocks
  */
-import { inflate } from '#host';
+import { inflate } from '#host/compression';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver } from './driver.ts';
 import { BlockNode, type Extent, type NodeInfo, readBytes } from './node.ts';

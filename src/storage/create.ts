@@ -1,5 +1,5 @@
 /** Makes new images. */
-import { openBlockFile } from '#host';
+import { openBlockFile } from '#host/block-file';
 import { RIGHT } from './driver.ts';
 import { FileNode } from './file.ts';
 import { HOW } from './graph.ts';
@@ -103,7 +103,8 @@ export async function newFile(path: string): Promise<BlockNode> {
   }).catch((error: Error) => {
     throw new Error(`Could not create '${path}': ${error.message}`);
   });
-  const file = new FileNode('file', host, { ...HOW, writable: true, unmap: true });
+  // A crash of the host leaves a new image that is not there: no worse than none.
+  const file = new FileNode('file', host, { ...HOW, writable: true, unmap: true, noFlush: true });
   file.filename = path;
   file.unmap = true;
   try {

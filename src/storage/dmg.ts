@@ -6,7 +6,7 @@
  *   8 first sector  16 sectors  24 data offset  200 number of chunks, then chunks of 40 bytes:
  *   0 type  8 first sector, counted from the block's  16 sectors  24 offset in the file  32 length there
  */
-import { inflate } from '#host';
+import { inflate } from '#host/compression';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver } from './driver.ts';
 import { BlockNode, type Extent, MAX_SIZE, type NodeInfo, readBytes } from './node.ts';

@@ -1,5 +1,5 @@
 /** Files and block devices of the host. */
-import { isBlockDevice, openBlockFile } from '#host';
+import { isBlockDevice, openBlockFile } from '#host/block-file';
 import type { BlockFile } from '../host/host.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver, type How, type Opening, RIGHT, RIGHT_NAMES } from './driver.ts';

@@ -5,7 +5,7 @@
  *   112 digest of the master key (20)   132 its salt (32)   164 its iterations   168 UUID (40)
  *   208 eight key slots of 48: active, iterations, salt (32), offset of the key material (sectors), stripes
  */
-import { digest, pbkdf2, sectorCipher } from '#host';
+import { digest, pbkdf2, sectorCipher } from '#host/crypto';
 import type { SectorCipher } from '../host/host.ts';
 
 const SECTOR = 512;

@@ -1,5 +1,5 @@
 /** The driver `nbd`: a disk that a server exports. */
-import { connectStream } from '#host';
+import { connectStream } from '#host/byte-streams';
 import type { ByteStream, StreamAddress } from '../host/host.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver } from './driver.ts';

@@ -9,6 +9,7 @@ import {
   openSync,
   read,
   readSync,
+  statSync,
   write,
   writeSync,
 } from 'node:fs';
@@ -292,4 +293,8 @@ function deviceSize(fd: number, calls: FileCalls | null): number {
   const size = calls === null ? -1 : Number(calls.lseek(fd, 0n, SEEK_END));
   if (size < 0) throw new Error('the size of the device is not known');
   return size;
+}
+
+export function isBlockDevice(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isBlockDevice() ?? false;
 }
