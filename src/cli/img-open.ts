@@ -83,6 +83,8 @@ export class Images {
       ...HOW,
       immediate: true,
       resize: true,
+      // Raw disks may be a running machine's; formats keep others out by themselves.
+      share: true,
       secrets: this.secrets,
       forceShare: this.forceShare,
       warn: (line) => report(line),

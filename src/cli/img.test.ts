@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -182,27 +182,28 @@ test('damage is found and repaired', needsQemu, () => {
   assert.match(runIn(folder, 'qemu-img', ['check', 'a.qcow2']).out, /^No errors/);
 });
 
-test('an image that another process writes to is left alone', needsQemu, async () => {
-  const folder = temporaryFolder();
-  const { spawn } = await import('node:child_process');
-  runIn(folder, 'qemu-img', ['create', '-q', '-f', 'qcow2', 'a.qcow2', '10M']);
-  const other = spawn('qemu-io', ['a.qcow2'], { cwd: folder, stdio: ['pipe', 'pipe', 'ignore'] });
-  try {
-    other.stdin.write('read 0 512\n');
-    await new Promise((resolve) => other.stdout.once('data', resolve));
-    for (const line of [
-      'info a.qcow2',
-      'check a.qcow2',
-      'resize a.qcow2 20M',
-      'info -U --output=json a.qcow2',
-      'create -f qcow2 a.qcow2 1M',
-    ]) {
-      const expected = runIn(folder, 'qemu-img', words(line));
-      assert.deepEqual(runIn(folder, process.execPath, ['--no-warnings', MAIN, ...words(line)]), expected, line);
+const IN_USE: Record<string, string[]> = {
+  qcow2: ['info a.qcow2', 'check a.qcow2', 'resize a.qcow2 20M', 'info -U --output=json a.qcow2', 'create -f qcow2 a.qcow2 1M'],
+  raw: ['info -f raw a.raw', 'map -f raw a.raw', 'create -f raw a.raw 1M'],
+};
+
+for (const [format, lines] of Object.entries(IN_USE)) {
+  test(`a ${format} image that another process writes to is left alone as QEMU leaves it alone`, needsQemu, async () => {
+    const folder = temporaryFolder();
+    const path = `a.${format}`;
+    runIn(folder, 'qemu-img', ['create', '-q', '-f', format, path, '10M']);
+    const other = spawn('qemu-io', ['-f', format, path], { cwd: folder, stdio: ['pipe', 'pipe', 'ignore'] });
+    try {
+      other.stdin.write('read 0 512\n');
+      await new Promise((resolve) => other.stdout.once('data', resolve));
+      for (const line of lines) {
+        const expected = runIn(folder, 'qemu-img', words(line));
+        assert.deepEqual(runIn(folder, process.execPath, ['--no-warnings', MAIN, ...words(line)]), expected, line);
+      }
+    } finally {
+      const ended = new Promise((resolve) => other.once('exit', resolve));
+      other.stdin.end('quit\n');
+      await ended;
     }
-  } finally {
-    const ended = new Promise((resolve) => other.once('exit', resolve));
-    other.stdin.end('quit\n');
-    await ended;
-  }
-});
+  });
+}

@@ -23,8 +23,8 @@ export interface CreateOption {
 export interface Target {
   readonly filename: string;
   readonly secrets: ReadonlyMap<string, Uint8Array>;
-  /** An empty file. */
-  newFile(name: string): Promise<BlockNode>;
+  /** An empty file. @param shared others may write to it meanwhile, as they may to any raw disk */
+  newFile(name: string, shared?: boolean): Promise<BlockNode>;
   /** Opens the finished image, to put something in it. */
   reopen(): Promise<{ node: BlockNode; close: () => Promise<void> }>;
 }
@@ -93,8 +93,8 @@ export function describeCreation(filename: string, format: string, creation: Cre
   return `Formatting '${filename}', fmt=${format}${parts.join('')}`;
 }
 
-/** @returns an empty file, which nobody else writes to. @throws Error in one line */
-export async function newFile(path: string): Promise<BlockNode> {
+/** See `Target.newFile`. @throws Error in one line */
+export async function newFile(path: string, shared = false): Promise<BlockNode> {
   const host = await openBlockFile(path.replace(/^file:/, ''), {
     writable: true,
     create: true,
@@ -108,7 +108,7 @@ export async function newFile(path: string): Promise<BlockNode> {
   file.filename = path;
   file.unmap = true;
   try {
-    file.lock(RIGHT.read | RIGHT.write | RIGHT.resize, RIGHT.write | RIGHT.resize);
+    file.lock(RIGHT.write | RIGHT.resize, RIGHT.resize | (shared ? 0 : RIGHT.write));
     if (!host.isDevice) host.truncate(0);
   } catch (error) {
     file.close();

@@ -9,6 +9,7 @@ const DRIVERS: Record<string, Load> = {
   raw: () => import('./raw.ts').then(({ rawDriver }) => ({ default: rawDriver })),
   'null-co': () => import('./null.ts').then(({ nullCoDriver }) => ({ default: nullCoDriver })),
   'null-aio': () => import('./null.ts').then(({ nullAioDriver }) => ({ default: nullAioDriver })),
+  memory: () => import('./memory.ts').then(({ memoryDriver }) => ({ default: memoryDriver })),
   bochs: () => import('./bochs.ts').then(({ bochsDriver }) => ({ default: bochsDriver })),
   cloop: () => import('./cloop.ts').then(({ cloopDriver }) => ({ default: cloopDriver })),
   dmg: () => import('./dmg.ts').then(({ dmgDriver }) => ({ default: dmgDriver })),

@@ -17,6 +17,8 @@ export class FileNode extends BlockNode {
   readonly driver: string;
   readonly host: BlockFile;
   private readonly noFlush: boolean;
+  /** What this process does with the file, as others see it; 0 where they see nothing. */
+  private held = 0;
   /** Holes are told apart from data; asked anew after writes. */
   private known: { from: number; to: number; data: boolean } | null = null;
   private closed = false;
@@ -123,12 +125,17 @@ export class FileNode extends BlockNode {
    * @throws Error where another process is in the way
    */
   lock(held: number, unshared: number): void {
+    this.held = held;
     const clash = this.host.lock(held, unshared);
     if (clash === null) return;
     const shared = clash.shared ? 'shared ' : '';
     throw new Error(
       `Failed to get ${shared}"${RIGHT_NAMES[clash.bit]}" lock\nIs another process using the image [${this.filename}]?`,
     );
+  }
+
+  override exclude(): void {
+    if (this.held !== 0) this.lock(this.held, RIGHT.write | RIGHT.resize);
   }
 
   close(): void {

@@ -136,6 +136,8 @@ export class Graph {
     const found = this.nodes.get(given);
     if (found === undefined) throw new ValueError(`Cannot find device='' nor node-name='${given}'`);
     if (how.writable && found.readOnly) throw new Error(`Node '${given}' is read-only`);
+    // Its own opening did not know what would be above it.
+    if (!how.share && !how.forceShare) found.exclude();
     return found;
   }
 

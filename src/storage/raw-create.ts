@@ -15,7 +15,7 @@ export const rawCreation: Creation = {
     if (!['off', 'falloc', 'full'].includes(mode)) {
       throw new Error(`Invalid parameter '${mode}'`);
     }
-    const file = await target.newFile(target.filename);
+    const file = await target.newFile(target.filename, true);
     try {
       await file.resize(Math.ceil(size / 512) * 512, mode);
       // Whoever opens the file finds out by its first block how requests must be aligned.
