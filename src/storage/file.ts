@@ -138,10 +138,10 @@ export class FileNode extends BlockNode {
     if (this.held !== 0) this.lock(this.held, RIGHT.write | RIGHT.resize);
   }
 
-  close(): void {
-    if (this.closed) return;
+  close(): Completion {
+    if (this.closed) return undefined;
     this.closed = true;
-    this.host.close();
+    return this.host.close();
   }
 }
 

@@ -145,7 +145,13 @@ export class Graph {
     const name = given['driver'];
     if (typeof name !== 'string') throw new ValueError("Invalid parameter type for 'driver', expected: string");
     const driver = await findDriver(name);
-    const values = readOptions({ ...COMMON, ...driver.options }, given) as Common & Given;
+    const schema = { ...COMMON, ...driver.options };
+    for (const option of Object.keys(given)) {
+      if (Object.hasOwn(schema, option)) continue;
+      const kind = driver.protocol ? 'protocol' : 'format';
+      throw new ValueError(`Block ${kind} '${name}' ${driver.protocol ? "doesn't" : 'does not'} support the option '${option}'`);
+    }
+    const values = readOptions(schema, given) as Common & Given;
     const nodeName = this.nameFor(values['node-name']);
     const own = ownHow(values, how);
     const below: BlockNode[] = [];
@@ -182,7 +188,13 @@ export class Graph {
     };
     return {
       how,
-      child: async (given, changes = {}) => use(await this.ref(given, { ...how, ...changes })),
+      child: async (given, changes = {}, format = false) => {
+        const used = { ...how, ...changes };
+        const named = typeof given !== 'string' && given['driver'] === undefined && typeof given['filename'] === 'string';
+        if (!named || format) return use(await this.ref(given, used));
+        const { filename, ...more } = given as Given & { filename: string };
+        return use(await this.openDriver({ ...(await fileOptions(filename, null)), ...more }, used));
+      },
       image: async (name, format, changes = {}) => use(await this.openImage(name, format, { ...how, ...changes })),
     };
   }

@@ -82,7 +82,7 @@ test('options are checked by the schema of their driver', async () => {
   await assert.rejects(open({ driver: 'file' }), /Parameter 'filename' is missing/);
   await assert.rejects(open({ driver: 'nope' }), /Unknown driver 'nope'/);
   await assert.rejects(open({ driver: 'null-co', size: '1Q' }), /Parameter 'size' expects/);
-  await assert.rejects(open({ driver: 'null-co', bogus: '1' }), /Invalid parameter 'bogus'/);
+  await assert.rejects(open({ driver: 'null-co', bogus: '1' }), /does.* support the option 'bogus'/);
   await assert.rejects(open({ driver: 'null-co', 'read-only': 'perhaps' }), /'read-only' expects 'on' or 'off'/);
   await assert.rejects(open({ driver: 'raw', file: 'nobody' }), /node-name='nobody'/);
 });

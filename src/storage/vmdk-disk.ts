@@ -329,7 +329,7 @@ async function openBehind(
 ): Promise<BlockNode | null> {
   const changes = { writable: false, share: false, resize: false };
   if (given === null || how.noBacking) return null;
-  if (given !== undefined) return child(given, changes);
+  if (given !== undefined) return child(given, changes, true);
   if (descriptor.parent === null) return null;
   try {
     return await image(resolveBacking(below.filename, descriptor.parent), null, changes);

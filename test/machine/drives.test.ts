@@ -89,6 +89,6 @@ test('what cannot be opened is said in one line that names the option', LIMIT, (
     assert.deepEqual([status, stderr], [1, `virelay-system-x86_64: ${args[0]} ${args[1]}: ${text}\n`]);
   };
   one("Could not open 'nowhere': No such file or directory", '-drive', 'file=nowhere,format=qcow2');
-  one("Invalid parameter 'flavour'", '-drive', `file=${path},format=qcow2,flavour=x`);
+  one("Block format 'qcow2' does not support the option 'flavour'", '-drive', `file=${path},format=qcow2,flavour=x`);
   one("Parameter 'node-name' is missing", '-blockdev', `driver=file,filename=${path}`);
 });

@@ -43,6 +43,9 @@ class NodeBlockFile implements BlockFile {
   readonly isDevice: boolean;
   private readonly fd: number;
   private readonly calls: FileCalls | null;
+  /** Operations of other threads that have not ended: the descriptor must not become another file's meanwhile. */
+  private underWay = 0;
+  private idle: (() => void) | null = null;
 
   constructor(fd: number, size: number, isDevice: boolean, immediate: boolean, calls: FileCalls | null) {
     this.fd = fd;
@@ -64,18 +67,24 @@ class NodeBlockFile implements BlockFile {
   }
 
   private readRest(offset: number, into: Uint8Array): Promise<number> {
+    this.underWay++;
     return new Promise((resolve, reject) => {
-      const fail = reject;
       let done = 0;
-      const { fd } = this;
       const next = (error: unknown, count: number): void => {
-        if (error) return fail(one(error));
-        done += count;
-        if (count === 0 || done === into.length) return resolve(done);
-        read(fd, into, done, into.length - done, offset + done, next);
+        done += error ? 0 : count;
+        if (!error && count !== 0 && done < into.length) {
+          return read(this.fd, into, done, into.length - done, offset + done, next);
+        }
+        this.ended();
+        if (error) reject(one(error));
+        else resolve(done);
       };
-      read(fd, into, 0, into.length, offset, next);
+      read(this.fd, into, 0, into.length, offset, next);
     });
+  }
+
+  private ended(): void {
+    if (--this.underWay === 0) this.idle?.();
   }
 
   write(offset: number, from: Uint8Array): void | Promise<void> {
@@ -85,12 +94,14 @@ class NodeBlockFile implements BlockFile {
       if (end > this.size) this.size = end;
       return undefined;
     }
+    this.underWay++;
     return new Promise((resolve, reject) => {
       let done = 0;
       const next = (error: unknown, count: number): void => {
+        done += error ? 0 : count;
+        if (!error && done < from.length) return write(this.fd, from, done, from.length - done, offset + done, next);
+        this.ended();
         if (error) return reject(one(error));
-        done += count;
-        if (done < from.length) return write(this.fd, from, done, from.length - done, offset + done, next);
         if (end > this.size) this.size = end;
         resolve();
       };
@@ -106,7 +117,14 @@ class NodeBlockFile implements BlockFile {
         throw one(error);
       }
     }
-    return new Promise((resolve, reject) => fdatasync(this.fd, (error) => (error ? reject(one(error)) : resolve())));
+    this.underWay++;
+    return new Promise((resolve, reject) =>
+      fdatasync(this.fd, (error) => {
+        this.ended();
+        if (error) reject(one(error));
+        else resolve();
+      }),
+    );
   }
 
   truncate(size: number): void {
@@ -155,8 +173,14 @@ class NodeBlockFile implements BlockFile {
     if (!this.isDevice) this.size = fstatSync(this.fd).size;
   }
 
-  close(): void {
-    closeSync(this.fd);
+  close(): void | Promise<void> {
+    if (this.underWay === 0) return closeSync(this.fd);
+    return new Promise((resolve) => {
+      this.idle = () => {
+        closeSync(this.fd);
+        resolve();
+      };
+    });
   }
 
   private readNow(offset: number, into: Uint8Array): number {

@@ -132,7 +132,11 @@ export class Mapping {
   }
 
   private hostOf(view: DataView, at: number, guest: number): number {
-    const host = entryOffset(view, at);
+    return this.checkedHost(entryOffset(view, at), guest);
+  }
+
+  /** @throws Error where a guest's cluster cannot lie there */
+  checkedHost(host: number, guest: number): number {
     if (host % this.clusterSize !== 0 || host > MAX_SIZE) {
       throw this.image.markCorrupt(
         `Data cluster offset 0x${host.toString(16)} unaligned or out of range (guest offset: 0x${guest.toString(16)})`,

@@ -229,6 +229,7 @@ export class Qcow2Node extends BlockNode {
 
   private *closing(): Task<void> {
     const { image } = this;
+    if (image.marking !== null) yield image.marking;
     if (this.readOnly || image.isCorrupt) return;
     if (this.bitmaps !== null) yield* this.bitmaps.store();
     yield* image.flush();

@@ -161,6 +161,7 @@ export class Writer {
     const { view } = slice;
     let at = this.map.entryAt(offset);
     const own = this.ownHost(view, at);
+    if (own >= 0) this.map.checkedHost(own, offset - (offset % clusterSize));
     const first = clusterSize - (offset % clusterSize);
     if (own >= 0) return { length: Math.min(first, length), inPlace: -1, reuse: own, clusters: 1 };
     let covered = first;
