@@ -158,6 +158,7 @@ export class Graph {
     try {
       const node = await this.openLayers(driver, values, own, below);
       node.nodeName = nodeName;
+      if (node.filename === '') node.filename = node.file?.filename ?? '';
       node.unmap = own.unmap;
       this.adopt(node, below);
       return node;
