@@ -62,12 +62,12 @@ export class Graph {
    * @param more further options of the format's node
    */
   async openImage(name: string, format: string | null, how: How, more: Given = {}): Promise<BlockNode> {
-    if (name.startsWith('json:')) {
-      const given = parseJson(name.slice(5));
-      return this.open(format === null ? { ...given, ...more } : { driver: format, ...given, ...more }, how);
-    }
     checkChain(name, how);
     const chained: How = { ...how, chain: [...how.chain, name] };
+    if (name.startsWith('json:')) {
+      const given = parseJson(name.slice(5));
+      return this.open(format === null ? { ...given, ...more } : { driver: format, ...given, ...more }, chained);
+    }
     if (format !== null && (await findDriver(format)).protocol) {
       return this.openNamed(await this.openDriver({ ...(await fileOptions(name, format)), ...more }, chained), name);
     }
