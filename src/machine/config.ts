@@ -76,7 +76,7 @@ export interface DriveConfig {
   readonly readError: OnError;
   readonly writeError: OnError;
   readonly readOnly: boolean;
-  /** Writes are kept in memory and forgotten with the machine. */
+  /** Writes are kept apart (in a file without a name where the host has files) and forgotten with the machine. */
   readonly snapshot: boolean;
   readonly serial: string | null;
   /** Place among the devices that firmware tries to boot, lowest first; null for the usual order. */

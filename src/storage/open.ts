@@ -143,10 +143,18 @@ export class Drives {
     const base = await this.openNode(drive, writes);
     if (base === null) return null;
     if (this.how.immediate) checkRepeatable(base);
-    // Writes that stay in memory need no permission.
-    const node = drive.snapshot && !drive.readOnly ? new MemoryOverlay(base) : base;
+    const node = drive.snapshot && !drive.readOnly ? await this.withSnapshot(drive, base) : base;
     const stable = drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node;
     return new Counted(this.withPolicy(drive, stable), this);
+  }
+
+  /** Writes that are forgotten need no permission: they go to a file without a name, or stay in memory. */
+  private async withSnapshot(drive: DriveConfig, base: BlockNode): Promise<BlockNode> {
+    if (base.nodeName === '') return new MemoryOverlay(base);
+    const { snapshotOver } = await import('./snapshot.ts');
+    const { immediate } = this.how;
+    const discard = drive.block['discard'];
+    return snapshotOver(this.graph, base, immediate, discard === 'unmap' || discard === 'on');
   }
 
   private async openNode(drive: DriveConfig, writable: boolean): Promise<BlockNode | null> {
@@ -166,6 +174,7 @@ export class Drives {
     if (copies !== undefined && flag.read(copies, 'copy-on-read') && !node.readOnly) {
       const { CopyOnRead } = await import('./copy-on-read.ts');
       top = new CopyOnRead(top);
+      this.graph.add(top, '');
     }
     if (throttling === undefined) return top;
     const { groupOf, THROTTLING, ThrottleNode } = await import('./throttle.ts');
@@ -174,7 +183,9 @@ export class Drives {
     // Drives of one group share what the first of them was given.
     const group = this.groups.get(name) ?? groupOf(values);
     this.groups.set(name, group);
-    return new ThrottleNode(top, group);
+    const throttled = new ThrottleNode(top, group);
+    this.graph.add(throttled, '');
+    return throttled;
   }
 
   private async openOptions(file: string | null, format: string | null, options: BlockOptions, how: How): Promise<BlockNode> {

@@ -75,7 +75,7 @@ test('a guest writes to a node of -blockdev, with counted instructions, too', LI
 
 test('what is written to a snapshot is forgotten', LIMIT, (t) => {
   const path = disk('snapshot.qcow2', 'qcow2');
-  const { status } = run(t, '-drive', `file=${path},snapshot=on`);
+  const { status } = run(t, '-drive', `file=${path},snapshot=on,throttling.iops-total=1000`);
   if (status === null) return;
   assert.equal(status, 3);
   qemuIo(path, 'qcow2', 'read -P 0 5120 512');

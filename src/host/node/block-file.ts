@@ -10,10 +10,12 @@ import {
   read,
   readSync,
   statSync,
+  unlinkSync,
   write,
   writeSync,
 } from 'node:fs';
 import type { BlockFile, BlockFileMode, FileExtent } from '../host.ts';
+import { join } from 'node:path';
 import { describeError } from './errors.ts';
 import { type FileCalls, fileCalls } from './file-calls.ts';
 
@@ -311,6 +313,22 @@ export async function openBlockFile(path: string, mode: BlockFileMode): Promise<
     closeSync(fd);
     throw error;
   }
+}
+
+/**
+ * A file that has no name, and is gone when it is closed.
+ * @throws Error, one line, where there is no room for one
+ */
+export async function openTemporaryFile(immediate: boolean): Promise<BlockFile> {
+  const path = join(process.env['TMPDIR'] ?? '/var/tmp', `virelay-${crypto.randomUUID()}`);
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    unlinkSync(path);
+  } catch (error) {
+    throw one(error);
+  }
+  return new NodeBlockFile(fd, 0, false, immediate, await fileCalls());
 }
 
 function deviceSize(fd: number, calls: FileCalls | null): number {
