@@ -132,10 +132,7 @@ export function sizeArgument(what: string, text: string): number {
   const bytes = sizeOf(text);
   if (bytes === null) {
     throw new CommandError(
-      `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for \n${PROGRAM}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.`.replace(
-        'for \n',
-        'for\n',
-      ),
+      `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for\n${PROGRAM}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.`,
     );
   }
   return bytes;

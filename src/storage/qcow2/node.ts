@@ -23,7 +23,7 @@ export class Qcow2Node extends BlockNode {
   private readonly behind: BlockNode | null;
   /** Clusters unpacked last, by where their data lies. */
   private readonly unpacked = new Map<number, Uint8Array>();
-  /** Names what follows from opening; kept by `driver.ts`. */
+  /** What `info` tells of the encryption; set by `driver.ts`. */
   encryptionInfo: Record<string, unknown> | null = null;
 
   constructor(image: Image, backing: BlockNode | null, cipher: SectorCipher | null) {

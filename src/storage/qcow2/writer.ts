@@ -24,8 +24,9 @@ type Span = {
   /** Guest range, whole clusters. */
   start: number;
   end: number;
+  /** Made when the first one waits. */
   ended: Promise<void> | null;
-  end_: () => void;
+  onEnd: () => void;
 };
 
 /** Where a part of a write goes. */
@@ -194,7 +195,7 @@ export class Writer {
       const span = this.overlapping(start, Math.ceil(end / clusterSize) * clusterSize);
       if (span === null) return;
       span.ended ??= new Promise((resolve) => {
-        span.end_ = resolve;
+        span.onEnd = resolve;
       });
       yield span.ended;
     }
@@ -204,14 +205,14 @@ export class Writer {
     const { clusterSize } = this.image;
     const start = offset - (offset % clusterSize);
     const end = Math.ceil((offset + length) / clusterSize) * clusterSize;
-    const span: Span = { start, end, ended: null, end_: () => undefined };
+    const span: Span = { start, end, ended: null, onEnd: () => undefined };
     this.spans.push(span);
     return span;
   }
 
   private finish(span: Span): void {
     this.spans.splice(this.spans.indexOf(span), 1);
-    span.end_();
+    span.onEnd();
   }
 
   /** Writes to clusters that the guest's range does not have yet, in as many rows as it takes. */
