@@ -30,6 +30,7 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   debugcon: '-debugcon',
   debugExit: '-device isa-debug-exit',
   uuid: '-uuid',
+  throttleGroups: '-object',
   network: '-netdev',
 };
 
@@ -84,6 +85,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     devices: line.devices.map(({ config }) => config),
     blockdevs: line.blockdevs.map(({ options }) => options),
     secrets: line.secrets,
+    throttleGroups: line.throttleGroups,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     debugExit: line.debugExit,

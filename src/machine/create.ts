@@ -12,7 +12,6 @@ import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
-import { BlockActivity } from './block-activity.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
 import { ConfigError, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
@@ -176,11 +175,7 @@ export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside
 export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {}): LocalMachine {
   const { model, warnings } = parseCpu(config.cpu);
   for (const warning of warnings) events.warn?.(warning);
-  const blockActivity = new BlockActivity();
-  const drives = config.drives.map((drive, i) => {
-    const backend = ports.drives[i];
-    return { config: drive, backend: backend ? blockActivity.watch(backend) : null };
-  });
+  const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
   const bytes = new Uint8Array(memory.buffer);
@@ -274,7 +269,13 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const vcpu = cpu;
   board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
-    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock, networks, blockActivity },
+    {
+      board,
+      accelerator: new TranslatingAccelerator(config.accel, engine, cpu),
+      clock,
+      networks,
+      ...(ports.awaitsDisk ? { awaitsDisk: ports.awaitsDisk } : {}),
+    },
     {
       noReboot: config.noReboot,
       noShutdown: config.noShutdown,

@@ -4,7 +4,6 @@
  */
 import { afterEvents } from '#threads';
 import type { Accelerator } from './accelerator.ts';
-import type { BlockActivity } from './block-activity.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
@@ -16,10 +15,10 @@ export interface MachineParts {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
   readonly clock: HostClock | InstructionClock;
+  /** Disk requests are under way, which the event loop will end. */
+  readonly awaitsDisk?: () => boolean;
   /** What is behind the board's network cards. */
   readonly networks: MachineNetworks;
-  /** Of the board's drives. */
-  readonly blockActivity: BlockActivity;
 }
 
 /** Networks as a machine's life concerns them. */
@@ -56,8 +55,8 @@ export interface MachineEvents {
 
 /** Host milliseconds between two turns of the event loop. */
 const TURN_MS = 4;
-/** The same while drives have requests: guests may be waiting for their end in a loop. */
-const BUSY_TURN_MS = 0.25;
+/** The same while a disk may have an answer: a guest that has nothing else to do would wait for it so long. */
+const DISK_TURN_MS = 0.5;
 /** Instructions between two looks at the clock; one look at the time costs as much as some hundred. */
 const MAX_SLICE = 250_000;
 const MIN_SLICE = 2_000;
@@ -71,8 +70,8 @@ export class LocalMachine {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
   readonly networks: MachineNetworks;
-  private readonly blockActivity: BlockActivity;
   private readonly clock: HostClock | InstructionClock;
+  private readonly awaitsDisk: () => boolean;
   private readonly policy: MachinePolicy;
   private readonly events: MachineEvents;
   private current: RunState = 'prelaunch';
@@ -89,9 +88,8 @@ export class LocalMachine {
     this.board = parts.board;
     this.accelerator = parts.accelerator;
     this.clock = parts.clock;
+    this.awaitsDisk = parts.awaitsDisk ?? (() => false);
     this.networks = parts.networks;
-    this.blockActivity = parts.blockActivity;
-    this.blockActivity.onBusy = () => this.accelerator.kick();
     this.policy = policy;
     const { clock } = parts;
     if (policy.icountAdapts && clock instanceof InstructionClock) this.adaptiveShift = new AdaptiveShift(clock);
@@ -178,13 +176,13 @@ export class LocalMachine {
 
   private readonly stop = (): boolean => this.stopRequested || this.pendingPower !== null;
 
-  private get turnMs(): number {
-    return this.blockActivity.busy ? BUSY_TURN_MS : TURN_MS;
+  private turnMs(): number {
+    return this.awaitsDisk() ? DISK_TURN_MS : TURN_MS;
   }
 
   private turn(): void {
     if (this.current !== 'running') return;
-    const until = performance.now() + this.turnMs;
+    const start = performance.now();
     do {
       this.adaptiveShift?.adjust();
       this.clock.runTimers();
@@ -192,7 +190,8 @@ export class LocalMachine {
         if (!this.passIdleTime()) return this.events.onYield?.();
       } else this.slice();
       if (this.pendingPower && this.handlePower()) return;
-    } while (performance.now() < until && this.current === 'running');
+      // A request may have begun in this turn.
+    } while (performance.now() < start + this.turnMs() && this.current === 'running');
     this.events.onYield?.();
     if (this.current === 'running') this.schedule();
   }
@@ -206,7 +205,7 @@ export class LocalMachine {
       return;
     }
     // A guest that is slow, because it keeps asking devices, must not keep the event loop waiting.
-    const time = Math.min(ahead, this.turnMs * 1e6);
+    const time = Math.min(ahead, this.turnMs() * 1e6);
     const count = Math.min(Math.max(MIN_SLICE, Math.floor(time * this.speed)), MAX_SLICE);
     const instructions = this.accelerator.instructions();
     const before = performance.now();
@@ -229,7 +228,7 @@ export class LocalMachine {
     }
     const ms = (deadline - clock.now()) / 1e6;
     if (ms <= 0) return true;
-    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock) && !this.blockActivity.busy) {
+    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock) && !this.awaitsDisk()) {
       this.events.onYield?.();
       Atomics.wait(this.sleeper, 0, 0, ms);
       return true;
