@@ -74,17 +74,23 @@ test('a virtio card gets an address from the user network, and fetches a file by
   ]);
   const text = await runGuest(
     guest,
-    ['virtio_pci', 'virtio_net', 'af_packet'],
+    ['virtio_pci', 'virtio_net'],
     `
 cat /sys/class/net/eth0/address
 ip link set eth0 up
-printf '#!/bin/sh\\nip addr add $ip/24 dev $interface; ip route add default via $router; echo $ip from $serverid\\n' >/tmp/dhcp
-sed -i 's/^\\(ip addr.*\\)/[ "$1" = bound ] || exit 0; \\1/' /tmp/dhcp; chmod +x /tmp/dhcp
+cat >/tmp/dhcp <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add $ip/24 dev $interface
+ip route add default via $router
+echo $ip from $serverid
+END
+chmod +x /tmp/dhcp
 udhcpc -i eth0 -q -n -s /tmp/dhcp
 wget -q -O - http://10.0.2.2:${port}/ | sha256sum
 grep virtio /proc/interrupts
 cat /proc/net/dev
-`.replaceAll('\\\\', '\\'),
+`,
     { network, devices: devices.map(({ config }) => config) },
   );
   assert.match(text, /^52:54:00:00:00:01\r?$/m, text);
