@@ -60,13 +60,14 @@ export async function startGuest(
     initrd: { name: 'initramfs', data: initramfs(files, init, extra) },
     ...more,
   });
-  return { machine, text: readAll(machine) };
+  return { machine, text: textOf(machine.serial[0]!.readable) };
 }
 
-async function readAll(machine: Machine): Promise<string> {
+/** Everything that comes, as text. */
+export async function textOf(readable: ReadableStream<Uint8Array>): Promise<string> {
   const decoder = new TextDecoder();
   let text = '';
-  for await (const chunk of machine.serial[0]!.readable) text += decoder.decode(chunk, { stream: true });
+  for await (const chunk of readable) text += decoder.decode(chunk, { stream: true });
   return text;
 }
 

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { drive } from 'virelay';
 import { parseCommandLine } from '../src/cli/command-line.ts';
-import { cloudGuestOrSkip, runGuest } from './virtio-guest.ts';
+import { cloudGuestOrSkip, runGuest, startGuest, textOf } from './virtio-guest.ts';
 
 const MIB = 2 ** 20;
 const LIMIT = { timeout: 180_000 };
@@ -97,4 +97,46 @@ cat /proc/net/dev
   assert.match(text, /^10\.0\.2\.15 from 10\.0\.2\.2\r?$/m, text);
   assert.match(text, new RegExp(`^${createHash('sha256').update(body).digest('hex')} `, 'm'), text);
   assertQuiet(text);
+});
+
+test('entropy, and byte streams by name: a port and a console', LIMIT, async (t) => {
+  const guest = await cloudGuestOrSkip(t);
+  if (guest === null) return;
+  const { machine, text } = await startGuest(
+    guest,
+    ['virtio_pci', 'virtio_rng', 'virtio_console'],
+    `
+cat /sys/class/misc/hw_random/rng_current
+dd if=/dev/hwrng bs=1k count=4 2>/dev/null | wc -c
+cat /sys/class/virtio-ports/vport*/name
+port=/dev/$(basename /sys/class/virtio-ports/vport*p1)
+read line <$port
+echo got $line
+echo answer to $line >$port
+seq 1 20000 >$port
+echo by the console >/dev/hvc0
+`,
+    {
+      chardevs: ['agent', 'con'],
+      devices: [
+        { driver: 'virtio-rng-pci', id: 'rng0' },
+        { driver: 'virtio-serial-pci', id: 'ser0' },
+        { driver: 'virtserialport', chardev: 'agent', name: 'org.test.agent' },
+        { driver: 'virtconsole', chardev: 'con' },
+      ],
+    },
+  );
+  await using _ended = machine;
+  const agent = machine.chardevs.get('agent')!;
+  const writer = agent.writable.getWriter();
+  void writer.write(new TextEncoder().encode('question\n'));
+  const [said, heard, shown] = await Promise.all([text, textOf(agent.readable), textOf(machine.chardevs.get('con')!.readable)]);
+  assert.match(said, /^virtio_rng\.0\r?$/m, said);
+  assert.match(said, /^4096\r?$/m);
+  assert.match(said, /^org\.test\.agent\r?$/m);
+  assert.match(said, /^got question\r?$/m, said);
+  const numbers = Array.from({ length: 20000 }, (_, i) => `${i + 1}\n`).join('');
+  assert.equal(heard, `answer to question\n${numbers}`);
+  assert.match(shown, /by the console/);
+  assertQuiet(said);
 });

@@ -26,6 +26,7 @@ import {
   parseNic,
   parseNicDevice,
 } from './net-options.ts';
+import { type ChardevOption, parseChardev } from './chardev-options.ts';
 import { type DeviceOption, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
@@ -53,6 +54,7 @@ export interface CommandLine {
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
   devices: readonly DeviceOption[];
+  chardevs: readonly ChardevOption[];
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
@@ -117,6 +119,7 @@ function initial(): CommandLine {
     vga: null,
     drives: [],
     devices: [],
+    chardevs: [],
     blockdevs: [],
     secrets: {},
     ahci: null,
@@ -215,6 +218,11 @@ const OPTIONS: Record<string, Option> = {
   boot: valued((line, value) => {
     line.boot = parseBoot(value, line.boot);
   }),
+  chardev: valued((line, value) => {
+    const chardev = parseChardev(value);
+    if (line.chardevs.some(({ id }) => id === chardev.id)) throw new ValueError(`Duplicate ID '${chardev.id}' for chardev`);
+    line.chardevs = [...line.chardevs, chardev];
+  }),
   serial: valued(setSerial),
   parallel: only('none', 'null'),
   debugcon: valued((line, value) => {
@@ -311,12 +319,25 @@ function nameMachine(line: CommandLine, args: readonly string[]): void {
   });
 }
 
+/** Ports that name a stream take it from those that devices can have. */
+function finishChardevs(line: CommandLine): void {
+  line.serials = line.serials.map((serial) => {
+    const id = /^chardev:(.*)$/.exec(serial.text)?.[1];
+    if (id === undefined) return serial;
+    const found = line.chardevs.find((one) => one.id === id);
+    if (found === undefined) throw new OptionError('-serial', serial.text, `chardev "${id}" not found`);
+    line.chardevs = line.chardevs.filter((one) => one !== found);
+    return { text: serial.text, spec: found.spec };
+  });
+}
+
 function finish(line: CommandLine): CommandLine {
+  finishChardevs(line);
   if (line.serials.length === 0) {
     const text = line.nographic ? 'mon:stdio' : 'vc';
     line.serials.push({ text, spec: parseCharacter(text) });
   }
-  const specs = [...line.serials, ...(line.debugcon ? [line.debugcon] : [])];
+  const specs = [...line.serials, ...(line.debugcon ? [line.debugcon] : []), ...line.chardevs];
   const users = specs.filter(({ spec }) => spec.kind === 'stdio');
   if (users.length > 1) {
     throw new OptionError('-serial', users[1]!.text, 'standard input and output are in use already');
@@ -371,7 +392,8 @@ function character(text: string): CharacterSpec {
 
 function setSerial(line: CommandLine, text: string): void {
   if (line.serials.length === MAX_SERIALS) throw new ValueError(`at most ${MAX_SERIALS} serial ports`);
-  line.serials.push({ text, spec: character(text) });
+  const named = text.startsWith('chardev:');
+  line.serials.push({ text, spec: named ? { kind: 'null' } : character(text) });
 }
 
 function setMachine(line: CommandLine, text: string): void {

@@ -81,6 +81,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     boot: line.boot,
     drives: line.drives.map(({ config }) => config),
     network: line.network,
+    chardevs: line.chardevs.map(({ id }) => id),
     devices: line.devices.map(({ config }) => config),
     blockdevs: line.blockdevs.map(({ options }) => options),
     secrets: line.secrets,
@@ -152,6 +153,9 @@ async function connectPorts(machine: Machine, line: CommandLine, exit: () => voi
   }));
   if (line.debugcon !== null && machine.debugcon !== null) {
     ports.push({ ...line.debugcon, option: 'debugcon', port: machine.debugcon });
+  }
+  for (const { id, text, spec } of line.chardevs) {
+    ports.push({ text, spec, option: 'chardev', port: machine.chardevs.get(id)! });
   }
   // The terminal comes last: its mode must not change if another port cannot be opened.
   ports.sort((a, b) => Number(a.spec.kind === 'stdio') - Number(b.spec.kind === 'stdio'));

@@ -7,6 +7,8 @@ export interface MachineIo {
   /** One per serial port of the configuration; null where it says `none`. */
   readonly serials: readonly (CharBackend | null)[];
   readonly debugcon: CharBackend | null;
+  /** By the names that devices use. */
+  readonly chardevs: ReadonlyMap<string, CharBackend>;
   /** One per drive of the configuration; null for a drive without a medium. */
   readonly drives: readonly (BlockBackend | null)[];
 }
@@ -119,6 +121,8 @@ export interface MachineConfig {
   readonly drives: readonly DriveConfig[];
   readonly network: NetworkConfig;
   readonly devices: readonly DeviceConfig[];
+  /** Names of byte streams that devices are connected to. */
+  readonly chardevs: readonly string[];
   /** Block nodes by themselves, in the order of making, each with a `node-name`. */
   readonly blockdevs: readonly BlockOptions[];
   /** Passwords by the names that options use. */
@@ -172,6 +176,7 @@ const DEFAULTS: MachineConfig = {
   drives: [],
   network: NO_NETWORK,
   devices: [],
+  chardevs: [],
   blockdevs: [],
   secrets: {},
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
@@ -327,7 +332,9 @@ function checkRtc({ base, clock }: RtcConfig): void {
   }
 }
 
-function checkPorts({ debugcon, debugExit }: MachineConfig): void {
+function checkPorts({ debugcon, debugExit, chardevs }: MachineConfig): void {
+  const twice = chardevs.find((id, i) => chardevs.indexOf(id) !== i);
+  if (twice !== undefined) throw new ConfigError('chardevs', `there are two named "${twice}"`);
   const check = (field: 'debugcon' | 'debugExit', base: number, size: number): void => {
     if (!Number.isInteger(base) || base < 0 || base + size > 0x10000) {
       throw new ConfigError(field, `iobase ${base} is not a port number`);

@@ -158,11 +158,11 @@ function openNetworks(config: MachineConfig, clock: VirtualClock, events: Machin
   }
 }
 
-function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks): DeviceLinks {
+function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks, ports: MachineIo): DeviceLinks {
   return {
     drives,
     network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
-    character: () => null,
+    character: (name) => ports.chardevs.get(name) ?? null,
   };
 }
 
@@ -226,7 +226,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
       wanted: wantedDevices(config).filter(
         ({ config: one, field }) => field !== 'network' || findDeviceType(one.driver) !== null,
       ),
-      links: linksOf(config, drives, networks),
+      links: linksOf(config, drives, networks, ports),
       random: config.icount ? repeatableRandom() : hostRandom(),
     },
     ...(places.bios ? { bios: places.bios } : {}),
