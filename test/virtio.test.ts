@@ -1,7 +1,7 @@
 /** Virtio devices in a real guest: Debian's cloud kernel and its own drivers. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { drive } from 'virelay';
 import { parseCommandLine } from '../src/cli/command-line.ts';
-import { cloudGuestOrSkip, runGuest, startGuest, textOf } from './virtio-guest.ts';
+import { guestOrSkip, runGuest, startGuest, textOf } from './virtio-guest.ts';
 
 const MIB = 2 ** 20;
 const LIMIT = { timeout: 180_000 };
@@ -17,7 +17,7 @@ const LIMIT = { timeout: 180_000 };
 const assertQuiet = (text: string): void => assert.doesNotMatch(text, /Call Trace|BUG:|Oops|segfault|WARNING:/);
 
 test('a virtio disk is read and written, and keeps what was written for another boot', LIMIT, async (t) => {
-  const guest = await cloudGuestOrSkip(t);
+  const guest = await guestOrSkip(t);
   if (guest === null) return;
   const folder = mkdtempSync(join(tmpdir(), 'virtio-'));
   t.after(() => rmSync(folder, { recursive: true }));
@@ -61,7 +61,7 @@ grep virtio /proc/interrupts
 });
 
 test('a virtio card gets an address from the user network, and fetches a file by it', LIMIT, async (t) => {
-  const guest = await cloudGuestOrSkip(t);
+  const guest = await guestOrSkip(t);
   if (guest === null) return;
   const body = 'x'.repeat(300_000);
   const server = createServer((_request, response) => response.end(body));
@@ -100,7 +100,7 @@ cat /proc/net/dev
 });
 
 test('entropy, and byte streams by name: a port and a console', LIMIT, async (t) => {
-  const guest = await cloudGuestOrSkip(t);
+  const guest = await guestOrSkip(t);
   if (guest === null) return;
   const { machine, text } = await startGuest(
     guest,
@@ -139,4 +139,63 @@ echo by the console >/dev/hvc0
   assert.equal(heard, `answer to question\n${numbers}`);
   assert.match(shown, /by the console/);
   assertQuiet(said);
+});
+
+test('a folder of the host by 9p: files both ways, links that lead nowhere, owners kept beside', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t, 'general');
+  if (guest === null) return;
+  const folder = mkdtempSync(join(tmpdir(), 'virtio-9p-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  for (const name of ['plain', 'mapped']) mkdirSync(join(folder, name));
+  const secret = join(folder, 'secret');
+  writeFileSync(secret, 'outside');
+  const large = Buffer.alloc(3_000_001, 'abcdefg');
+  writeFileSync(join(folder, 'plain', 'large'), large);
+  writeFileSync(join(folder, 'plain', 'from host'), 'hello from the host\n');
+  symlinkSync('/etc/hostname', join(folder, 'plain', 'absolute'));
+  symlinkSync('../secret', join(folder, 'plain', 'relative'));
+  symlinkSync(folder, join(folder, 'plain', 'way-out'));
+  const text = await runGuest(
+    guest,
+    ['virtio_pci', '9pnet_virtio', '9p'],
+    `
+mkdir /plain /mapped
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=131072 plain /plain
+mount -t 9p -o trans=virtio,version=9p2000.L mapped /mapped
+cd /plain
+cat 'from host'
+sha256sum <large
+ls | sort | tr '\\n' ' '; echo
+cat relative
+cat way-out/secret
+mkdir -p a/b; echo written >a/b/file; mv a c; cat c/b/file; ln c/b/file hard; rm c/b/file; rmdir c/b c; cat hard
+dd if=/dev/urandom of=random bs=10000 count=100 2>/dev/null; sha256sum random
+cd /mapped
+echo x >own; chown 123:456 own; chmod 4751 own; ln -s nowhere link; mkfifo pipe
+cd /; umount /mapped; mount -t 9p -o trans=virtio,version=9p2000.L mapped /mapped; cd /mapped
+stat -c '%u:%g %a %n' own; readlink link; stat -c '%F' pipe; ls -a | tr '\\n' ' '; echo
+df /plain | tail -1 | wc -w
+`,
+    {
+      folders: [
+        { id: 'p', path: join(folder, 'plain'), securityModel: 'none', readOnly: false },
+        { id: 'm', path: join(folder, 'mapped'), securityModel: 'mapped-file', readOnly: false },
+      ],
+      devices: [
+        { driver: 'virtio-9p-pci', fsdev: 'p', mount_tag: 'plain' },
+        { driver: 'virtio-9p-pci', fsdev: 'm', mount_tag: 'mapped' },
+      ],
+    },
+  );
+  const has = (line: RegExp): void => assert.match(text, line, text);
+  const sum = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
+  has(/^hello from the host\r?$/m);
+  has(new RegExp(`^${sum(large)} `, 'm'));
+  has(/^absolute from host large relative way-out \r?$/m);
+  assert.doesNotMatch(text, /outside/);
+  has(/^written\r?\nwritten\r?$/m);
+  has(new RegExp(`^${sum(readFileSync(join(folder, 'plain', 'random')))} `, 'm'));
+  has(/^123:456 4751 own\r?\nnowhere\r?\nfifo\r?\n\. \.\. link own pipe \r?$/m);
+  assert.equal(readFileSync(join(folder, 'mapped', 'link'), 'utf8'), 'nowhere');
+  assertQuiet(text);
 });

@@ -27,6 +27,7 @@ import {
   parseNicDevice,
 } from './net-options.ts';
 import { type ChardevOption, parseChardev } from './chardev-options.ts';
+import { type FolderOption, parseFsdev, parseVirtfs } from './folder-options.ts';
 import { type DeviceOption, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
@@ -55,6 +56,7 @@ export interface CommandLine {
   drives: DriveOption[];
   devices: readonly DeviceOption[];
   chardevs: readonly ChardevOption[];
+  folders: readonly FolderOption[];
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
@@ -120,6 +122,7 @@ function initial(): CommandLine {
     drives: [],
     devices: [],
     chardevs: [],
+    folders: [],
     blockdevs: [],
     secrets: {},
     ahci: null,
@@ -217,6 +220,13 @@ const OPTIONS: Record<string, Option> = {
   }),
   boot: valued((line, value) => {
     line.boot = parseBoot(value, line.boot);
+  }),
+  fsdev: valued((line, value) => addFolder(line, parseFsdev(value))),
+  virtfs: valued((line, value) => {
+    const { folder, tag } = parseVirtfs(value, line.folders.length);
+    addFolder(line, folder);
+    const config = { driver: 'virtio-9p-pci', fsdev: folder.config.id, mount_tag: tag };
+    line.devices = [...line.devices, { text: value, config, nic: null }];
   }),
   chardev: valued((line, value) => {
     const chardev = parseChardev(value);
@@ -544,6 +554,12 @@ function setDevice(line: CommandLine, text: string): void {
   const iosize = port('iosize', 2);
   if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
   line.debugExit = { iobase: port('iobase', 0x501), iosize };
+}
+
+function addFolder(line: CommandLine, folder: FolderOption): void {
+  const { id } = folder.config;
+  if (line.folders.some((other) => other.config.id === id)) throw new ValueError(`Duplicate ID '${id}' for fsdev`);
+  line.folders = [...line.folders, folder];
 }
 
 function addDevice(line: CommandLine, text: string, nic: number | null = null): void {

@@ -44,6 +44,11 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-serial DEV', 'next serial port (up to four): see below'],
   ['-chardev null|stdio|file|pty|socket,id=ID[,...]', 'a byte stream for a device, or for -serial chardev:ID'],
   ['-device TYPE[,PROPERTY=VALUE,...]', 'a device (-device help and -device TYPE,help list what there is)'],
+  [
+    '-fsdev local,id=ID,path=FOLDER,security_model=M[,readonly=on]',
+    'a folder for virtio-9p-pci (M: none, passthrough, mapped-file)',
+  ],
+  ['-virtfs local,path=FOLDER,mount_tag=TAG,security_model=M', 'the same, with its device'],
   ['-debugcon DEV', 'debug console at port 0xe9 (-global isa-debugcon.iobase=PORT)'],
   ['-device isa-debug-exit[,iobase=P,iosize=N]', 'port that ends the machine with a status'],
   ['-nographic', 'the serial port (and firmware) on the terminal; Ctrl-A H helps'],

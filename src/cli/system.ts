@@ -81,6 +81,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     boot: line.boot,
     drives: line.drives.map(({ config }) => config),
     network: line.network,
+    folders: line.folders.map(({ config }) => config),
     chardevs: line.chardevs.map(({ id }) => id),
     devices: line.devices.map(({ config }) => config),
     blockdevs: line.blockdevs.map(({ options }) => options),
@@ -105,6 +106,11 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
   if (one !== undefined) return new OptionError(one.option, one.text, place![2]!);
   const device = error.field === 'devices' ? /^device (\d+): (.*)/.exec(why) : null;
   if (device !== null) return new OptionError('-device', line.devices[Number(device[1])]!.text, device[2]!);
+  const folder = error.field === 'folders' ? /^folder (\d+): (.*)/.exec(why) : null;
+  if (folder !== null) {
+    const asked = line.folders[Number(folder[1])]!;
+    return new OptionError(asked.option, asked.text, folder[2]!);
+  }
   const netdev = error.field === 'network' ? /^network "(.*?)": (.*)/.exec(why) : null;
   const asked = netdev === null ? null : sourceOf(line.net, netdev[1]!);
   if (asked !== null) return new OptionError(asked.option, asked.text, netdev![2]!);

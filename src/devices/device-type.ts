@@ -2,6 +2,7 @@
  * What can be added to a machine by name: types of devices, each with one table of its properties. Parsing,
  * checks, help and the typed values that a device is made from all follow from that table.
  */
+import type { FileTree } from '../host/file-tree.ts';
 import type { BlockBackend, CharBackend, GuestMemory, PacketBackend, VirtualClock } from '../machine/interfaces.ts';
 
 /** One property. Values come as text from a command line, or as JSON has them. */
@@ -42,6 +43,7 @@ export interface DeviceContext {
   drive(property: string, name: string): DriveLink;
   network(property: string, name: string): PacketBackend;
   character(property: string, name: string): CharBackend;
+  folder(property: string, name: string): FileTree;
   /** What the device is plugged into. */
   readonly bus: DeviceBus;
 }

@@ -51,6 +51,17 @@ export interface DeviceConfig {
   readonly [property: string]: unknown;
 }
 
+/** How owners and permissions that a guest sets are kept: as the host's own, or in files beside. */
+export const SECURITY_MODELS = ['none', 'passthrough', 'mapped-file'] as const;
+
+/** A folder of the host's that devices let the guest into. */
+export interface FolderConfig {
+  readonly id: string;
+  readonly path: string;
+  readonly securityModel: (typeof SECURITY_MODELS)[number];
+  readonly readOnly: boolean;
+}
+
 /** A drive and what is in it. */
 export interface DriveConfig {
   /** Name that devices refer to it by. */
@@ -121,6 +132,7 @@ export interface MachineConfig {
   readonly drives: readonly DriveConfig[];
   readonly network: NetworkConfig;
   readonly devices: readonly DeviceConfig[];
+  readonly folders: readonly FolderConfig[];
   /** Names of byte streams that devices are connected to. */
   readonly chardevs: readonly string[];
   /** Block nodes by themselves, in the order of making, each with a `node-name`. */
@@ -177,6 +189,7 @@ const DEFAULTS: MachineConfig = {
   network: NO_NETWORK,
   devices: [],
   chardevs: [],
+  folders: [],
   blockdevs: [],
   secrets: {},
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },

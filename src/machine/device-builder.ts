@@ -1,5 +1,6 @@
 /** Makes the devices that a configuration names, and plugs each into its bus. */
 import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, type PciAddress } from '../devices/device-type.ts';
+import type { FileTree } from '../host/file-tree.ts';
 import { PciBus, PciDevice } from '../devices/pci.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { findDeviceType } from './device-types.ts';
@@ -12,6 +13,7 @@ export interface DeviceLinks {
   /** @returns null when there is none of that name */
   network(name: string): PacketBackend | null;
   character(name: string): CharBackend | null;
+  folder(name: string): FileTree | null;
 }
 
 export type BuilderParts = {
@@ -120,6 +122,12 @@ export class DeviceBuilder {
       },
       network: (property, name) => found('netdev', property, name, links.network(name)),
       character: (property, name) => found('chardev', property, name, links.character(name)),
+      // Several devices may show one folder.
+      folder: (property, name) => {
+        const tree = links.folder(name);
+        if (tree === null) throw new Error(`Property '${property}' can't find value '${name}'`);
+        return tree;
+      },
     };
   }
 

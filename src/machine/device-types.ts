@@ -2,10 +2,17 @@
 import { CATEGORIES, type Category, describeProperties, type DeviceType } from '../devices/device-type.ts';
 import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
 import { VIRTIO_NET_PCI } from '../devices/virtio/net-pci.ts';
+import { VIRTIO_9P_PCI } from '../devices/virtio/p9/pci.ts';
 import { VIRTIO_RNG_PCI } from '../devices/virtio/rng-pci.ts';
 import { VIRTIO_SERIAL } from '../devices/virtio/serial-pci.ts';
 
-export const DEVICE_TYPES: readonly DeviceType[] = [...VIRTIO_BLK_PCI, ...VIRTIO_NET_PCI, ...VIRTIO_RNG_PCI, ...VIRTIO_SERIAL];
+export const DEVICE_TYPES: readonly DeviceType[] = [
+  ...VIRTIO_BLK_PCI,
+  ...VIRTIO_NET_PCI,
+  ...VIRTIO_9P_PCI,
+  ...VIRTIO_RNG_PCI,
+  ...VIRTIO_SERIAL,
+];
 
 /** @returns the type of that name, or null */
 export function findDeviceType(name: string): DeviceType | null {

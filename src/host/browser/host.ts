@@ -1,4 +1,5 @@
 /** The host as a web page offers it. */
+import type { FileTree } from '../file-tree.ts';
 import type { HostNetwork } from '../network.ts';
 import type { BlockFile, BlockFileMode, Channel, SectorCipher } from '../host.ts';
 
@@ -36,3 +37,4 @@ export const pbkdf2 = (
   _length: number,
 ): Uint8Array => missing('encrypted disks');
 export const sectorCipher = (_key: Uint8Array, _mode: { mode: string; iv: string }): SectorCipher => missing('encrypted disks');
+export const openFileTree = (_path: string, _readOnly: boolean): FileTree => missing('folders');

@@ -9,3 +9,4 @@ export { network } from './network.ts';
 export { isBlockDevice } from './paths.ts';
 export { deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export { digest, pbkdf2, sectorCipher } from './crypto.ts';
+export { openFileTree } from './file-tree.ts';
