@@ -86,3 +86,26 @@ export interface SectorCipher {
   encrypt(data: Uint8Array, sector: number): void;
   decrypt(data: Uint8Array, sector: number): void;
 }
+
+/** Where a server is. */
+export type StreamAddress = { readonly path: string } | { readonly host: string; readonly port: number };
+
+/** A connection, as protocols need it that frame messages themselves. */
+export interface ByteStream {
+  /** Calls for each piece that arrives, in order. Set once, at once. */
+  onData: (chunk: Uint8Array) => void;
+  /** Called once, when the connection has ended; with what went wrong, if anything did. */
+  onEnd: (error: Error | null) => void;
+  /** Pieces go out in order. @returns a promise where the other side is slow: it settles when there is room again */
+  write(...pieces: readonly Uint8Array[]): void | Promise<void>;
+  /** No more data for now. */
+  pause(): void;
+  resume(): void;
+  close(): void;
+}
+
+export interface StreamServer {
+  /** As one would name it to a client. */
+  readonly address: StreamAddress;
+  close(): Promise<void>;
+}

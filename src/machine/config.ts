@@ -64,7 +64,7 @@ export interface FolderConfig {
 
 /** A drive and what is in it. */
 export interface DriveConfig {
-  /** Name that devices refer to it by. */
+  /** Name that others refer to it by; null for none. */
   readonly id: string | null;
   /** `none` is for devices that name it by its `id`. */
   readonly interface: DriveInterface;

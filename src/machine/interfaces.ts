@@ -278,3 +278,11 @@ export interface PacketBackend {
   accepts: Offloads;
   close(): void;
 }
+
+/** A card's end of its cable. */
+export interface NetworkPort extends PacketBackend {
+  /** The cable is plugged in (`set_link`). Without it nothing passes. */
+  readonly linkUp: boolean;
+  /** Set by the card: told when the cable is pulled or plugged in. */
+  onLinkChange: ((up: boolean) => void) | null;
+}

@@ -139,6 +139,30 @@ test('two machines on datagrams', async () => {
   other.close();
 });
 
+test('a group: everybody hears what one says, but not itself', async () => {
+  const reserve = await dgram(0, 9);
+  const remote = { address: '230.0.0.1', port: reserve.port };
+  reserve.close();
+  const join = async (): Promise<DgramBackend> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const local = { address: '127.0.0.1', port: 0 };
+    const made = new DgramBackend(network, { local, remote, multicast: true }, { onReady: resolve, onFailure: fail });
+    await promise;
+    return made;
+  };
+  const members = [await join(), await join(), await join()];
+  const heard = members.map(received);
+  const frame = frameOf(60, 7);
+  frame[6] = 0x52;
+  members[0]!.send(frame, null);
+  await Promise.all([heard[1]!.until(1), heard[2]!.until(1)]);
+  const answer = frameOf(60, 8);
+  members[1]!.send(answer, null);
+  await heard[0]!.until(1);
+  assert.deepEqual(heard[0]!.frames, [Buffer.from(answer)]);
+  for (const member of members) member.close();
+});
+
 test('a hub spreads what comes in to all others', () => {
   const hub = new Hub();
   const cards = [hub.port(), hub.port(), hub.port()].map((port) => ({ port, ...received(port) }));
@@ -213,6 +237,28 @@ test('cards get frames only while the machine runs, and dumps get a copy', async
   made.close();
   assert.equal(readFileSync(path).length, 24 + 2 * 16 + 42 + 60);
   assert.throws(() => made.port('b'), /there is no network "b"/);
+});
+
+test('networks come and go while a machine runs, and cables are pulled', async () => {
+  const made = networks({});
+  made.setRunning(true);
+  await made.add({ type: 'user', id: 'a', plan: DEFAULT_PLAN });
+  await assert.rejects(made.add({ type: 'user', id: 'a', plan: DEFAULT_PLAN }), /Duplicate ID 'a' for netdev/);
+  const port = made.port('a');
+  const heard: boolean[] = [];
+  port.onLinkChange = (up) => heard.push(up);
+  const guest = new TestGuest(port);
+  made.setLink('a', false);
+  guest.arp(GATEWAY);
+  assert.equal(guest.seen.length, 0);
+  made.setLink('a', true);
+  guest.arp(GATEWAY);
+  assert.equal(guest.seen.length, 1);
+  assert.deepEqual(heard, [false, true]);
+  made.remove('a');
+  guest.arp(GATEWAY);
+  assert.equal(guest.seen.length, 1);
+  assert.throws(() => made.remove('a'), /Device 'a' not found/);
 });
 
 test('a user network for two cards on a hub', () => {

@@ -1,6 +1,6 @@
 /** Makes the networks of a machine from its configuration, and hands them to its cards. */
 import type { HostNetwork } from '../host/network.ts';
-import type { Offloads, PacketBackend, PacketOffload, VirtualClock } from '../machine/interfaces.ts';
+import type { NetworkPort, Offloads, PacketBackend, PacketOffload, VirtualClock } from '../machine/interfaces.ts';
 import type { DumpConfig, HostForward, NetdevConfig, NetworkConfig } from '../machine/network-config.ts';
 import { formatIp } from './address.ts';
 import { DgramBackend } from './dgram.ts';
@@ -20,9 +20,11 @@ export interface NetworkParts {
 }
 
 /** What a card is given: frames pass only while the machine runs, and leave their copies in dumps. */
-class CardPort implements PacketBackend {
+class CardPort implements NetworkPort {
   onReceive: PacketBackend['onReceive'] = null;
   onWritable: PacketBackend['onWritable'] = null;
+  onLinkChange: NetworkPort['onLinkChange'] = null;
+  linkUp = true;
   private readonly backend: PacketBackend;
   private readonly dumps: readonly FrameDump[];
   private running = false;
@@ -47,7 +49,7 @@ class CardPort implements PacketBackend {
   }
 
   send(frame: Uint8Array, offload: PacketOffload | null): boolean {
-    if (!this.backend.send(frame, offload)) return false;
+    if (this.linkUp && !this.backend.send(frame, offload)) return false;
     for (const dump of this.dumps) dump.add(frame);
     return true;
   }
@@ -61,6 +63,12 @@ class CardPort implements PacketBackend {
     if (running) this.backend.resume();
   }
 
+  setLink(up: boolean): void {
+    if (up === this.linkUp) return;
+    this.linkUp = up;
+    this.onLinkChange?.(up);
+  }
+
   close(): void {
     this.backend.close();
   }
@@ -68,6 +76,7 @@ class CardPort implements PacketBackend {
   private receive(frame: Uint8Array, offload: PacketOffload | null): boolean {
     // Nothing may change in a machine that stands still.
     if (!this.running) return false;
+    if (!this.linkUp) return true;
     if (this.onReceive !== null && !this.onReceive(frame, offload)) return false;
     for (const dump of this.dumps) dump.add(frame);
     return true;
@@ -102,7 +111,7 @@ export class Networks {
   }
 
   /** The network that a card is on. @throws Error when there is none of that name */
-  port(netdev: string): PacketBackend {
+  port(netdev: string): NetworkPort {
     const known = this.ports.get(netdev);
     if (known !== undefined) return known;
     const backend = this.backends.get(netdev);
@@ -117,6 +126,37 @@ export class Networks {
   /** What is behind a netdev, for whoever manages it. */
   backend(netdev: string): PacketBackend | null {
     return this.backends.get(netdev) ?? null;
+  }
+
+  /** A network for a running machine (`netdev_add`). @throws Error, one line; also by the promise */
+  async add(netdev: NetdevConfig): Promise<void> {
+    if (this.backends.has(netdev.id)) throw new Error(`Duplicate ID '${netdev.id}' for netdev`);
+    if (netdev.type === 'hubport' && netdev.netdev !== null && !this.backends.has(netdev.netdev)) {
+      throw new Error(`netdev '${netdev.netdev}' not found`);
+    }
+    this.waits.length = 0;
+    this.backends.set(netdev.id, this.open(netdev));
+    this.plug(netdev);
+    try {
+      await Promise.all(this.waits.splice(0));
+    } catch (error) {
+      this.remove(netdev.id);
+      throw error;
+    }
+  }
+
+  /** A card that is still on it hears nothing any more (`netdev_del`). @throws Error when there is none */
+  remove(id: string): void {
+    const backend = this.backends.get(id);
+    if (backend === undefined) throw new Error(`Device '${id}' not found`);
+    backend.close();
+    this.backends.delete(id);
+    this.ports.delete(id);
+  }
+
+  /** Pulls a cable, or plugs it in (`set_link`). @throws Error when there is no such network */
+  setLink(netdev: string, up: boolean): void {
+    (this.port(netdev) as CardPort).setLink(up);
   }
 
   /** Cards are given frames only while the machine runs. */

@@ -8,9 +8,13 @@ import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import type { PacketOffload } from '../machine/interfaces.ts';
-import { DEFAULT_PLAN, runningClock, seeded } from './test-kit.ts';
+import { get16 } from './layout.ts';
+import { DEFAULT_PLAN, GUEST, GUEST6, intact, ip, runningClock, seeded, TestGuest } from './test-kit.ts';
 import { TapBackend } from './tap.ts';
 import { UserNetwork } from './user/user-network.ts';
 
@@ -54,6 +58,8 @@ user.onReceive = cable((frame, offload) => tap.send(frame, offload));
 tap.accepts = user.offloads;
 user.accepts = tap.offloads;
 run('ip', 'address', 'add', '10.0.2.15/24', 'dev', 'tap0');
+// Nobody else can have our address, and the router is there.
+for (const setting of ['accept_dad', 'router_solicitation_delay']) writeFileSync(`/proc/sys/net/ipv6/conf/tap0/${setting}`, '0');
 run('ip', 'link', 'set', 'tap0', 'up');
 run('ip', 'route', 'add', 'default', 'via', '10.0.2.2');
 
@@ -94,6 +100,32 @@ async function transfer(
   return { right: sum.digest('hex') === want.digest('hex'), seconds: (performance.now() - begun) / 1000 };
 }
 
+/** A server of the guest's, reached by a port and by a Unix socket of the host's. @returns what it answers */
+async function forwarded(): Promise<string[]> {
+  const server = createServer((socket) => {
+    socket.on('data', (data) => socket.end(`${data} from ${socket.remoteAddress}`));
+  });
+  server.listen(0, '10.0.2.15');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const path = join(mkdtempSync(join(tmpdir(), 'virelay-fwd-')), 'socket');
+  const answers: string[] = [];
+  for (const at of [{ address: '127.0.0.1', port: 0 }, { path }]) {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    user.addForward({ protocol: 'tcp', at, guest: null, port }, { onReady: resolve, onFailure: reject });
+    await promise;
+    const client = at.path !== undefined ? connect(at.path) : connect(user.forwards.ports[0]!, '127.0.0.1');
+    client.write('hello');
+    let answer = '';
+    for await (const chunk of client) answer += String(chunk);
+    answers.push(answer);
+    user.forwards.remove('tcp', at);
+  }
+  server.close();
+  rmSync(dirname(path), { recursive: true });
+  return answers;
+}
+
 async function refused(): Promise<string> {
   const [error] = (await once(connect(9, '10.0.2.2'), 'error')) as [NodeJS.ErrnoException];
   return error.code!;
@@ -111,6 +143,23 @@ async function datagram(size: number): Promise<boolean> {
   client.close();
   server.close();
   return answer.equals(data);
+}
+
+/** A guest of our own asks for a host outside, which is this one by another name. @returns what answers came, by type */
+async function pings(): Promise<[string, number, number][]> {
+  writeFileSync('/proc/sys/net/ipv4/ping_group_range', '0 2147483647');
+  run('ip', 'address', 'add', '192.0.2.1/32', 'dev', 'lo');
+  run('ip', '-6', 'address', 'add', '2001:db8::1/128', 'dev', 'lo');
+  const own = new UserNetwork({ plan: DEFAULT_PLAN, host: network, clock, random: seeded(2) });
+  const guest = new TestGuest(own);
+  const request = Uint8Array.of(8, 0, 0, 0, 0x12, 0x34, 0, 7, 104, 105);
+  guest.send(GUEST, ip('192.0.2.1'), 1, request, 2);
+  guest.send(GUEST6, ip('2001:db8::1'), 58, Uint8Array.of(128, ...request.subarray(1)), 2);
+  const answers = await Promise.all(
+    ['192.0.2.1', '2001:db8::1'].map((source) => guest.next((seen) => seen.source === source, `an answer of ${source}`)),
+  );
+  own.close();
+  return answers.map((seen) => [seen.source, seen.payload[0]!, intact(seen) ? get16(seen.payload, 4) : -1]);
 }
 
 /** The kernel makes itself an address from the router's advertisement. */
@@ -137,6 +186,8 @@ lossy = false;
 const result = {
   ...streams,
   refused: await refused(),
+  forwarded: await forwarded(),
+  pings: await pings(),
   datagrams: [await datagram(100), await datagram(9000)],
   frames,
   largest,

@@ -39,6 +39,13 @@ type Load = () => Promise<Creation>;
 
 const CREATIONS: Record<string, Load> = {
   raw: () => import('./raw-create.ts').then(({ rawCreation }) => rawCreation),
+  luks: () => import('./luks-disk.ts').then(({ luksCreation }) => luksCreation),
+  vhdx: () => import('./vhdx-create.ts').then(({ vhdxCreation }) => vhdxCreation),
+  parallels: () => import('./parallels.ts').then(({ parallelsCreation }) => parallelsCreation),
+  qed: () => import('./qed.ts').then(({ qedCreation }) => qedCreation),
+  vdi: () => import('./vdi.ts').then(({ vdiCreation }) => vdiCreation),
+  vmdk: () => import('./vmdk-create.ts').then(({ vmdkCreation }) => vmdkCreation),
+  vpc: () => import('./vpc-create.ts').then(({ vpcCreation }) => vpcCreation),
   qcow2: () => import('./qcow2/creation.ts').then(({ qcow2Creation }) => qcow2Creation),
 };
 

@@ -1,5 +1,6 @@
 /** What a driver of the block graph is, and how nodes are opened. */
 import type { BlockNode } from './node.ts';
+import type { ThrottleGroup } from './throttle.ts';
 import { choice, flag, type Given, group, optional, type Schema, text, type Values } from './schema.ts';
 
 /** Options that every node has. */
@@ -36,6 +37,7 @@ export interface How {
   /** Images that led to this one, to find loops. */
   readonly chain: readonly string[];
   readonly secrets: ReadonlyMap<string, Uint8Array>;
+  readonly throttleGroups: ReadonlyMap<string, ThrottleGroup>;
   readonly warn: (line: string) => void;
   /** The format was guessed: a guest must not turn a raw image into another. */
   readonly probed: boolean;

@@ -9,6 +9,19 @@ const DRIVERS: Record<string, Load> = {
   raw: () => import('./raw.ts').then(({ rawDriver }) => ({ default: rawDriver })),
   'null-co': () => import('./null.ts').then(({ nullCoDriver }) => ({ default: nullCoDriver })),
   'null-aio': () => import('./null.ts').then(({ nullAioDriver }) => ({ default: nullAioDriver })),
+  nbd: () => import('./nbd-client.ts').then(({ nbdDriver }) => ({ default: nbdDriver })),
+  http: () => import('./http.ts').then(({ httpDriver }) => ({ default: httpDriver })),
+  https: () => import('./http.ts').then(({ httpsDriver }) => ({ default: httpsDriver })),
+  throttle: () => import('./throttle.ts').then(({ throttleDriver }) => ({ default: throttleDriver })),
+  'copy-on-read': () => import('./copy-on-read.ts').then(({ copyOnReadDriver }) => ({ default: copyOnReadDriver })),
+  blkdebug: () => import('./blkdebug.ts').then(({ blkdebugDriver }) => ({ default: blkdebugDriver })),
+  luks: () => import('./luks-disk.ts').then(({ luksDriver }) => ({ default: luksDriver })),
+  vhdx: () => import('./vhdx.ts').then(({ vhdxDriver }) => ({ default: vhdxDriver })),
+  parallels: () => import('./parallels.ts').then(({ parallelsDriver }) => ({ default: parallelsDriver })),
+  qed: () => import('./qed.ts').then(({ qedDriver }) => ({ default: qedDriver })),
+  vdi: () => import('./vdi.ts').then(({ vdiDriver }) => ({ default: vdiDriver })),
+  vmdk: () => import('./vmdk-disk.ts').then(({ vmdkDriver }) => ({ default: vmdkDriver })),
+  vpc: () => import('./vpc.ts').then(({ vpcDriver }) => ({ default: vpcDriver })),
   qcow2: () => import('./qcow2/driver.ts').then(({ qcow2Driver }) => ({ default: qcow2Driver })),
 };
 
@@ -26,6 +39,11 @@ const PROTOCOLS: Record<string, string> = {
   host_device: 'host_device',
   'null-co': 'null-co',
   'null-aio': 'null-aio',
+  nbd: 'nbd',
+  'nbd+tcp': 'nbd',
+  'nbd+unix': 'nbd',
+  http: 'http',
+  https: 'https',
 };
 
 /** @returns the driver that a name like `nbd://…` asks for, null for a path. @throws Error when it is not known */

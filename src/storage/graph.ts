@@ -22,6 +22,7 @@ export const HOW: How = {
   noBacking: false,
   chain: [],
   secrets: new Map(),
+  throttleGroups: new Map(),
   warn: () => undefined,
   probed: false,
   repairing: false,
@@ -76,6 +77,12 @@ export class Graph {
     const given: Given = { driver: chosen, file: file.nodeName, ...more };
     const probed = format === null && chosen === 'raw' && how.writable;
     return this.openNamed(await this.openChecked(given, { ...chained, probed }, file), name);
+  }
+
+  /** Takes a node in that was made elsewhere. */
+  add(node: BlockNode, name: string): void {
+    node.nodeName = this.nameFor(name);
+    this.adopt(node, []);
   }
 
   /** Closes a node, and those below it that nobody else uses. */

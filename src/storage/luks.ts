@@ -19,8 +19,8 @@ const STRIPES = 4000;
 /** Key material begins on multiples of this, sectors. */
 const ALIGN = 8;
 /** Bounds of what headers may claim. */
-const MAX_STRIPES = 100_000;
-const MAX_ITERATIONS = 100_000_000;
+const MAX_STRIPES = 16_000;
+const MAX_ITERATIONS = 20_000_000;
 const LEAST_ITERATIONS = 1000;
 
 type Slot = { active: boolean; iterations: number; salt: Uint8Array; keyOffset: number; stripes: number };

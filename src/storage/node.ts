@@ -57,6 +57,19 @@ export interface CheckResult {
   readonly compressedClusters: number;
 }
 
+/** Nothing found, nothing known. */
+export const NO_FINDINGS: CheckResult = {
+  errors: 0,
+  leaks: 0,
+  errorsFixed: 0,
+  leaksFixed: 0,
+  imageEnd: 0,
+  totalClusters: 0,
+  allocatedClusters: 0,
+  fragmentedClusters: 0,
+  compressedClusters: 0,
+};
+
 export type Fix = 'none' | 'leaks' | 'all';
 
 /**

@@ -8,6 +8,8 @@ import { MemoryNode } from './memory.ts';
 import type { BlockNode } from './node.ts';
 import { MemoryOverlay } from './overlay.ts';
 import { ErrorPolicy, WriteThrough } from './policy.ts';
+import { flag, readOptions } from './schema.ts';
+import type { ThrottleGroup } from './throttle.ts';
 import { unflatten } from './values.ts';
 
 export interface DriveEvents {
@@ -22,6 +24,7 @@ export class Drives {
   readonly backends: (BlockBackend | null)[] = [];
   private readonly graph = new Graph();
   private readonly policies: ErrorPolicy[] = [];
+  private readonly groups = new Map<string, ThrottleGroup>();
   private readonly events: DriveEvents;
   private readonly how: How;
 
@@ -79,6 +82,7 @@ export class Drives {
     const writes = !drive.readOnly && !drive.snapshot;
     const base = await this.openNode(drive, writes);
     if (base === null) return null;
+    if (this.how.immediate) checkRepeatable(base);
     // Writes that stay in memory need no permission.
     const node = drive.snapshot && !drive.readOnly ? new MemoryOverlay(base) : base;
     return this.withPolicy(drive, drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node);
@@ -88,10 +92,28 @@ export class Drives {
     const { file, node } = drive;
     if (node !== null) return this.namedNode(node, drive);
     if (file !== null && typeof file !== 'string') return new MemoryNode(file.data, !writable);
-    const options = unflatten(drive.block);
+    const { throttling, 'copy-on-read': copies, ...options } = withLongNames(unflatten(drive.block));
     if (file === null && options['file'] === undefined && options['driver'] === undefined) return null;
     const how: How = { ...this.how, writable, immediate: this.how.immediate || drive.interface === 'pflash' };
-    return this.openOptions(file, drive.format, options, how);
+    const opened = await this.openOptions(file, drive.format, options, how);
+    return this.withFilters(opened, throttling, copies, drive.id);
+  }
+
+  /** What `throttling.*` and `copy-on-read` of a drive put over its image. */
+  private async withFilters(node: BlockNode, throttling: unknown, copies: unknown, id: string | null): Promise<BlockNode> {
+    let top = node;
+    if (copies !== undefined && flag.read(copies, 'copy-on-read') && !node.readOnly) {
+      const { CopyOnRead } = await import('./copy-on-read.ts');
+      top = new CopyOnRead(top);
+    }
+    if (throttling === undefined) return top;
+    const { groupOf, THROTTLING, ThrottleNode } = await import('./throttle.ts');
+    const values = readOptions(THROTTLING, throttling as BlockOptions, 'throttling.');
+    const name = values['group'] === null ? (id ?? `drive${this.backends.length}`) : String(values['group']);
+    // Drives of one group share what the first of them was given.
+    const group = this.groups.get(name) ?? groupOf(values);
+    this.groups.set(name, group);
+    return new ThrottleNode(top, group);
   }
 
   private async openOptions(file: string | null, format: string | null, options: BlockOptions, how: How): Promise<BlockNode> {
@@ -113,6 +135,38 @@ export class Drives {
     this.policies.push(policy);
     return policy;
   }
+}
+
+/** `bps_rd` and its like, as drives had them before `throttling.*`. */
+const SHORT_LIMITS: Record<string, string> = {
+  bps: 'bps-total',
+  bps_rd: 'bps-read',
+  bps_wr: 'bps-write',
+  iops: 'iops-total',
+  iops_rd: 'iops-read',
+  iops_wr: 'iops-write',
+  iops_size: 'iops-size',
+};
+
+function withLongNames(given: BlockOptions): BlockOptions {
+  const long: Record<string, unknown> = {};
+  const limits: Record<string, unknown> = { ...(given['throttling'] as BlockOptions | undefined) };
+  for (const [key, value] of Object.entries(given)) {
+    const [, base = '', suffix = ''] = /^(.*?)((?:_max(?:_length)?)?)$/.exec(key) ?? [];
+    if (Object.hasOwn(SHORT_LIMITS, base)) limits[`${SHORT_LIMITS[base]!}${suffix.replaceAll('_', '-')}`] = value;
+    else if (key !== 'throttling') long[key] = value;
+  }
+  return Object.keys(limits).length === 0 ? long : { ...long, throttling: limits };
+}
+
+/** Drivers that cannot answer at once. */
+const REMOTE = ['nbd', 'http', 'https'];
+
+/** @throws Error where a node would make runs differ */
+function checkRepeatable(node: BlockNode): void {
+  if (REMOTE.includes(node.driver)) throw new Error(`${node.driver} answers when it can, which -icount does not allow`);
+  if (node.file !== null) checkRepeatable(node.file);
+  if (node.backing !== null) checkRepeatable(node.backing);
 }
 
 async function named(field: 'drives' | 'blockdevs', what: string, open: () => Promise<void>): Promise<void> {

@@ -24,7 +24,7 @@ export function qemuImg(...args: string[]): string {
   return execFileSync('qemu-img', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
-/** @returns what it prints; a mismatch of a pattern is in there */
+/** @returns what it prints @throws Error also where a pattern does not match */
 export function qemuIo(image: string, format: string, ...commands: string[]): string {
   return execFileSync('qemu-io', ['-f', format, ...commands.flatMap((one) => ['-c', one]), image], { encoding: 'utf8' });
 }

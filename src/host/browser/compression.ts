@@ -23,6 +23,7 @@ async function exactly(length: number, packed: Uint8Array, format: CompressionFo
 /** A page's streams have a larger window than qcow2's readers, so that nothing is compressed by them. */
 export const deflateRaw = (data: Uint8Array, windowBits: number): Promise<Uint8Array> =>
   windowBits < 15 ? Promise.resolve(data) : through(data, new CompressionStream('deflate-raw'));
+export const deflate = (data: Uint8Array): Promise<Uint8Array> => through(data, new CompressionStream('deflate'));
 export const inflateRaw = (packed: Uint8Array, length: number): Promise<Uint8Array> => exactly(length, packed, 'deflate-raw');
 export const inflate = (packed: Uint8Array, length: number): Promise<Uint8Array> => exactly(length, packed, 'deflate');
 

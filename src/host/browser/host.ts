@@ -1,7 +1,7 @@
 /** The host as a web page offers it. */
 import type { FileTree } from '../file-tree.ts';
 import type { HostNetwork } from '../network.ts';
-import type { BlockFile, BlockFileMode, Channel, SectorCipher } from '../host.ts';
+import type { BlockFile, BlockFileMode, ByteStream, Channel, SectorCipher, StreamAddress } from '../host.ts';
 
 function missing(what: string): never {
   throw new Error(`${what} are not available in a web page`);
@@ -27,7 +27,7 @@ export const network: HostNetwork = {
   tap: () => missing('TAP interfaces'),
   appendFile: () => missing('files'),
 };
-export { deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
+export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export const digest = (_hash: string, _data: Uint8Array): Uint8Array => missing('encrypted disks');
 export const pbkdf2 = (
   _hash: string,
@@ -38,3 +38,4 @@ export const pbkdf2 = (
 ): Uint8Array => missing('encrypted disks');
 export const sectorCipher = (_key: Uint8Array, _mode: { mode: string; iv: string }): SectorCipher => missing('encrypted disks');
 export const openFileTree = (_path: string, _readOnly: boolean): FileTree => missing('folders');
+export const connectStream = async (_address: StreamAddress): Promise<ByteStream> => missing('sockets');

@@ -16,6 +16,13 @@ export function deflateRaw(data: Uint8Array, windowBits: number): Promise<Uint8A
   );
 }
 
+/** With zlib's frame. */
+export function deflate(data: Uint8Array): Promise<Uint8Array> {
+  return new Promise((resolve, reject) =>
+    zlib().deflate(data, (error, packed) => (error ? reject(failed(error)) : resolve(packed))),
+  );
+}
+
 export function zstdCompress(data: Uint8Array): Promise<Uint8Array> {
   return new Promise((resolve, reject) =>
     zlib().zstdCompress(data, (error, packed) => (error ? reject(failed(error)) : resolve(packed))),

@@ -13,6 +13,8 @@ const BUFFER = 1 << 20;
 type Outcome = { onReady?(port: number): void; onFailure(error: Error): void };
 type Waiting = { readonly data: Uint8Array; readonly to: Endpoint | null };
 
+/** Bytes that Node.js may hold back for the kernel. */
+const MAX_QUEUED = 1 << 21;
 /** Datagrams that wait for the socket to be bound. */
 const MAX_WAITING = 64;
 
@@ -130,6 +132,8 @@ class UdpSocket implements HostDatagrams {
     const sent = (error: Error | null): void => {
       if (error !== null && !this.closed) this.events.onFailure?.(failureOf(error));
     };
+    // What the kernel has no room for is lost, as on any full link.
+    if (this.socket.getSendQueueSize() > MAX_QUEUED) return;
     const connected = this.correspondent !== null && this.correspondent !== ANYBODY;
     try {
       if (to === null || 'path' in to || connected) this.socket.send(data, sent);

@@ -7,6 +7,7 @@ export { openStdio } from './stdio.ts';
 export { openBlockFile } from './block-file.ts';
 export { network } from './network.ts';
 export { isBlockDevice } from './paths.ts';
-export { deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
+export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
 export { digest, pbkdf2, sectorCipher } from './crypto.ts';
 export { openFileTree } from './file-tree.ts';
+export { connectStream, serveStreams } from './byte-streams.ts';

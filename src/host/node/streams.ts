@@ -50,9 +50,9 @@ class StreamWriter {
   }
 }
 
-/** Only TCP knows resets. */
+/** Only TCP knows resets, and only of connections: Node.js would wait for one. */
 function resetSocket(socket: Socket, tcp: boolean): void {
-  if (tcp) socket.resetAndDestroy();
+  if (tcp && !socket.connecting) socket.resetAndDestroy();
   else socket.destroy();
 }
 
@@ -158,9 +158,17 @@ export function listenStream(
   };
 }
 
+function endGroup(leader: number): void {
+  try {
+    process.kill(-leader, 'SIGTERM');
+  } catch {
+    // It has just ended by itself.
+  }
+}
+
 /** A process is over when it has closed its output and nothing more is for it: what it ignores is lost. */
 export function commandStream(line: string, events: StreamEvents): HostStream {
-  const child = spawn('/bin/sh', ['-c', line], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn('/bin/sh', ['-c', line], { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
   const output = child.stdout;
   let over = false;
   let exited = false;
@@ -195,7 +203,8 @@ export function commandStream(line: string, events: StreamEvents): HostStream {
     },
     reset: () => {
       over = true;
-      child.kill();
+      // All that the shell has started.
+      if (child.pid !== undefined && child.exitCode === null) endGroup(child.pid);
       child.stdin.destroy();
       output.destroy();
     },

@@ -1,7 +1,8 @@
 /** What is let into the network, and servers within it that programs of the host's play. */
 import type { HostNetwork, HostStream, Listener, StreamEvents, HostDatagrams } from '../../host/network.ts';
-import { sameAddress, type IpAddress } from '../address.ts';
+import { formatIp, sameAddress, type IpAddress } from '../address.ts';
 import type { GuestForward, HostForward, UserPlan } from '../../machine/network-config.ts';
+import type { NetworkFlow } from './flows.ts';
 import type { Outside } from './outside.ts';
 import type { IpLayer } from './packet.ts';
 import type { Tcp } from './tcp/tcp.ts';
@@ -50,6 +51,23 @@ export class HostForwards {
   /** Ports of the host's, in the order in which they were added. */
   get ports(): number[] {
     return this.open.map(({ socket }) => socket.port);
+  }
+
+  /** What is let in, for whoever looks. */
+  flows(): NetworkFlow[] {
+    return this.open.map(({ forward, socket }) => {
+      const { protocol, at, guest, port } = forward;
+      const address = 'path' in at ? at.path : at.address === '0.0.0.0' ? '*' : at.address;
+      const to = guest ?? this.parts.plan.ipv4?.dhcpStart;
+      return {
+        protocol: protocol === 'tcp' ? 'TCP' : 'UDP',
+        state: 'HOST_FORWARD',
+        source: [address, socket.port],
+        destination: [to === undefined ? '*' : formatIp(to), port],
+        toHost: 0,
+        toGuest: 0,
+      };
+    });
   }
 
   close(): void {

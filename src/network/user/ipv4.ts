@@ -5,7 +5,7 @@ import { addBytes, finish, fold } from '../checksum.ts';
 import { ETH_SIZE, get16, IPV4_SIZE, MTU, put16, TYPE_IPV4 } from '../layout.ts';
 import type { Ipv4Plan } from '../../machine/network-config.ts';
 import { Fragments } from './fragments.ts';
-import { BROADCAST_MAC, type Link } from './link.ts';
+import { BROADCAST_MAC, type Link, MAC_IPV4, MAC_PREFIX } from './link.ts';
 import { type IpLayer, type Obstacle, Packet } from './packet.ts';
 
 const TOTAL_LENGTH = ETH_SIZE + 2;
@@ -138,5 +138,5 @@ export class Ipv4 implements IpLayer {
   }
 }
 
-/** The MAC that a host within the network answers with: a prefix of the locally administered range, and its address. */
-export const macOfIpv4 = (address: IpAddress): Uint8Array => Uint8Array.of(0x52, 0x55, ...address);
+/** The MAC that a host within the network answers with. */
+export const macOfIpv4 = (address: IpAddress): Uint8Array => Uint8Array.of(MAC_PREFIX, MAC_IPV4, ...address);

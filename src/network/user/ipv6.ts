@@ -4,7 +4,7 @@ import { parseIpv6, sameNetwork, type IpAddress } from '../address.ts';
 import { ETH_SIZE, get16, get32, IPV6_SIZE, MTU, PROTOCOL_FRAGMENT, put16, put32, TYPE_IPV6 } from '../layout.ts';
 import type { Ipv6Plan } from '../../machine/network-config.ts';
 import { Fragments } from './fragments.ts';
-import type { Link } from './link.ts';
+import { type Link, MAC_IPV6, MAC_PREFIX } from './link.ts';
 import { type IpLayer, type Obstacle, Packet } from './packet.ts';
 
 const LENGTH = ETH_SIZE + 4;
@@ -173,7 +173,7 @@ export class Ipv6 implements IpLayer {
 }
 
 /** The MAC that a host within the network answers with. */
-export const macOfIpv6 = (address: IpAddress): Uint8Array => Uint8Array.of(0x52, 0x56, 0, ...address.subarray(13));
+export const macOfIpv6 = (address: IpAddress): Uint8Array => Uint8Array.of(MAC_PREFIX, MAC_IPV6, 0, ...address.subarray(13));
 
 /** RFC 2464, 7. */
 export const multicastMac = (group: IpAddress): Uint8Array => Uint8Array.of(0x33, 0x33, ...group.subarray(12));

@@ -5,6 +5,10 @@ import type { IpAddress } from '../address.ts';
 import { ETH_LEAST, ETH_SIZE, FRAME_MAX, get16, get32, put16 } from '../layout.ts';
 
 export const MAC_SIZE = 6;
+/** MACs of the network's own hosts: this prefix, a byte for the kind, and the end of the host's address. */
+export const MAC_PREFIX = 0x52;
+export const MAC_IPV4 = 0x55;
+export const MAC_IPV6 = 0x56;
 export const BROADCAST_MAC = new Uint8Array(MAC_SIZE).fill(0xff);
 
 /** Frames and bytes that wait for the card at most; more is lost, as on any full link. */

@@ -1,5 +1,5 @@
 /** Where an address of the guest's view is in the host's, and back. */
-import { formatIp, isLoopback, isUnicast, parseIp, sameAddress, sameNetwork, type IpAddress } from '../address.ts';
+import { formatIp, hostInNetwork, isLoopback, isUnicast, parseIp, sameAddress, sameNetwork, type IpAddress } from '../address.ts';
 import type { UserPlan } from '../../machine/network-config.ts';
 import { LINK_LOCAL, LINK_LOCAL_BITS, ROUTER } from './ipv6.ts';
 import type { Obstacle } from './packet.ts';
@@ -27,7 +27,7 @@ export class Outside {
       const server = this.resolvers()[0];
       return server === undefined ? { obstacle: 'host' } : { address: server };
     }
-    if (!isUnicast(to) || isLoopback(to)) return { obstacle: null };
+    if (!isUnicast(to) || isLoopback(to) || this.isBroadcast(to)) return { obstacle: null };
     return this.isWithin(to) ? { obstacle: 'host' } : { address: formatIp(to) };
   }
 
@@ -51,6 +51,12 @@ export class Outside {
     const { ipv4, ipv6 } = this.plan;
     const server = address.length === 4 ? ipv4?.dns : ipv6?.dns;
     return server !== undefined && sameAddress(address, server);
+  }
+
+  /** All of the network at once (RFC 1122, 3.2.1.3): nobody hears, and nobody is told so. */
+  private isBroadcast(address: IpAddress): boolean {
+    const { ipv4 } = this.plan;
+    return ipv4 !== null && sameAddress(address, hostInNetwork(ipv4.network, ipv4.prefix, 0xffff_ffff));
   }
 
   private isWithin(address: IpAddress): boolean {

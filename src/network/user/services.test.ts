@@ -10,6 +10,7 @@ import type { HostNetwork } from '../../host/network.ts';
 import { GSO_UDP_DATAGRAMS } from '../../machine/interfaces.ts';
 import { formatIp } from '../address.ts';
 import { addBytes, finish } from '../checksum.ts';
+import { flowsText } from './flows.ts';
 import { get16, get32, put16, TYPE_ARP } from '../layout.ts';
 import {
   DEFAULT_PLAN,
@@ -214,9 +215,18 @@ test('addresses within the network that nobody has are unreachable; forbidden on
   using net = userNetwork();
   net.guest.udp(ip('10.0.2.77'), 4000, 9, bytes('x'));
   assert.deepEqual([net.guest.seen[0]!.payload[0], net.guest.seen[0]!.payload[1]], [3, 1]);
-  for (const to of ['127.0.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255']) net.guest.udp(ip(to), 4000, 9, bytes('x'));
+  for (const to of ['127.0.0.1', '0.0.0.0', '224.0.0.1', '255.255.255.255', '10.0.2.255'])
+    net.guest.udp(ip(to), 4000, 9, bytes('x'));
   for (const to of ['::1', '::ffff:127.0.0.1', '::']) net.guest.udp(ip(to), 4000, 9, bytes('x'));
   assert.equal(net.guest.seen.length, 1);
+});
+
+test("what guests on a hub say to each other is none of the network's business", () => {
+  using net = userNetwork();
+  const frame = packet(GUEST, ip('10.0.2.16'), 17, Uint8Array.of(0, 9, 0, 9, 0, 8, 0, 0));
+  frame.set([0x52, 0x54, 0, 1, 2, 3]);
+  net.guest.sendFrame(frame);
+  assert.equal(net.guest.seen.length, 0);
 });
 
 test('TFTP serves its folder, block by block, and nothing outside', async () => {
@@ -299,4 +309,37 @@ test('a restricted network lets no datagram out, but answers for itself', () => 
   assert.equal(net.guest.seen.length, 0);
   net.guest.send(GUEST, GATEWAY, 1, Uint8Array.of(8, 0, 0, 0, 0, 7, 0, 1), 2);
   assert.equal(net.guest.seen.length, 1);
+});
+
+test('a forwarded port of UDP leads to the guest and its answers back, also where all else is shut off', async () => {
+  using net = userNetwork({ restrict: true });
+  const ready = Promise.withResolvers<void>();
+  net.backend.addForward(
+    { protocol: 'udp', at: { address: '127.0.0.1', port: 0 }, guest: null, port: 53 },
+    { onReady: ready.resolve, onFailure: ready.reject },
+  );
+  await ready.promise;
+  const client = createSocket('udp4');
+  client.send('who?', net.backend.forwards.ports[0]!, '127.0.0.1');
+  const question = await net.guest.next(({ protocol }) => protocol === 17);
+  assert.deepEqual([question.source, get16(question.payload, 2), text(question.payload.subarray(8))], ['10.0.2.2', 53, 'who?']);
+  net.guest.udp(GATEWAY, 53, get16(question.payload, 0), bytes('me'));
+  const [answer] = (await once(client, 'message')) as [Buffer];
+  assert.equal(String(answer), 'me');
+  client.close();
+});
+
+test('what a network carries is shown as QEMU shows it', async () => {
+  using net = userNetwork();
+  const ready = Promise.withResolvers<void>();
+  net.backend.addForward(
+    { protocol: 'tcp', at: { address: '127.0.0.1', port: 0 }, guest: null, port: 22 },
+    { onReady: ready.resolve, onFailure: ready.reject },
+  );
+  await ready.promise;
+  const [port] = net.backend.forwards.ports;
+  net.guest.udp(GATEWAY, 4000, 9, bytes('x'));
+  const [forward, datagrams] = flowsText('a', net.backend.flows()).slice(2);
+  assert.equal(forward, `  TCP[HOST_FORWARD]   0       127.0.0.1 ${String(port).padStart(5)}       10.0.2.15    22     0     0`);
+  assert.match(datagrams!, /^ {2}UDP\[240 sec\] {8}0 {7}10\.0\.2\.15 {2}4000 {8}10\.0\.2\.2 {5}9 {5}0 {5}0$/);
 });

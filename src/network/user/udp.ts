@@ -1,8 +1,9 @@
 /** UDP (RFC 768): datagrams are made into the host's and back; each port of the guest's has a socket. */
 import type { HostDatagrams, HostNetwork, NetworkFailure } from '../../host/network.ts';
 import type { Timer, VirtualClock } from '../../machine/interfaces.ts';
-import { sameAddress, type IpAddress } from '../address.ts';
+import { formatIp, sameAddress, type IpAddress } from '../address.ts';
 import { get16, get32, PROTOCOL_UDP, put16, UDP_SIZE } from '../layout.ts';
+import type { NetworkFlow } from './flows.ts';
 import type { Outside } from './outside.ts';
 import { type IpLayer, type Obstacle, Packet, seal, sealFully } from './packet.ts';
 
@@ -39,6 +40,8 @@ class Flow {
   /** The packet that was sent last, for errors. */
   readonly sent = new Uint8Array(QUOTE);
   sentLength = 0;
+  /** Whom the guest has written to last. */
+  correspondent: { readonly address: IpAddress; readonly port: number } | null = null;
 
   constructor(ip: IpLayer, guest: IpAddress, port: number) {
     this.ip = ip;
@@ -56,7 +59,7 @@ export class Udp {
   private readonly clock: VirtualClock;
   private readonly services: UdpService[] = [];
   /** The last used is last. */
-  private readonly flows = new Map<number | string, Flow>();
+  private readonly flowsByPort = new Map<number | string, Flow>();
   /** Flows that were set up for the guest's servers, which stay. */
   private readonly forwards = new Map<number | string, Flow>();
   private readonly timer: Timer;
@@ -126,9 +129,21 @@ export class Udp {
     return flow.socket;
   }
 
+  flows(): NetworkFlow[] {
+    const now = this.clock.now();
+    return [...this.flowsByPort.values()].map(({ guest, port, last, idle, correspondent }) => ({
+      protocol: 'UDP',
+      state: `${Math.max(0, Math.round((idle - (now - last)) / 1e9))} sec`,
+      source: [formatIp(guest), port],
+      destination: [correspondent === null ? '*' : formatIp(correspondent.address), correspondent?.port ?? 0],
+      toHost: 0,
+      toGuest: 0,
+    }));
+  }
+
   close(): void {
-    for (const { socket } of [...this.flows.values(), ...this.forwards.values()]) socket.close();
-    this.flows.clear();
+    for (const { socket } of [...this.flowsByPort.values(), ...this.forwards.values()]) socket.close();
+    this.flowsByPort.clear();
     this.forwards.clear();
     this.timer.cancel();
   }
@@ -150,6 +165,7 @@ export class Udp {
     if (flow === null) return packet.ip.refuse(packet, 'host');
     this.remember(flow, packet, address, destination);
     flow.last = this.clock.now();
+    flow.correspondent = { address: destination, port: to };
     flow.idle = to === DNS_PORT ? IDLE_DNS : IDLE;
     flow.socket.send(data, { address, port: to });
   }
@@ -158,13 +174,13 @@ export class Udp {
     const family = address.includes(':') ? 6 : 4;
     const base = keyOf(source, port);
     const key = family === ip.family ? base : `${base}/${family}`;
-    const known = this.flows.get(key);
+    const known = this.flowsByPort.get(key);
     if (known !== undefined) {
-      this.flows.delete(key);
-      this.flows.set(key, known);
+      this.flowsByPort.delete(key);
+      this.flowsByPort.set(key, known);
       return known;
     }
-    if (this.flows.size >= MAX_FLOWS) this.drop(this.flows.keys().next().value!);
+    if (this.flowsByPort.size >= MAX_FLOWS) this.drop(this.flowsByPort.keys().next().value!);
     const flow = new Flow(ip, source, port);
     try {
       flow.socket = this.network.datagrams(
@@ -178,7 +194,7 @@ export class Udp {
     } catch {
       return null;
     }
-    this.flows.set(key, flow);
+    this.flowsByPort.set(key, flow);
     if (this.timer.deadline === Infinity) this.timer.arm(this.clock.now() + SWEEP);
     return flow;
   }
@@ -219,13 +235,13 @@ export class Udp {
   }
 
   private sweep(now: number): void {
-    for (const [key, { last, idle }] of this.flows) if (now - last >= idle) this.drop(key);
-    if (this.flows.size > 0) this.timer.arm(now + SWEEP);
+    for (const [key, { last, idle }] of this.flowsByPort) if (now - last >= idle) this.drop(key);
+    if (this.flowsByPort.size > 0) this.timer.arm(now + SWEEP);
   }
 
   private drop(key: number | string): void {
-    this.flows.get(key)?.socket.close();
-    this.flows.delete(key);
+    this.flowsByPort.get(key)?.socket.close();
+    this.flowsByPort.delete(key);
   }
 }
 

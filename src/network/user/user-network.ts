@@ -35,12 +35,13 @@ import { Arp } from './arp.ts';
 import type { HostForward, UserPlan } from '../../machine/network-config.ts';
 import { DhcpServer } from './dhcp.ts';
 import { Dhcpv6Server } from './dhcpv6.ts';
+import type { NetworkFlow } from './flows.ts';
 import { HostForwards, openGuestForward } from './forward.ts';
 import { Icmp } from './icmp.ts';
 import { Icmpv6 } from './icmpv6.ts';
 import { Ipv4 } from './ipv4.ts';
 import { Ipv6 } from './ipv6.ts';
-import { Link } from './link.ts';
+import { Link, MAC_IPV4, MAC_IPV6, MAC_PREFIX } from './link.ts';
 import { Outside } from './outside.ts';
 import type { IpLayer, Packet } from './packet.ts';
 import { PingRelay } from './ping.ts';
@@ -76,6 +77,9 @@ export class UserNetwork implements PacketBackend {
   private readonly v4: Ipv4Parts | null;
   private readonly v6: Ipv6Parts | null;
   private readonly tftp: TftpServer | null;
+  /** Of the packet that is being handled, see `Packet.datagramSize`. */
+  private datagramSize = 0;
+  private closed = false;
   private readonly later: { frame: Uint8Array; offload: PacketOffload | null }[] = [];
 
   /** @throws Error, one line, when the folder for TFTP is not there */
@@ -124,12 +128,18 @@ export class UserNetwork implements PacketBackend {
     return this.tcp.connections;
   }
 
+  /** What is being carried, for whoever looks. */
+  flows(): NetworkFlow[] {
+    return [...this.forwards.flows(), ...this.tcp.flows(), ...this.udp.flows()];
+  }
+
   /** Opens a forwarding of the plan's, or one that was asked for later. @throws Error, one line */
   addForward(forward: HostForward, outcome: { onReady(): void; onFailure(error: Error): void }): void {
     this.forwards.add(forward, outcome);
   }
 
   send(frame: Uint8Array, offload: PacketOffload | null): boolean {
+    if (this.closed) return true;
     if (this.link.delivering) {
       // Whoever sends just now has not taken account of what it sent.
       if (this.later.length === 0) queueMicrotask(() => this.inputLater());
@@ -146,6 +156,7 @@ export class UserNetwork implements PacketBackend {
   }
 
   close(): void {
+    this.closed = true;
     this.forwards.close();
     this.tcp.close();
     this.udp.close();
@@ -161,7 +172,7 @@ export class UserNetwork implements PacketBackend {
   }
 
   private input(frame: Uint8Array, offload: PacketOffload | null): void {
-    if (frame.length < ETH_SIZE || frame.length > FRAME_MAX) return;
+    if (frame.length < ETH_SIZE || frame.length > FRAME_MAX || !isForNetwork(frame)) return;
     // What is still to be summed has not been on any wire.
     const trusted = offload !== null && offload.checksumStart >= 0;
     this.datagramSize = offload?.gso === GSO_UDP_DATAGRAMS ? offload.segmentSize : 0;
@@ -174,8 +185,6 @@ export class UserNetwork implements PacketBackend {
         return this.v6?.ip.input(frame, trusted || (offload !== null && offload.gso !== GSO_NONE));
     }
   }
-
-  private datagramSize = 0;
 
   private deliver(packet: Packet): void {
     packet.datagramSize = this.datagramSize;
@@ -242,3 +251,7 @@ export class UserNetwork implements PacketBackend {
     return host.connect({ address: route.address, port }, null, events);
   }
 }
+
+/** To all, to some, or to one of the network's own hosts: on a hub, guests talk to each other, too. */
+const isForNetwork = (frame: Uint8Array): boolean =>
+  (frame[0]! & 1) !== 0 || (frame[0] === MAC_PREFIX && (frame[1] === MAC_IPV4 || frame[1] === MAC_IPV6));

@@ -103,7 +103,7 @@ export class Image {
       if (this.header.version === 3) {
         this.header.incompatible |= INCOMPATIBLE.corrupt;
         // If this fails, too, there is nothing left to do.
-        Promise.resolve(this.writeFeatures()).catch(() => undefined);
+        new Promise((resolve) => resolve(this.writeFeatures())).catch(() => undefined);
       }
     } else if (!this.corrupt) {
       this.corrupt = true;
@@ -148,6 +148,11 @@ export class Image {
     const offset = entryOffset(this.l1, index * 8);
     if (offset % this.clusterSize !== 0) {
       throw this.markCorrupt(`L2 table offset 0x${offset.toString(16)} unaligned (L1 index: 0x${index.toString(16)})`);
+    }
+    if (offset >= this.file.size) {
+      throw this.markCorrupt(
+        `L2 table offset 0x${offset.toString(16)} beyond the end of the file (L1 index: 0x${index.toString(16)})`,
+      );
     }
     return offset;
   }

@@ -5,6 +5,7 @@
  *   extended      followed by 32 bits "subcluster reads as zeros", then 32 bits "subcluster is allocated"
  *   compressed    61..x sectors beyond the first   x-1..0 offset in bytes, x = 62 - (cluster bits - 8)
  */
+import { MAX_SIZE } from '../node.ts';
 import type { Task } from '../task.ts';
 import { COMPRESSED, COPIED, entryOffset, type Image } from './image.ts';
 import { INCOMPATIBLE } from './header.ts';
@@ -132,9 +133,9 @@ export class Mapping {
 
   private hostOf(view: DataView, at: number, guest: number): number {
     const host = entryOffset(view, at);
-    if (host % this.clusterSize !== 0) {
+    if (host % this.clusterSize !== 0 || host > MAX_SIZE) {
       throw this.image.markCorrupt(
-        `Data cluster offset 0x${host.toString(16)} unaligned (guest offset: 0x${guest.toString(16)})`,
+        `Data cluster offset 0x${host.toString(16)} unaligned or out of range (guest offset: 0x${guest.toString(16)})`,
       );
     }
     if ((this.image.header.incompatible & INCOMPATIBLE.dataFile) !== 0 && host !== guest) {

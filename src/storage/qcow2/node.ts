@@ -120,7 +120,9 @@ export class Qcow2Node extends BlockNode {
     let cluster = this.unpacked.get(found.host);
     if (cluster === undefined) {
       const { file, header, clusterSize } = this.image;
-      const packed = new Uint8Array(Math.max(0, Math.min(found.packed, file.size - found.host)));
+      if (found.host >= file.size)
+        throw new Error(`compressed data at offset 0x${found.host.toString(16)} lie beyond the end of the file`);
+      const packed = new Uint8Array(Math.min(found.packed, file.size - found.host));
       const reading = file.read(found.host, packed);
       if (reading !== undefined) yield reading;
       cluster = yield* wait(unpack(header.compression, packed, clusterSize));

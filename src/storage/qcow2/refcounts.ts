@@ -345,7 +345,10 @@ export class Refcounts {
     yield* image.beginLazy();
     let freed = -1;
     for (let at = cluster; at < cluster + count; at++) {
-      const table = yield* this.blockFor(at);
+      const offset = this.blockOffset(Math.floor(at / this.perBlock));
+      if (offset === 0)
+        throw image.markCorrupt(`cluster 0x${(at * image.clusterSize).toString(16)} is used and was never counted`);
+      const table = yield* this.cache.get(offset);
       const index = at % this.perBlock;
       const value = getRefcount(table.view, index, order) + by;
       if (value < 0) throw image.markCorrupt(`cluster 0x${(at * image.clusterSize).toString(16)} is freed and was free already`);

@@ -153,6 +153,7 @@ export class TableCache {
   }
 
   private *load(offset: number): Task<Table> {
+    if (offset >= this.file.size) throw new Error(`a table at offset 0x${offset.toString(16)} lies beyond the end of the file`);
     const table = this.take(offset);
     let loaded = (): void => undefined;
     try {

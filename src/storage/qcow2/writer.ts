@@ -244,7 +244,9 @@ export class Writer {
     if (image.hasDataFile) return { host: offset - (offset % clusterSize), clusters: most, fresh: false };
     const { cluster, count } = yield* image.refcounts.allocate(most);
     const host = cluster * clusterSize;
-    return { host, clusters: count, fresh: host >= data.size && data.zeroInit };
+    // Zeros of the file are not zeros of the guest's where data are encrypted.
+    const fresh = host >= data.size && data.zeroInit && this.node.cipher === null;
+    return { host, clusters: count, fresh };
   }
 
   /** Writes data into its clusters, with what the rest of them showed before. */

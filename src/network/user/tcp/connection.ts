@@ -4,12 +4,13 @@
  */
 import type { HostStream, NetworkFailure, StreamEvents } from '../../../host/network.ts';
 import { GSO_TCP4, GSO_TCP6, type Timer, type VirtualClock } from '../../../machine/interfaces.ts';
-import type { IpAddress } from '../../address.ts';
+import { formatIp, type IpAddress } from '../../address.ts';
 import { PROTOCOL_TCP, put16, put32, TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST, TCP_SIZE, TCP_SYN } from '../../layout.ts';
 import type { Budget, ByteRing } from '../../byte-ring.ts';
+import type { NetworkFlow } from '../flows.ts';
 import { type IpLayer, type Obstacle, seal } from '../packet.ts';
 import { FIRST_WINDOW, ReceiveSide, type Sink, WINDOW_SCALE } from './receive-side.ts';
-import { DEFAULT_MSS, distance, OPTION_MSS, OPTION_SCALE, type Segment } from './segment.ts';
+import { DEFAULT_MSS, distance, OPTION_MSS, OPTION_NOP, OPTION_SCALE, type Segment } from './segment.ts';
 import { SendSide, type SegmentOutput } from './send-side.ts';
 
 /** As in RFC 9293, 3.3.2; `opening` waits for the host's socket before the guest is answered. */
@@ -192,6 +193,18 @@ export class Connection implements SegmentOutput, StreamEvents {
   relax(): void {
     this.sender.relax();
     this.receiver.relax();
+  }
+
+  flow(): NetworkFlow {
+    const { guest, guestPort, peer, peerPort } = this.ends;
+    return {
+      protocol: 'TCP',
+      state: this.state.toUpperCase().replaceAll('-', '_'),
+      source: [formatIp(guest), guestPort],
+      destination: [formatIp(peer), peerPort],
+      toHost: this.receiver.pending,
+      toGuest: this.sender.pending,
+    };
   }
 
   /** Ends both sides at once. */
@@ -406,13 +419,13 @@ export class Connection implements SegmentOutput, StreamEvents {
     frame[at] = OPTION_MSS;
     frame[at + 1] = 4;
     put16(frame, at + 2, ip.room - TCP_SIZE);
+    frame[at + 4] = OPTION_NOP;
+    frame[at + 5] = OPTION_SCALE;
+    frame[at + 6] = 3;
+    frame[at + 7] = WINDOW_SCALE;
     // A SYN's answer only scales when the SYN did.
     const scaled = (flags & TCP_ACK) === 0 || this.scales;
-    frame[at + 4] = scaled ? 1 : 0;
-    frame[at + 5] = scaled ? OPTION_SCALE : 0;
-    frame[at + 6] = scaled ? 3 : 0;
-    frame[at + 7] = scaled ? WINDOW_SCALE : 0;
-    this.emit(this.initial, flags, SYN_OPTIONS, 0);
+    this.emit(this.initial, flags, scaled ? SYN_OPTIONS : SYN_OPTIONS / 2, 0);
     this.timer.arm(this.context.clock.now() + HANDSHAKE_RETRY * 2 ** this.retries);
   }
 

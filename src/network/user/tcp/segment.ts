@@ -3,7 +3,7 @@ import { get16, get32, TCP_SIZE, TCP_SYN } from '../../layout.ts';
 import type { Packet } from '../packet.ts';
 
 const OPTION_END = 0;
-const OPTION_NOP = 1;
+export const OPTION_NOP = 1;
 export const OPTION_MSS = 2;
 export const OPTION_SCALE = 3;
 /** The largest shift that means something (RFC 7323, 2.3). */

@@ -87,6 +87,11 @@ export class SendSide {
     this.timer = clock.timer(() => this.timeout());
   }
 
+  /** Bytes that the guest has not acknowledged. */
+  get pending(): number {
+    return this.ring.length;
+  }
+
   /** Whether the host should wait before it sends more. */
   get full(): boolean {
     return this.spilled.length > 0 || this.ring.length >= (this.budget.scarce ? HIGH_WHEN_SCARCE : HIGH);

@@ -4,6 +4,7 @@ import type { Timer, VirtualClock } from '../../../machine/interfaces.ts';
 import type { IpAddress } from '../../address.ts';
 import { get16, PROTOCOL_TCP, put16, put32, TCP_ACK, TCP_FIN, TCP_RST, TCP_SIZE, TCP_SYN } from '../../layout.ts';
 import { Budget } from '../../byte-ring.ts';
+import type { NetworkFlow } from '../flows.ts';
 import { type IpLayer, type Obstacle, Packet, sealFully } from '../packet.ts';
 import { Connection, type TcpContext } from './connection.ts';
 import { Segment } from './segment.ts';
@@ -42,6 +43,10 @@ export class Tcp implements TcpContext {
 
   get connections(): number {
     return this.all.size;
+  }
+
+  flows(): NetworkFlow[] {
+    return [...this.byFlow.values()].map((connection) => connection.flow());
   }
 
   input(packet: Packet): void {
