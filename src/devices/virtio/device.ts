@@ -25,7 +25,13 @@ export type VirtioParts = {
 };
 
 /** Features of every device, of which a driver takes what it knows. */
-const COMMON = featureSet(FEATURE.anyLayout, FEATURE.indirectDescriptors, FEATURE.eventIndex, FEATURE.version1);
+const COMMON = featureSet(
+  FEATURE.anyLayout,
+  FEATURE.indirectDescriptors,
+  FEATURE.eventIndex,
+  FEATURE.version1,
+  FEATURE.packedRing,
+);
 
 const powerOn = (sizes: readonly number[]) => ({
   status: 0,

@@ -24,10 +24,10 @@ class Mirror extends VirtioDevice {
   }
 }
 
-function start(without: readonly number[] = []) {
+function start(without: readonly number[] = [FEATURE.packedRing]) {
   const why: string[] = [];
   const trace = (_category: string, line: string): void => void why.push(line);
-  const driver = new TestDriver((memory) => new Mirror({ id: 'mirror', memory, trace }, [64]));
+  const driver = new TestDriver((memory) => new Mirror({ id: 'mirror', memory, trace, without: [] }, [64]));
   driver.start(without);
   return { driver, ring: driver.rings[0]!, why };
 }
@@ -77,7 +77,7 @@ test('an interrupt comes when the used index passes the event, and only then', (
 });
 
 test('without event indices, a flag keeps interrupts away', () => {
-  const { driver, ring } = start([FEATURE.eventIndex]);
+  const { driver, ring } = start([FEATURE.eventIndex, FEATURE.packedRing]);
   driver.memory.write(ring.available, 2, 1);
   driver.request(0, driver.readable([1]));
   assert.equal(driver.transport.queueInterrupts.length, 0);
@@ -112,7 +112,7 @@ test('what hostile rings do: the device asks for a reset, and works again after 
     assert.ok(driver.device.status & STATUS.needsReset, `${message}`);
     assert.equal(driver.transport.configInterrupts, 1);
     driver.device.notify(0);
-    driver.start();
+    driver.start([FEATURE.packedRing]);
     const out = driver.writable(1);
     assert.equal(driver.request(0, driver.readable([5]), out).length, 1, `works after ${message}`);
   }
@@ -147,7 +147,7 @@ test('a ring that lies nowhere breaks the device, not the machine', () => {
   device.setStatus(STATUS.acknowledge | STATUS.driver | STATUS.featuresOk);
   Object.assign(device.queues[0]!.state, { enabled: true, descriptors: [0, 0x1000], driver: [0, 0], device: [0, 0] });
   device.setStatus(device.status | STATUS.driverOk);
-  assert.match(why.join(), /descriptor table at 0x100000000000 is not in memory/);
+  assert.match(why.join(), /descriptor ring at 0x100000000000 is not in memory/);
   assert.ok(device.status & STATUS.needsReset);
 });
 
@@ -176,3 +176,57 @@ test('state: a loaded device goes on where the saved one was', () => {
   assert.deepEqual([...driver.bytes(out)], [2, 1]);
   assert.throws(() => other.load({ ...saved, fields: { ...saved.fields, queues: [] } }), /queues/);
 });
+
+test('packed rings: chains, the way round, wrap counters', () => {
+  const { driver } = start([]);
+  const ring = driver.packedRings[0]!;
+  for (let round = 0; round < 50; round++) {
+    const outs = Array.from({ length: 7 }, () => driver.writable(8));
+    for (const out of outs) ring.add([driver.readable([round, 2]), driver.readable([3]), out]);
+    driver.device.notify(0);
+    assert.deepEqual(
+      ring.used().map(({ length }) => length),
+      outs.map(() => 3),
+    );
+    assert.deepEqual([...driver.bytes(outs[6]!)].slice(0, 4), [3, 2, round, 0xee]);
+  }
+});
+
+test('packed rings: indirect tables, and interrupts by event', () => {
+  const { driver } = start([]);
+  const ring = driver.packedRings[0]!;
+  const table = driver.allocate(32);
+  const out = driver.writable(4);
+  const words = [...le64(driver.readable([1, 2]).address), 2, 0, 0, 0, 0, 0, 0, 0, ...le64(out.address), 4, 0, 0, 0, 0, 0, 2, 0];
+  driver.memory.bytes.set(words, table);
+  ring.add([{ address: table, length: 32, writable: false }], 4);
+  driver.device.notify(0);
+  assert.equal(ring.used()[0]!.length, 2);
+  assert.deepEqual([...driver.bytes(out)], [2, 1, 0xee, 0xee]);
+  assert.equal(driver.transport.queueInterrupts.length, 1);
+  driver.memory.write(ring.driverArea, 2, 2 | 0x8000);
+  driver.memory.write(ring.driverArea + 2, 2, 2);
+  for (const interrupts of [1, 2, 2]) {
+    ring.add([driver.readable([1])]);
+    driver.device.notify(0);
+    assert.equal(driver.transport.queueInterrupts.length, interrupts);
+  }
+  driver.memory.write(ring.driverArea + 2, 2, 1);
+  ring.add([driver.readable([1])]);
+  driver.device.notify(0);
+  assert.equal(driver.transport.queueInterrupts.length, 2, 'none are wanted');
+  assert.equal(driver.memory.read(ring.deviceArea, 2), 5 | 0x8000, 'the device waits for the next descriptor');
+});
+
+test('packed rings: a loop and an indirect descriptor in a chain break the device', () => {
+  for (const more of [1, 4 | 1]) {
+    const { driver, why } = start([]);
+    const ring = driver.packedRings[0]!;
+    for (let i = 0; i < 64; i++) ring.add([driver.readable([1])], more);
+    driver.device.notify(0);
+    assert.match(why.join(), more === 1 ? /loop/ : /indirect/);
+    assert.ok(driver.device.status & STATUS.needsReset);
+  }
+});
+
+const le64 = (value: number): number[] => [value & 0xff, (value >> 8) & 0xff, (value >> 16) & 0xff, 0, 0, 0, 0, 0];

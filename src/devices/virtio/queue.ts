@@ -2,6 +2,7 @@
 import type { GuestMemory } from '../../machine/interfaces.ts';
 import { Chain } from './chain.ts';
 import { type Ring, RingError, type RingFeatures, RingMemory, ringState } from './ring.ts';
+import { PackedRing } from './packed-ring.ts';
 import { SplitRing } from './split-ring.ts';
 
 /** No interrupt vector (4.1.4.3). */
@@ -144,7 +145,9 @@ export class Virtqueue {
 
   private makeRing(memory: RingMemory, places: { descriptors: number; driver: number; device: number }): Ring {
     const { size, ring } = this.state;
-    return new SplitRing(memory, size, places, this.owner.ringFeatures, ring);
+    const { ringFeatures } = this.owner;
+    const Kind = ringFeatures.packed ? PackedRing : SplitRing;
+    return new Kind(memory, size, places, ringFeatures, ring);
   }
 
   private guarded(act: () => boolean): boolean {

@@ -33,6 +33,8 @@ export class TestDriver {
   readonly transport = new RecordingTransport();
   readonly device: VirtioDevice;
   readonly rings: SplitDriver[] = [];
+  /** The same rings, where they are packed ones. */
+  readonly packedRings: PackedDriver[] = [];
   private nextBuffer = BUFFERS;
 
   constructor(make: (memory: FlatMemory) => VirtioDevice, size = 4 * MIB) {
@@ -50,7 +52,7 @@ export class TestDriver {
     device.setFeatures(device.offered & ~featureSet(...without));
     device.setStatus(STATUS.acknowledge | STATUS.driver | STATUS.featuresOk);
     assert.ok(device.status & STATUS.featuresOk, 'features were refused');
-    this.rings.length = 0;
+    this.rings.length = this.packedRings.length = 0;
     device.queues.forEach((queue, i) => {
       const at = RINGS + i * 3 * PAGE;
       queue.state.size = Math.min(queue.maxSize, 128);
@@ -59,7 +61,8 @@ export class TestDriver {
       queue.state.device[0] = at + 2 * PAGE;
       queue.state.enabled = true;
       this.memory.bytes.fill(0, at, at + 3 * PAGE);
-      this.rings.push(new SplitDriver(this.memory, at, queue.state.size, device.has(FEATURE.eventIndex)));
+      if (device.has(FEATURE.packedRing)) this.packedRings.push(new PackedDriver(this.memory, at, queue.state.size));
+      else this.rings.push(new SplitDriver(this.memory, at, queue.state.size, device.has(FEATURE.eventIndex)));
     });
     device.setStatus(device.status | STATUS.driverOk);
     return device.state.features;
@@ -203,5 +206,68 @@ export class SplitDriver {
     }
     if (this.eventIndex) this.setUsedEvent(this.seen);
     return found;
+  }
+}
+
+const AVAILABLE = 1 << 7;
+const USED = 1 << 15;
+
+/** A packed ring as a driver keeps it. */
+export class PackedDriver {
+  readonly size: number;
+  readonly descriptors: number;
+  readonly driverArea: number;
+  readonly deviceArea: number;
+  private readonly memory: FlatMemory;
+  private next = 0;
+  private wrap = true;
+  private seen = 0;
+  private seenWrap = true;
+  private id = 0;
+  private readonly slots = new Map<number, number>();
+
+  constructor(memory: FlatMemory, at: number, size: number) {
+    this.memory = memory;
+    this.size = size;
+    this.descriptors = at;
+    this.driverArea = at + PAGE;
+    this.deviceArea = at + 2 * PAGE;
+  }
+
+  /** @returns the buffer id */
+  add(parts: readonly Part[], more = 0): number {
+    const id = this.id++ % 1000;
+    this.slots.set(id, parts.length);
+    parts.forEach(({ address, length, writable }, i) => {
+      const at = this.descriptors + 16 * this.next;
+      this.memory.write(at, 4, address % 2 ** 32);
+      this.memory.write(at + 4, 4, Math.floor(address / 2 ** 32));
+      this.memory.write(at + 8, 4, length);
+      this.memory.write(at + 12, 2, id);
+      const chain = i < parts.length - 1 ? NEXT : 0;
+      this.memory.write(at + 14, 2, (this.wrap ? AVAILABLE : USED) | chain | (writable ? WRITE : 0) | more);
+      this.next = (this.next + 1) % this.size;
+      if (this.next === 0) this.wrap = !this.wrap;
+    });
+    return id;
+  }
+
+  used(): UsedElement[] {
+    const found: UsedElement[] = [];
+    for (;;) {
+      const at = this.descriptors + 16 * this.seen;
+      const flags = this.memory.read(at + 14, 2);
+      const all = AVAILABLE | USED;
+      if ((flags & all) !== (this.seenWrap ? all : 0)) return found;
+      const id = this.memory.read(at + 12, 2);
+      if (!this.slots.has(id)) return found;
+      found.push({ id, length: this.memory.read(at + 8, 4) });
+      this.seen += this.slots.get(id)!;
+      this.slots.delete(id);
+      if (this.seen >= this.size) {
+        this.seen -= this.size;
+        this.seenWrap = !this.seenWrap;
+      }
+    }
   }
 }
