@@ -199,3 +199,50 @@ df /plain | tail -1 | wc -w
   assert.equal(readFileSync(join(folder, 'mapped', 'link'), 'utf8'), 'nowhere');
   assertQuiet(text);
 });
+
+test('a keyboard, a balloon, and disks by packed rings, by the legacy interface and by the pin', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  if (guest === null) return;
+  const disk = (name: string) =>
+    drive({ id: name, interface: 'none', file: { name, data: new Uint8Array(4 * MIB).fill(name.charCodeAt(0)) } });
+  const { machine, text } = await startGuest(
+    guest,
+    ['virtio_pci', 'virtio_blk', 'virtio_input', 'evdev', 'virtio_balloon'],
+    `
+for disk in vda vdb vdc; do
+  dd if=/dev/urandom of=/tmp/data bs=4k count=100 2>/dev/null
+  dd if=/dev/$disk bs=4k count=1 2>/dev/null | tr -d abc | wc -c
+  dd if=/tmp/data of=/dev/$disk bs=4k seek=5 conv=fsync 2>/dev/null
+  echo 3 >/proc/sys/vm/drop_caches
+  dd if=/dev/$disk bs=4k skip=5 count=100 2>/dev/null | cmp - /tmp/data && echo $disk same
+done
+grep . /sys/class/input/input*/name
+cat /sys/bus/virtio/drivers/virtio_balloon/virtio*/status
+cat /sys/block/vda/device/features /sys/block/vdb/device/features
+echo type now
+dd if=/dev/input/event$(grep -l Keyboard /sys/class/input/event*/device/name | sed 's/.*event\\([0-9]*\\).*/\\1/') bs=24 count=4 2>/dev/null | hexdump -C
+`,
+    {
+      drives: ['a', 'b', 'c'].map(disk),
+      devices: [
+        { driver: 'virtio-blk-pci', drive: 'a', packed: true },
+        { driver: 'virtio-blk-pci', drive: 'b', 'disable-modern': 'on' },
+        { driver: 'virtio-blk-pci', drive: 'c', vectors: 0 },
+        { driver: 'virtio-keyboard-pci' },
+        { driver: 'virtio-balloon-pci', 'free-page-reporting': true },
+      ],
+    },
+  );
+  await using _ended = machine;
+  const typing = setInterval(() => void machine.keyboard.press('right'), 1000);
+  t.after(() => clearInterval(typing));
+  const said = await text;
+  clearInterval(typing);
+  assert.equal([...said.matchAll(/^0\r?$/gm)].length, 3, said);
+  for (const name of ['vda', 'vdb', 'vdc']) assert.match(said, new RegExp(`^${name} same\\r?$`, 'm'), said);
+  assert.match(said, /QEMU Virtio Keyboard/);
+  const [packed, legacy] = [...said.matchAll(/^([01]{64})\r?$/gm)].map(([, bits]) => bits!);
+  assert.deepEqual([packed![34], packed![32], legacy![34], legacy![32]], ['1', '1', '0', '0']);
+  assert.match(said, / 01 00 6a 00 01 00 00 00/, 'KEY_RIGHT goes down');
+  assertQuiet(said);
+});

@@ -33,6 +33,8 @@ export interface DeviceContext {
   /** Unique within the machine. */
   readonly id: string;
   readonly memory: GuestMemory;
+  /** Bytes of RAM. */
+  readonly memorySize: number;
   readonly clock: VirtualClock;
   /** 32 bits that nobody can guess. */
   readonly random: () => number;
@@ -44,6 +46,8 @@ export interface DeviceContext {
   network(property: string, name: string): PacketBackend;
   character(property: string, name: string): CharBackend;
   folder(property: string, name: string): FileTree;
+  /** Keys go to the newest keyboard whose guest listens. @param take is given scancodes (set 1), and says whether it does */
+  addKeyboard(take: (codes: readonly number[]) => boolean): void;
   /** What the device is plugged into. */
   readonly bus: DeviceBus;
 }

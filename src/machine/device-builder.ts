@@ -18,12 +18,14 @@ export interface DeviceLinks {
 
 export type BuilderParts = {
   memory: GuestMemory;
+  memorySize: number;
   clock: VirtualClock;
   random: () => number;
   trace?: Trace | undefined;
   links: DeviceLinks;
   /** The board's own buses. */
   buses: readonly DeviceBus[];
+  addKeyboard: DeviceContext['addKeyboard'];
   /** Takes a device into the machine. */
   add: (device: Device) => void;
 };
@@ -99,7 +101,7 @@ export class DeviceBuilder {
   }
 
   private context(id: string, bus: DeviceBus): DeviceContext {
-    const { memory, clock, random, trace, links } = this.parts;
+    const { memory, memorySize, clock, random, trace, links, addKeyboard } = this.parts;
     const found = <T>(kind: string, property: string, name: string, what: T | null | undefined): T => {
       if (what == null) throw new Error(`Property '${property}' can't find value '${name}'`);
       const key = `${kind} ${name}`;
@@ -111,9 +113,11 @@ export class DeviceBuilder {
       id,
       bus,
       memory,
+      memorySize,
       clock,
       random,
       trace,
+      addKeyboard,
       next: (kind) => this.next(kind),
       drive: (property, name) => {
         const drive = links.drives.find(({ config }) => driveName(config) === name);

@@ -1,12 +1,16 @@
 /** Every type of device that can be added to a machine by name, a row each. */
 import { CATEGORIES, type Category, describeProperties, type DeviceType } from '../devices/device-type.ts';
+import { VIRTIO_BALLOON_PCI } from '../devices/virtio/balloon-pci.ts';
 import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
+import { VIRTIO_INPUT_PCI } from '../devices/virtio/input-pci.ts';
 import { VIRTIO_NET_PCI } from '../devices/virtio/net-pci.ts';
 import { VIRTIO_9P_PCI } from '../devices/virtio/p9/pci.ts';
 import { VIRTIO_RNG_PCI } from '../devices/virtio/rng-pci.ts';
 import { VIRTIO_SERIAL } from '../devices/virtio/serial-pci.ts';
 
 export const DEVICE_TYPES: readonly DeviceType[] = [
+  ...VIRTIO_BALLOON_PCI,
+  ...VIRTIO_INPUT_PCI,
   ...VIRTIO_BLK_PCI,
   ...VIRTIO_NET_PCI,
   ...VIRTIO_9P_PCI,

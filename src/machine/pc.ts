@@ -130,6 +130,8 @@ export class PcMachine {
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
   private readonly irqs: SharedIrq[] = [];
   private lapicPage: MappedRegion | null = null;
+  /** Beyond the board's own, the newest first. */
+  private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
   private onManaging: () => void = () => undefined;
   /** There has been a reset since power-on. */
@@ -157,7 +159,9 @@ export class PcMachine {
     this.wireInterrupts();
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
     this.keyboard = this.addKeyboard();
-    this.typist = new Typist(clock, (codes) => this.keyboard.injectScancode(...codes));
+    this.typist = new Typist(clock, (codes) => {
+      if (!this.keyboards.some((take) => take(codes))) this.keyboard.injectScancode(...codes);
+    });
     this.rtc = this.addTimers();
     this.addLegacyPorts();
     this.addSerials();
@@ -463,8 +467,9 @@ export class PcMachine {
     if (devices === undefined) return null;
     const { wanted, links, random } = devices;
     const builder = new DeviceBuilder({
-      ...{ memory: this.mem, clock, random, trace, links },
+      ...{ memory: this.mem, memorySize: this.config.memory.ramSize, clock, random, trace, links },
       buses: [this.pci],
+      addKeyboard: (take) => void this.keyboards.unshift(take),
       add: (device) => this.add(device),
     });
     for (const { config, field, index } of wanted) {
