@@ -246,3 +246,43 @@ dd if=/dev/input/event$(grep -l Keyboard /sys/class/input/event*/device/name | s
   assert.match(said, / 01 00 6a 00 01 00 00 00/, 'KEY_RIGHT goes down');
   assertQuiet(said);
 });
+
+test('disks and a CD on a SCSI bus by virtio', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  if (guest === null) return;
+  const medium = (name: string, size: number, media: 'disk' | 'cdrom' = 'disk') =>
+    drive({ id: name, interface: 'none', media, serial: `no-${name}`, file: { name, data: new Uint8Array(size).fill(0x61) } });
+  const text = await runGuest(
+    guest,
+    ['virtio_pci', 'virtio_scsi', 'sd_mod', 'sr_mod'],
+    `
+until [ -e /dev/sda ] && [ -e /dev/sdb ] && [ -e /dev/sr0 ]; do sleep 0.1; done
+for disk in sda sdb; do
+  cat /sys/block/$disk/size; cat /sys/block/$disk/device/vendor; ls -d /sys/block/$disk/device/scsi_disk/*
+  dd if=/dev/urandom of=/tmp/data bs=4k count=300 2>/dev/null
+  dd if=/tmp/data of=/dev/$disk bs=4k seek=5 conv=fsync 2>/dev/null
+  echo 3 >/proc/sys/vm/drop_caches
+  dd if=/dev/$disk bs=4k skip=5 count=300 2>/dev/null | cmp - /tmp/data && echo $disk same
+done
+dd if=/dev/sr0 bs=2k 2>/dev/null | tr -d a | wc -c; dd if=/dev/sr0 bs=2k 2>/dev/null | wc -c
+dd if=/dev/zero of=/dev/sda bs=64k count=1 seek=1000 2>&1 | tail -1
+blkdiscard -z -o 4096 -l 8192 /dev/sda; dd if=/dev/sda bs=4k skip=1 count=2 2>/dev/null | tr -d '\\0' | wc -c
+`,
+    {
+      drives: [medium('a', 4 * MIB), medium('b', 8 * MIB), medium('c', MIB, 'cdrom')],
+      devices: [
+        { driver: 'virtio-scsi-pci', id: 'scsi0' },
+        { driver: 'scsi-hd', drive: 'a' },
+        { driver: 'scsi-hd', drive: 'b', 'scsi-id': 3, lun: 2, vendor: 'ACME' },
+        { driver: 'scsi-hd', drive: 'c', bus: 'scsi0.0', 'scsi-id': 4 },
+      ].map((one) => (one.drive === 'c' ? { ...one, driver: 'scsi-cd' } : one)),
+    },
+  );
+  const has = (line: RegExp): void => assert.match(text, line, text);
+  has(/^8192\r?\nVIRELAY *\r?\n.*0:0:0:0\r?$/m);
+  has(/^16384\r?\nACME *\r?\n.*0:0:3:2\r?$/m);
+  has(/^sda same\r?$/m);
+  has(/^sdb same\r?$/m);
+  has(/^0\r?\n1048576\r?$/m);
+  assertQuiet(text);
+});

@@ -2,6 +2,7 @@
 import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, type PciAddress } from '../devices/device-type.ts';
 import type { FileTree } from '../host/file-tree.ts';
 import { PciBus, PciDevice } from '../devices/pci.ts';
+import { ScsiBus } from '../devices/scsi.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { findDeviceType } from './device-types.ts';
 import type { CharBackend, Device, GuestMemory, PacketBackend, Trace, VirtualClock } from './interfaces.ts';
@@ -41,6 +42,8 @@ export class DeviceBuilder {
   readonly bootEntries: BootEntry[] = [];
   private readonly parts: BuilderParts;
   private readonly buses: DeviceBus[];
+  /** Devices by the buses that they provide. */
+  private readonly owners = new Map<DeviceBus, Device>();
   private readonly ids = new Set<string>();
   private readonly taken = new Set<string>();
   private readonly counts = new Map<string, number>();
@@ -61,7 +64,11 @@ export class DeviceBuilder {
     const device = type.create(values as never, this.context(id, bus)) as Device;
     if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
     this.parts.add(device);
-    this.buses.push(...(type.buses?.(device) ?? []));
+    this.noteBoot(bus, device, values);
+    for (const provided of type.buses?.(device) ?? []) {
+      this.buses.push(provided);
+      this.owners.set(provided, device);
+    }
   }
 
   private identify(type: DeviceType, given: string | null): string {
@@ -96,8 +103,20 @@ export class DeviceBuilder {
       throw new Error(`PCI: ${where} not available for ${device.type}, in use by ${other.type},id=${other.id}`);
     }
     bus.plug(device, slot, func);
+  }
+
+  private noteBoot(bus: DeviceBus, device: Device, values: { readonly [name: string]: unknown }): void {
     const index = values['bootindex'];
-    if (typeof index === 'number' && index >= 0) this.bootEntries.push({ index, path: bootPath(device, slot, func) });
+    const path = typeof index === 'number' && index >= 0 ? this.bootPath(bus, device) : null;
+    if (path !== null) this.bootEntries.push({ index: index as number, path });
+  }
+
+  private bootPath(bus: DeviceBus, device: Device): string | null {
+    if (device instanceof PciDevice) return `${pciPath(device)}${BOOT_NAMES[classOf(device)]?.[1] ?? ''}`;
+    const owner = this.owners.get(bus);
+    const address = bus instanceof ScsiBus ? bus.addressOf(device) : null;
+    if (!(owner instanceof PciDevice) || address === null) return null;
+    return `${pciPath(owner)}/channel@0/disk@${address.target.toString(16)},${address.lun.toString(16)}`;
   }
 
   private context(id: string, bus: DeviceBus): DeviceContext {
@@ -148,7 +167,10 @@ const BOOT_NAMES: Record<number, readonly [node: string, child: string]> = {
   512: ['ethernet', '/ethernet-phy@0'],
 };
 
-function bootPath(device: PciDevice, slot: number, func: number): string {
-  const [node, child] = BOOT_NAMES[device.configRead(0x0a, 2)] ?? ['pci', ''];
-  return `/pci@i0cf8/${node}@${slot.toString(16)}${func === 0 ? '' : `,${func}`}${child}`;
+const classOf = (device: PciDevice): number => device.configRead(0x0a, 2);
+
+function pciPath(device: PciDevice): string {
+  const [slot, func] = [device.devfn >> 3, device.devfn & 7];
+  const node = BOOT_NAMES[classOf(device)]?.[0] ?? 'pci';
+  return `/pci@i0cf8/${node}@${slot.toString(16)}${func === 0 ? '' : `,${func}`}`;
 }

@@ -1,11 +1,13 @@
 /** Every type of device that can be added to a machine by name, a row each. */
 import { CATEGORIES, type Category, describeProperties, type DeviceType } from '../devices/device-type.ts';
+import { SCSI_UNITS } from '../devices/scsi/types.ts';
 import { VIRTIO_BALLOON_PCI } from '../devices/virtio/balloon-pci.ts';
 import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
 import { VIRTIO_INPUT_PCI } from '../devices/virtio/input-pci.ts';
 import { VIRTIO_NET_PCI } from '../devices/virtio/net-pci.ts';
 import { VIRTIO_9P_PCI } from '../devices/virtio/p9/pci.ts';
 import { VIRTIO_RNG_PCI } from '../devices/virtio/rng-pci.ts';
+import { VIRTIO_SCSI_PCI } from '../devices/virtio/scsi-pci.ts';
 import { VIRTIO_SERIAL } from '../devices/virtio/serial-pci.ts';
 
 export const DEVICE_TYPES: readonly DeviceType[] = [
@@ -15,7 +17,9 @@ export const DEVICE_TYPES: readonly DeviceType[] = [
   ...VIRTIO_NET_PCI,
   ...VIRTIO_9P_PCI,
   ...VIRTIO_RNG_PCI,
+  ...VIRTIO_SCSI_PCI,
   ...VIRTIO_SERIAL,
+  ...SCSI_UNITS,
 ];
 
 /** @returns the type of that name, or null */
