@@ -39,7 +39,13 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/machine/network-config.ts',
   ],
   isa: ['src/isa/isa.ts'],
-  host: ['src/host/host.ts', 'src/host/early-thread.ts', 'src/host/file-tree.ts', 'src/host/node/threads.ts'],
+  host: [
+    'src/host/host.ts',
+    'src/host/early-thread.ts',
+    'src/host/file-tree.ts',
+    'src/host/network.ts',
+    'src/host/node/threads.ts',
+  ],
 };
 const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
   ['devices', 'machine'],

@@ -5,6 +5,7 @@ import type { TestContext } from 'node:test';
 import { Machine, type MachineConfig } from 'virelay';
 import { dependency, type GuestFiles, guestFiles, packageTree } from '../src/cli/guest-files.ts';
 import { SILENT } from '../src/cli/progress.ts';
+import type { ArchiveEntry } from '../src/guest/cpio.ts';
 import { initramfs } from '../src/guest/initramfs.ts';
 import { moduleFiles } from './modules.ts';
 
@@ -56,6 +57,7 @@ export async function startGuest(
   wanted: readonly string[],
   script: string,
   more: Partial<MachineConfig>,
+  programs: readonly ArchiveEntry[] = [],
 ): Promise<Session> {
   const { files: extra, load } = moduleFiles(modules, wanted);
   const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
@@ -64,7 +66,7 @@ export async function startGuest(
     append: 'console=ttyS0 panic=-1',
     noReboot: true,
     kernel: { name: 'vmlinuz', data: kernel },
-    initrd: { name: 'initramfs', data: initramfs(files, init, extra) },
+    initrd: { name: 'initramfs', data: initramfs(files, init, [...extra, ...programs]) },
     ...more,
   });
   return { machine, text: textOf(machine.serial[0]!.readable) };

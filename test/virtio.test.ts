@@ -1,13 +1,15 @@
 /** Virtio devices in a real guest: Debian's cloud kernel and its own drivers. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect, createServer as createSocketServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { drive } from 'virelay';
+import { file } from '../src/guest/cpio.ts';
 import { parseCommandLine } from '../src/cli/command-line.ts';
 import { guestOrSkip, runGuest, startGuest, textOf } from './virtio-guest.ts';
 
@@ -285,4 +287,87 @@ blkdiscard -z -o 4096 -l 8192 /dev/sda; dd if=/dev/sda bs=4k skip=1 count=2 2>/d
   has(/^sdb same\r?$/m);
   has(/^0\r?\n1048576\r?$/m);
   assertQuiet(text);
+});
+
+const VSOCK_PROGRAM = `
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <linux/vm_sockets.h>
+#include <unistd.h>
+static struct sockaddr_vm at(unsigned cid, unsigned port) {
+  struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
+  return a;
+}
+int main(void) {
+  static char data[65536];
+  struct sockaddr_vm host = at(2, 1234), any = at(VMADDR_CID_ANY, 52), closed = at(2, 99);
+  int refused = socket(AF_VSOCK, SOCK_STREAM, 0);
+  printf("closed port: %d\\n", connect(refused, (struct sockaddr *)&closed, sizeof closed));
+  int server = socket(AF_VSOCK, SOCK_STREAM, 0);
+  bind(server, (struct sockaddr *)&any, sizeof any);
+  listen(server, 1);
+  int out = socket(AF_VSOCK, SOCK_STREAM, 0);
+  if (connect(out, (struct sockaddr *)&host, sizeof host) < 0) { perror("connect"); return 1; }
+  memset(data, 'g', sizeof data);
+  for (int i = 0; i < 32; i++) for (unsigned n = 0; n < sizeof data;) n += write(out, data, sizeof data - n);
+  shutdown(out, SHUT_WR);
+  long total = 0; int n;
+  while ((n = read(out, data, sizeof data)) > 0) total += n;
+  printf("received %ld\\n", total);
+  int in = accept(server, 0, 0);
+  n = read(in, data, sizeof data);
+  printf("asked %.*s\\n", n, data);
+  write(in, "reply", 5);
+  close(in);
+  return 0;
+}
+`;
+
+test('sockets between guest and host by vsock, in both directions', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  if (guest === null) return;
+  const folder = mkdtempSync(join(tmpdir(), 'vsock-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const program = join(folder, 'program');
+  try {
+    execFileSync('gcc', ['-O1', '-static', '-xc', '-o', program, '-'], { input: VSOCK_PROGRAM, stdio: 'pipe' });
+  } catch {
+    return t.skip('needs gcc and a static C library');
+  }
+  const path = join(folder, 'vsock');
+  let received = 0;
+  const answer = Buffer.alloc(3_000_000, 'h');
+  let asked: Promise<string> = Promise.resolve('');
+  const ask = async (): Promise<string> => {
+    const socket = connect(path);
+    socket.write('CONNECT 52\nquestion');
+    let text = '';
+    for await (const chunk of socket) text += String(chunk);
+    return text;
+  };
+  const server = createSocketServer({ allowHalfOpen: true }, (socket) => {
+    socket.on('data', (chunk) => (received += chunk.length));
+    socket.on('end', () => {
+      socket.end(answer);
+      asked = ask();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(`${path}_1234`, resolve));
+  t.after(() => server.close());
+  const { machine, text } = await startGuest(
+    guest,
+    ['virtio_pci', 'vmw_vsock_virtio_transport'],
+    'program',
+    { devices: [{ driver: 'vhost-vsock-pci', 'guest-cid': 5, uds_path: path }] },
+    [file('bin/program', readFileSync(program))],
+  );
+  await using _ended = machine;
+  const said = await text;
+  assert.match(said, /^closed port: -1\r?$/m, said);
+  assert.match(said, /^received 3000000\r?$/m, said);
+  assert.equal(received, 32 * 65536);
+  assert.match(said, /^asked question\r?$/m, said);
+  assert.match(await asked, /^OK \d+\nreply$/);
+  assertQuiet(said);
 });

@@ -2,6 +2,7 @@
  * What can be added to a machine by name: types of devices, each with one table of its properties. Parsing,
  * checks, help and the typed values that a device is made from all follow from that table.
  */
+import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
 import type { BlockBackend, CharBackend, GuestMemory, PacketBackend, VirtualClock } from '../machine/interfaces.ts';
 
@@ -46,6 +47,8 @@ export interface DeviceContext {
   network(property: string, name: string): PacketBackend;
   character(property: string, name: string): CharBackend;
   folder(property: string, name: string): FileTree;
+  /** Sockets of the host's. */
+  readonly hostNetwork: HostNetwork | null;
   /** Keys go to the newest keyboard whose guest listens. @param take is given scancodes (set 1), and says whether it does */
   addKeyboard(take: (codes: readonly number[]) => boolean): void;
   /** What the device is plugged into. */

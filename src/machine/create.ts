@@ -176,6 +176,7 @@ function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Netw
     drives,
     network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
     character: (name) => ports.chardevs.get(name) ?? null,
+    hostNetwork,
     folder: (name) => folders.get(name) ?? null,
   };
 }

@@ -1,5 +1,6 @@
 /** Makes the devices that a configuration names, and plugs each into its bus. */
 import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, type PciAddress } from '../devices/device-type.ts';
+import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
 import { PciBus, PciDevice } from '../devices/pci.ts';
 import { ScsiBus } from '../devices/scsi.ts';
@@ -15,6 +16,7 @@ export interface DeviceLinks {
   network(name: string): PacketBackend | null;
   character(name: string): CharBackend | null;
   folder(name: string): FileTree | null;
+  readonly hostNetwork: HostNetwork | null;
 }
 
 export type BuilderParts = {
@@ -137,6 +139,7 @@ export class DeviceBuilder {
       random,
       trace,
       addKeyboard,
+      hostNetwork: links.hostNetwork,
       next: (kind) => this.next(kind),
       drive: (property, name) => {
         const drive = links.drives.find(({ config }) => driveName(config) === name);

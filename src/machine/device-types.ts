@@ -8,6 +8,7 @@ import { VIRTIO_NET_PCI } from '../devices/virtio/net-pci.ts';
 import { VIRTIO_9P_PCI } from '../devices/virtio/p9/pci.ts';
 import { VIRTIO_RNG_PCI } from '../devices/virtio/rng-pci.ts';
 import { VIRTIO_SCSI_PCI } from '../devices/virtio/scsi-pci.ts';
+import { VHOST_VSOCK_PCI } from '../devices/virtio/vsock-pci.ts';
 import { VIRTIO_SERIAL } from '../devices/virtio/serial-pci.ts';
 
 export const DEVICE_TYPES: readonly DeviceType[] = [
@@ -20,6 +21,7 @@ export const DEVICE_TYPES: readonly DeviceType[] = [
   ...VIRTIO_SCSI_PCI,
   ...VIRTIO_SERIAL,
   ...SCSI_UNITS,
+  ...VHOST_VSOCK_PCI,
 ];
 
 /** @returns the type of that name, or null */
