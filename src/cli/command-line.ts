@@ -4,7 +4,6 @@ import { parseCpu } from '../isa/x86/system/models.ts';
 import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
-  attachDrive,
   DriveError,
   type DriveOption,
   parseBoot,
@@ -28,7 +27,7 @@ import {
 } from './net-options.ts';
 import { type ChardevOption, parseChardev } from './chardev-options.ts';
 import { type FolderOption, parseFsdev, parseVirtfs } from './folder-options.ts';
-import { type DeviceOption, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
+import { type DeviceOption, hasDiskDevice, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
@@ -60,8 +59,6 @@ export interface CommandLine {
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
-  /** Name of the AHCI controller that was added. */
-  ahci: string | null;
   /** What was said of networks, and what comes of it. */
   net: NetOptions;
   network: NetworkConfig;
@@ -73,7 +70,6 @@ export interface CommandLine {
   /** As given; null stands for the default of the machine. */
   serials: { text: string; spec: CharacterSpec }[];
   debugcon: { text: string; spec: CharacterSpec; iobase: number } | null;
-  debugExit: { iobase: number; iosize: number } | null;
   uuid: Uint8Array | null;
   hpet: boolean;
   nographic: boolean;
@@ -125,7 +121,6 @@ function initial(): CommandLine {
     folders: [],
     blockdevs: [],
     secrets: {},
-    ahci: null,
     net: noNetOptions(),
     network: NO_NETWORK,
     snapshot: false,
@@ -133,7 +128,6 @@ function initial(): CommandLine {
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
     serials: [],
     debugcon: null,
-    debugExit: null,
     uuid: null,
     hpet: true,
     nographic: false,
@@ -387,7 +381,7 @@ function finishDrives(line: CommandLine): void {
     const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
     const drives = withDeviceDrives(placeDrives(line.drives, line.machine), line.devices, nodes);
     const firmware = line.kernel === null || line.bios !== null || drives.some(({ config }) => config.interface === 'pflash');
-    line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine) : drives)
+    line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine, hasDiskDevice(line.devices)) : drives)
       .filter(({ config }) => config.interface !== 'none' || config.id !== null)
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
   } catch (error) {
@@ -536,24 +530,12 @@ function setDevice(line: CommandLine, text: string): void {
   if (line.helpSubject !== null) return help(line, 'device');
   const cards = line.net.nics.length;
   if (parseNicDevice(line.net, text)) return addDevice(line, text, cards);
-  const values = parseList(text, 'driver');
-  const driver = values.get('driver') ?? '';
-  if (driver === 'ide-hd' || driver === 'ide-cd') {
-    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
-    return attachDrive(line.drives, text, driver, line.machine, line.ahci, nodes);
-  }
-  if (driver === 'ahci' || driver === 'ich9-ahci') return addAhci(line, values);
+  const { driver } = parseDevice(text);
   if (driver === 'VGA') {
     line.vga = 'std';
     return;
   }
-  if (driver !== 'isa-debug-exit') return addDevice(line, text);
-  onlyKeys(values, ['driver', 'id', 'iobase', 'iosize']);
-  const port = (key: string, otherwise: number): number =>
-    values.has(key) ? parseNumber(values.get(key)!, 0, 0xffff) : otherwise;
-  const iosize = port('iosize', 2);
-  if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
-  line.debugExit = { iobase: port('iobase', 0x501), iosize };
+  addDevice(line, text);
 }
 
 function addFolder(line: CommandLine, folder: FolderOption): void {
@@ -580,14 +562,6 @@ function addSecret(line: CommandLine, values: Map<string, string>): void {
   const id = values.get('id');
   if (id === undefined) throw new ValueError('needs id=');
   line.secrets[id] = readSecret(values);
-}
-
-function addAhci(line: CommandLine, values: Map<string, string>): void {
-  onlyKeys(values, ['driver', 'id', 'bus', 'addr']);
-  if (line.ahci !== null) throw new ValueError('one such controller is what a machine can be given so far');
-  const id = values.get('id');
-  if (id === undefined) throw new ValueError('needs id=');
-  line.ahci = id;
 }
 
 function setGlobal(line: CommandLine, text: string): void {

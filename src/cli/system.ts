@@ -28,7 +28,6 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   bios: '-bios',
   serials: '-serial',
   debugcon: '-debugcon',
-  debugExit: '-device isa-debug-exit',
   uuid: '-uuid',
   network: '-netdev',
 };
@@ -88,7 +87,6 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     secrets: line.secrets,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
-    debugExit: line.debugExit,
     uuid: line.uuid,
     hpet: line.hpet,
     noReboot: line.noReboot,

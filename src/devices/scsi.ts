@@ -73,8 +73,11 @@ export class ScsiBus implements DeviceBus {
     return this.units.get(`${target} ${lun}`)?.unit ?? null;
   }
 
-  addressOf(unit: unknown): ScsiAddress | null {
-    return [...this.units.values()].find((one) => one.unit === unit)?.address ?? null;
+  bootPath(device: unknown): string | null {
+    const found = [...this.units.values()].find(({ unit }) => unit === device);
+    if (found === undefined) return null;
+    const { target, lun } = found.address;
+    return `/channel@0/disk@${target.toString(16)},${lun.toString(16)}`;
   }
 
   /** Numbers of a target's units, in order; none when there is no such target. */

@@ -3,10 +3,9 @@ import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, t
 import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
 import { PciBus, PciDevice } from '../devices/pci.ts';
-import { ScsiBus } from '../devices/scsi.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { findDeviceType } from './device-types.ts';
-import type { CharBackend, Device, GuestMemory, PacketBackend, Trace, VirtualClock } from './interfaces.ts';
+import type { CharBackend, Device, GuestMemory, PacketBackend, PortBus, Trace, VirtualClock } from './interfaces.ts';
 import type { Drive } from './pc-storage.ts';
 
 /** What devices may refer to by name. */
@@ -26,8 +25,10 @@ export type BuilderParts = {
   random: () => number;
   trace?: Trace | undefined;
   links: DeviceLinks;
-  /** The board's own buses. */
-  buses: readonly DeviceBus[];
+  ports: PortBus;
+  exit: (code: number) => void;
+  /** The board's own buses, with the devices that provide them. */
+  buses: readonly (readonly [DeviceBus, Device | null])[];
   addKeyboard: DeviceContext['addKeyboard'];
   /** Takes a device into the machine. */
   add: (device: Device) => void;
@@ -52,7 +53,8 @@ export class DeviceBuilder {
 
   constructor(parts: BuilderParts) {
     this.parts = parts;
-    this.buses = [...parts.buses];
+    this.buses = parts.buses.map(([bus]) => bus);
+    for (const [bus, owner] of parts.buses) if (owner !== null) this.owners.set(bus, owner);
   }
 
   /** @throws Error, one line */
@@ -65,7 +67,7 @@ export class DeviceBuilder {
     const bus = this.findBus(type, config.bus ?? null);
     const device = type.create(values as never, this.context(id, bus)) as Device;
     if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
-    this.parts.add(device);
+    if (type.ofController !== true) this.parts.add(device);
     this.noteBoot(bus, device, values);
     for (const provided of type.buses?.(device) ?? []) {
       this.buses.push(provided);
@@ -84,7 +86,7 @@ export class DeviceBuilder {
 
   private findBus({ name, bus: kind }: DeviceType, given: string | null): DeviceBus {
     if (given === null) {
-      const bus = this.buses.find((one) => one.kind === kind);
+      const bus = this.buses.find((one) => one.kind === kind && one.full !== true) ?? this.buses.find((one) => one.kind === kind);
       if (bus === undefined) throw new Error(`No '${kind}' bus found for device '${name}'`);
       return bus;
     }
@@ -116,13 +118,12 @@ export class DeviceBuilder {
   private bootPath(bus: DeviceBus, device: Device): string | null {
     if (device instanceof PciDevice) return `${pciPath(device)}${BOOT_NAMES[classOf(device)]?.[1] ?? ''}`;
     const owner = this.owners.get(bus);
-    const address = bus instanceof ScsiBus ? bus.addressOf(device) : null;
-    if (!(owner instanceof PciDevice) || address === null) return null;
-    return `${pciPath(owner)}/channel@0/disk@${address.target.toString(16)},${address.lun.toString(16)}`;
+    const below = bus.bootPath?.(device) ?? null;
+    return owner instanceof PciDevice && below !== null ? `${pciPath(owner)}${below}` : null;
   }
 
   private context(id: string, bus: DeviceBus): DeviceContext {
-    const { memory, memorySize, clock, random, trace, links, addKeyboard } = this.parts;
+    const { memory, memorySize, clock, random, trace, links, addKeyboard, ports, exit } = this.parts;
     const found = <T>(kind: string, property: string, name: string, what: T | null | undefined): T => {
       if (what == null) throw new Error(`Property '${property}' can't find value '${name}'`);
       const key = `${kind} ${name}`;
@@ -139,6 +140,8 @@ export class DeviceBuilder {
       random,
       trace,
       addKeyboard,
+      ports,
+      exit,
       hostNetwork: links.hostNetwork,
       next: (kind) => this.next(kind),
       drive: (property, name) => {
@@ -167,6 +170,8 @@ export class DeviceBuilder {
 /** Open Firmware's names by class code, as SeaBIOS and OVMF write them. */
 const BOOT_NAMES: Record<number, readonly [node: string, child: string]> = {
   256: ['scsi', '/disk@0,0'],
+  257: ['ide', ''],
+  262: ['pci8086,2922', ''],
   512: ['ethernet', '/ethernet-phy@0'],
 };
 

@@ -1,5 +1,8 @@
 /** Every type of device that can be added to a machine by name, a row each. */
 import { CATEGORIES, type Category, describeProperties, type DeviceType } from '../devices/device-type.ts';
+import { ISA_DEBUG_EXIT } from '../devices/debug/types.ts';
+import { IDE_TYPES } from '../devices/ide/types.ts';
+import { VGA_TYPE } from '../devices/vga/types.ts';
 import { SCSI_UNITS } from '../devices/scsi/types.ts';
 import { VIRTIO_BALLOON_PCI } from '../devices/virtio/balloon-pci.ts';
 import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
@@ -12,6 +15,9 @@ import { VHOST_VSOCK_PCI } from '../devices/virtio/vsock-pci.ts';
 import { VIRTIO_SERIAL } from '../devices/virtio/serial-pci.ts';
 
 export const DEVICE_TYPES: readonly DeviceType[] = [
+  ISA_DEBUG_EXIT,
+  VGA_TYPE,
+  ...IDE_TYPES,
   ...VIRTIO_BALLOON_PCI,
   ...VIRTIO_INPUT_PCI,
   ...VIRTIO_BLK_PCI,

@@ -217,7 +217,7 @@ export class PcMachine {
       start: this.startOptions(),
       boot: this.boot,
       textOnSerial: this.config.textOnSerial === true,
-      ...factsOf(this.config.drives ?? [], this.isQ35, this.builder?.bootEntries ?? []),
+      ...factsOf(this.config.drives ?? [], this.chipset.ide.buses, this.isQ35, this.builder?.bootEntries ?? []),
     };
   }
 
@@ -466,9 +466,16 @@ export class PcMachine {
     const { devices, clock, trace } = this.config;
     if (devices === undefined) return null;
     const { wanted, links, random } = devices;
+    const { ide } = this.chipset;
     const builder = new DeviceBuilder({
       ...{ memory: this.mem, memorySize: this.config.memory.ramSize, clock, random, trace, links },
-      buses: [this.pci],
+      ports: this.io,
+      exit: (code) => this.config.onPower('debug-exit', code),
+      buses: [
+        [this.pci, null],
+        ...ide.buses.map((bus) => [bus, ide.controller] as const),
+        [{ name: 'isa.0', kind: 'ISA' }, null],
+      ],
       addKeyboard: (take) => void this.keyboards.unshift(take),
       add: (device) => this.add(device),
     });
