@@ -69,22 +69,26 @@ export class Writer {
   }
 
   u8(value: number): this {
-    this.view.setUint8(this.make(1), value);
+    const at = this.make(1);
+    this.view.setUint8(at, value);
     return this;
   }
 
   u16(value: number): this {
-    this.view.setUint16(this.make(2), value, true);
+    const at = this.make(2);
+    this.view.setUint16(at, value, true);
     return this;
   }
 
   u32(value: number): this {
-    this.view.setUint32(this.make(4), value, true);
+    const at = this.make(4);
+    this.view.setUint32(at, value, true);
     return this;
   }
 
   u64(value: bigint | number): this {
-    this.view.setBigUint64(this.make(8), BigInt(value), true);
+    const at = this.make(8);
+    this.view.setBigUint64(at, BigInt(value), true);
     return this;
   }
 
@@ -105,6 +109,7 @@ export class Writer {
     return this;
   }
 
+  /** Makes room, for which there may be other bytes and another view afterwards. */
   private make(length: number): number {
     const at = this.length;
     this.length += length;
