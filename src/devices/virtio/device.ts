@@ -115,6 +115,14 @@ export abstract class VirtioDevice implements QueueOwner {
     if ((this.status & STATUS.featuresOk) === 0) this.core.value.features = features & this.offered;
   }
 
+  /** The same by 32 bits. @param select 0 for the low ones, 1 for the high ones */
+  setFeaturesHalf(select: number, bits: number): void {
+    if (select > 1) return;
+    const shift = select === 0 ? 0n : 32n;
+    const others = this.core.value.features & ~(0xffffffffn << shift);
+    this.setFeatures(others | (BigInt(bits >>> 0) << shift));
+  }
+
   has(feature: number): boolean {
     return hasFeature(this.core.value.features, feature);
   }
