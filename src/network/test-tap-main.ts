@@ -63,6 +63,13 @@ for (const setting of ['accept_dad', 'router_solicitation_delay']) writeFileSync
 run('ip', 'link', 'set', 'tap0', 'up');
 run('ip', 'route', 'add', 'default', 'via', '10.0.2.2');
 
+/** What was done last, for whoever has to find out why it did not end. */
+let doing = 'nothing';
+setTimeout(() => {
+  console.error(`stuck at ${doing}`, user.flows(), { frames });
+  process.exit(1);
+}, 30_000).unref();
+
 const digest = (): ReturnType<typeof createHash> => createHash('sha1');
 
 /** Sends data to a server that tells its hash, or takes it from one. */
@@ -72,6 +79,7 @@ async function transfer(
   toServer: boolean,
   size: number,
 ): Promise<{ right: boolean; seconds: number }> {
+  doing = `${host} ${toServer ? 'to' : 'from'} server`;
   const block = randomBytes(1 << 16);
   const sum = digest();
   const want = digest();
@@ -102,6 +110,7 @@ async function transfer(
 
 /** A server of the guest's, reached by a port and by a Unix socket of the host's. @returns what it answers */
 async function forwarded(): Promise<string[]> {
+  doing = 'forwarded';
   const server = createServer((socket) => {
     socket.on('data', (data) => socket.end(`${data} from ${socket.remoteAddress}`));
   });
@@ -127,11 +136,13 @@ async function forwarded(): Promise<string[]> {
 }
 
 async function refused(): Promise<string> {
+  doing = 'refused';
   const [error] = (await once(connect(9, '10.0.2.2'), 'error')) as [NodeJS.ErrnoException];
   return error.code!;
 }
 
 async function datagram(size: number): Promise<boolean> {
+  doing = `datagram of ${size}`;
   const server = createSocket('udp4');
   server.bind(0, '127.0.0.1');
   await once(server, 'listening');
@@ -147,17 +158,22 @@ async function datagram(size: number): Promise<boolean> {
 
 /** A guest of our own asks for a host outside, which is this one by another name. @returns what answers came, by type */
 async function pings(): Promise<[string, number, number][]> {
+  doing = 'pings';
   writeFileSync('/proc/sys/net/ipv4/ping_group_range', '0 2147483647');
   run('ip', 'address', 'add', '192.0.2.1/32', 'dev', 'lo');
-  run('ip', '-6', 'address', 'add', '2001:db8::1/128', 'dev', 'lo');
+  run('ip', '-6', 'address', 'add', '2001:db8::1/128', 'dev', 'lo', 'nodad');
   const own = new UserNetwork({ plan: DEFAULT_PLAN, host: network, clock, random: seeded(2) });
   const guest = new TestGuest(own);
   const request = Uint8Array.of(8, 0, 0, 0, 0x12, 0x34, 0, 7, 104, 105);
-  guest.send(GUEST, ip('192.0.2.1'), 1, request, 2);
-  guest.send(GUEST6, ip('2001:db8::1'), 58, Uint8Array.of(128, ...request.subarray(1)), 2);
+  // The kernel takes its time until its new address has a route.
+  const again = setInterval(() => {
+    guest.send(GUEST, ip('192.0.2.1'), 1, request, 2);
+    guest.send(GUEST6, ip('2001:db8::1'), 58, Uint8Array.of(128, ...request.subarray(1)), 2);
+  }, 50);
   const answers = await Promise.all(
     ['192.0.2.1', '2001:db8::1'].map((source) => guest.next((seen) => seen.source === source, `an answer of ${source}`)),
   );
+  clearInterval(again);
   own.close();
   return answers.map((seen) => [seen.source, seen.payload[0]!, intact(seen) ? get16(seen.payload, 4) : -1]);
 }

@@ -55,7 +55,7 @@ test('what the kernel takes may be reused at once; the rest must wait for the dr
   let received = 0;
   const sockets: Socket[] = [];
   const server = await serve((socket) => sockets.push(socket.pause()));
-  const { events, until } = recording();
+  const { events, seen, until } = recording();
   const stream = connectStream(server, null, events);
   await until('connect');
   const data = new Uint8Array(1 << 16);
@@ -68,6 +68,9 @@ test('what the kernel takes may be reused at once; the rest must wait for the dr
     assert.ok(sent < 10_000);
   }
   assert.ok(sent > 1);
+  // That the earlier ones have been written is no news: the last one has not.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.ok(!seen.includes('drain'));
   while (sockets.length === 0) await new Promise((resolve) => setImmediate(resolve));
   sockets[0]!.on('data', (chunk: Buffer) => {
     for (const byte of [chunk[0]!, chunk.at(-1)!]) assert.ok(Math.abs(byte - ((received >> 16) & 0xff)) <= 2);
@@ -98,6 +101,29 @@ test('a connection that is given up while it is being made leaves nothing behind
   await new Promise((resolve) => setTimeout(resolve, 20));
   assert.deepEqual(seen, []);
   server.close();
+});
+
+const openSockets = (): number => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
+
+test('a connection is let go of, too, when its own direction has been ended', async () => {
+  const before = openSockets();
+  const closed = Promise.withResolvers<void>();
+  const server = await serve((socket) => {
+    socket.on('close', () => closed.resolve());
+    socket.on('end', () => socket.end());
+    socket.resume();
+  });
+  const { events, until } = recording();
+  const stream = connectStream(server, null, events);
+  await until('connect');
+  stream.end();
+  stream.reset();
+  server.close();
+  await closed.promise;
+  for (let tries = 0; openSockets() > before; tries++) {
+    assert.ok(tries < 100, 'a socket stays open');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 });
 
 test('a command is a stream', async () => {

@@ -36,7 +36,8 @@ class StreamWriter {
   }
 
   private readonly written = (): void => {
-    if (!this.waiting) return;
+    // Word of writes that were taken at once comes late, when another one may be under way.
+    if (!this.waiting || this.out.writableLength > 0) return;
     this.waiting = false;
     this.onDrain();
   };
@@ -50,9 +51,9 @@ class StreamWriter {
   }
 }
 
-/** Only TCP knows resets, and only of connections: Node.js would wait for one. */
+/** Only TCP knows resets, and Node.js only of connections whose own direction has not been ended: others it would not let go. */
 function resetSocket(socket: Socket, tcp: boolean): void {
-  if (tcp && !socket.connecting) socket.resetAndDestroy();
+  if (tcp && !socket.connecting && !socket.writableEnded) socket.resetAndDestroy();
   else socket.destroy();
 }
 

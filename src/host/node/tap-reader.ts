@@ -25,6 +25,10 @@ export interface TapReaderData {
 }
 
 const POLLIN = 1;
+/** Offset of `revents` in struct pollfd. */
+const REVENTS = 6;
+/** Milliseconds between two looks at an interface that is down, of which nothing can be waited for. */
+const PAUSE = 20;
 /** Milliseconds after which the thread looks whether it is to end. */
 const PATIENCE = 100;
 
@@ -50,14 +54,17 @@ function run({ fd, slots, free }: TapReaderData): void {
   const request = Buffer.alloc(8);
   request.writeInt32LE(fd, 0);
   request.writeInt16LE(POLLIN, 4);
+  const sleeper = new Int32Array(new SharedArrayBuffer(4));
   for (let slot = 0; ; slot = (slot + 1) % SLOTS) {
-    Atomics.wait(free, 0, 0);
+    // A notice may be of a slot that has been taken already: it alone says nothing.
+    while (Atomics.load(free, 0) === 0) Atomics.wait(free, 0, 0);
     const room = new Uint8Array(slots, slot * SLOT_SIZE, SLOT_SIZE);
     let lengths: number[];
     do {
       if (Atomics.load(free, 0) < 0) return;
       c.poll(request, 1n, PATIENCE);
       lengths = readSlot(fd, room);
+      if (lengths.length === 0 && (request.readUInt16LE(REVENTS) & ~POLLIN) !== 0) Atomics.wait(sleeper, 0, 0, PAUSE);
     } while (lengths.length === 0);
     if (Atomics.sub(free, 0, 1) < 0) return;
     parentPort!.postMessage({ slot, lengths } satisfies TapBatch);

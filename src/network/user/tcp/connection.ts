@@ -288,7 +288,10 @@ export class Connection implements SegmentOutput, StreamEvents {
   }
 
   private becomeEstablished(segment: Segment): boolean {
-    if (segment.acknowledged !== this.sender.una) return false;
+    if (segment.acknowledged !== this.sender.una) {
+      this.emit(segment.acknowledged, TCP_RST, 0, 0);
+      return false;
+    }
     this.established(segment, segment.window << this.guestScale);
     return true;
   }

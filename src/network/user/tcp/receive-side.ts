@@ -59,10 +59,15 @@ export class ReceiveSide {
     this.scale = scale;
   }
 
+  /** Bytes that the guest may be ahead of the host at present. */
+  private get most(): number {
+    const limit = this.budget.scarce ? LIMIT_WHEN_SCARCE : LIMIT;
+    return this.scale === 0 ? Math.min(limit, FIRST_WINDOW) : limit;
+  }
+
   /** The window field of the next segment. @param mss steps smaller than this are not worth telling (RFC 9293, 3.8.6.2.2) */
   window(mss: number): number {
-    const limit = this.budget.scarce ? LIMIT_WHEN_SCARCE : LIMIT;
-    const most = this.scale === 0 ? Math.min(limit, 65535) : limit;
+    const { most } = this;
     const edge = (this.nxt + Math.max(0, most - this.ring.length)) | 0;
     if (distance(edge, this.edge) >= Math.min(mss, most / 2)) this.edge = edge;
     return Math.min(65535, Math.max(0, distance(this.edge, this.nxt)) >> this.scale);
@@ -76,9 +81,9 @@ export class ReceiveSide {
 
   /** The guest should hear that there is room again. */
   worthTelling(mss: number): boolean {
-    const limit = this.budget.scarce ? LIMIT_WHEN_SCARCE : LIMIT;
+    const { most } = this;
     const told = distance(this.edge, this.nxt);
-    return told < limit / 4 && limit - this.ring.length - told >= Math.max(mss, limit / 4);
+    return told < most / 4 && most - this.ring.length - told >= Math.max(mss, most / 4);
   }
 
   /** @returns whether something new came in order */
