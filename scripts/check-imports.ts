@@ -15,7 +15,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   guest: [],
   host: [],
   character: ['host', 'machine'],
-  devices: ['machine'],
+  devices: ['host', 'machine'],
   machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'network', 'storage', 'wasm'],
   kvm: ['host', 'ir', 'machine'],
   storage: ['host', 'machine'],
@@ -39,10 +39,17 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/machine/network-config.ts',
   ],
   isa: ['src/isa/isa.ts'],
-  host: ['src/host/host.ts', 'src/host/early-thread.ts', 'src/host/node/threads.ts'],
+  host: [
+    'src/host/host.ts',
+    'src/host/early-thread.ts',
+    'src/host/file-tree.ts',
+    'src/host/network.ts',
+    'src/host/node/threads.ts',
+  ],
 };
 const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
   ['devices', 'machine'],
+  ['devices', 'host'],
   ['isa', 'machine'],
   ['jit', 'machine'],
   ['character', 'machine'],

@@ -1,29 +1,29 @@
-/** Debian's cloud kernel with its modules, for tests of devices; runs a script and says what it printed. */
+/** Debian's kernels with their modules, for tests of devices; runs a script and says what it printed. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { Machine, type MachineConfig } from 'virelay';
 import { dependency, type GuestFiles, guestFiles, packageTree } from '../src/cli/guest-files.ts';
 import { SILENT } from '../src/cli/progress.ts';
+import type { ArchiveEntry } from '../src/guest/cpio.ts';
 import { initramfs } from '../src/guest/initramfs.ts';
 import { moduleFiles } from './modules.ts';
 
 const MIB = 2 ** 20;
 
-export interface CloudGuest {
+export interface Guest {
   readonly files: GuestFiles;
   readonly kernel: Uint8Array;
   /** Folder of the kernel's modules. */
   readonly modules: string;
 }
 
-async function fetchGuest(): Promise<CloudGuest> {
-  const choose = async (options: readonly string[]): Promise<string[]> => [
-    await dependency(options, 'linux-image-cloud-amd64', /linux-image-\d\S+/),
-  ];
-  // The whole tree of modules: tests load what they need, and what that needs.
-  const tree = await packageTree('linux-cloud', choose, SILENT, { only: ['./boot/vmlinuz-*', './lib/modules/*'] });
-  const image = readdirSync(join(tree, 'boot')).find((name) => name.startsWith('vmlinuz-'))!;
+/** @param folders of modules, below kernel/ */
+async function fetchGuest(name: string, meta: string, folders: readonly string[]): Promise<Guest> {
+  const choose = async (options: readonly string[]): Promise<string[]> => [await dependency(options, meta, /linux-image-\d\S+/)];
+  const only = ['./boot/vmlinuz-*', ...folders.map((folder) => `./lib/modules/*/kernel/${folder}/*`)];
+  const tree = await packageTree(name, choose, SILENT, { only });
+  const image = readdirSync(join(tree, 'boot')).find((one) => one.startsWith('vmlinuz-'))!;
   return {
     files: await guestFiles(SILENT),
     kernel: readFileSync(join(tree, 'boot', image)),
@@ -31,10 +31,18 @@ async function fetchGuest(): Promise<CloudGuest> {
   };
 }
 
-const guest: Promise<CloudGuest | string> = fetchGuest().catch((error: Error) => error.message);
+const GUESTS = {
+  cloud: { meta: 'linux-image-cloud-amd64', folders: ['net', 'fs', 'drivers', 'lib', 'crypto'] },
+  // The cloud's kernel has no 9P.
+  general: { meta: 'linux-image-amd64', folders: ['net/9p', 'fs/9p', 'fs/netfs', 'fs/fscache', 'drivers/virtio'] },
+};
+const fetched = new Map<string, Promise<Guest | string>>();
 
-export async function cloudGuestOrSkip(t: TestContext): Promise<CloudGuest | null> {
-  const found = await guest;
+export async function guestOrSkip(t: TestContext, kind: keyof typeof GUESTS = 'cloud'): Promise<Guest | null> {
+  const { meta, folders } = GUESTS[kind];
+  const fetching = fetched.get(kind) ?? fetchGuest(`linux-${kind}`, meta, folders).catch((error: Error) => error.message);
+  fetched.set(kind, fetching);
+  const found = await fetching;
   if (typeof found !== 'string') return found;
   t.skip(found);
   return null;
@@ -45,10 +53,11 @@ export type Session = { machine: Machine; text: Promise<string> };
 
 /** Starts a machine whose init loads modules, runs a script and turns the machine off. */
 export async function startGuest(
-  { files, kernel, modules }: CloudGuest,
+  { files, kernel, modules }: Guest,
   wanted: readonly string[],
   script: string,
   more: Partial<MachineConfig>,
+  programs: readonly ArchiveEntry[] = [],
 ): Promise<Session> {
   const { files: extra, load } = moduleFiles(modules, wanted);
   const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
@@ -57,16 +66,17 @@ export async function startGuest(
     append: 'console=ttyS0 panic=-1',
     noReboot: true,
     kernel: { name: 'vmlinuz', data: kernel },
-    initrd: { name: 'initramfs', data: initramfs(files, init, extra) },
+    initrd: { name: 'initramfs', data: initramfs(files, init, [...extra, ...programs]) },
     ...more,
   });
-  return { machine, text: readAll(machine) };
+  return { machine, text: textOf(machine.serial[0]!.readable) };
 }
 
-async function readAll(machine: Machine): Promise<string> {
+/** Everything that comes, as text. */
+export async function textOf(readable: ReadableStream<Uint8Array>): Promise<string> {
   const decoder = new TextDecoder();
   let text = '';
-  for await (const chunk of machine.serial[0]!.readable) text += decoder.decode(chunk, { stream: true });
+  for await (const chunk of readable) text += decoder.decode(chunk, { stream: true });
   return text;
 }
 

@@ -4,7 +4,6 @@ import { parseCpu } from '../isa/x86/system/models.ts';
 import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
-  attachDrive,
   DriveError,
   type DriveOption,
   parseBoot,
@@ -26,7 +25,9 @@ import {
   parseNic,
   parseNicDevice,
 } from './net-options.ts';
-import { type DeviceOption, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
+import { type ChardevOption, parseChardev } from './chardev-options.ts';
+import { type FolderOption, parseFsdev, parseVirtfs } from './folder-options.ts';
+import { type DeviceOption, hasDiskDevice, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
@@ -53,12 +54,12 @@ export interface CommandLine {
   vga: 'std' | 'none' | null;
   drives: DriveOption[];
   devices: readonly DeviceOption[];
+  chardevs: readonly ChardevOption[];
+  folders: readonly FolderOption[];
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
   throttleGroups: Record<string, BlockOptions>;
-  /** Name of the AHCI controller that was added. */
-  ahci: string | null;
   /** What was said of networks, and what comes of it. */
   net: NetOptions;
   network: NetworkConfig;
@@ -70,7 +71,6 @@ export interface CommandLine {
   /** As given; null stands for the default of the machine. */
   serials: { text: string; spec: CharacterSpec }[];
   debugcon: { text: string; spec: CharacterSpec; iobase: number } | null;
-  debugExit: { iobase: number; iosize: number } | null;
   uuid: Uint8Array | null;
   hpet: boolean;
   nographic: boolean;
@@ -118,10 +118,11 @@ function initial(): CommandLine {
     vga: null,
     drives: [],
     devices: [],
+    chardevs: [],
+    folders: [],
     blockdevs: [],
     secrets: {},
     throttleGroups: {},
-    ahci: null,
     net: noNetOptions(),
     network: NO_NETWORK,
     snapshot: false,
@@ -129,7 +130,6 @@ function initial(): CommandLine {
     boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
     serials: [],
     debugcon: null,
-    debugExit: null,
     uuid: null,
     hpet: true,
     nographic: false,
@@ -216,6 +216,18 @@ const OPTIONS: Record<string, Option> = {
   }),
   boot: valued((line, value) => {
     line.boot = parseBoot(value, line.boot);
+  }),
+  fsdev: valued((line, value) => addFolder(line, parseFsdev(value))),
+  virtfs: valued((line, value) => {
+    const { folder, tag } = parseVirtfs(value, line.folders.length);
+    addFolder(line, folder);
+    const config = { driver: 'virtio-9p-pci', fsdev: folder.config.id, mount_tag: tag };
+    line.devices = [...line.devices, { text: value, config, nic: null }];
+  }),
+  chardev: valued((line, value) => {
+    const chardev = parseChardev(value);
+    if (line.chardevs.some(({ id }) => id === chardev.id)) throw new ValueError(`Duplicate ID '${chardev.id}' for chardev`);
+    line.chardevs = [...line.chardevs, chardev];
   }),
   serial: valued(setSerial),
   parallel: only('none', 'null'),
@@ -313,12 +325,25 @@ function nameMachine(line: CommandLine, args: readonly string[]): void {
   });
 }
 
+/** Ports that name a stream take it from those that devices can have. */
+function finishChardevs(line: CommandLine): void {
+  line.serials = line.serials.map((serial) => {
+    const id = /^chardev:(.*)$/.exec(serial.text)?.[1];
+    if (id === undefined) return serial;
+    const found = line.chardevs.find((one) => one.id === id);
+    if (found === undefined) throw new OptionError('-serial', serial.text, `chardev "${id}" not found`);
+    line.chardevs = line.chardevs.filter((one) => one !== found);
+    return { text: serial.text, spec: found.spec };
+  });
+}
+
 function finish(line: CommandLine): CommandLine {
+  finishChardevs(line);
   if (line.serials.length === 0) {
     const text = line.nographic ? 'mon:stdio' : 'vc';
     line.serials.push({ text, spec: parseCharacter(text) });
   }
-  const specs = [...line.serials, ...(line.debugcon ? [line.debugcon] : [])];
+  const specs = [...line.serials, ...(line.debugcon ? [line.debugcon] : []), ...line.chardevs];
   const users = specs.filter(({ spec }) => spec.kind === 'stdio');
   if (users.length > 1) {
     throw new OptionError('-serial', users[1]!.text, 'standard input and output are in use already');
@@ -358,7 +383,7 @@ function finishDrives(line: CommandLine): void {
     const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
     const drives = withDeviceDrives(placeDrives(line.drives, line.machine), line.devices, nodes);
     const firmware = line.kernel === null || line.bios !== null || drives.some(({ config }) => config.interface === 'pflash');
-    line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine) : drives)
+    line.drives = (firmware && !line.noDefaults ? withDefaultDrives(drives, line.machine, hasDiskDevice(line.devices)) : drives)
       .filter(({ config }) => config.interface !== 'none' || config.id !== null)
       .map((one) => (line.snapshot ? { ...one, config: { ...one.config, snapshot: true } } : one));
   } catch (error) {
@@ -373,7 +398,8 @@ function character(text: string): CharacterSpec {
 
 function setSerial(line: CommandLine, text: string): void {
   if (line.serials.length === MAX_SERIALS) throw new ValueError(`at most ${MAX_SERIALS} serial ports`);
-  line.serials.push({ text, spec: character(text) });
+  const named = text.startsWith('chardev:');
+  line.serials.push({ text, spec: named ? { kind: 'null' } : character(text) });
 }
 
 function setMachine(line: CommandLine, text: string): void {
@@ -506,24 +532,18 @@ function setDevice(line: CommandLine, text: string): void {
   if (line.helpSubject !== null) return help(line, 'device');
   const cards = line.net.nics.length;
   if (parseNicDevice(line.net, text)) return addDevice(line, text, cards);
-  const values = parseList(text, 'driver');
-  const driver = values.get('driver') ?? '';
-  if (driver === 'ide-hd' || driver === 'ide-cd') {
-    const nodes = line.blockdevs.map(({ options }) => String(options['node-name']));
-    return attachDrive(line.drives, text, driver, line.machine, line.ahci, nodes);
-  }
-  if (driver === 'ahci' || driver === 'ich9-ahci') return addAhci(line, values);
+  const { driver } = parseDevice(text);
   if (driver === 'VGA') {
     line.vga = 'std';
     return;
   }
-  if (driver !== 'isa-debug-exit') return addDevice(line, text);
-  onlyKeys(values, ['driver', 'id', 'iobase', 'iosize']);
-  const port = (key: string, otherwise: number): number =>
-    values.has(key) ? parseNumber(values.get(key)!, 0, 0xffff) : otherwise;
-  const iosize = port('iosize', 2);
-  if (![1, 2, 4].includes(iosize)) throw new ValueError(`iosize ${iosize} is not one of 1, 2, 4`);
-  line.debugExit = { iobase: port('iobase', 0x501), iosize };
+  addDevice(line, text);
+}
+
+function addFolder(line: CommandLine, folder: FolderOption): void {
+  const { id } = folder.config;
+  if (line.folders.some((other) => other.config.id === id)) throw new ValueError(`Duplicate ID '${id}' for fsdev`);
+  line.folders = [...line.folders, folder];
 }
 
 function addDevice(line: CommandLine, text: string, nic: number | null = null): void {
@@ -559,14 +579,6 @@ function addSecret(line: CommandLine, values: Map<string, string>): void {
   const id = values.get('id');
   if (id === undefined) throw new ValueError('needs id=');
   line.secrets[id] = readSecret(values);
-}
-
-function addAhci(line: CommandLine, values: Map<string, string>): void {
-  onlyKeys(values, ['driver', 'id', 'bus', 'addr']);
-  if (line.ahci !== null) throw new ValueError('one such controller is what a machine can be given so far');
-  const id = values.get('id');
-  if (id === undefined) throw new ValueError('needs id=');
-  line.ahci = id;
 }
 
 function setGlobal(line: CommandLine, text: string): void {

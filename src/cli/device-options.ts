@@ -53,6 +53,14 @@ function cardOf({ model, id, netdev, mac, properties }: NicConfig): DeviceConfig
   return { ...properties, driver: model, id, netdev, mac };
 }
 
+const CD_DRIVES = ['ide-cd', 'scsi-cd'];
+const DISK_DEVICES = ['ide-hd', 'ide-cd', 'scsi-hd', 'scsi-cd'];
+
+/** A machine that is told of its disks has no empty CD drive of its own. */
+export function hasDiskDevice(devices: readonly DeviceOption[]): boolean {
+  return devices.some(({ config }) => DISK_DEVICES.includes(config.driver));
+}
+
 /** Block nodes that devices name become drives, and what devices say of errors becomes their drives'. */
 export function withDeviceDrives(
   drives: readonly DriveOption[],
@@ -69,7 +77,8 @@ export function withDeviceDrives(
       at = all.push({ option: '-device', text, id: name, placed: false, config: made }) - 1;
     }
     const one = all[at];
-    if (one !== undefined) all[at] = { ...one, config: { ...one.config, ...policies(config) } };
+    const cd = CD_DRIVES.includes(config.driver) ? ({ media: 'cdrom', readOnly: true } as const) : {};
+    if (one !== undefined) all[at] = { ...one, config: { ...one.config, ...policies(config), ...cd } };
   }
   return all;
 }

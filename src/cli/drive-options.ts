@@ -165,55 +165,6 @@ function placeOf(values: ReadonlyMap<string, string>, machine: MachineName): num
   return bus === null && unit === null ? null : (bus ?? 0) * unitsOfBus(machine) + (unit ?? 0);
 }
 
-/**
- * `-device ide-hd,drive=…` puts a drive with `if=none` into a place.
- * @param ahci name of the controller that `-device ahci` has added
- * @param nodes names of block nodes, which need no -drive
- */
-export function attachDrive(
-  drives: DriveOption[],
-  text: string,
-  driver: string,
-  machine: MachineName,
-  ahci: string | null,
-  nodes: readonly string[] = [],
-): void {
-  const values = parseList(text, 'driver');
-  onlyKeys(values, ['driver', 'drive', 'bus', 'unit', 'id', 'serial', 'bootindex', 'werror', 'rerror', 'write-cache']);
-  const id = values.get('drive');
-  let at = drives.findIndex((one) => id !== undefined && one.id === id);
-  if (at < 0 && id !== undefined && nodes.includes(id)) {
-    const config = drive({ interface: 'none', node: id, media: driver === 'ide-cd' ? 'cdrom' : 'disk' });
-    at = drives.push({ option: '-device', text, id, placed: false, config }) - 1;
-  }
-  if (at < 0) throw new ValueError(id === undefined ? 'needs drive=' : `there is no drive "${id}"`);
-  const { config } = drives[at]!;
-  if (config.interface !== 'none') throw new ValueError(`drive "${id!}" is in use already`);
-  const bus = values.get('bus');
-  const match = bus === undefined ? null : /^(.+)\.(\d)$/.exec(bus);
-  const own = match !== null && match[1] === ahci;
-  if (bus !== undefined && !own && match?.[1] !== 'ide') throw new ValueError(`there is no bus "${bus}"`);
-  const unit = values.get('unit');
-  const placed = match !== null || unit !== undefined;
-  const number = (key: string): number | null => (values.has(key) ? parseNumber(values.get(key)!, 0, 1e6) : null);
-  drives[at] = {
-    option: '-device',
-    text,
-    id: id!,
-    placed,
-    config: {
-      ...config,
-      interface: own ? 'ahci' : 'ide',
-      media: driver === 'ide-cd' ? 'cdrom' : 'disk',
-      readOnly: driver === 'ide-cd' || config.readOnly,
-      index: Number(match?.[2] ?? 0) * (own ? 1 : unitsOfBus(machine)) + (number('unit') ?? 0),
-      serial: values.get('serial') ?? config.serial,
-      ...(values.has('werror') || values.has('rerror') ? errorPolicies(values) : {}),
-      bootIndex: number('bootindex'),
-    },
-  };
-}
-
 export type MachineName = MachineConfig['machine'];
 
 /** Gives each drive without a place the first free one. */
@@ -252,13 +203,16 @@ export class DriveError extends Error {
 
 const clash = (option: DriveOption, why: string): DriveError => new DriveError(option, why);
 
-/** The empty drives that a machine has unless `-nodefaults` says otherwise. */
-export function withDefaultDrives(drives: readonly DriveOption[], machine: MachineName): DriveOption[] {
+/**
+ * The empty drives that a machine has unless `-nodefaults` says otherwise.
+ * @param hasDisks devices say which drives there are
+ */
+export function withDefaultDrives(drives: readonly DriveOption[], machine: MachineName, hasDisks: boolean): DriveOption[] {
   const free = (kind: DriveInterface, index: number): boolean =>
     !drives.some(({ config }) => config.interface === kind && config.index === index);
   const has = (want: (config: DriveConfig) => boolean): boolean => drives.some(({ config }) => want(config));
   const added: DriveOption[] = [];
-  if (!has(({ media }) => media === 'cdrom') && free('ide', 2)) {
+  if (!hasDisks && !has(({ media }) => media === 'cdrom') && free('ide', 2)) {
     added.push(shortDrive('-cdrom', '', 'ide', 2, 'cdrom'));
   }
   if (machine === 'pc' && !has(({ interface: kind }) => kind === 'floppy')) {

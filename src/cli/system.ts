@@ -28,7 +28,6 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   bios: '-bios',
   serials: '-serial',
   debugcon: '-debugcon',
-  debugExit: '-device isa-debug-exit',
   uuid: '-uuid',
   throttleGroups: '-object',
   network: '-netdev',
@@ -82,13 +81,14 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     boot: line.boot,
     drives: line.drives.map(({ config }) => config),
     network: line.network,
+    folders: line.folders.map(({ config }) => config),
+    chardevs: line.chardevs.map(({ id }) => id),
     devices: line.devices.map(({ config }) => config),
     blockdevs: line.blockdevs.map(({ options }) => options),
     secrets: line.secrets,
     throttleGroups: line.throttleGroups,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
-    debugExit: line.debugExit,
     uuid: line.uuid,
     hpet: line.hpet,
     noReboot: line.noReboot,
@@ -106,6 +106,11 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
   if (one !== undefined) return new OptionError(one.option, one.text, place![2]!);
   const device = error.field === 'devices' ? /^device (\d+): (.*)/.exec(why) : null;
   if (device !== null) return new OptionError('-device', line.devices[Number(device[1])]!.text, device[2]!);
+  const folder = error.field === 'folders' ? /^folder (\d+): (.*)/.exec(why) : null;
+  if (folder !== null) {
+    const asked = line.folders[Number(folder[1])]!;
+    return new OptionError(asked.option, asked.text, folder[2]!);
+  }
   const netdev = error.field === 'network' ? /^network "(.*?)": (.*)/.exec(why) : null;
   const asked = netdev === null ? null : sourceOf(line.net, netdev[1]!);
   if (asked !== null) return new OptionError(asked.option, asked.text, netdev![2]!);
@@ -154,6 +159,9 @@ async function connectPorts(machine: Machine, line: CommandLine, exit: () => voi
   }));
   if (line.debugcon !== null && machine.debugcon !== null) {
     ports.push({ ...line.debugcon, option: 'debugcon', port: machine.debugcon });
+  }
+  for (const { id, text, spec } of line.chardevs) {
+    ports.push({ text, spec, option: 'chardev', port: machine.chardevs.get(id)! });
   }
   // The terminal comes last: its mode must not change if another port cannot be opened.
   ports.sort((a, b) => Number(a.spec.kind === 'stdio') - Number(b.spec.kind === 'stdio'));

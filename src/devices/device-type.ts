@@ -2,7 +2,9 @@
  * What can be added to a machine by name: types of devices, each with one table of its properties. Parsing,
  * checks, help and the typed values that a device is made from all follow from that table.
  */
-import type { BlockBackend, CharBackend, GuestMemory, PacketBackend, VirtualClock } from '../machine/interfaces.ts';
+import type { HostNetwork } from '../host/network.ts';
+import type { FileTree } from '../host/file-tree.ts';
+import type { BlockBackend, CharBackend, GuestMemory, PacketBackend, PortBus, VirtualClock } from '../machine/interfaces.ts';
 
 /** One property. Values come as text from a command line, or as JSON has them. */
 export interface Property<T> {
@@ -32,7 +34,12 @@ export interface DeviceContext {
   /** Unique within the machine. */
   readonly id: string;
   readonly memory: GuestMemory;
+  /** Bytes of RAM. */
+  readonly memorySize: number;
   readonly clock: VirtualClock;
+  readonly ports: PortBus;
+  /** Ends the machine with a status. */
+  exit(code: number): void;
   /** 32 bits that nobody can guess. */
   readonly random: () => number;
   readonly trace: ((category: string, line: string) => void) | undefined;
@@ -42,6 +49,11 @@ export interface DeviceContext {
   drive(property: string, name: string): DriveLink;
   network(property: string, name: string): PacketBackend;
   character(property: string, name: string): CharBackend;
+  folder(property: string, name: string): FileTree;
+  /** Sockets of the host's. */
+  readonly hostNetwork: HostNetwork | null;
+  /** Keys go to the newest keyboard whose guest listens. @param take is given scancodes (set 1), and says whether it does */
+  addKeyboard(take: (codes: readonly number[]) => boolean): void;
   /** What the device is plugged into. */
   readonly bus: DeviceBus;
 }
@@ -52,6 +64,10 @@ export interface DeviceBus {
   readonly name: string;
   /** QEMU's kind, e.g. "PCI". */
   readonly kind: string;
+  /** There is no room for another device. */
+  readonly full?: boolean;
+  /** Open Firmware's name of a device on it, to follow that of the device that provides the bus; null for none. */
+  bootPath?(device: unknown): string | null;
 }
 
 export const CATEGORIES = ['bridge', 'storage', 'network', 'input', 'display', 'misc'] as const;
@@ -65,6 +81,8 @@ export interface DeviceType<P extends Properties = Properties, D = unknown> {
   /** Kind of the bus that it goes on. */
   readonly bus: string;
   readonly properties: P;
+  /** The device is reset, saved and loaded by the controller that it is plugged into. */
+  readonly ofController?: boolean;
   /** Makes the device, which is not on its bus yet. @throws Error, one line */
   create(values: Values<P>, context: DeviceContext): D;
   /** Buses that it provides. */

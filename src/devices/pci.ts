@@ -1,5 +1,6 @@
 /** PCI functions and their bus: PCI Local Bus Specification 3.0, chapter 6. */
 import type { Device, DeviceState, IoHandler, MappedRegion, MmioBus, MsiSink, PortBus } from '../machine/interfaces.ts';
+import { Msi, MSI_ID, type MsiOptions } from './pci-msi.ts';
 import { Msix, MSIX_ID, type MsixPlace } from './pci-msix.ts';
 import { type StateFields, StateBlock } from './state.ts';
 
@@ -101,6 +102,7 @@ export abstract class PciDevice implements Device {
   /** Offset of the MSI-X capability, and its registers. */
   private msixAt = 0;
   protected msix: Msix | null = null;
+  protected msi: Msi | null = null;
   private rom: Rom | null = null;
   private spaces: PciSpaces | null = null;
   private bus: PciBus | null = null;
@@ -153,6 +155,7 @@ export abstract class PciDevice implements Device {
     if (offset < PCI.rom + 4) this.remap();
     this.driveIntx();
     if (offset < this.msixAt + 4 && offset + size > this.msixAt + 2) this.msix?.controlChanged();
+    this.msi?.changed();
     this.onConfigWrite(offset, size);
   }
 
@@ -276,6 +279,19 @@ export abstract class PciDevice implements Device {
     this.addPart('msix', msix);
     this.msix = msix;
     return msix;
+  }
+
+  /** Adds the MSI capability. */
+  protected addMsi(offset: number, options: MsiOptions): Msi {
+    const msi = new Msi(options, {
+      read: (at, size) => this.configRead(offset + at, size),
+      put: (at, value) => new DataView(this.config.buffer, this.config.byteOffset).setUint32(offset + at, value, true),
+      send: (address, data) => this.sendMessage(address, data),
+    });
+    this.addCapability(offset, MSI_ID, msi.body);
+    this.setWritable(offset + 2, msi.writable);
+    this.msi = msi;
+    return msi;
   }
 
   /** Address that software gave a base address register, or -1 while it decodes nothing. */

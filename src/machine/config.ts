@@ -7,6 +7,8 @@ export interface MachineIo {
   /** One per serial port of the configuration; null where it says `none`. */
   readonly serials: readonly (CharBackend | null)[];
   readonly debugcon: CharBackend | null;
+  /** By the names that devices use. */
+  readonly chardevs: ReadonlyMap<string, CharBackend>;
   /** One per drive of the configuration; null for a drive without a medium. */
   readonly drives: readonly (BlockBackend | null)[];
   /** Requests of theirs are under way. */
@@ -49,6 +51,17 @@ export interface DeviceConfig {
   readonly id?: string | null;
   readonly bus?: string | null;
   readonly [property: string]: unknown;
+}
+
+/** How owners and permissions that a guest sets are kept: as the host's own, or in files beside. */
+export const SECURITY_MODELS = ['none', 'passthrough', 'mapped-file'] as const;
+
+/** A folder of the host's that devices let the guest into. */
+export interface FolderConfig {
+  readonly id: string;
+  readonly path: string;
+  readonly securityModel: (typeof SECURITY_MODELS)[number];
+  readonly readOnly: boolean;
 }
 
 /** A drive and what is in it. */
@@ -121,6 +134,9 @@ export interface MachineConfig {
   readonly drives: readonly DriveConfig[];
   readonly network: NetworkConfig;
   readonly devices: readonly DeviceConfig[];
+  readonly folders: readonly FolderConfig[];
+  /** Names of byte streams that devices are connected to. */
+  readonly chardevs: readonly string[];
   /** Block nodes by themselves, in the order of making, each with a `node-name`. */
   readonly blockdevs: readonly BlockOptions[];
   /** Passwords by the names that options use. */
@@ -176,6 +192,8 @@ const DEFAULTS: MachineConfig = {
   drives: [],
   network: NO_NETWORK,
   devices: [],
+  chardevs: [],
+  folders: [],
   blockdevs: [],
   secrets: {},
   throttleGroups: {},
@@ -332,7 +350,9 @@ function checkRtc({ base, clock }: RtcConfig): void {
   }
 }
 
-function checkPorts({ debugcon, debugExit }: MachineConfig): void {
+function checkPorts({ debugcon, debugExit, chardevs }: MachineConfig): void {
+  const twice = chardevs.find((id, i) => chardevs.indexOf(id) !== i);
+  if (twice !== undefined) throw new ConfigError('chardevs', `there are two named "${twice}"`);
   const check = (field: 'debugcon' | 'debugExit', base: number, size: number): void => {
     if (!Number.isInteger(base) || base < 0 || base + size > 0x10000) {
       throw new ConfigError(field, `iobase ${base} is not a port number`);

@@ -13,7 +13,7 @@ import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
-import { ConfigError, wantedDevices } from './config.ts';
+import { ConfigError, type FolderConfig, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import { findDeviceType } from './device-types.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
@@ -25,7 +25,9 @@ import { PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
-import { network as hostNetwork } from '#host';
+import { network as hostNetwork, openFileTree } from '#host';
+import type { FileTree } from '../host/file-tree.ts';
+import { MappedTree } from '../host/mapped-tree.ts';
 import { Networks } from '../network/open.ts';
 import { hostRandom, repeatableRandom } from './random.ts';
 
@@ -158,11 +160,24 @@ function openNetworks(config: MachineConfig, clock: VirtualClock, events: Machin
   }
 }
 
-function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks): DeviceLinks {
+/** @throws ConfigError naming the folder */
+function openFolder({ path, securityModel, readOnly }: FolderConfig, index: number): FileTree {
+  try {
+    const tree = openFileTree(path, readOnly);
+    return securityModel === 'mapped-file' ? new MappedTree(tree) : tree;
+  } catch (error) {
+    throw new ConfigError('folders', `folder ${index}: ${path}: ${(error as Error).message}`);
+  }
+}
+
+function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks, ports: MachineIo): DeviceLinks {
+  const folders = new Map(config.folders.map((one, i) => [one.id, openFolder(one, i)]));
   return {
     drives,
     network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
-    character: () => null,
+    character: (name) => ports.chardevs.get(name) ?? null,
+    hostNetwork,
+    folder: (name) => folders.get(name) ?? null,
   };
 }
 
@@ -226,7 +241,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
       wanted: wantedDevices(config).filter(
         ({ config: one, field }) => field !== 'network' || findDeviceType(one.driver) !== null,
       ),
-      links: linksOf(config, drives, networks),
+      links: linksOf(config, drives, networks, ports),
       random: config.icount ? repeatableRandom() : hostRandom(),
     },
     ...(places.bios ? { bios: places.bios } : {}),

@@ -1,9 +1,11 @@
 /** Makes the devices that a configuration names, and plugs each into its bus. */
 import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, type PciAddress } from '../devices/device-type.ts';
+import type { HostNetwork } from '../host/network.ts';
+import type { FileTree } from '../host/file-tree.ts';
 import { PciBus, PciDevice } from '../devices/pci.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { findDeviceType } from './device-types.ts';
-import type { CharBackend, Device, GuestMemory, PacketBackend, Trace, VirtualClock } from './interfaces.ts';
+import type { CharBackend, Device, GuestMemory, PacketBackend, PortBus, Trace, VirtualClock } from './interfaces.ts';
 import type { Drive } from './pc-storage.ts';
 
 /** What devices may refer to by name. */
@@ -12,16 +14,22 @@ export interface DeviceLinks {
   /** @returns null when there is none of that name */
   network(name: string): PacketBackend | null;
   character(name: string): CharBackend | null;
+  folder(name: string): FileTree | null;
+  readonly hostNetwork: HostNetwork | null;
 }
 
 export type BuilderParts = {
   memory: GuestMemory;
+  memorySize: number;
   clock: VirtualClock;
   random: () => number;
   trace?: Trace | undefined;
   links: DeviceLinks;
-  /** The board's own buses. */
-  buses: readonly DeviceBus[];
+  ports: PortBus;
+  exit: (code: number) => void;
+  /** The board's own buses, with the devices that provide them. */
+  buses: readonly (readonly [DeviceBus, Device | null])[];
+  addKeyboard: DeviceContext['addKeyboard'];
   /** Takes a device into the machine. */
   add: (device: Device) => void;
 };
@@ -37,13 +45,16 @@ export class DeviceBuilder {
   readonly bootEntries: BootEntry[] = [];
   private readonly parts: BuilderParts;
   private readonly buses: DeviceBus[];
+  /** Devices by the buses that they provide. */
+  private readonly owners = new Map<DeviceBus, Device>();
   private readonly ids = new Set<string>();
   private readonly taken = new Set<string>();
   private readonly counts = new Map<string, number>();
 
   constructor(parts: BuilderParts) {
     this.parts = parts;
-    this.buses = [...parts.buses];
+    this.buses = parts.buses.map(([bus]) => bus);
+    for (const [bus, owner] of parts.buses) if (owner !== null) this.owners.set(bus, owner);
   }
 
   /** @throws Error, one line */
@@ -56,8 +67,12 @@ export class DeviceBuilder {
     const bus = this.findBus(type, config.bus ?? null);
     const device = type.create(values as never, this.context(id, bus)) as Device;
     if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
-    this.parts.add(device);
-    this.buses.push(...(type.buses?.(device) ?? []));
+    if (type.ofController !== true) this.parts.add(device);
+    this.noteBoot(bus, device, values);
+    for (const provided of type.buses?.(device) ?? []) {
+      this.buses.push(provided);
+      this.owners.set(provided, device);
+    }
   }
 
   private identify(type: DeviceType, given: string | null): string {
@@ -71,7 +86,7 @@ export class DeviceBuilder {
 
   private findBus({ name, bus: kind }: DeviceType, given: string | null): DeviceBus {
     if (given === null) {
-      const bus = this.buses.find((one) => one.kind === kind);
+      const bus = this.buses.find((one) => one.kind === kind && one.full !== true) ?? this.buses.find((one) => one.kind === kind);
       if (bus === undefined) throw new Error(`No '${kind}' bus found for device '${name}'`);
       return bus;
     }
@@ -92,12 +107,23 @@ export class DeviceBuilder {
       throw new Error(`PCI: ${where} not available for ${device.type}, in use by ${other.type},id=${other.id}`);
     }
     bus.plug(device, slot, func);
+  }
+
+  private noteBoot(bus: DeviceBus, device: Device, values: { readonly [name: string]: unknown }): void {
     const index = values['bootindex'];
-    if (typeof index === 'number' && index >= 0) this.bootEntries.push({ index, path: bootPath(device, slot, func) });
+    const path = typeof index === 'number' && index >= 0 ? this.bootPath(bus, device) : null;
+    if (path !== null) this.bootEntries.push({ index: index as number, path });
+  }
+
+  private bootPath(bus: DeviceBus, device: Device): string | null {
+    if (device instanceof PciDevice) return `${pciPath(device)}${BOOT_NAMES[classOf(device)]?.[1] ?? ''}`;
+    const owner = this.owners.get(bus);
+    const below = bus.bootPath?.(device) ?? null;
+    return owner instanceof PciDevice && below !== null ? `${pciPath(owner)}${below}` : null;
   }
 
   private context(id: string, bus: DeviceBus): DeviceContext {
-    const { memory, clock, random, trace, links } = this.parts;
+    const { memory, memorySize, clock, random, trace, links, addKeyboard, ports, exit } = this.parts;
     const found = <T>(kind: string, property: string, name: string, what: T | null | undefined): T => {
       if (what == null) throw new Error(`Property '${property}' can't find value '${name}'`);
       const key = `${kind} ${name}`;
@@ -109,9 +135,14 @@ export class DeviceBuilder {
       id,
       bus,
       memory,
+      memorySize,
       clock,
       random,
       trace,
+      addKeyboard,
+      ports,
+      exit,
+      hostNetwork: links.hostNetwork,
       next: (kind) => this.next(kind),
       drive: (property, name) => {
         const drive = links.drives.find(({ config }) => driveName(config) === name);
@@ -120,6 +151,12 @@ export class DeviceBuilder {
       },
       network: (property, name) => found('netdev', property, name, links.network(name)),
       character: (property, name) => found('chardev', property, name, links.character(name)),
+      // Several devices may show one folder.
+      folder: (property, name) => {
+        const tree = links.folder(name);
+        if (tree === null) throw new Error(`Property '${property}' can't find value '${name}'`);
+        return tree;
+      },
     };
   }
 
@@ -133,10 +170,15 @@ export class DeviceBuilder {
 /** Open Firmware's names by class code, as SeaBIOS and OVMF write them. */
 const BOOT_NAMES: Record<number, readonly [node: string, child: string]> = {
   256: ['scsi', '/disk@0,0'],
+  257: ['ide', ''],
+  262: ['pci8086,2922', ''],
   512: ['ethernet', '/ethernet-phy@0'],
 };
 
-function bootPath(device: PciDevice, slot: number, func: number): string {
-  const [node, child] = BOOT_NAMES[device.configRead(0x0a, 2)] ?? ['pci', ''];
-  return `/pci@i0cf8/${node}@${slot.toString(16)}${func === 0 ? '' : `,${func}`}${child}`;
+const classOf = (device: PciDevice): number => device.configRead(0x0a, 2);
+
+function pciPath(device: PciDevice): string {
+  const [slot, func] = [device.devfn >> 3, device.devfn & 7];
+  const node = BOOT_NAMES[classOf(device)]?.[0] ?? 'pci';
+  return `/pci@i0cf8/${node}@${slot.toString(16)}${func === 0 ? '' : `,${func}`}`;
 }

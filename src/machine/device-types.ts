@@ -1,9 +1,34 @@
 /** Every type of device that can be added to a machine by name, a row each. */
 import { CATEGORIES, type Category, describeProperties, type DeviceType } from '../devices/device-type.ts';
+import { ISA_DEBUG_EXIT } from '../devices/debug/types.ts';
+import { IDE_TYPES } from '../devices/ide/types.ts';
+import { VGA_TYPE } from '../devices/vga/types.ts';
+import { SCSI_UNITS } from '../devices/scsi/types.ts';
+import { VIRTIO_BALLOON_PCI } from '../devices/virtio/balloon-pci.ts';
 import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
+import { VIRTIO_INPUT_PCI } from '../devices/virtio/input-pci.ts';
 import { VIRTIO_NET_PCI } from '../devices/virtio/net-pci.ts';
+import { VIRTIO_9P_PCI } from '../devices/virtio/p9/pci.ts';
+import { VIRTIO_RNG_PCI } from '../devices/virtio/rng-pci.ts';
+import { VIRTIO_SCSI_PCI } from '../devices/virtio/scsi-pci.ts';
+import { VHOST_VSOCK_PCI } from '../devices/virtio/vsock-pci.ts';
+import { VIRTIO_SERIAL } from '../devices/virtio/serial-pci.ts';
 
-export const DEVICE_TYPES: readonly DeviceType[] = [...VIRTIO_BLK_PCI, ...VIRTIO_NET_PCI];
+export const DEVICE_TYPES: readonly DeviceType[] = [
+  ISA_DEBUG_EXIT,
+  VGA_TYPE,
+  ...IDE_TYPES,
+  ...VIRTIO_BALLOON_PCI,
+  ...VIRTIO_INPUT_PCI,
+  ...VIRTIO_BLK_PCI,
+  ...VIRTIO_NET_PCI,
+  ...VIRTIO_9P_PCI,
+  ...VIRTIO_RNG_PCI,
+  ...VIRTIO_SCSI_PCI,
+  ...VIRTIO_SERIAL,
+  ...SCSI_UNITS,
+  ...VHOST_VSOCK_PCI,
+];
 
 /** @returns the type of that name, or null */
 export function findDeviceType(name: string): DeviceType | null {

@@ -7,7 +7,14 @@ import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
 import type { RunState } from './machine.ts';
-import { DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine } from './messages.ts';
+import {
+  DEBUGCON_CHANNEL,
+  FIRST_CHARDEV_CHANNEL,
+  type FromMachine,
+  type MachineCommand,
+  type Queries,
+  type ToMachine,
+} from './messages.ts';
 import { SerialPort } from './serial-port.ts';
 import { machineThread } from './thread.ts';
 
@@ -36,6 +43,8 @@ export class Machine {
   readonly serial: readonly SerialPort[];
   /** What the guest writes to the debug console. */
   readonly debugcon: SerialPort | null;
+  /** Byte streams of devices, by the names in `config.chardevs`. */
+  readonly chardevs: ReadonlyMap<string, SerialPort>;
   /** The guest's keyboard, with US layout; the promises are settled when all has been typed. */
   readonly keyboard: {
     /** @throws Error naming a character that the keyboard lacks */
@@ -69,6 +78,7 @@ export class Machine {
       press: async (combination) => this.typed(keySequence(combination)),
     };
     this.debugcon = config.debugcon === null ? null : new SerialPort(DEBUGCON_CHANNEL, post);
+    this.chardevs = new Map(config.chardevs.map((id, i) => [id, new SerialPort(FIRST_CHARDEV_CHANNEL + i, post)]));
     thread.onMessage((message) => this.receive(message));
     thread.onError((error) => this.fail(error));
     post({ type: 'create', config });
@@ -184,6 +194,7 @@ export class Machine {
   }
 
   private channel(index: number): SerialPort | null {
+    if (index >= FIRST_CHARDEV_CHANNEL) return this.chardevs.get(this.config.chardevs[index - FIRST_CHARDEV_CHANNEL]!) ?? null;
     return index === DEBUGCON_CHANNEL ? this.debugcon : (this.serial[index] ?? null);
   }
 
@@ -232,6 +243,7 @@ export class Machine {
   private close(): void {
     for (const port of this.serial) port.end();
     this.debugcon?.end();
+    for (const port of this.chardevs.values()) port.end();
     for (const { resolve } of this.pending.values()) resolve();
     this.pending.clear();
     this.thread.terminate();

@@ -6,7 +6,14 @@ import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
 import { Drives } from '../storage/open.ts';
-import { DEBUGCON_CHANNEL, type FromMachine, type MachineCommand, type Queries, type ToMachine } from './messages.ts';
+import {
+  DEBUGCON_CHANNEL,
+  FIRST_CHARDEV_CHANNEL,
+  type FromMachine,
+  type MachineCommand,
+  type Queries,
+  type ToMachine,
+} from './messages.ts';
 import { PortChannel } from './port-channel.ts';
 
 const parent = threadParent<FromMachine, ToMachine>();
@@ -38,6 +45,7 @@ function openAll(config: MachineConfig, opened: Drives): MachineIo {
     awaitsDisk: () => opened.underWay > 0,
     serials: config.serials.map((serial, i) => (serial === 'none' ? null : open(i))),
     debugcon: config.debugcon === null ? null : open(DEBUGCON_CHANNEL),
+    chardevs: new Map(config.chardevs.map((id, i) => [id, open(FIRST_CHARDEV_CHANNEL + i)])),
   };
 }
 

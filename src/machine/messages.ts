@@ -17,6 +17,8 @@ export interface Queries {
 
 /** Serial ports are channels 0 to 3. */
 export const DEBUGCON_CHANNEL = 4;
+/** Byte streams by name are channels from here on, in the order of the configuration. */
+export const FIRST_CHARDEV_CHANNEL = 16;
 
 /** Bytes of guest output that may be on their way before the guest has to wait. */
 export const OUTPUT_WINDOW = 1 << 18;

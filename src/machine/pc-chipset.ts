@@ -1,12 +1,13 @@
 /** The host bridges and south bridges that a PC may have, and how they are wired to the rest. */
 import type { AcpiPm } from '../devices/acpi/pm.ts';
-import { Ahci } from '../devices/ide/ahci.ts';
+import { Ahci, AHCI_PORTS } from '../devices/ide/ahci.ts';
+import { type IdeBus, ideBuses } from '../devices/ide/bus.ts';
 import type { HostBridge } from '../devices/pci/i440fx.ts';
 import { I440Fx, I440FxHost } from '../devices/pci/i440fx.ts';
 import { FIRST_PIRQ_INPUT, ICH9_GPE, Ich9Lpc, q35PirqOf } from '../devices/pci/ich9.ts';
 import { Piix3, Piix4Pm } from '../devices/pci/piix.ts';
 import { Q35Mch } from '../devices/pci/q35.ts';
-import { PciBus } from '../devices/pci.ts';
+import { PciBus, type PciDevice } from '../devices/pci.ts';
 import type { AddressSpace } from './address-space.ts';
 import type { Device, IrqLine, MsiSink } from './interfaces.ts';
 import type { IoSpace } from './io-space.ts';
@@ -26,6 +27,8 @@ export type ChipsetParts = {
 export type Chipset = {
   bus: PciBus;
   bridge: HostBridge;
+  /** The board's own disk controller. */
+  ide: { controller: PciDevice; buses: readonly IdeBus[] };
   /** Port of the ACPI registers, or 0 while they are nowhere. */
   pmBase: () => number;
   /** Do writes to the APM control port raise SMIs? */
@@ -45,7 +48,8 @@ export function addI440Fx({ mem, io, messages, acpi, drives, irq, add }: Chipset
   const bridge = add(new I440Fx());
   bus.plug(bridge, 0);
   bus.plug(add(new Piix3(bus, isaLines(irq))), 1);
-  bus.plug(add(addIde(mem, io, [irq(14), irq(15)], drives)), 1, 1);
+  const { ide, buses } = addIde(mem, io, [irq(14), irq(15)], drives);
+  bus.plug(add(ide), 1, 1);
   const pm = add(new Piix4Pm(io, acpi.ports));
   bus.plug(pm, 1, 3);
   io.register(GPE_BASE, 4, acpi.gpe, 'acpi-gpe0', { maxSize: 1 });
@@ -54,6 +58,7 @@ export function addI440Fx({ mem, io, messages, acpi, drives, irq, add }: Chipset
   return {
     bus,
     bridge,
+    ide: { controller: ide, buses },
     pmBase: () => pm.configRead(0x40, 2) & 0xffc0,
     raisesSmi: () => pm.raisesSmi,
     ecamBase: null,
@@ -77,13 +82,15 @@ export function addQ35({ mem, io, messages, acpi, drives, irq, add }: ChipsetPar
   );
   bus.plug(lpc, SOUTH_BRIDGE);
   const ahci = add(new Ahci(mem));
-  attachDrives(ahci, drives, 'ide');
+  const buses = ideBuses('ide', ahci, AHCI_PORTS, 1);
+  attachDrives(buses, 1, drives, 'ide');
   bus.plug(ahci, SOUTH_BRIDGE, 2);
   addAhci({ mem, drives, add }, bus);
   addConfigPorts({ io, add }, bus);
   return {
     bus,
     bridge,
+    ide: { controller: ahci, buses },
     pmBase: () => lpc.pmBase,
     raisesSmi: () => lpc.raisesSmi,
     ecamBase: () => bridge.window?.base ?? USUAL_ECAM,
@@ -101,7 +108,7 @@ const isaLines = (irq: ChipsetParts['irq']): IrqLine[] => Array.from({ length: 1
 function addAhci({ mem, drives, add }: Pick<ChipsetParts, 'mem' | 'drives' | 'add'>, bus: PciBus): void {
   if (!drives.some(({ config }) => config.interface === 'ahci')) return;
   const ahci = add(new Ahci(mem, 'ahci1'));
-  attachDrives(ahci, drives, 'ahci');
+  attachDrives(ideBuses('ahci', ahci, AHCI_PORTS, 1), 1, drives, 'ahci');
   bus.plug(ahci, AHCI_SLOT);
 }
 

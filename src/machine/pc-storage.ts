@@ -2,8 +2,9 @@
 import { FloppyController, floppyType } from '../devices/floppy/fdc.ts';
 import type { IsaDma } from '../devices/floppy/isa-dma.ts';
 import type { AtaDevice } from '../devices/ide/ata.ts';
+import { type IdeBus, ideBuses } from '../devices/ide/bus.ts';
 import { IdeCdrom } from '../devices/ide/cdrom.ts';
-import { geometryOf, IdeDisk } from '../devices/ide/disk.ts';
+import { geometryOf, IdeDisk, SECTOR } from '../devices/ide/disk.ts';
 import { Piix3Ide } from '../devices/ide/piix3-ide.ts';
 import type { DriveConfig } from './config.ts';
 import type { BootEntry } from './device-builder.ts';
@@ -32,23 +33,23 @@ export function addIde(
   ports: PortBus,
   irqs: readonly [IrqLine, IrqLine],
   drives: readonly Drive[],
-): Piix3Ide {
+): { ide: Piix3Ide; buses: readonly IdeBus[] } {
   const ide = new Piix3Ide(memory, ports, irqs);
-  attachDrives(ide, drives, 'ide');
-  return ide;
+  const buses = ideBuses('ide', ide, 2, 2);
+  attachDrives(buses, 2, drives, 'ide');
+  return { ide, buses };
 }
 
-/** Whatever IDE drives are attached to. */
-type Controller = { attach(device: AtaDevice, place: number): void };
-
-export function attachDrives(controller: Controller, drives: readonly Drive[], kind: 'ide' | 'ahci'): void {
+/** @param buses of one controller, each with the same number of places */
+export function attachDrives(buses: readonly IdeBus[], units: number, drives: readonly Drive[], kind: 'ide' | 'ahci'): void {
+  const plug = (device: AtaDevice, place: number): void => buses[Math.floor(place / units)]!.plug(device, place % units);
   for (const { config, backend } of drives) {
     if (config.interface !== kind) continue;
     const { index, media } = config;
     const id = `${kind}${index}-${media === 'cdrom' ? 'cd' : 'hd'}`;
     const serial = config.serial ?? `VR${String(index + 1).padStart(5, '0')}`;
-    if (media === 'cdrom') controller.attach(new IdeCdrom(id, backend, serial), index);
-    else if (backend !== null) controller.attach(new IdeDisk(id, backend, serial), index);
+    if (media === 'cdrom') plug(new IdeCdrom(id, backend, serial), index);
+    else if (backend !== null) plug(new IdeDisk(id, backend, serial), index);
   }
 }
 
@@ -74,8 +75,13 @@ export function addFloppy({ ports, clock, irq, dma, drives }: FloppyWiring): Flo
   return fdc;
 }
 
-/** @param ahci IDE drives are at the ports of an AHCI */
-export function factsOf(drives: readonly Drive[], ahci: boolean, devices: readonly BootEntry[]): DriveFacts {
+/** @param ide buses of the board's own controller @param ahci that is an AHCI */
+export function factsOf(
+  drives: readonly Drive[],
+  ide: readonly IdeBus[],
+  ahci: boolean,
+  devices: readonly BootEntry[],
+): DriveFacts {
   const at = (kind: string, index: number): Drive | undefined =>
     drives.find(({ config }) => config.interface === kind && config.index === index);
   const floppy = (index: number): number => {
@@ -83,9 +89,8 @@ export function factsOf(drives: readonly Drive[], ahci: boolean, devices: readon
     return drive === undefined ? 0 : floppyType(drive.backend?.size ?? null);
   };
   const translation = (index: number): boolean | null => {
-    const drive = at('ide', index);
-    if (drive === undefined || drive.config.media === 'cdrom' || drive.backend === null) return null;
-    return geometryOf(drive.backend.size).cylinders > BIOS_CYLINDERS;
+    const drive = ide[index >> 1]!.unit(index & 1);
+    return drive instanceof IdeDisk ? geometryOf(drive.sectors * SECTOR).cylinders > BIOS_CYLINDERS : null;
   };
   const entries = drives.flatMap(({ config }): BootEntry[] => {
     const path = config.bootIndex === null ? null : bootPath(config, ahci);

@@ -130,6 +130,8 @@ export class PcMachine {
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
   private readonly irqs: SharedIrq[] = [];
   private lapicPage: MappedRegion | null = null;
+  /** Beyond the board's own, the newest first. */
+  private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
   private onManaging: () => void = () => undefined;
   /** There has been a reset since power-on. */
@@ -157,7 +159,9 @@ export class PcMachine {
     this.wireInterrupts();
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
     this.keyboard = this.addKeyboard();
-    this.typist = new Typist(clock, (codes) => this.keyboard.injectScancode(...codes));
+    this.typist = new Typist(clock, (codes) => {
+      if (!this.keyboards.some((take) => take(codes))) this.keyboard.injectScancode(...codes);
+    });
     this.rtc = this.addTimers();
     this.addLegacyPorts();
     this.addSerials();
@@ -213,7 +217,7 @@ export class PcMachine {
       start: this.startOptions(),
       boot: this.boot,
       textOnSerial: this.config.textOnSerial === true,
-      ...factsOf(this.config.drives ?? [], this.isQ35, this.builder?.bootEntries ?? []),
+      ...factsOf(this.config.drives ?? [], this.chipset.ide.buses, this.isQ35, this.builder?.bootEntries ?? []),
     };
   }
 
@@ -462,9 +466,17 @@ export class PcMachine {
     const { devices, clock, trace } = this.config;
     if (devices === undefined) return null;
     const { wanted, links, random } = devices;
+    const { ide } = this.chipset;
     const builder = new DeviceBuilder({
-      ...{ memory: this.mem, clock, random, trace, links },
-      buses: [this.pci],
+      ...{ memory: this.mem, memorySize: this.config.memory.ramSize, clock, random, trace, links },
+      ports: this.io,
+      exit: (code) => this.config.onPower('debug-exit', code),
+      buses: [
+        [this.pci, null],
+        ...ide.buses.map((bus) => [bus, ide.controller] as const),
+        [{ name: 'isa.0', kind: 'ISA' }, null],
+      ],
+      addKeyboard: (take) => void this.keyboards.unshift(take),
       add: (device) => this.add(device),
     });
     for (const { config, field, index } of wanted) {

@@ -55,7 +55,7 @@ export function runGuest(
         if (trace.includes(category)) traced(category, line);
       },
     },
-    { serials: [], debugcon: collector((more) => (text += more)), drives: [] },
+    { serials: [], debugcon: collector((more) => (text += more)), drives: [], chardevs: new Map() },
     { hotThreshold: 1, compileBeside: false },
   );
   const timer = setTimeout(() => {

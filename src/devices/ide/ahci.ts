@@ -41,6 +41,7 @@ export class Ahci extends PciDevice {
     this.registers = new StateBlock(id, 1, powerOn);
     // Serial ATA capability: index and data registers in the ports of BAR 4.
     this.addCapability(0xa8, 0x12, [0x10, 0x00, 0x48, 0x00, 0x00, 0x00]);
+    this.addMsi(0x80, { vectors: 1, masking: false });
     this.ports = this.registers.value.ports.map((state) => new AhciPort(memory, state));
     for (const port of this.ports) port.onInterrupt = () => this.updateInterrupt();
     const mmio: IoHandler = {
@@ -168,6 +169,10 @@ export class Ahci extends PciDevice {
     this.ports.forEach((port, i) => {
       if (port.pending) s.interrupts |= 1 << i;
     });
-    this.setIntx((s.control & CONTROL.interrupts) !== 0 && s.interrupts !== 0);
+    const wanted = (s.control & CONTROL.interrupts) !== 0 && s.interrupts !== 0;
+    const messages = this.msi?.enabled === true;
+    // What software has not seen to when it clears some of it is told again.
+    if (wanted && messages) this.msi?.notify(0);
+    this.setIntx(wanted && !messages);
   }
 }

@@ -5,7 +5,7 @@
 import type { BlockBackend } from '../../machine/interfaces.ts';
 import { AtaDevice, ERROR, REGISTER } from './ata.ts';
 import { identifyCd } from './identify.ts';
-import { CD_SECTOR, discInformation, getConfiguration, INQUIRY, modePages, readToc } from './mmc.ts';
+import { CD_SECTOR, discInformation, getConfiguration, INQUIRY, modePages, readToc } from '../mmc.ts';
 
 const PACKET_SIZE = 12;
 /** Interrupt reason, in the count register: the packet or the end of the command; to the host. */

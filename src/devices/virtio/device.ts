@@ -25,7 +25,13 @@ export type VirtioParts = {
 };
 
 /** Features of every device, of which a driver takes what it knows. */
-const COMMON = featureSet(FEATURE.anyLayout, FEATURE.indirectDescriptors, FEATURE.eventIndex, FEATURE.version1);
+const COMMON = featureSet(
+  FEATURE.anyLayout,
+  FEATURE.indirectDescriptors,
+  FEATURE.eventIndex,
+  FEATURE.version1,
+  FEATURE.packedRing,
+);
 
 const powerOn = (sizes: readonly number[]) => ({
   status: 0,
@@ -107,6 +113,14 @@ export abstract class VirtioDevice implements QueueOwner {
   /** What the driver writes of features; too late once they are agreed on. */
   setFeatures(features: bigint): void {
     if ((this.status & STATUS.featuresOk) === 0) this.core.value.features = features & this.offered;
+  }
+
+  /** The same by 32 bits. @param select 0 for the low ones, 1 for the high ones */
+  setFeaturesHalf(select: number, bits: number): void {
+    if (select > 1) return;
+    const shift = select === 0 ? 0n : 32n;
+    const others = this.core.value.features & ~(0xffffffffn << shift);
+    this.setFeatures(others | (BigInt(bits >>> 0) << shift));
   }
 
   has(feature: number): boolean {

@@ -282,7 +282,7 @@ export class VirtioPci extends PciDevice implements Transport {
         value.driverFeatureSelect = written;
         return;
       case COMMON.driverFeature:
-        return this.writeFeatures(value.driverFeatureSelect, written);
+        return device.setFeaturesHalf(value.driverFeatureSelect, written);
       case COMMON.configVector:
         device.state.configVector = this.vector(written);
         return;
@@ -294,13 +294,6 @@ export class VirtioPci extends PciDevice implements Transport {
       default:
         if (selected !== undefined) this.writeQueue(selected, at, written);
     }
-  }
-
-  private writeFeatures(select: number, written: number): void {
-    if (select > 1) return;
-    const { features } = this.device.state;
-    const shift = select === 0 ? 0n : 32n;
-    this.device.setFeatures((features & ~(0xffffffffn << shift)) | (BigInt(written >>> 0) << shift));
   }
 
   private writeQueue(queue: Virtqueue, at: number, written: number): void {

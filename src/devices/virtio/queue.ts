@@ -2,6 +2,7 @@
 import type { GuestMemory } from '../../machine/interfaces.ts';
 import { Chain } from './chain.ts';
 import { type Ring, RingError, type RingFeatures, RingMemory, ringState } from './ring.ts';
+import { PackedRing } from './packed-ring.ts';
 import { SplitRing } from './split-ring.ts';
 
 /** No interrupt vector (4.1.4.3). */
@@ -73,11 +74,12 @@ export class Virtqueue {
       driver: address(state.driver),
       device: address(state.device),
     };
-    this.guarded(() => {
+    try {
       this.ring = this.makeRing(new RingMemory(owner.memory), places);
       this.ring.arm();
-      return true;
-    });
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   deactivate(): void {
@@ -114,12 +116,15 @@ export class Virtqueue {
   hasMore(): boolean {
     const { ring } = this;
     if (ring === null || this.owner.isBroken) return false;
-    return this.guarded(() => {
+    try {
       ring.attach();
       if (ring.hasMore()) return true;
       ring.arm();
       return ring.hasMore();
-    });
+    } catch (error) {
+      this.fail(error);
+      return false;
+    }
   }
 
   /** A chain is done with. The driver learns of it by the next `flush`. @param written bytes */
@@ -127,11 +132,13 @@ export class Virtqueue {
     this.free.push(chain);
     const { ring } = this;
     if (ring === null || this.owner.isBroken) return;
-    this.pushed = this.guarded(() => {
+    try {
       ring.attach();
       ring.push(chain, written);
-      return true;
-    });
+      this.pushed = true;
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   /** Shows the driver all that has been pushed, and interrupts it if it wants to be. */
@@ -139,21 +146,14 @@ export class Virtqueue {
     const { ring } = this;
     if (!this.pushed || ring === null) return;
     this.pushed = false;
-    if (this.guarded(() => ring.publish())) this.owner.interruptQueue(this);
+    if (ring.publish()) this.owner.interruptQueue(this);
   }
 
   private makeRing(memory: RingMemory, places: { descriptors: number; driver: number; device: number }): Ring {
     const { size, ring } = this.state;
-    return new SplitRing(memory, size, places, this.owner.ringFeatures, ring);
-  }
-
-  private guarded(act: () => boolean): boolean {
-    try {
-      return act();
-    } catch (error) {
-      this.fail(error);
-      return false;
-    }
+    const { ringFeatures } = this.owner;
+    const Kind = ringFeatures.packed ? PackedRing : SplitRing;
+    return new Kind(memory, size, places, ringFeatures, ring);
   }
 
   private fail(error: unknown): void {

@@ -6,6 +6,7 @@
  *     used          flags 16, index 16, { head 32, bytes written 32 } x size, available event 16
  */
 import type { Chain } from './chain.ts';
+import { passed } from './event-index.ts';
 import {
   DESCRIPTOR,
   DESCRIPTOR_SIZE,
@@ -160,9 +161,4 @@ export class SplitRing implements Ring {
       index = last >>> 16;
     }
   }
-}
-
-/** Does moving from `before` to `now` pass the event? All count in 16 bits (2.7.10.1). */
-export function passed(event: number, now: number, before: number): boolean {
-  return ((now - event - 1) & 0xffff) < ((now - before) & 0xffff);
 }

@@ -1,4 +1,5 @@
 /** The host as a web page offers it. */
+import type { FileTree } from '../file-tree.ts';
 import type { HostNetwork } from '../network.ts';
 import type { Channel } from '../host.ts';
 
@@ -24,3 +25,4 @@ export const network: HostNetwork = {
   tap: () => missing('TAP interfaces'),
   appendFile: () => missing('files'),
 };
+export const openFileTree = (_path: string, _readOnly: boolean): FileTree => missing('folders');

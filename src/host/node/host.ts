@@ -5,3 +5,4 @@ export { openPty } from './pty.ts';
 export { openSocket } from './sockets.ts';
 export { openStdio } from './stdio.ts';
 export { network } from './network.ts';
+export { openFileTree } from './file-tree.ts';

@@ -1,0 +1,21 @@
+/** `virtio-balloon-pci`. */
+import { bool } from '../device-type.ts';
+import { VirtioBalloon } from './balloon.ts';
+import { virtioPciTypes } from './pci-type.ts';
+
+const OTHERS = 0x00ff00;
+
+export const VIRTIO_BALLOON_PCI = virtioPciTypes({
+  name: 'virtio-balloon',
+  category: 'misc',
+  classCode: OTHERS,
+  transitional: true,
+  properties: { 'deflate-on-oom': bool(false), 'free-page-reporting': bool(false) },
+  create: (values, parts, { clock, memorySize }) =>
+    new VirtioBalloon(parts, {
+      clock,
+      memorySize,
+      deflateOnOom: values['deflate-on-oom'],
+      reporting: values['free-page-reporting'],
+    }),
+});

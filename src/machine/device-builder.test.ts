@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FlatMemory, ManualClock, RecordingBackend } from '../devices/mocks.ts';
+import { PciBus } from '../devices/pci.ts';
+import { type DeviceConfig, drive } from './config.ts';
+import { DeviceBuilder } from './device-builder.ts';
+import { DEVICE_TYPES, describeDeviceType, listDeviceTypes } from './device-types.ts';
+import type { BlockBackend, Device } from './interfaces.ts';
+
+const nothing = (): void => undefined;
+const DISK: BlockBackend = {
+  ...{ size: 65536, readOnly: false },
+  ...{ read: nothing, write: nothing, flush: nothing, discard: nothing, close: nothing },
+};
+
+function start() {
+  const none = { remove: () => undefined };
+  const bus = new PciBus({ memory: { addMmio: () => none }, ports: { register: () => none } });
+  const devices: Device[] = [];
+  const builder = new DeviceBuilder({
+    memory: new FlatMemory(1 << 16),
+    memorySize: 1 << 16,
+    clock: new ManualClock(),
+    random: () => 4,
+    links: {
+      drives: ['d', 'e'].map((id) => ({ config: drive({ id, interface: 'none' }), backend: DISK })),
+      network: () => null,
+      character: (name) => (name === 'c' ? new RecordingBackend() : null),
+      folder: () => null,
+      hostNetwork: null,
+    },
+    ports: { register: () => none },
+    exit: () => undefined,
+    buses: [[bus, null]],
+    addKeyboard: () => undefined,
+    add: (device) => void devices.push(device),
+  });
+  const build = (...configs: DeviceConfig[]) => configs.forEach((config) => builder.build(config));
+  return { bus, builder, devices, build };
+}
+
+test('places: the first free slot, or the one that is asked for', () => {
+  const { bus, build } = start();
+  build({ driver: 'virtio-rng-pci', addr: '4.1' }, { driver: 'virtio-rng-pci' }, { driver: 'virtio-rng', addr: 0x18 });
+  assert.deepEqual(
+    bus
+      .all()
+      .map(({ devfn }) => devfn)
+      .sort((a, b) => a - b),
+    [0, 3 * 8, 4 * 8 + 1],
+  );
+});
+
+test('buses that devices provide, by their names', () => {
+  const { devices, builder, build } = start();
+  build(
+    { driver: 'virtio-serial-pci', id: 's1' },
+    { driver: 'virtio-serial-pci', id: 's2' },
+    { driver: 'virtserialport', bus: 's2.0', chardev: 'c', id: 'p' },
+    { driver: 'virtio-scsi-pci', id: 'scsi' },
+    { driver: 'scsi-hd', drive: 'd', bootindex: 3, lun: '5' },
+    { driver: 'virtio-blk-pci', drive: 'e', bootindex: '1' },
+  );
+  assert.deepEqual(
+    devices.map(({ id }) => id),
+    ['s1', 's2', 'p', 'scsi', 'scsi-hd#0', 'virtio-blk-pci#0'],
+  );
+  assert.deepEqual(builder.bootEntries, [
+    { index: 3, path: '/pci@i0cf8/scsi@2/channel@0/disk@0,5' },
+    { index: 1, path: '/pci@i0cf8/scsi@3/disk@0,0' },
+  ]);
+});
+
+test('one line says what is wrong', () => {
+  const cases: [DeviceConfig, RegExp][] = [
+    [{ driver: 'foo' }, /^'foo' is not a valid device model name$/],
+    [{ driver: 'virtio-rng-pci', foo: 1 }, /^Property 'virtio-rng-pci.foo' not found$/],
+    [{ driver: 'virtio-rng-pci', vectors: 'x' }, /^Parameter 'vectors' expects integer$/],
+    [{ driver: 'virtio-rng-pci', event_idx: 'x' }, /^Parameter 'event_idx' expects 'on' or 'off'$/],
+    [{ driver: 'virtio-rng-pci', addr: '20' }, /^Property 'virtio-rng-pci.addr' doesn't take value '20'$/],
+    [{ driver: 'virtio-rng-pci', id: '1a' }, /^Parameter 'id' expects an identifier$/],
+    [{ driver: 'virtio-rng-pci', id: 'taken' }, /^Duplicate ID 'taken' for device$/],
+    [
+      { driver: 'virtio-rng-pci', addr: '0' },
+      /slot 0 function 0 not available for virtio-rng-pci, in use by virtio-rng-pci,id=taken/,
+    ],
+    [{ driver: 'virtio-rng-pci', bus: 'x' }, /^Bus 'x' not found$/],
+    [{ driver: 'scsi-hd', drive: 'd' }, /^No 'SCSI' bus found for device 'scsi-hd'$/],
+    [{ driver: 'virtserialport', bus: 'pci.0' }, /^Device 'virtserialport' can't go on PCI bus$/],
+    [{ driver: 'virtio-blk-pci' }, /^drive property not set$/],
+    [{ driver: 'virtio-blk-pci', drive: 'x' }, /^Property 'drive' can't find value 'x'$/],
+    [{ driver: 'virtio-blk-pci', drive: 'd', 'queue-size': 17 }, /^Invalid queue-size \(= 17\)/],
+    [{ driver: 'virtio-net-pci', netdev: 'x' }, /^Property 'netdev' can't find value 'x'$/],
+    [{ driver: 'virtio-net-pci', mac: '1:2:3' }, /^Property 'virtio-net-pci.mac' doesn't take value '1:2:3'$/],
+    [{ driver: 'virtio-rng-pci', 'disable-modern': true, 'disable-legacy': 'on' }, /neither modern nor legacy/],
+    [{ driver: 'vhost-vsock-pci', 'guest-cid': 2 }, /greater than 2/],
+  ];
+  for (const [config, message] of cases) {
+    const { build } = start();
+    build({ driver: 'virtio-rng-pci', id: 'taken' });
+    assert.throws(() => build(config), { message }, JSON.stringify(config));
+  }
+  const { build } = start();
+  build({ driver: 'virtio-blk-pci', drive: 'd' });
+  assert.throws(
+    () => build({ driver: 'virtio-blk-pci', drive: 'd' }),
+    /^Error: Property 'drive' can't take value 'd', it's in use$/,
+  );
+});
+
+test('a bus that is full takes no more', () => {
+  const { build } = start();
+  for (let slot = 0; slot < 32; slot++) build({ driver: 'virtio-rng-pci' });
+  assert.throws(() => build({ driver: 'virtio-rng-pci' }), /no slot\/function available/);
+});
+
+test('help: every type is listed once, and its properties are', () => {
+  const names = DEVICE_TYPES.flatMap(({ name, alias }) => (alias === undefined ? [name] : [name, alias]));
+  assert.equal(new Set(names).size, names.length);
+  const list = listDeviceTypes();
+  for (const { name } of DEVICE_TYPES) assert.ok(list.includes(`name "${name}"`));
+  assert.match(list, /^Storage devices:\n(.*\n)*name "virtio-blk-pci", bus PCI, alias "virtio-blk"$/m);
+  const properties = describeDeviceType('virtio-blk');
+  assert.match(properties, /^virtio-blk-pci options:\n {2}addr=<int32>/);
+  assert.match(properties, /^ {2}queue-size=<uint16> +- \(default: 256\)$/m);
+});
