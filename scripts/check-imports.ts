@@ -73,6 +73,7 @@ export function importsOf(text: string): { target: string; typeOnly: boolean }[]
 
 function resolve(from: string, target: string): string | null {
   if (target === '#host' || target === '#threads') return `src/host/node/${target.slice(1)}.ts`;
+  if (target.startsWith('#host/')) return `src/host/node/${target.slice('#host/'.length)}.ts`;
   return target.startsWith('.') ? join(dirname(from), target) : null;
 }
 

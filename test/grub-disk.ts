@@ -59,22 +59,33 @@ function makePartition(folder: string, { modules }: GrubTools, files: Readonly<R
 }
 
 /**
+ * What lies before the one partition of a disk: boot sector with the partition table, and GRUB's core behind it.
+ * @param folder for what it is made of  @param start of the partition, in bytes  @param size of the partition, in bytes
+ */
+export function bootArea(folder: string, tools: GrubTools, start: number, size: number): Uint8Array {
+  const core = join(folder, 'core.img');
+  tools.mkimage(['-O', 'i386-pc', '-p', '(hd0,msdos1)/boot/grub', '-o', core, 'biosdisk', 'part_msdos', 'ext2']);
+  const area = new Uint8Array(start);
+  area.set(readFileSync(join(tools.modules, 'boot.img')).subarray(0, TABLE));
+  const view = new DataView(area.buffer);
+  area.set([0x80, 0, 0, 0, 0x83, 0xfe, 0xff, 0xff], TABLE);
+  view.setUint32(TABLE + 8, start / SECTOR, true);
+  view.setUint32(TABLE + 12, size / SECTOR, true);
+  area.set([0x55, 0xaa], 510);
+  area.set(readFileSync(core), SECTOR);
+  return area;
+}
+
+/**
  * Boot sector, GRUB's core behind it, and one partition.
  * @param folder for what it is made of  @param files of the partition by their paths, boot/grub/grub.cfg among them
  */
 export function makeDisk(folder: string, tools: GrubTools, files: Readonly<Record<string, Uint8Array | string>>): Uint8Array {
   const partition = makePartition(folder, tools, files);
-  const core = join(folder, 'core.img');
-  tools.mkimage(['-O', 'i386-pc', '-p', '(hd0,msdos1)/boot/grub', '-o', core, 'biosdisk', 'part_msdos', 'ext2']);
-  const disk = new Uint8Array(PARTITION_START * SECTOR + partition.length);
-  disk.set(readFileSync(join(tools.modules, 'boot.img')).subarray(0, TABLE));
-  const view = new DataView(disk.buffer);
-  disk.set([0x80, 0, 0, 0, 0x83, 0xfe, 0xff, 0xff], TABLE);
-  view.setUint32(TABLE + 8, PARTITION_START, true);
-  view.setUint32(TABLE + 12, partition.length / SECTOR, true);
-  disk.set([0x55, 0xaa], 510);
-  disk.set(readFileSync(core), SECTOR);
-  disk.set(partition, PARTITION_START * SECTOR);
+  const area = bootArea(folder, tools, PARTITION_START * SECTOR, partition.length);
+  const disk = new Uint8Array(area.length + partition.length);
+  disk.set(area);
+  disk.set(partition, area.length);
   return disk;
 }
 

@@ -157,6 +157,7 @@ test('drives: options of block nodes, and nodes by themselves', () => {
   const line = parse('-blockdev qcow2,node-name=n,file.driver=file,file.filename=a -device ide-hd,drive=n');
   assert.deepEqual(line.blockdevs[0]!.options, { driver: 'qcow2', 'node-name': 'n', file: { driver: 'file', filename: 'a' } });
   assert.deepEqual([line.drives[0]!.config.node, line.drives[0]!.config.id], ['n', 'n']);
+  assert.deepEqual(parse('-object throttle-group,id=g,x-iops-total=5').throttleGroups, { g: { 'iops-total': '5' } });
   assert.deepEqual(parse('-object secret,id=s,data=YWI=,format=base64').secrets['s'], Uint8Array.of(97, 98));
 });
 

@@ -59,6 +59,7 @@ export interface CommandLine {
   /** Block nodes, and the options that asked for them. */
   blockdevs: { text: string; options: BlockOptions }[];
   secrets: Record<string, Uint8Array>;
+  throttleGroups: Record<string, BlockOptions>;
   /** What was said of networks, and what comes of it. */
   net: NetOptions;
   network: NetworkConfig;
@@ -121,6 +122,7 @@ function initial(): CommandLine {
     folders: [],
     blockdevs: [],
     secrets: {},
+    throttleGroups: {},
     net: noNetOptions(),
     network: NO_NETWORK,
     snapshot: false,
@@ -551,9 +553,24 @@ function addDevice(line: CommandLine, text: string, nic: number | null = null): 
 function setObject(line: CommandLine, text: string): void {
   const values = parseList(text, 'qom-type');
   const kind = values.get('qom-type') ?? '';
-  if (kind === 'secret') return addSecret(line, values);
-  if (kind !== 'filter-dump') throw new ValueError(`object "${kind}" is not known (known: filter-dump, secret)`);
-  parseFilterDump(line.net, text);
+  switch (kind) {
+    case 'secret':
+      return addSecret(line, values);
+    case 'throttle-group':
+      return addThrottleGroup(line, values);
+    case 'filter-dump':
+      return parseFilterDump(line.net, text);
+    default:
+      throw new ValueError(`object "${kind}" is not known (known: filter-dump, secret, throttle-group)`);
+  }
+}
+
+/** `-object throttle-group,id=NAME,x-iops-total=N,…`. */
+function addThrottleGroup(line: CommandLine, values: Map<string, string>): void {
+  const id = values.get('id');
+  if (id === undefined) throw new ValueError('needs id=');
+  const limits = [...values].filter(([key]) => key !== 'qom-type' && key !== 'id');
+  line.throttleGroups[id] = Object.fromEntries(limits.map(([key, value]) => [key.replace(/^(x-|limits\.)/, ''), value]));
 }
 
 /** `-object secret,id=NAME,data=TEXT` or `file=PATH`: a password, in base64 if `format=base64`. */

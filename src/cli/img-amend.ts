@@ -4,21 +4,12 @@ import { findCreation } from '../storage/create.ts';
 import { DRIVER_NAMES } from '../storage/drivers.ts';
 import type { BitmapAction } from '../storage/qcow2/bitmaps.ts';
 import type { Qcow2Node } from '../storage/qcow2/node.ts';
-import { type Arguments, CommandError, has, lastOf, parseArguments, usage } from './img-args.ts';
+import { type Arguments, CommandError, has, lastOf, parseArguments, PROGRAM, usage } from './img-args.ts';
 import { joinOptions, optionHelp, wantsOptionHelp } from './img-create.ts';
 import { Images, Progress, print, sizeArgument } from './img-open.ts';
 import { parseList } from './values.ts';
 
-const AMENDABLE = [
-  'compat',
-  'lazy_refcounts',
-  'refcount_bits',
-  'size',
-  'backing_file',
-  'backing_fmt',
-  'data_file',
-  'data_file_raw',
-];
+const AMENDABLE = ['compat', 'lazy_refcounts', 'refcount_bits', 'size', 'data_file', 'data_file_raw'];
 
 export async function amendCommand(argv: readonly string[]): Promise<number> {
   const args = parseArguments(argv, 'f:o:pqt:', ['force']);
@@ -51,6 +42,9 @@ export async function amendCommand(argv: readonly string[]): Promise<number> {
 async function checkNames(options: string): Promise<void> {
   const known = (await findCreation('qcow2', DRIVER_NAMES)).options;
   for (const name of parseList(options, null).keys()) {
+    if (name === 'backing_file' || name === 'backing_fmt') {
+      throw new CommandError(`Cannot amend the backing file\nYou can use '${PROGRAM} rebase' instead.`);
+    }
     if (!AMENDABLE.includes(name)) {
       const forCreation = known.some((one) => one.name === name);
       throw new CommandError(

@@ -14,7 +14,7 @@ export async function benchCommand(argv: readonly string[]): Promise<number> {
   const write = has(args, 'w');
   const flushInterval = number('flush-interval', 0, 0);
   if (!write && flushInterval > 0) throw new CommandError('--flush-interval is only available in write tests');
-  const [count, depth, size, start] = [number('c', 75000, 1), number('d', 64, 1), number('s', 4096, 1), number('o', 0, 0)];
+  const [count, depth, size, start] = [number('c', 75000, 0), number('d', 64, 1), number('s', 4096, 1), number('o', 0, 0)];
   const step = number('S', 0, 0) || size;
   const images = new Images(args);
   try {

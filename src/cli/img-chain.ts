@@ -119,7 +119,7 @@ async function rebase(images: Images, args: Arguments, wanted: string, unsafe: b
   const filename = args.rest[0]!;
   const top = await images.open(filename, { format: lastOf(args, 'f'), imageOpts: has(args, 'image-opts'), how });
   const real = skipFilters(top);
-  if (!real.supportsBacking) throw new CommandError('Operation not supported');
+  if (!real.supportsBacking) throw new CommandError(`Could not change the backing file to '${wanted}': Operation not supported`);
   const format = lastOf(args, 'F');
   if (!unsafe) {
     const behind = wanted === '' ? null : await openNew(images, filename, wanted, format);

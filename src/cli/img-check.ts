@@ -12,7 +12,8 @@ export async function checkCommand(argv: readonly string[]): Promise<number> {
   if (args.rest.length !== 1) throw usage('Expecting one image file name');
   const json = wantsJson(lastOf(args, 'output'));
   const wanted = lastOf(args, 'r') ?? lastOf(args, 'repair');
-  if (wanted !== null && wanted !== 'leaks' && wanted !== 'all') throw usage("-r expects 'leaks' or 'all' as argument");
+  if (wanted !== null && wanted !== 'leaks' && wanted !== 'all')
+    throw usage(`Unknown option value for -r (expecting 'leaks' or 'all'): ${wanted}`);
   const fix: Fix = wanted ?? 'none';
   const quiet = has(args, 'q');
   const filename = args.rest[0]!;

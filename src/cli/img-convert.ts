@@ -7,7 +7,7 @@ import type { BlockNode } from '../storage/node.ts';
 import { skipFilters } from '../storage/chain.ts';
 import type { Qcow2Node } from '../storage/qcow2/node.ts';
 import { sizeOf } from '../storage/schema.ts';
-import { type Arguments, CommandError, has, lastOf, parseArguments, usage } from './img-args.ts';
+import { type Arguments, CommandError, has, lastOf, parseArguments } from './img-args.ts';
 import { joinOptions, makeImage, optionHelp, wantsOptionHelp } from './img-create.ts';
 import { cacheOf, complain, Images, Progress, print, report, sizeArgument } from './img-open.ts';
 import { parseList } from './values.ts';
@@ -26,7 +26,7 @@ export async function convertCommand(argv: readonly string[]): Promise<number> {
   }
   const names = args.rest.slice(0, -1);
   const target = args.rest.at(-1);
-  if (names.length === 0 || target === undefined) throw usage('Must specify image file name');
+  if (names.length === 0 || target === undefined) throw new CommandError('Must specify image file name');
   checkCombination(args);
   if (!has(args, 'n') && !has(args, 'target-image-opts')) await known(format);
   const images = new Images(args);
@@ -128,6 +128,8 @@ async function copy(
   const quiet = has(args, 'q');
   const sparseText = lastOf(args, 'S');
   const info = await target.info();
+  // Some images take nothing else.
+  const packed = compress || info.compressed === true;
   const progress = Progress.start(has(args, 'p') && !quiet, source.size);
   const rate = lastOf(args, 'r');
   const parallel = Number(lastOf(args, 'm') ?? 8);
@@ -139,10 +141,10 @@ async function copy(
     length: source.size,
     targetIsZero: has(args, 'n') ? has(args, 'target-is-zero') : target.zeroInit,
     sparse: sparseText === null ? DEFAULT_SPARSE : sparseSize(sparseText),
-    compress,
+    compress: packed,
     clusterSize: info.clusterSize ?? 65536,
     parallel,
-    unordered: has(args, 'W') || compress,
+    unordered: has(args, 'W') || packed,
     above: behind === null ? null : (skipFilters(source).backing ?? EMPTY),
     behind: behind?.size ?? 0,
     salvage: has(args, 'salvage') ? (at, error) => report(`warning: error while reading offset ${at}: ${error.message}`) : null,

@@ -11,6 +11,7 @@ import {
 import { DRIVER_NAMES } from '../storage/drivers.ts';
 import { resolveBacking } from '../storage/names.ts';
 import { skipFilters } from '../storage/chain.ts';
+import { MAX_SIZE } from '../storage/node.ts';
 import { sizeOf } from '../storage/schema.ts';
 import { type Arguments, CommandError, has, lastOf, parseArguments, PROGRAM, usage } from './img-args.ts';
 import { complain, Images, print, sizeArgument } from './img-open.ts';
@@ -38,7 +39,7 @@ export async function createCommand(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (filename === undefined) throw usage('Expecting image file name');
-  if (more.length > 0) throw new CommandError(`Unexpected argument: ${more[0]!}`);
+  if (more.length > 0) throw usage(`Unexpected argument: ${more[0]!}`);
   const images = new Images(args);
   try {
     await makeImage(images, {
@@ -95,6 +96,7 @@ async function valuesFor(creation: Creation, request: NewImageRequest): Promise<
   };
   set('backing_file', request.backingFile, 'Backing file');
   set('backing_fmt', request.backingFormat, 'Backing format');
+  if (request.size !== null && given.has('size')) throw new Error('The image size must be specified only once');
   if (request.size !== null) values['size'] = request.size;
   return values;
 }
@@ -108,6 +110,9 @@ export async function makeImage(images: Images, request: NewImageRequest): Promi
     await checkBacking(images, request, values);
     if (values['size'] === undefined) throw new Error('Image creation needs a size parameter');
     if (!request.quiet) print(`${describeCreation(filename, format, creation, values)}\n`);
+    if (Number(values['size']) > MAX_SIZE) {
+      throw new Error(`The image size is too large for file format '${format}' (try using a larger cluster size)`);
+    }
     await creation.create(values as CreateValues & { size: number }, {
       filename,
       secrets: images.secrets,
@@ -164,7 +169,8 @@ async function checkBacking(
 export async function resizeCommand(argv: readonly string[]): Promise<number> {
   const args = parseArguments(argv, 'f:q', ['preallocation=', 'shrink']);
   const [filename, sizeText, ...more] = args.rest;
-  if (filename === undefined || sizeText === undefined || more.length > 0) throw usage('Expecting image file name and size');
+  if (filename === undefined || sizeText === undefined) throw usage('Not enough arguments');
+  if (more.length > 0) throw usage('Expecting image file name and size');
   const relative = sizeText.startsWith('+') ? 1 : sizeText.startsWith('-') ? -1 : 0;
   const amount = sizeOf(relative === 0 ? sizeText : sizeText.slice(1));
   if (amount === null) {

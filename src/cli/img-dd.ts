@@ -14,18 +14,20 @@ export async function ddCommand(argv: readonly string[]): Promise<number> {
   for (const one of args.rest) {
     const at = one.indexOf('=');
     if (at < 0) throw new CommandError(`unrecognized operand ${one}`);
-    if (!KEYS.includes(one.slice(0, at))) throw new CommandError(`unrecognized operand ${one}`);
+    if (!KEYS.includes(one.slice(0, at))) throw new CommandError(`unrecognized operand ${one.slice(0, at)}`);
     values.set(one.slice(0, at), one.slice(at + 1));
   }
   const number = (key: string): number | null => {
     const text = values.get(key);
     if (text === undefined) return null;
     const value = sizeOf(text);
-    if (value === null || (key === 'bs' && value === 0)) throw new CommandError(`invalid number: '${text}'`);
+    if (value === null) throw new CommandError(`invalid number: '${text}'`);
+    if (key === 'bs' && (value === 0 || value >= 2 ** 31))
+      throw new CommandError('Invalid bs specified. Must be between 1 and 2147483647.');
     return value;
   };
   const [input, output] = [values.get('if'), values.get('of')];
-  if (input === undefined || output === undefined) throw new CommandError('Must specify both input and output file names');
+  if (input === undefined || output === undefined) throw new CommandError('Must specify both input and output files');
   const [bs, count, skip] = [number('bs') ?? 512, number('count'), number('skip') ?? 0];
   const images = new Images(args);
   try {

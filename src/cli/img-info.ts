@@ -50,7 +50,15 @@ async function look(args: Arguments, name: string, { format, imageOpts, chain }:
     const node = await images.open(name, { format, imageOpts, how: { noBacking: true, chain } });
     const { driver, backingName } = skipFilters(node);
     const info = await node.info();
-    return { name, driver, filename: node.filename, size: node.size, allocated: node.allocatedBytes(), backingName, info };
+    return {
+      name: imageOpts ? node.filename : name,
+      driver,
+      filename: node.filename,
+      size: node.size,
+      allocated: node.allocatedBytes(),
+      backingName,
+      info,
+    };
   } finally {
     await images.close();
   }

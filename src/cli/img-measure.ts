@@ -15,8 +15,8 @@ export async function measureCommand(argv: readonly string[]): Promise<number> {
   const sizeText = lastOf(args, 'size');
   const [filename, ...more] = args.rest;
   if (more.length > 0) throw usage('At most one filename argument is allowed.');
-  if (filename === undefined && sizeText === null) throw usage('Either --size N or one filename must be specified.');
-  if (filename !== undefined && sizeText !== null) throw usage('--size N cannot be used together with a filename.');
+  if (filename === undefined && sizeText === null) throw new CommandError('Either --size N or one filename must be specified.');
+  if (filename !== undefined && sizeText !== null) throw new CommandError('--size N cannot be used together with a filename.');
   const images = new Images(args);
   try {
     const source =

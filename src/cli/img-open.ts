@@ -83,6 +83,8 @@ export class Images {
       ...HOW,
       immediate: true,
       resize: true,
+      // Raw disks may be a running machine's; formats keep others out by themselves.
+      share: true,
       secrets: this.secrets,
       forceShare: this.forceShare,
       warn: (line) => report(line),
@@ -130,10 +132,7 @@ export function sizeArgument(what: string, text: string): number {
   const bytes = sizeOf(text);
   if (bytes === null) {
     throw new CommandError(
-      `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for \n${PROGRAM}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.`.replace(
-        'for \n',
-        'for\n',
-      ),
+      `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for\n${PROGRAM}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.`,
     );
   }
   return bytes;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +16,7 @@ const blur = (text: string): string =>
     .replaceAll('virelay-img', 'qemu-img')
     .replace(/"date-n?sec": \d+/g, 'DATE')
     .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'DATE')
+    .replace(/("cid": )\d+/g, '$1N')
     .replace(/(uuid"?: )\S+/g, '$1UUID')
     .replace(/(iters"?: )\d+/g, '$1N')
     .replace(/in [\d.]+ seconds/g, 'in N seconds');
@@ -77,6 +78,19 @@ test('what cannot be done is said in the same words', needsQemu, () =>
     'resize -f raw a.raw 512k',
     'convert -O nope a.raw b',
     'compare nope a.raw',
+    'create -f qcow2 -o size=1M b.qcow2 2M',
+    'create -f qcow2 b.qcow2 100P',
+    'create -f qcow2 -o compression_type=lz4 b.qcow2 1M',
+    'create -f qcow2 -o extended_l2=on,cluster_size=4k b.qcow2 1M',
+    'create -f raw -b a.raw -F raw b.raw',
+    'create -f qcow2 c.qcow2 1M',
+    'info --image-opts driver=qcow2,file.filename=c.qcow2',
+    'info --image-opts driver=qcow2,file.filename=c.qcow2,bogus=1',
+    'info foo:bar',
+    'amend -o backing_file=a.raw c.qcow2',
+    'dd if=c.qcow2 of=d.raw bs=0',
+    'measure',
+    'check -r foo c.qcow2',
   ]),
 );
 
@@ -137,6 +151,35 @@ test('snapshots, sizes, features and bitmaps of an image', needsQemu, () =>
   ]),
 );
 
+test('images of other programs: what they are made with, what is said of them, and conversions', needsQemu, () =>
+  sameAsQemu([
+    ...['vmdk', 'vdi', 'vpc', 'parallels', 'qed'].flatMap((format) => [
+      `create -f ${format} a.${format} 10M`,
+      `info --output=json a.${format}`,
+      `check a.${format}`,
+      `map --output=json a.${format}`,
+      `create -f ${format} -o help`,
+    ]),
+    'create -f vhdx a.vhdx 10M',
+    'check a.vhdx',
+    'create -f vmdk -o subformat=twoGbMaxExtentSparse t.vmdk 5G',
+    'create -f vpc -o subformat=bogus q.vpc 1M',
+    'create -f raw r.raw 4M',
+    "qemu-io -f raw -c 'write -P 1 0 1M' -c 'write -P 2 3M 4k' r.raw",
+    'convert -O vmdk -o subformat=streamOptimized r.raw s.vmdk',
+    'map s.vmdk',
+    ...['vdi', 'vhdx', 'qed', 'parallels'].flatMap((format) => [
+      `convert -O ${format} r.raw c.${format}`,
+      `compare r.raw c.${format}`,
+    ]),
+    'compare r.raw s.vmdk',
+    'map --output=json c.vdi',
+    'resize c.vdi 8M',
+    'resize c.qed 8M',
+    'convert -c -O vdi r.raw d.vdi',
+  ]),
+);
+
 test('damage is found and repaired', needsQemu, () => {
   const folder = temporaryFolder();
   const path = join(folder, 'a.qcow2');
@@ -152,27 +195,28 @@ test('damage is found and repaired', needsQemu, () => {
   assert.match(runIn(folder, 'qemu-img', ['check', 'a.qcow2']).out, /^No errors/);
 });
 
-test('an image that another process writes to is left alone', needsQemu, async () => {
-  const folder = temporaryFolder();
-  const { spawn } = await import('node:child_process');
-  runIn(folder, 'qemu-img', ['create', '-q', '-f', 'qcow2', 'a.qcow2', '10M']);
-  const other = spawn('qemu-io', ['a.qcow2'], { cwd: folder, stdio: ['pipe', 'pipe', 'ignore'] });
-  try {
-    other.stdin.write('read 0 512\n');
-    await new Promise((resolve) => other.stdout.once('data', resolve));
-    for (const line of [
-      'info a.qcow2',
-      'check a.qcow2',
-      'resize a.qcow2 20M',
-      'info -U --output=json a.qcow2',
-      'create -f qcow2 a.qcow2 1M',
-    ]) {
-      const expected = runIn(folder, 'qemu-img', words(line));
-      assert.deepEqual(runIn(folder, process.execPath, ['--no-warnings', MAIN, ...words(line)]), expected, line);
+const IN_USE: Record<string, string[]> = {
+  qcow2: ['info a.qcow2', 'check a.qcow2', 'resize a.qcow2 20M', 'info -U --output=json a.qcow2', 'create -f qcow2 a.qcow2 1M'],
+  raw: ['info -f raw a.raw', 'map -f raw a.raw', 'create -f raw a.raw 1M'],
+};
+
+for (const [format, lines] of Object.entries(IN_USE)) {
+  test(`a ${format} image that another process writes to is left alone as QEMU leaves it alone`, needsQemu, async () => {
+    const folder = temporaryFolder();
+    const path = `a.${format}`;
+    runIn(folder, 'qemu-img', ['create', '-q', '-f', format, path, '10M']);
+    const other = spawn('qemu-io', ['-f', format, path], { cwd: folder, stdio: ['pipe', 'pipe', 'ignore'] });
+    try {
+      other.stdin.write('read 0 512\n');
+      await new Promise((resolve) => other.stdout.once('data', resolve));
+      for (const line of lines) {
+        const expected = runIn(folder, 'qemu-img', words(line));
+        assert.deepEqual(runIn(folder, process.execPath, ['--no-warnings', MAIN, ...words(line)]), expected, line);
+      }
+    } finally {
+      const ended = new Promise((resolve) => other.once('exit', resolve));
+      other.stdin.end('quit\n');
+      await ended;
     }
-  } finally {
-    const ended = new Promise((resolve) => other.once('exit', resolve));
-    other.stdin.end('quit\n');
-    await ended;
-  }
-});
+  });
+}

@@ -29,6 +29,7 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   serials: '-serial',
   debugcon: '-debugcon',
   uuid: '-uuid',
+  throttleGroups: '-object',
   network: '-netdev',
 };
 
@@ -85,6 +86,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     devices: line.devices.map(({ config }) => config),
     blockdevs: line.blockdevs.map(({ options }) => options),
     secrets: line.secrets,
+    throttleGroups: line.throttleGroups,
     serials: line.serials.map(({ spec }) => (spec.kind === 'none' ? 'none' : 'connected')),
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     uuid: line.uuid,

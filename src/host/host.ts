@@ -77,7 +77,8 @@ export interface BlockFile {
   lock(held: number, unshared: number): { shared: boolean; bit: number } | null;
   /** Looks the size up again. */
   refresh(): void;
-  close(): void;
+  /** Ends when all that is under way has ended. */
+  close(): void | Promise<void>;
 }
 
 /** Cipher of disk sectors. */

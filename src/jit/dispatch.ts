@@ -13,6 +13,9 @@ import {
   INDEX_FACTOR,
   JUMP_FOLD_HIGH,
   JUMP_FOLD_LOW,
+  JUMP_COUNT,
+  JUMP_LIST,
+  JUMP_LIST_ROOM,
   JUMP_LOW_BITS,
   JUMP_PAGE_BITS,
   TLB_ADDEND,
@@ -20,6 +23,7 @@ import {
   VCPU_BASE,
 } from './layout.ts';
 import {
+  I32_LE_U,
   I32_LOAD,
   I32_MUL,
   I32_SHL,
@@ -31,6 +35,7 @@ import {
   I64_AND,
   I64_EQZ,
   I64_EXTEND_U,
+  I64_LE_U,
   I64_LOAD,
   I64_NE,
   I64_OR,
@@ -190,9 +195,38 @@ export function writeFind(module: ModuleWriter, codeBase: number | undefined): n
   c.get(cell);
   if (c.addressType !== I32) c.op(I32_WRAP);
   c.memory(I32_STORE, 8);
+  noteJumpEntry(c, entry);
   c.end();
   goThrough(c, module, cell);
   return module.function([I32], NONE, c);
+}
+
+/** Adds a jump-cache entry to the list of those that are in use, see JUMP_COUNT. @param entry local with its address */
+function noteJumpEntry(c: Code, entry: number): void {
+  const [base, count] = [c.local(c.addressType), c.local(c.addressType)] as const;
+  c.address(0);
+  c.loadAddress32(VCPU_BASE + CTL_JUMP_BASE);
+  c.tee(base);
+  c.loadAddress32(JUMP_COUNT);
+  c.tee(count);
+  c.address(JUMP_LIST_ROOM);
+  c.op(c.addressType === I32 ? I32_LE_U : I64_LE_U);
+  c.if();
+  c.get(count);
+  c.address(2);
+  c.op(c.addressType === I32 ? I32_SHL : I64_SHL);
+  c.get(base);
+  c.addAddress();
+  c.get(entry);
+  if (c.addressType !== I32) c.op(I32_WRAP);
+  c.memory(I32_STORE, JUMP_LIST);
+  c.get(base);
+  c.get(count);
+  c.address(1);
+  c.addAddress();
+  if (c.addressType !== I32) c.op(I32_WRAP);
+  c.memory(I32_STORE, JUMP_COUNT);
+  c.end();
 }
 
 /** Leaves the offset of a key's entry in the code index on the stack, see CODE_INDEX. */

@@ -72,6 +72,13 @@ export const JUMP_FOLD_LOW = JUMP_LOW_BITS;
 export const JUMP_FOLD_HIGH = 12 + JUMP_PAGE_BITS;
 export const JUMP_ENTRIES = 1 << (JUMP_PAGE_BITS + JUMP_LOW_BITS);
 export const JUMP_SIZE = JUMP_ENTRIES * 16;
+/**
+ * Behind the jump cache: how many entries have been made since it was emptied (i32; one more than there is room for
+ * stands for any number), and their addresses (i32 each). Most caches are emptied long before they are full.
+ */
+export const JUMP_COUNT = JUMP_SIZE;
+export const JUMP_LIST = JUMP_SIZE + 8;
+export const JUMP_LIST_ROOM = 128;
 
 /**
  * Code index: all translated code by where it lies, for what the jump caches have not. Entry,

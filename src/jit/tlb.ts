@@ -13,6 +13,9 @@ import {
   JUMP_CACHE,
   JUMP_FOLD_HIGH,
   JUMP_FOLD_LOW,
+  JUMP_COUNT,
+  JUMP_LIST,
+  JUMP_LIST_ROOM,
   JUMP_LOW_BITS,
   JUMP_PAGE_BITS,
   JUMP_SIZE,
@@ -65,6 +68,8 @@ class Context {
   mapping = 0;
   flags = -1;
   used = 0;
+  /** It has been in force since it was last emptied. */
+  touched = false;
 
   constructor(index: number) {
     this.tlb = CONTEXTS + index * CONTEXT_SIZE;
@@ -124,6 +129,7 @@ export class Tlb {
     this.doubles = new Float64Array(buffer);
     for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i));
     this.current = this.contexts[0]!;
+    this.current.touched = true;
     for (const context of this.contexts) this.clearTlb(context);
     this.clearAllJumps();
   }
@@ -155,6 +161,8 @@ export class Tlb {
 
   /** Drops all entries of a context. */
   private clearAll(context: Context): void {
+    if (!context.touched) return;
+    context.touched = context === this.current;
     const { privateEntries, globalEntries } = context;
     this.words[(context.tlb + EPOCH) >> 2]!++;
     if (privateEntries.overflown || globalEntries.overflown) this.clearTlb(context);
@@ -180,7 +188,16 @@ export class Tlb {
 
   private clearJumps(context: Context): void {
     const { jumps } = context;
-    this.doubles.fill(0, jumps >> 3, (jumps + JUMP_SIZE) >> 3);
+    const { words, doubles } = this;
+    const place = (jumps + JUMP_COUNT) >> 2;
+    const count = words[place]!;
+    words[place] = 0;
+    if (count > JUMP_LIST_ROOM) return void doubles.fill(0, jumps >> 3, (jumps + JUMP_SIZE) >> 3);
+    const list = (jumps + JUMP_LIST) >> 2;
+    for (let i = 0; i < count; i++) {
+      const entry = words[list + i]! >> 3;
+      doubles[entry] = doubles[entry + 1] = 0;
+    }
   }
 
   private dropEntry(context: Context, index: number): void {
@@ -271,6 +288,7 @@ export class Tlb {
     }
     const next = context < SUPERVISOR_CONTEXTS ? this.contexts[context]! : this.userContext(asid);
     next.used = ++this.clock;
+    next.touched = true;
     if (next.flags !== flags) {
       this.clearJumps(next);
       next.flags = flags;
@@ -391,6 +409,12 @@ export class Tlb {
     this.words[at] = low;
     this.words[at + 1] = high;
     this.words[at + 2] = cell;
+    const place = (this.current.jumps + JUMP_COUNT) >> 2;
+    const count = this.words[place]!;
+    if (count <= JUMP_LIST_ROOM) {
+      this.words[((this.current.jumps + JUMP_LIST) >> 2) + count] = at << 2;
+      this.words[place] = count + 1;
+    }
     if (crosses) this.current.crossing[group] = 1;
   }
 

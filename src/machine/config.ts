@@ -11,6 +11,8 @@ export interface MachineIo {
   readonly chardevs: ReadonlyMap<string, CharBackend>;
   /** One per drive of the configuration; null for a drive without a medium. */
   readonly drives: readonly (BlockBackend | null)[];
+  /** Requests of theirs are under way. */
+  readonly awaitsDisk?: () => boolean;
 }
 
 export type SerialConfig = 'connected' | 'none';
@@ -87,7 +89,7 @@ export interface DriveConfig {
   readonly readError: OnError;
   readonly writeError: OnError;
   readonly readOnly: boolean;
-  /** Writes are kept in memory and forgotten with the machine. */
+  /** Writes are kept apart (in a file without a name where the host has files) and forgotten with the machine. */
   readonly snapshot: boolean;
   readonly serial: string | null;
   /** Place among the devices that firmware tries to boot, lowest first; null for the usual order. */
@@ -139,6 +141,8 @@ export interface MachineConfig {
   readonly blockdevs: readonly BlockOptions[];
   /** Passwords by the names that options use. */
   readonly secrets: { readonly [id: string]: Uint8Array };
+  /** Limits of throttle groups by their names, as after `throttling.` of drives. */
+  readonly throttleGroups: { readonly [id: string]: BlockOptions };
   readonly boot: BootConfig;
   /** One per serial port, COM1 first, at most four; `none` leaves the port out. */
   readonly serials: readonly SerialConfig[];
@@ -192,6 +196,7 @@ const DEFAULTS: MachineConfig = {
   folders: [],
   blockdevs: [],
   secrets: {},
+  throttleGroups: {},
   boot: { order: 'cad', once: null, menu: false, splashTime: null, rebootTimeout: null },
 };
 

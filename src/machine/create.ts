@@ -284,7 +284,13 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const vcpu = cpu;
   board.mem.onMapChange = () => vcpu.memoryMapChanged();
   machine = new LocalMachine(
-    { board, accelerator: new TranslatingAccelerator(config.accel, engine, cpu), clock, networks },
+    {
+      board,
+      accelerator: new TranslatingAccelerator(config.accel, engine, cpu),
+      clock,
+      networks,
+      ...(ports.awaitsDisk ? { awaitsDisk: ports.awaitsDisk } : {}),
+    },
     {
       noReboot: config.noReboot,
       noShutdown: config.noShutdown,

@@ -39,9 +39,10 @@ function open(channel: number): PortChannel {
   return made;
 }
 
-function openAll(config: MachineConfig, { backends }: Drives): MachineIo {
+function openAll(config: MachineConfig, opened: Drives): MachineIo {
   return {
-    drives: backends,
+    drives: opened.backends,
+    awaitsDisk: () => opened.underWay > 0,
     serials: config.serials.map((serial, i) => (serial === 'none' ? null : open(i))),
     debugcon: config.debugcon === null ? null : open(DEBUGCON_CHANNEL),
     chardevs: new Map(config.chardevs.map((id, i) => [id, open(FIRST_CHARDEV_CHANNEL + i)])),

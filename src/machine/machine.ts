@@ -15,6 +15,8 @@ export interface MachineParts {
   readonly board: PcMachine;
   readonly accelerator: Accelerator;
   readonly clock: HostClock | InstructionClock;
+  /** Disk requests are under way, which the event loop will end. */
+  readonly awaitsDisk?: () => boolean;
   /** What is behind the board's network cards. */
   readonly networks: MachineNetworks;
 }
@@ -53,6 +55,8 @@ export interface MachineEvents {
 
 /** Host milliseconds between two turns of the event loop. */
 const TURN_MS = 4;
+/** The same while a disk may have an answer: a guest that has nothing else to do would wait for it so long. */
+const DISK_TURN_MS = 0.5;
 /** Instructions between two looks at the clock; one look at the time costs as much as some hundred. */
 const MAX_SLICE = 250_000;
 const MIN_SLICE = 2_000;
@@ -67,6 +71,7 @@ export class LocalMachine {
   readonly accelerator: Accelerator;
   readonly networks: MachineNetworks;
   private readonly clock: HostClock | InstructionClock;
+  private readonly awaitsDisk: () => boolean;
   private readonly policy: MachinePolicy;
   private readonly events: MachineEvents;
   private current: RunState = 'prelaunch';
@@ -83,6 +88,7 @@ export class LocalMachine {
     this.board = parts.board;
     this.accelerator = parts.accelerator;
     this.clock = parts.clock;
+    this.awaitsDisk = parts.awaitsDisk ?? (() => false);
     this.networks = parts.networks;
     this.policy = policy;
     const { clock } = parts;
@@ -170,9 +176,13 @@ export class LocalMachine {
 
   private readonly stop = (): boolean => this.stopRequested || this.pendingPower !== null;
 
+  private turnMs(): number {
+    return this.awaitsDisk() ? DISK_TURN_MS : TURN_MS;
+  }
+
   private turn(): void {
     if (this.current !== 'running') return;
-    const until = performance.now() + TURN_MS;
+    const start = performance.now();
     do {
       this.adaptiveShift?.adjust();
       this.clock.runTimers();
@@ -180,7 +190,8 @@ export class LocalMachine {
         if (!this.passIdleTime()) return this.events.onYield?.();
       } else this.slice();
       if (this.pendingPower && this.handlePower()) return;
-    } while (performance.now() < until && this.current === 'running');
+      // A request may have begun in this turn.
+    } while (performance.now() < start + this.turnMs() && this.current === 'running');
     this.events.onYield?.();
     if (this.current === 'running') this.schedule();
   }
@@ -194,7 +205,7 @@ export class LocalMachine {
       return;
     }
     // A guest that is slow, because it keeps asking devices, must not keep the event loop waiting.
-    const time = Math.min(ahead, TURN_MS * 1e6);
+    const time = Math.min(ahead, this.turnMs() * 1e6);
     const count = Math.min(Math.max(MIN_SLICE, Math.floor(time * this.speed)), MAX_SLICE);
     const instructions = this.accelerator.instructions();
     const before = performance.now();
@@ -217,7 +228,7 @@ export class LocalMachine {
     }
     const ms = (deadline - clock.now()) / 1e6;
     if (ms <= 0) return true;
-    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock)) {
+    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock) && !this.awaitsDisk()) {
       this.events.onYield?.();
       Atomics.wait(this.sleeper, 0, 0, ms);
       return true;

@@ -105,5 +105,5 @@ export const blkdebugDriver = driver({
   name: 'blkdebug',
   protocol: false,
   options: OPTIONS,
-  open: async (values, { child }) => new Blkdebug(await child(values.image), values),
+  open: async (values, { child }) => new Blkdebug(await child(values.image, {}, true), values),
 });

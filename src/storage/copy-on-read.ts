@@ -104,5 +104,5 @@ export const copyOnReadDriver = driver({
   name: 'copy-on-read',
   protocol: false,
   options: OPTIONS,
-  open: async (values, { child }) => new CopyOnRead(await child(values.file)),
+  open: async (values, { child }) => new CopyOnRead(await child(values.file, {}, true)),
 });

@@ -1,5 +1,5 @@
 /** Makes new images. */
-import { openBlockFile } from '#host';
+import { openBlockFile } from '#host/block-file';
 import { RIGHT } from './driver.ts';
 import { FileNode } from './file.ts';
 import { HOW } from './graph.ts';
@@ -23,8 +23,8 @@ export interface CreateOption {
 export interface Target {
   readonly filename: string;
   readonly secrets: ReadonlyMap<string, Uint8Array>;
-  /** An empty file. */
-  newFile(name: string): Promise<BlockNode>;
+  /** An empty file. @param shared others may write to it meanwhile, as they may to any raw disk */
+  newFile(name: string, shared?: boolean): Promise<BlockNode>;
   /** Opens the finished image, to put something in it. */
   reopen(): Promise<{ node: BlockNode; close: () => Promise<void> }>;
 }
@@ -93,8 +93,8 @@ export function describeCreation(filename: string, format: string, creation: Cre
   return `Formatting '${filename}', fmt=${format}${parts.join('')}`;
 }
 
-/** @returns an empty file, which nobody else writes to. @throws Error in one line */
-export async function newFile(path: string): Promise<BlockNode> {
+/** See `Target.newFile`. @throws Error in one line */
+export async function newFile(path: string, shared = false): Promise<BlockNode> {
   const host = await openBlockFile(path.replace(/^file:/, ''), {
     writable: true,
     create: true,
@@ -103,11 +103,12 @@ export async function newFile(path: string): Promise<BlockNode> {
   }).catch((error: Error) => {
     throw new Error(`Could not create '${path}': ${error.message}`);
   });
-  const file = new FileNode('file', host, { ...HOW, writable: true, unmap: true });
+  // A crash of the host leaves a new image that is not there: no worse than none.
+  const file = new FileNode('file', host, { ...HOW, writable: true, unmap: true, noFlush: true });
   file.filename = path;
   file.unmap = true;
   try {
-    file.lock(RIGHT.read | RIGHT.write | RIGHT.resize, RIGHT.write | RIGHT.resize);
+    file.lock(RIGHT.write | RIGHT.resize, RIGHT.resize | (shared ? 0 : RIGHT.write));
     if (!host.isDevice) host.truncate(0);
   } catch (error) {
     file.close();

@@ -48,8 +48,11 @@ export interface How {
 /** What a driver needs while it opens a node. */
 export interface Opening {
   readonly how: How;
-  /** Opens a child given in place, or takes a node by its name. */
-  child(given: Given | string, changes?: Partial<How>): Promise<BlockNode>;
+  /**
+   * Opens a child given in place, or takes a node by its name.
+   * @param format where only a file is named, its format is found out; otherwise it is taken for bytes
+   */
+  child(given: Given | string, changes?: Partial<How>, format?: boolean): Promise<BlockNode>;
   /** Opens an image by name, relative to another image where it is relative. */
   image(name: string, format: string | null, changes?: Partial<How>): Promise<BlockNode>;
 }

@@ -1,5 +1,5 @@
 /** Files and block devices of the host. */
-import { isBlockDevice, openBlockFile } from '#host';
+import { isBlockDevice, openBlockFile } from '#host/block-file';
 import type { BlockFile } from '../host/host.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver, type How, type Opening, RIGHT, RIGHT_NAMES } from './driver.ts';
@@ -17,6 +17,8 @@ export class FileNode extends BlockNode {
   readonly driver: string;
   readonly host: BlockFile;
   private readonly noFlush: boolean;
+  /** What this process does with the file, as others see it; 0 where they see nothing. */
+  private held = 0;
   /** Holes are told apart from data; asked anew after writes. */
   private known: { from: number; to: number; data: boolean } | null = null;
   private closed = false;
@@ -123,6 +125,7 @@ export class FileNode extends BlockNode {
    * @throws Error where another process is in the way
    */
   lock(held: number, unshared: number): void {
+    this.held = held;
     const clash = this.host.lock(held, unshared);
     if (clash === null) return;
     const shared = clash.shared ? 'shared ' : '';
@@ -131,10 +134,14 @@ export class FileNode extends BlockNode {
     );
   }
 
-  close(): void {
-    if (this.closed) return;
+  override exclude(): void {
+    if (this.held !== 0) this.lock(this.held, RIGHT.write | RIGHT.resize);
+  }
+
+  close(): Completion {
+    if (this.closed) return undefined;
     this.closed = true;
-    this.host.close();
+    return this.host.close();
   }
 }
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { deflateSync } from 'node:zlib';
 import { test } from 'node:test';
 import { findCreation, newFile, parseCreateOptions } from './create.ts';
 import { Graph, HOW } from './graph.ts';
@@ -176,3 +177,93 @@ test('LUKS disks pass between both tools', needsQemu, async () => {
   await graph.close(disk);
   assert.match(read(ours, 'qcow2', 'encrypt.format=luks,encrypt.key-secret=s'), /^(?!.*Pattern)/s);
 });
+
+/** The same disk in formats that QEMU does not make: sectors of 1, of nothing, of 3, of 4. */
+const OLD: Record<string, () => Uint8Array> = {
+  bochs: () => {
+    const bytes = new Uint8Array(512 + 8 + 2 * (512 + 1024));
+    const view = new DataView(bytes.buffer);
+    for (const [text, at] of [
+      ['Bochs Virtual HD Image', 0],
+      ['Redolog', 32],
+      ['Growing', 48],
+    ] as const) {
+      bytes.set(new TextEncoder().encode(text), at);
+    }
+    [0x20000, 512, 2, 512, 1024].forEach((value, i) => view.setUint32(64 + 4 * i, value, true));
+    view.setBigUint64(88, 2048n, true);
+    view.setUint32(512, 1, true);
+    view.setUint32(516, 0, true);
+    const [first, second] = [520 + 1536, 520];
+    bytes.set([1], first);
+    bytes.fill(1, first + 512, first + 1024);
+    bytes.set([3], second);
+    bytes.fill(3, second + 512, second + 1024).fill(4, second + 1024, second + 1536);
+    return bytes;
+  },
+  cloop: () => {
+    const blocks = [new Uint8Array(1024).fill(1, 0, 512), new Uint8Array(1024).fill(3, 0, 512).fill(4, 512)].map((one) =>
+      deflateSync(one),
+    );
+    const bytes = new Uint8Array(136 + 24 + blocks[0]!.length + blocks[1]!.length);
+    const view = new DataView(bytes.buffer);
+    bytes.set(new TextEncoder().encode('#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n'));
+    view.setUint32(128, 1024);
+    view.setUint32(132, 2);
+    let at = 160;
+    blocks.forEach((block, i) => {
+      view.setBigUint64(136 + 8 * i, BigInt(at));
+      bytes.set(block, at);
+      at += block.length;
+    });
+    view.setBigUint64(152, BigInt(at));
+    return bytes;
+  },
+  dmg: () => {
+    const packed = deflateSync(new Uint8Array(1024).fill(3, 0, 512).fill(4, 512));
+    const mish = new Uint8Array(204 + 4 * 40);
+    const table = new DataView(mish.buffer);
+    table.setUint32(0, 0x6d697368);
+    table.setBigUint64(16, 4n);
+    table.setUint32(200, 4);
+    const chunk = (i: number, type: number, ...longs: number[]): void => {
+      table.setUint32(204 + 40 * i, type);
+      longs.forEach((value, k) => table.setBigUint64(204 + 40 * i + 8 + 8 * k, BigInt(value)));
+    };
+    chunk(0, 1, 0, 1, 0, 512);
+    chunk(1, 0, 1, 1, 0, 0);
+    chunk(2, 0x80000005, 2, 2, 512, packed.length);
+    chunk(3, 0xffffffff, 4, 0, 0, 0);
+    const list = new TextEncoder().encode(
+      `<plist><dict><key>blkx</key><array><dict><data>\n${Buffer.from(mish).toString('base64')}\n</data></dict></array></dict></plist>`,
+    );
+    const koly = new Uint8Array(512);
+    const tail = new DataView(koly.buffer);
+    tail.setUint32(0, 0x6b6f6c79);
+    tail.setUint32(4, 4);
+    tail.setUint32(8, 512);
+    tail.setBigUint64(216, BigInt(512 + packed.length));
+    tail.setBigUint64(224, BigInt(list.length));
+    tail.setBigUint64(492, 4n);
+    return new Uint8Array([...new Uint8Array(512).fill(1), ...packed, ...list, ...koly]);
+  },
+};
+
+for (const [format, make] of Object.entries(OLD)) {
+  test(`${format} images are read as QEMU reads them`, needsQemu, async () => {
+    const path = join(folder, `old.${format}`);
+    writeFileSync(path, make());
+    await using(path, null, HOW, async (node) => {
+      const all = await readAll(node);
+      assert.deepEqual([all.length, ...[0, 511, 512, 1024, 1536, 2047].map((at) => all[at])], [2048, 1, 1, 0, 3, 4, 4]);
+    });
+    const raw = `${path}.raw`;
+    const { status } = spawnSync('qemu-img', ['convert', '-f', format, '-O', 'raw', path, raw], { stdio: 'ignore' });
+    // Debian has some of these in packages of their own.
+    if (status === 0)
+      assert.deepEqual(
+        [...readFileSync(raw)].filter((_, i) => i % 512 === 0),
+        [1, 0, 3, 4],
+      );
+  });
+}

@@ -224,4 +224,13 @@ test('a chain of backing files that leads back to itself is refused', async () =
     using(a, 'qcow2', HOW, async () => undefined),
     /infinite loop/,
   );
+  // By options, too.
+  const c = join(folder, 'loop-c');
+  const options = JSON.stringify({ driver: 'qcow2', file: { driver: 'file', filename: c } });
+  const values = { ...parseCreateOptions(creation, new Map()), size: MIB, backing_file: `json:${options}` };
+  await creation.create(values, { filename: c, secrets, newFile, reopen: () => Promise.reject(new Error('not needed')) });
+  await assert.rejects(
+    using(c, 'qcow2', HOW, async () => undefined),
+    /infinite loop/,
+  );
 });

@@ -62,12 +62,12 @@ export class Graph {
    * @param more further options of the format's node
    */
   async openImage(name: string, format: string | null, how: How, more: Given = {}): Promise<BlockNode> {
-    if (name.startsWith('json:')) {
-      const given = parseJson(name.slice(5));
-      return this.open(format === null ? { ...given, ...more } : { driver: format, ...given, ...more }, how);
-    }
     checkChain(name, how);
     const chained: How = { ...how, chain: [...how.chain, name] };
+    if (name.startsWith('json:')) {
+      const given = parseJson(name.slice(5));
+      return this.open(format === null ? { ...given, ...more } : { driver: format, ...given, ...more }, chained);
+    }
     if (format !== null && (await findDriver(format)).protocol) {
       return this.openNamed(await this.openDriver({ ...(await fileOptions(name, format)), ...more }, chained), name);
     }
@@ -136,6 +136,8 @@ export class Graph {
     const found = this.nodes.get(given);
     if (found === undefined) throw new ValueError(`Cannot find device='' nor node-name='${given}'`);
     if (how.writable && found.readOnly) throw new Error(`Node '${given}' is read-only`);
+    // Its own opening did not know what would be above it.
+    if (!how.share && !how.forceShare) found.exclude();
     return found;
   }
 
@@ -143,13 +145,20 @@ export class Graph {
     const name = given['driver'];
     if (typeof name !== 'string') throw new ValueError("Invalid parameter type for 'driver', expected: string");
     const driver = await findDriver(name);
-    const values = readOptions({ ...COMMON, ...driver.options }, given) as Common & Given;
+    const schema = { ...COMMON, ...driver.options };
+    for (const option of Object.keys(given)) {
+      if (Object.hasOwn(schema, option)) continue;
+      const kind = driver.protocol ? 'protocol' : 'format';
+      throw new ValueError(`Block ${kind} '${name}' ${driver.protocol ? "doesn't" : 'does not'} support the option '${option}'`);
+    }
+    const values = readOptions(schema, given) as Common & Given;
     const nodeName = this.nameFor(values['node-name']);
     const own = ownHow(values, how);
     const below: BlockNode[] = [];
     try {
       const node = await this.openLayers(driver, values, own, below);
       node.nodeName = nodeName;
+      if (node.filename === '') node.filename = node.file?.filename ?? '';
       node.unmap = own.unmap;
       this.adopt(node, below);
       return node;
@@ -180,7 +189,13 @@ export class Graph {
     };
     return {
       how,
-      child: async (given, changes = {}) => use(await this.ref(given, { ...how, ...changes })),
+      child: async (given, changes = {}, format = false) => {
+        const used = { ...how, ...changes };
+        const named = typeof given !== 'string' && given['driver'] === undefined && typeof given['filename'] === 'string';
+        if (!named || format) return use(await this.ref(given, used));
+        const { filename, ...more } = given as Given & { filename: string };
+        return use(await this.openDriver({ ...(await fileOptions(filename, null)), ...more }, used));
+      },
       image: async (name, format, changes = {}) => use(await this.openImage(name, format, { ...how, ...changes })),
     };
   }

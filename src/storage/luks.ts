@@ -5,7 +5,7 @@
  *   112 digest of the master key (20)   132 its salt (32)   164 its iterations   168 UUID (40)
  *   208 eight key slots of 48: active, iterations, salt (32), offset of the key material (sectors), stripes
  */
-import { digest, pbkdf2, sectorCipher } from '#host';
+import { digest, pbkdf2, sectorCipher } from '#host/crypto';
 import type { SectorCipher } from '../host/host.ts';
 
 const SECTOR = 512;
@@ -148,7 +148,7 @@ function cipherFor({ mode, iv }: Pick<LuksHeader, 'mode' | 'iv'>, key: Uint8Arra
 /** Key material in whole sectors. */
 const materialBytes = (keyBytes: number, stripes: number): number => Math.ceil((keyBytes * stripes) / SECTOR) * SECTOR;
 
-function tryslot(bytes: Uint8Array, header: LuksHeader, slot: Slot, password: Uint8Array): Uint8Array | null {
+function trySlot(bytes: Uint8Array, header: LuksHeader, slot: Slot, password: Uint8Array): Uint8Array | null {
   const { hash, keyBytes } = header;
   const length = materialBytes(keyBytes, slot.stripes);
   if (slot.keyOffset + length > bytes.length) throw new Error('LUKS key material lies outside of the header');
@@ -164,7 +164,7 @@ export function openLuks(bytes: Uint8Array, password: Uint8Array): { cipher: Sec
   const header = parseLuks(bytes);
   for (const slot of header.slots) {
     if (!slot.active) continue;
-    const key = tryslot(bytes, header, slot, password);
+    const key = trySlot(bytes, header, slot, password);
     if (key !== null) return { cipher: cipherFor(header, key), header };
   }
   throw new Error('Invalid password, cannot unlock any keyslot');

@@ -1,6 +1,8 @@
 /** A disk in memory. */
 import type { Completion } from '../machine/interfaces.ts';
+import { driver } from './driver.ts';
 import { BlockNode, SECTOR } from './node.ts';
+import { type Schema, size } from './schema.ts';
 
 export class MemoryNode extends BlockNode {
   readonly driver = 'memory';
@@ -68,3 +70,18 @@ export class MemoryNode extends BlockNode {
     this.data = data;
   }
 }
+
+/** What one machine's disks may take of its host's memory each. */
+const MOST = 2 ** 32;
+const OPTIONS = { size } satisfies Schema;
+
+/** `memory`: an empty disk that is gone when it is closed. */
+export const memoryDriver = driver({
+  name: 'memory',
+  protocol: true,
+  options: OPTIONS,
+  open: async (values, { how }) => {
+    if (values.size > MOST) throw new Error(`a disk in memory has ${MOST} bytes at most`);
+    return new MemoryNode(new Uint8Array(Math.ceil(values.size / SECTOR) * SECTOR), !how.writable);
+  },
+});

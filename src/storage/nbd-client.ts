@@ -1,5 +1,5 @@
 /** The driver `nbd`: a disk that a server exports. */
-import { connectStream } from '#host';
+import { connectStream } from '#host/byte-streams';
 import type { ByteStream, StreamAddress } from '../host/host.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver } from './driver.ts';
@@ -442,10 +442,10 @@ async function connect(address: StreamAddress, patience: number): Promise<ByteSt
     try {
       return await connectStream(address);
     } catch (error) {
+      const why = (error as Error).message;
+      const where = 'path' in address ? address.path : `${address.host}:${address.port}`;
       if (performance.now() >= end)
-        throw new Error(
-          `Failed to connect to ${'path' in address ? `'${address.path}'` : `'${address.host}:${address.port}'`}: ${(error as Error).message}`,
-        );
+        throw new Error(`Failed to connect to '${where}': ${why[0]?.toUpperCase() ?? ''}${why.slice(1)}`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }

@@ -150,6 +150,11 @@ export abstract class BlockNode implements BlockBackend {
     throw new Error('Image format driver does not support resize');
   }
 
+  /** Keeps other processes from writing, where the one above cannot have them do so. @throws Error where one does */
+  exclude(): void {
+    // What has no file has no others.
+  }
+
   /** Names another backing file in the image; what is behind this node stays as it is. */
   changeBacking(_file: string | null, _format: string | null): Maybe<void> {
     throw new Error('Operation not supported');

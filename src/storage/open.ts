@@ -1,7 +1,7 @@
 /** Opens what is behind a machine's drives. */
 import type { BlockOptions, DriveConfig, MachineConfig } from '../machine/config.ts';
 import { ConfigError } from '../machine/config.ts';
-import type { BlockBackend } from '../machine/interfaces.ts';
+import type { BlockBackend, Completion } from '../machine/interfaces.ts';
 import type { How } from './driver.ts';
 import { Graph, HOW } from './graph.ts';
 import { MemoryNode } from './memory.ts';
@@ -18,8 +18,62 @@ export interface DriveEvents {
   warn(line: string): void;
 }
 
+/** A drive's node, whose requests are counted while they last. */
+class Counted implements BlockBackend {
+  private readonly node: BlockNode;
+  private readonly all: Drives;
+
+  constructor(node: BlockNode, all: Drives) {
+    this.node = node;
+    this.all = all;
+  }
+
+  get size(): number {
+    return this.node.size;
+  }
+
+  get readOnly(): boolean {
+    return this.node.readOnly;
+  }
+
+  read(offset: number, into: Uint8Array): Completion {
+    return this.count(this.node.read(offset, into));
+  }
+
+  write(offset: number, from: Uint8Array): Completion {
+    return this.count(this.node.write(offset, from));
+  }
+
+  writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {
+    return this.count(this.node.writeZeroes(offset, length, mayUnmap));
+  }
+
+  flush(): Completion {
+    return this.count(this.node.flush());
+  }
+
+  discard(offset: number, length: number): Completion {
+    return this.count(this.node.discard(offset, length));
+  }
+
+  close(): Completion {
+    return this.node.close();
+  }
+
+  private count(running: Completion): Completion {
+    if (running === undefined) return undefined;
+    const { all } = this;
+    all.underWay++;
+    return running.finally(() => {
+      all.underWay--;
+    });
+  }
+}
+
 /** The open drives of a machine. */
 export class Drives {
+  /** Requests that have not ended. */
+  underWay = 0;
   /** One for each drive of the configuration; null where it has no medium. */
   readonly backends: (BlockBackend | null)[] = [];
   private readonly graph = new Graph();
@@ -37,6 +91,7 @@ export class Drives {
       // Requests that take the host's time would make runs differ.
       immediate: config.icount !== null,
       secrets: new Map(Object.entries(config.secrets)),
+      throttleGroups: this.groups,
       warn: events.warn,
     };
   }
@@ -53,7 +108,13 @@ export class Drives {
     return drives;
   }
 
-  private async openAll({ blockdevs, drives }: MachineConfig): Promise<void> {
+  private async openAll({ blockdevs, drives, throttleGroups }: MachineConfig): Promise<void> {
+    for (const [name, given] of Object.entries(throttleGroups)) {
+      await named('throttleGroups', name, async () => {
+        const { groupOf, THROTTLING } = await import('./throttle.ts');
+        this.groups.set(name, groupOf(readOptions(THROTTLING, given)));
+      });
+    }
     for (const [i, given] of blockdevs.entries()) {
       await named('blockdevs', `node ${i}`, async () => {
         if (typeof given['node-name'] !== 'string') throw new Error("Parameter 'node-name' is missing");
@@ -69,7 +130,6 @@ export class Drives {
 
   /** What has been written is in the files afterwards. */
   async close(): Promise<void> {
-    for (const backend of this.backends) if (backend instanceof MemoryOverlay) backend.close();
     await this.graph.closeAll();
   }
 
@@ -83,9 +143,18 @@ export class Drives {
     const base = await this.openNode(drive, writes);
     if (base === null) return null;
     if (this.how.immediate) checkRepeatable(base);
-    // Writes that stay in memory need no permission.
-    const node = drive.snapshot && !drive.readOnly ? new MemoryOverlay(base) : base;
-    return this.withPolicy(drive, drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node);
+    const node = drive.snapshot && !drive.readOnly ? await this.withSnapshot(drive, base) : base;
+    const stable = drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node;
+    return new Counted(this.withPolicy(drive, stable), this);
+  }
+
+  /** Writes that are forgotten need no permission: they go to a file without a name, or stay in memory. */
+  private async withSnapshot(drive: DriveConfig, base: BlockNode): Promise<BlockNode> {
+    if (base.nodeName === '') return new MemoryOverlay(base);
+    const { snapshotOver } = await import('./snapshot.ts');
+    const { immediate } = this.how;
+    const discard = drive.block['discard'];
+    return snapshotOver(this.graph, base, immediate, discard === 'unmap' || discard === 'on');
   }
 
   private async openNode(drive: DriveConfig, writable: boolean): Promise<BlockNode | null> {
@@ -105,6 +174,7 @@ export class Drives {
     if (copies !== undefined && flag.read(copies, 'copy-on-read') && !node.readOnly) {
       const { CopyOnRead } = await import('./copy-on-read.ts');
       top = new CopyOnRead(top);
+      this.graph.add(top, '');
     }
     if (throttling === undefined) return top;
     const { groupOf, THROTTLING, ThrottleNode } = await import('./throttle.ts');
@@ -113,7 +183,9 @@ export class Drives {
     // Drives of one group share what the first of them was given.
     const group = this.groups.get(name) ?? groupOf(values);
     this.groups.set(name, group);
-    return new ThrottleNode(top, group);
+    const throttled = new ThrottleNode(top, group);
+    this.graph.add(throttled, '');
+    return throttled;
   }
 
   private async openOptions(file: string | null, format: string | null, options: BlockOptions, how: How): Promise<BlockNode> {
@@ -169,7 +241,7 @@ function checkRepeatable(node: BlockNode): void {
   if (node.backing !== null) checkRepeatable(node.backing);
 }
 
-async function named(field: 'drives' | 'blockdevs', what: string, open: () => Promise<void>): Promise<void> {
+async function named(field: 'drives' | 'blockdevs' | 'throttleGroups', what: string, open: () => Promise<void>): Promise<void> {
   try {
     await open();
   } catch (error) {

@@ -1,4 +1,4 @@
-/** Writes kept in memory over a node that stays as it is (`snapshot=on`). */
+/** Writes kept in memory over a node that stays as it is (`snapshot=on` where there are no files). */
 import type { Completion } from '../machine/interfaces.ts';
 import { BlockNode, type Extent } from './node.ts';
 import { type Maybe, run, type Task, wait } from './task.ts';

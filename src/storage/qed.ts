@@ -231,7 +231,7 @@ async function readShape(below: BlockNode): Promise<Shape> {
 async function openBehind({ how, child, image }: Opening, given: unknown, shape: Shape, name: string): Promise<BlockNode | null> {
   const below = { writable: false, share: false, resize: false };
   if (given === null || how.noBacking) return null;
-  if (given !== undefined) return child(given as string, below);
+  if (given !== undefined) return child(given as string, below, true);
   if (shape.backing === null) return null;
   const format = (shape.features & FEATURE.rawBacking) !== 0 ? 'raw' : null;
   try {
@@ -294,7 +294,7 @@ export const qedCreation: Creation = {
     const file = await target.newFile(target.filename);
     try {
       await file.write(clusterSize, new Uint8Array(tables * clusterSize));
-      await file.write(0, bytes);
+      await file.write(0, bytes.subarray(0, 4096));
     } finally {
       await file.close();
     }

@@ -12,10 +12,9 @@ export const rawCreation: Creation = {
   ],
   create: async ({ size, preallocation = 'off' }, target) => {
     const mode = String(preallocation);
-    if (!['off', 'falloc', 'full'].includes(mode)) {
-      throw new Error(`Invalid parameter '${mode}'`);
-    }
-    const file = await target.newFile(target.filename);
+    if (mode === 'metadata') throw new Error('Unsupported preallocation mode: metadata');
+    if (!['off', 'falloc', 'full'].includes(mode)) throw new Error(`Parameter 'preallocation' does not accept value '${mode}'`);
+    const file = await target.newFile(target.filename, true);
     try {
       await file.resize(Math.ceil(size / 512) * 512, mode);
       // Whoever opens the file finds out by its first block how requests must be aligned.

@@ -64,7 +64,7 @@ export const size = field('size', (value, name) => {
       `Parameter '${name}' expects a non-negative number below 2^64\nOptional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.`,
     );
   }
-  if (typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < 0) throw wrong(name, 'size');
+  if (typeof bytes !== 'number' || !Number.isInteger(bytes) || bytes < 0) throw wrong(name, 'size');
   return bytes;
 });
 
@@ -76,7 +76,8 @@ export function sizeOf(value: string, unit = 'b'): number | null {
   if (match === null) return null;
   const power = SUFFIXES.indexOf((match[2] ?? unit).toLowerCase());
   const bytes = Math.trunc(Number(match[1]) * 1024 ** power);
-  return Number.isSafeInteger(bytes) ? bytes : null;
+  // Larger ones than can be exact are too large for everything, which whoever wants them will say.
+  return bytes < 2 ** 63 ? bytes : null;
 }
 
 export function choice<const T extends string>(...names: readonly T[]): Field<T> {

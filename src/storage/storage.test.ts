@@ -29,12 +29,12 @@ test('a last sector that is not whole reads as if zeros followed', async () => {
   await graph.close(raw);
 });
 
-test('operations are over when they return where runs are to repeat, and pending otherwise', async () => {
-  const path = file('modes', new Uint8Array(4096));
+test('operations are over when they return where runs are to repeat; otherwise the host takes its time', async () => {
+  const path = file('modes', new Uint8Array(1 << 20));
   for (const immediate of [true, false]) {
     const graph = new Graph();
     const raw = await graph.openImage(path, 'raw', { ...HOW, writable: true, immediate });
-    const pending = [raw.read(0, new Uint8Array(512)), raw.write(0, new Uint8Array(512)), raw.flush()];
+    const pending = [raw.read(0, new Uint8Array(1 << 20)), raw.write(0, new Uint8Array(512)), raw.flush()];
     assert.deepEqual(
       pending.map((one) => one instanceof Promise),
       [!immediate, !immediate, !immediate],
@@ -82,7 +82,7 @@ test('options are checked by the schema of their driver', async () => {
   await assert.rejects(open({ driver: 'file' }), /Parameter 'filename' is missing/);
   await assert.rejects(open({ driver: 'nope' }), /Unknown driver 'nope'/);
   await assert.rejects(open({ driver: 'null-co', size: '1Q' }), /Parameter 'size' expects/);
-  await assert.rejects(open({ driver: 'null-co', bogus: '1' }), /Invalid parameter 'bogus'/);
+  await assert.rejects(open({ driver: 'null-co', bogus: '1' }), /does.* support the option 'bogus'/);
   await assert.rejects(open({ driver: 'null-co', 'read-only': 'perhaps' }), /'read-only' expects 'on' or 'off'/);
   await assert.rejects(open({ driver: 'raw', file: 'nobody' }), /node-name='nobody'/);
 });

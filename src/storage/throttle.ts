@@ -176,6 +176,6 @@ export const throttleDriver = driver({
   open: async (values, { how, child }) => {
     const group = how.throttleGroups.get(values['throttle-group']);
     if (group === undefined) throw new Error(`Throttle group '${values['throttle-group']}' does not exist`);
-    return new ThrottleNode(await child(values.file), group);
+    return new ThrottleNode(await child(values.file, {}, true), group);
   },
 });

@@ -16,7 +16,8 @@ function usualBlock(size: number): number {
 }
 
 function metadataRegion(size: number, blockSize: number): Uint8Array {
-  const bytes = new Uint8Array(MIB);
+  // The rest of the region stays empty.
+  const bytes = new Uint8Array(KIB64 + 4096);
   const view = new DataView(bytes.buffer);
   bytes.set(new TextEncoder().encode('metadata'));
   const items: readonly (readonly [keyof typeof GUID, number, number, (at: number) => void])[] = [
@@ -116,7 +117,7 @@ export const vhdxCreation: Creation = {
         );
       }
       await file.resize(subformat === 'fixed' ? data + blocks * blockSize : data, 'off');
-      await file.write(bat.offset, new Uint8Array(table.buffer));
+      await file.write(bat.offset, new Uint8Array(table.buffer, 0, Math.ceil((entries * 8) / 4096) * 4096));
       await file.write(metadata, metadataRegion(size, blockSize));
       for (const at of REGIONS_AT) await file.write(at, regionTable(bat, metadata));
       for (const [i, at] of HEADERS_AT.entries()) await file.write(at, header(i, logSize));

@@ -8,8 +8,10 @@ const SECTOR = 512;
 const GRAIN_SECTORS = 128;
 const TABLE_ENTRIES = 512;
 const DESCRIPTOR_SECTORS = 20;
+/** Is there from the start, as in raw images. */
+const FIRST_BLOCK = 4096;
 /** What an extent of a disk in pieces has at most. */
-const PIECE = 2 ** 31 - 65536;
+const PIECE = 2 ** 31;
 const SUBFORMATS = ['monolithicSparse', 'monolithicFlat', 'twoGbMaxExtentSparse', 'twoGbMaxExtentFlat', 'streamOptimized'];
 const ADAPTERS = ['ide', 'buslogic', 'lsilogic', 'legacyESX'];
 
@@ -53,6 +55,11 @@ async function writeSparse({ file, bytes, compressed, zeroGrain, compat6 }: Spar
   }
   await file.resize(overhead * SECTOR, 'off');
   await file.write(0, head);
+}
+
+async function writeFlat(file: BlockNode, bytes: number): Promise<void> {
+  await file.resize(bytes, 'off');
+  if (bytes > 0) await file.write(0, new Uint8Array(Math.min(FIRST_BLOCK, bytes)));
 }
 
 /** `dir/name.vmdk` to `name-s001.vmdk` or `name-flat.vmdk`, beside it. */
@@ -105,7 +112,7 @@ async function create(values: CreateValues & { readonly size: number }, target: 
         ? pieceName(target.filename, 'flat')
         : null;
     const file = await target.newFile(name === null ? target.filename : folder + name);
-    if (flat) await file.resize(bytes, 'off');
+    if (flat) await writeFlat(file, bytes);
     else await writeSparse({ file, bytes, ...sparse });
     const shown = name ?? target.filename.slice(folder.length);
     extentLines.push(`RW ${bytes / SECTOR} ${flat ? 'FLAT' : 'SPARSE'} "${shown}"${flat ? ' 0' : ''}`);

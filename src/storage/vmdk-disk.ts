@@ -171,10 +171,10 @@ class VmdkNode extends BlockNode {
   override info(): NodeInfo {
     const { cid, parentCid, createType } = this.descriptor;
     const extents = this.parts.map(({ node: extent, length }) => ({
+      ...(isSparse(extent) && extent.compressed ? { compressed: true } : {}),
       'virtual-size': length,
       filename: extent === null ? '' : isSparse(extent) ? extent.filename : extent.file.filename,
       ...(isSparse(extent) ? { 'cluster-size': extent.clusterSize } : {}),
-      ...(isSparse(extent) && extent.compressed ? { compressed: true } : {}),
       format: isSparse(extent) ? (this.parts.length > 1 || extent.filename !== this.below.filename ? 'SPARSE' : '') : 'FLAT',
     }));
     const sparse = this.parts.map(({ node: extent }) => extent).find(isSparse);
@@ -329,7 +329,7 @@ async function openBehind(
 ): Promise<BlockNode | null> {
   const changes = { writable: false, share: false, resize: false };
   if (given === null || how.noBacking) return null;
-  if (given !== undefined) return child(given, changes);
+  if (given !== undefined) return child(given, changes, true);
   if (descriptor.parent === null) return null;
   try {
     return await image(resolveBacking(below.filename, descriptor.parent), null, changes);

@@ -6,7 +6,7 @@
  *   48 offset of the second directory   56 of the first   64 overhead   72 not shut down   77 compression (16 bits)
  * The directory has offsets of tables, those have offsets of grains; 0 stands for none, 1 for zeros if flag 4 is set.
  */
-import { deflate, inflate } from '#host';
+import { deflate, inflate } from '#host/compression';
 import type { Completion } from '../machine/interfaces.ts';
 import { ABSENT, ClusterNode, EntryTable, endOf, ZEROED } from './clusters.ts';
 import type { BlockNode } from './node.ts';

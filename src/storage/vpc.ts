@@ -287,7 +287,7 @@ async function openParent(
 ): Promise<BlockNode | null> {
   const changes = { writable: false, share: false, resize: false };
   if (given === null || how.noBacking) return null;
-  if (given !== undefined) return child(given as string, changes);
+  if (given !== undefined) return child(given as string, changes, true);
   const names: string[] = [];
   for (let i = 0; i < 8; i++) {
     const at = 576 + 24 * i;

@@ -47,8 +47,11 @@ test('bad input: one line, status 1, nothing half started', () => {
     [['-kernel', place('text'), '-initrd', place('absent')], /-initrd \S+absent: no such file/],
     [['-bios', place('text')], /-bios \S+text: size is not a multiple of 64 KiB/],
     [['-bios', 'absent.bin'], /-bios absent.bin: no such file/],
-    [[...bios('z', sleeper('')), '-hda', place('absent')], /-hda \S+absent: .*no such file/i],
-    [[...bios('z', sleeper('')), '-cdrom', folder], /-cdrom \S+: not a regular file/],
+    [
+      [...bios('z', sleeper('')), '-hda', place('absent')],
+      /-hda \S+absent: Could not open '\S+absent': No such file or directory/,
+    ],
+    [[...bios('z', sleeper('')), '-cdrom', folder], /-cdrom \S+: Could not open '\S+': not a regular file or block device/],
     [
       [...bios('z', sleeper('')), '-drive', `file=${place('text')},readonly=on`],
       /-drive file=\S+: an IDE disk cannot be read-only/,

@@ -9,16 +9,21 @@ import {
   openSync,
   read,
   readSync,
+  statSync,
+  unlinkSync,
   write,
   writeSync,
 } from 'node:fs';
 import type { BlockFile, BlockFileMode, FileExtent } from '../host.ts';
+import { join } from 'node:path';
 import { describeError } from './errors.ts';
 import { type FileCalls, fileCalls } from './file-calls.ts';
 
 const FALLOC_KEEP_SIZE = 1;
 const FALLOC_PUNCH_HOLE = 2;
 const FALLOC_ZERO_RANGE = 16;
+/** Longest read for which the page cache is asked first: longer ones are worth a thread that copies them. */
+const CACHED_MOST = 131_072;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -40,6 +45,9 @@ class NodeBlockFile implements BlockFile {
   readonly isDevice: boolean;
   private readonly fd: number;
   private readonly calls: FileCalls | null;
+  /** Operations of other threads that have not ended: the descriptor must not become another file's meanwhile. */
+  private underWay = 0;
+  private idle: (() => void) | null = null;
 
   constructor(fd: number, size: number, isDevice: boolean, immediate: boolean, calls: FileCalls | null) {
     this.fd = fd;
@@ -51,18 +59,34 @@ class NodeBlockFile implements BlockFile {
 
   read(offset: number, into: Uint8Array): number | Promise<number> {
     if (this.immediate) return this.readNow(offset, into);
+    // What is in memory is there sooner than a thread that would fetch it.
+    if (into.length <= CACHED_MOST && this.readCached(offset, into)) return into.length;
+    return this.readRest(offset, into);
+  }
+
+  protected readCached(offset: number, into: Uint8Array): boolean {
+    return this.calls !== null && this.calls.readCached(this.fd, into, offset) === into.length;
+  }
+
+  private readRest(offset: number, into: Uint8Array): Promise<number> {
+    this.underWay++;
     return new Promise((resolve, reject) => {
-      const fail = reject;
       let done = 0;
-      const { fd } = this;
       const next = (error: unknown, count: number): void => {
-        if (error) return fail(one(error));
-        done += count;
-        if (count === 0 || done === into.length) return resolve(done);
-        read(fd, into, done, into.length - done, offset + done, next);
+        done += error ? 0 : count;
+        if (!error && count !== 0 && done < into.length) {
+          return read(this.fd, into, done, into.length - done, offset + done, next);
+        }
+        this.ended();
+        if (error) reject(one(error));
+        else resolve(done);
       };
-      read(fd, into, 0, into.length, offset, next);
+      read(this.fd, into, 0, into.length, offset, next);
     });
+  }
+
+  private ended(): void {
+    if (--this.underWay === 0) this.idle?.();
   }
 
   write(offset: number, from: Uint8Array): void | Promise<void> {
@@ -72,12 +96,14 @@ class NodeBlockFile implements BlockFile {
       if (end > this.size) this.size = end;
       return undefined;
     }
+    this.underWay++;
     return new Promise((resolve, reject) => {
       let done = 0;
       const next = (error: unknown, count: number): void => {
+        done += error ? 0 : count;
+        if (!error && done < from.length) return write(this.fd, from, done, from.length - done, offset + done, next);
+        this.ended();
         if (error) return reject(one(error));
-        done += count;
-        if (done < from.length) return write(this.fd, from, done, from.length - done, offset + done, next);
         if (end > this.size) this.size = end;
         resolve();
       };
@@ -93,7 +119,14 @@ class NodeBlockFile implements BlockFile {
         throw one(error);
       }
     }
-    return new Promise((resolve, reject) => fdatasync(this.fd, (error) => (error ? reject(one(error)) : resolve())));
+    this.underWay++;
+    return new Promise((resolve, reject) =>
+      fdatasync(this.fd, (error) => {
+        this.ended();
+        if (error) reject(one(error));
+        else resolve();
+      }),
+    );
   }
 
   truncate(size: number): void {
@@ -142,8 +175,14 @@ class NodeBlockFile implements BlockFile {
     if (!this.isDevice) this.size = fstatSync(this.fd).size;
   }
 
-  close(): void {
-    closeSync(this.fd);
+  close(): void | Promise<void> {
+    if (this.underWay === 0) return closeSync(this.fd);
+    return new Promise((resolve) => {
+      this.idle = () => {
+        closeSync(this.fd);
+        resolve();
+      };
+    });
   }
 
   private readNow(offset: number, into: Uint8Array): number {
@@ -183,6 +222,11 @@ class DirectBlockFile extends NodeBlockFile {
   private readonly bounces: Uint8Array[] = [];
   /** End of the last write of a part of a block: the next one must find what it wrote. */
   private last: Promise<void> = Promise.resolve();
+
+  /** There is no cache to look into, and the disk would be waited for. */
+  protected override readCached(): boolean {
+    return false;
+  }
 
   override read(offset: number, into: Uint8Array): number | Promise<number> {
     if (aligned(offset, into)) return super.read(offset, into);
@@ -271,8 +315,28 @@ export async function openBlockFile(path: string, mode: BlockFileMode): Promise<
   }
 }
 
+/**
+ * A file that has no name, and is gone when it is closed.
+ * @throws Error, one line, where there is no room for one
+ */
+export async function openTemporaryFile(immediate: boolean): Promise<BlockFile> {
+  const path = join(process.env['TMPDIR'] ?? '/var/tmp', `virelay-${crypto.randomUUID()}`);
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    unlinkSync(path);
+  } catch (error) {
+    throw one(error);
+  }
+  return new NodeBlockFile(fd, 0, false, immediate, await fileCalls());
+}
+
 function deviceSize(fd: number, calls: FileCalls | null): number {
   const size = calls === null ? -1 : Number(calls.lseek(fd, 0n, SEEK_END));
   if (size < 0) throw new Error('the size of the device is not known');
   return size;
+}
+
+export function isBlockDevice(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isBlockDevice() ?? false;
 }

@@ -1,13 +1,8 @@
-/** The host as Node.js offers it. */
+/** The host as Node.js offers it. What only disks need is in modules of its own (`#host/block-file` and others). */
 export { findFirmware } from './firmware.ts';
 export { openFile } from './files.ts';
 export { openPty } from './pty.ts';
 export { openSocket } from './sockets.ts';
 export { openStdio } from './stdio.ts';
-export { openBlockFile } from './block-file.ts';
 export { network } from './network.ts';
-export { isBlockDevice } from './paths.ts';
-export { deflate, deflateRaw, inflate, inflateRaw, zstdCompress, zstdDecompress } from './compression.ts';
-export { digest, pbkdf2, sectorCipher } from './crypto.ts';
 export { openFileTree } from './file-tree.ts';
-export { connectStream, serveStreams } from './byte-streams.ts';

@@ -23,10 +23,6 @@ export async function amendImage(node: Qcow2Node, given: ReadonlyMap<string, str
       throw new Error('Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)');
     await changeWidth(node, Math.log2(bits));
   }
-  if (given.has('backing_file') || given.has('backing_fmt')) {
-    const file = given.get('backing_file') ?? header.backingFile;
-    await node.changeBacking(file === '' ? null : file, given.get('backing_fmt') ?? header.backingFormat);
-  }
   if (given.has('data_file') || given.has('data_file_raw')) await changeDataFile(node, given);
   if (lazy !== null) await changeLazy(node, lazy, version);
   if (newSize !== null) await node.resize(newSize, 'off');

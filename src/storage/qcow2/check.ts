@@ -49,6 +49,8 @@ class Checker {
   allocated = 0;
   fragmented = 0;
   compressed = 0;
+  /** Last cluster that is used or counted. */
+  highest = -1;
   readonly counts = new Counts();
   private readonly image: Image;
   private readonly fix: Fix;
@@ -91,7 +93,7 @@ class Checker {
       this.range(header.encryptionHeader.offset, header.encryptionHeader.length, 'encryption header');
     this.range(header.reftableOffset, header.reftableClusters * clusterSize, 'refcount table');
     this.blocks();
-    await this.compare(header.l1Offset);
+    await this.compare();
   }
 
   private async table(l1: DataView, offset: number, active: boolean): Promise<void> {
@@ -212,7 +214,7 @@ class Checker {
     }
   }
 
-  private async compare(l1Offset: number): Promise<void> {
+  private async compare(): Promise<void> {
     const { image } = this;
     const fixing = this.fix !== 'none';
     let unrepairable = false;
@@ -240,7 +242,7 @@ class Checker {
       this.leaks = 0;
     }
     if (fixing) await run(image.flush());
-    await this.flags(l1Offset);
+    await this.flags();
   }
 
   /** Clusters whose count in the file is not what it should be. */
@@ -269,10 +271,8 @@ class Checker {
     return found.sort(([a], [b]) => a - b);
   }
 
-  highest = -1;
-
   /** "Copied" must say exactly that the refcount is one. */
-  private async flags(_l1Offset: number): Promise<void> {
+  private async flags(): Promise<void> {
     const { image } = this;
     const { clusterSize, entrySize, refcounts, l1 } = image;
     const mend = this.fix === 'all';

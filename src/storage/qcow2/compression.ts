@@ -1,5 +1,5 @@
 /** Compressed clusters. */
-import { deflateRaw, inflateRaw, zstdCompress, zstdDecompress } from '#host';
+import { deflateRaw, inflateRaw, zstdCompress, zstdDecompress } from '#host/compression';
 import type { Maybe } from '../task.ts';
 import type { Compression } from './header.ts';
 

@@ -45,13 +45,14 @@ export function versionOf(compat: CreateValues[string]): 2 | 3 {
     case 'v3':
       return 3;
     default:
-      throw new Error(`Invalid parameter '${String(compat)}'`);
+      throw new Error(`Parameter 'version' does not accept value '${String(compat)}'`);
   }
 }
 
 export function newImage(values: CreateValues & { readonly size: number }): NewImage {
   const compression = values['compression_type'];
-  if (compression !== 'zlib' && compression !== 'zstd') throw new Error(`Invalid parameter '${String(compression)}'`);
+  if (compression !== 'zlib' && compression !== 'zstd')
+    throw new Error(`Parameter 'compression-type' does not accept value '${String(compression)}'`);
   return {
     size: Math.ceil(values.size / 512) * 512,
     version: versionOf(values['compat']),
@@ -81,7 +82,8 @@ async function create(values: CreateValues & { readonly size: number }, target: 
   const image = newImage(values);
   checkNew(image);
   let mode = String(values['preallocation'] ?? 'off');
-  if (!['off', 'metadata', 'falloc', 'full'].includes(mode)) throw new Error(`Invalid parameter '${mode}'`);
+  if (!['off', 'metadata', 'falloc', 'full'].includes(mode))
+    throw new Error(`Parameter 'preallocation' does not accept value '${mode}'`);
   if (image.extendedL2 === false && image.backingFile !== null && mode !== 'off') {
     throw new Error('Backing file and preallocation can only be used at the same time if extended_l2 is enabled');
   }

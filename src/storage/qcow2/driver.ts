@@ -109,7 +109,7 @@ async function openBacking(values: Options, header: Header, opening: Opening, fi
   const { how } = opening;
   if (values.backing === null || how.noBacking) return null;
   const below = { writable: false, share: false, resize: false, autoReadOnly: false };
-  if (values.backing !== undefined) return opening.child(values.backing, below);
+  if (values.backing !== undefined) return opening.child(values.backing, below, true);
   if (header.backingFile === null) return null;
   const name = resolveBacking(file.filename, header.backingFile);
   try {

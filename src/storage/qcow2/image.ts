@@ -50,6 +50,8 @@ export class Image {
   barrier = false;
   /** Told of clusters that have become free. */
   onFreed: ((cluster: number, count: number) => void) | null = null;
+  /** The mark that the image is corrupt, on its way to the file. */
+  marking: Promise<void> | null = null;
   private corrupt = false;
   private readonly report: (line: string) => void;
   private readonly writeLock = new Lock();
@@ -103,7 +105,7 @@ export class Image {
       if (this.header.version === 3) {
         this.header.incompatible |= INCOMPATIBLE.corrupt;
         // If this fails, too, there is nothing left to do.
-        new Promise((resolve) => resolve(this.writeFeatures())).catch(() => undefined);
+        this.marking = new Promise<void>((resolve) => resolve(this.writeFeatures())).catch(() => undefined);
       }
     } else if (!this.corrupt) {
       this.corrupt = true;

@@ -101,7 +101,7 @@ export class Mapping {
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
     const kind = this.kindOf(high, low);
-    const first = kind === NONE ? -1 : this.hostOf(view, at, offset - within);
+    const first = kind === DATA ? this.hostOf(view, at, offset - within) : -1;
     let next = first + this.clusterSize;
     let covered = this.clusterSize - within;
     for (; covered < limit; covered += this.clusterSize) {
@@ -132,7 +132,11 @@ export class Mapping {
   }
 
   private hostOf(view: DataView, at: number, guest: number): number {
-    const host = entryOffset(view, at);
+    return this.checkedHost(entryOffset(view, at), guest);
+  }
+
+  /** @throws Error where a guest's cluster cannot lie there */
+  checkedHost(host: number, guest: number): number {
     if (host % this.clusterSize !== 0 || host > MAX_SIZE) {
       throw this.image.markCorrupt(
         `Data cluster offset 0x${host.toString(16)} unaligned or out of range (guest offset: 0x${guest.toString(16)})`,

@@ -23,7 +23,7 @@ export class Qcow2Node extends BlockNode {
   private readonly behind: BlockNode | null;
   /** Clusters unpacked last, by where their data lies. */
   private readonly unpacked = new Map<number, Uint8Array>();
-  /** Names what follows from opening; kept by `driver.ts`. */
+  /** What `info` tells of the encryption; set by `driver.ts`. */
   encryptionInfo: Record<string, unknown> | null = null;
 
   constructor(image: Image, backing: BlockNode | null, cipher: SectorCipher | null) {
@@ -229,6 +229,7 @@ export class Qcow2Node extends BlockNode {
 
   private *closing(): Task<void> {
     const { image } = this;
+    if (image.marking !== null) yield image.marking;
     if (this.readOnly || image.isCorrupt) return;
     if (this.bitmaps !== null) yield* this.bitmaps.store();
     yield* image.flush();

@@ -183,8 +183,8 @@ export class Refcounts {
   /** The first free cluster of those that a new block counts holds the block itself. */
   private *writeBlock(index: number, cluster: number): Task<void> {
     const { image, perBlock, order } = this;
-    // Nothing in this range is counted, so all of it is free; what is before `cluster` is left to others.
-    const offset = cluster * image.clusterSize;
+    // Nothing in this range is counted, so all of it should be free; what is before `cluster` is left to others.
+    const offset = this.checked(cluster, 1) * image.clusterSize;
     const bytes = new Uint8Array(image.clusterSize);
     setRefcount(viewOf(bytes), cluster % perBlock, order, 1);
     const writing = image.file.write(offset, bytes);

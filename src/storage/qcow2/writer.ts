@@ -8,6 +8,7 @@ import type { Completion } from '../../machine/interfaces.ts';
 import { isZero, writeZeroBytes } from '../node.ts';
 import { Lock, run, Several, type Task, wait } from '../task.ts';
 import { pack } from './compression.ts';
+import { AUTOCLEAR } from './header.ts';
 import { COMPRESSED, COPIED, type Image } from './image.ts';
 import { DATA, type Mapping, NONE, PACKED } from './mapping.ts';
 import type { Qcow2Node } from './node.ts';
@@ -23,8 +24,9 @@ type Span = {
   /** Guest range, whole clusters. */
   start: number;
   end: number;
+  /** Made when the first one waits. */
   ended: Promise<void> | null;
-  end_: () => void;
+  onEnd: () => void;
 };
 
 /** Where a part of a write goes. */
@@ -160,6 +162,7 @@ export class Writer {
     const { view } = slice;
     let at = this.map.entryAt(offset);
     const own = this.ownHost(view, at);
+    if (own >= 0) this.map.checkedHost(own, offset - (offset % clusterSize));
     const first = clusterSize - (offset % clusterSize);
     if (own >= 0) return { length: Math.min(first, length), inPlace: -1, reuse: own, clusters: 1 };
     let covered = first;
@@ -192,7 +195,7 @@ export class Writer {
       const span = this.overlapping(start, Math.ceil(end / clusterSize) * clusterSize);
       if (span === null) return;
       span.ended ??= new Promise((resolve) => {
-        span.end_ = resolve;
+        span.onEnd = resolve;
       });
       yield span.ended;
     }
@@ -202,14 +205,14 @@ export class Writer {
     const { clusterSize } = this.image;
     const start = offset - (offset % clusterSize);
     const end = Math.ceil((offset + length) / clusterSize) * clusterSize;
-    const span: Span = { start, end, ended: null, end_: () => undefined };
+    const span: Span = { start, end, ended: null, onEnd: () => undefined };
     this.spans.push(span);
     return span;
   }
 
   private finish(span: Span): void {
     this.spans.splice(this.spans.indexOf(span), 1);
-    span.end_();
+    span.onEnd();
   }
 
   /** Writes to clusters that the guest's range does not have yet, in as many rows as it takes. */
@@ -435,17 +438,23 @@ export class Writer {
     const bytes = new Uint8Array(clusterSize);
     const { cluster } = yield* image.refcounts.allocate(1);
     const offset = cluster * clusterSize;
-    if (old !== 0) {
-      // The file must have what memory has before it is copied.
+    try {
+      if (old !== 0) {
+        // The file must have what memory has before it is copied.
+        yield* image.writeTables();
+        const reading = image.file.read(old, bytes);
+        if (reading !== undefined) yield reading;
+      }
+      const writing = image.file.write(offset, bytes);
+      if (writing !== undefined) yield writing;
       yield* image.writeTables();
-      const reading = image.file.read(old, bytes);
-      if (reading !== undefined) yield reading;
+      const flushing = image.file.flush();
+      if (flushing !== undefined) yield flushing;
+    } catch (error) {
+      // Nothing refers to it yet.
+      if (!image.isCorrupt) yield* image.refcounts.free(offset, 1);
+      throw error;
     }
-    const writing = image.file.write(offset, bytes);
-    if (writing !== undefined) yield writing;
-    yield* image.writeTables();
-    const flushing = image.file.flush();
-    if (flushing !== undefined) yield flushing;
     yield* image.setL2Offset(index, offset);
     image.noteMetadata(offset, 1);
     if (old !== 0) image.release(old / clusterSize, 1);
@@ -459,9 +468,20 @@ export class Writer {
     const wholeStart = Math.ceil(offset / unit) * unit;
     if (wholeStart >= wholeEnd) return yield* this.zeroBytes(offset, length);
     if (wholeStart > offset) yield* this.zeroBytes(offset, wholeStart - offset);
+    yield* this.zeroRaw(wholeStart, wholeEnd, mayUnmap);
     yield* this.zeroUnits(wholeStart, wholeEnd, mayUnmap);
     if (wholeEnd < end) yield* this.zeroBytes(wholeEnd, end - wholeEnd);
     if (image.releasedMany) yield* image.writeTables();
+  }
+
+  /** A file of data that is a disk by itself shows zeros, too. */
+  private *zeroRaw(start: number, end: number, mayUnmap: boolean): Task<void> {
+    const { header, data } = this.image;
+    if ((header.autoclear & AUTOCLEAR.rawData) === 0) return;
+    const stop = Math.min(end, this.node.size);
+    if (start >= stop) return;
+    const zeroing = data.writeZeroes(start, stop - start, mayUnmap);
+    if (zeroing !== undefined) yield zeroing;
   }
 
   private *zeroBytes(offset: number, length: number): Task<void> {
@@ -550,6 +570,7 @@ export class Writer {
     const { clusterSize } = image;
     let at = Math.ceil(offset / clusterSize) * clusterSize;
     const end = offset + length === this.node.size ? Math.ceil((offset + length) / clusterSize) * clusterSize : offset + length;
+    yield* this.zeroRaw(at, end - (end % clusterSize), true);
     while (at + clusterSize <= end) {
       const before = yield* map.slice(at);
       if (before === null) {
