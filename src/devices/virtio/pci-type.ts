@@ -24,6 +24,8 @@ const COMMON_SWITCHES: FeatureSwitches = {
   indirect_desc: [true, FEATURE.indirectDescriptors],
   any_layout: [true, FEATURE.anyLayout],
   packed: [false, FEATURE.packedRing],
+  // Addresses are the machine's physical ones either way: there is no translation between.
+  iommu_platform: [false, FEATURE.accessPlatform],
 };
 
 const COMMON = {
