@@ -371,3 +371,38 @@ test('sockets between guest and host by vsock, in both directions', LIMIT, async
   assert.match(await asked, /^OK \d+\nreply$/);
   assertQuiet(said);
 });
+
+test('devices behind a root port and behind bridges, with messages and by the pins', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  if (guest === null) return;
+  const disk = (name: string) =>
+    drive({ id: name, interface: 'none', file: { name, data: new Uint8Array(MIB).fill(name.charCodeAt(0)) } });
+  const text = await runGuest(
+    guest,
+    ['virtio_pci', 'virtio_blk'],
+    `
+for disk in vda vdb; do dd if=/dev/$disk bs=4k 2>/dev/null | tr -d ab | wc -c; done
+ls -l /sys/bus/pci/devices | sed 's/.*devices.pci0000:00.//'
+cat /sys/block/vda/device/../device
+grep virtio /proc/interrupts
+`,
+    {
+      machine: 'q35',
+      drives: ['a', 'b'].map(disk),
+      devices: [
+        { driver: 'pcie-root-port', id: 'rp1', addr: '4', slot: 1 },
+        { driver: 'virtio-blk-pci', drive: 'a', bus: 'rp1' },
+        { driver: 'pcie-pci-bridge', id: 'b1', addr: '5' },
+        { driver: 'pci-bridge', id: 'b2', bus: 'b1', addr: '6' },
+        { driver: 'virtio-blk-pci', drive: 'b', bus: 'b2', addr: '7', vectors: 0 },
+      ],
+    },
+  );
+  const has = (line: RegExp): void => assert.match(text, line, text);
+  assert.equal([...text.matchAll(/^0\r?$/gm)].length, 2, text);
+  has(/^0000:00:04\.0\/0000:01:00\.0\r?$/m);
+  has(/^0000:00:05\.0\/0000:02:06\.0\/0000:03:07\.0\r?$/m);
+  has(/^0x1042\r?$/m);
+  has(/:\s+[1-9]\d* .*IO-APIC.*virtio1/);
+  assertQuiet(text);
+});

@@ -172,6 +172,16 @@ test('a Q35 has six places for drives, one on each bus, and no floppy drive', ()
   assert.throws(() => parse('-M q35 -drive file=a,index=6'), /ide has no drive 6/);
 });
 
+test('devices and objects as JSON, as management writes them', () => {
+  const { devices } = parseCommandLine([
+    ...['-object', '{"qom-type":"rng-random","id":"objrng0","filename":"/dev/urandom"}'],
+    ...['-device', '{"driver":"virtio-rng-pci","rng":"objrng0","id":"rng0","bus":"pci.0","addr":"0x7"}'],
+  ]);
+  assert.deepEqual(devices[0]!.config, { driver: 'virtio-rng-pci', rng: 'objrng0', id: 'rng0', bus: 'pci.0', addr: '0x7' });
+  assert.throws(() => parse('-object rng-egd,id=x'), /object "rng-egd" is not known/);
+  assert.throws(() => parse('-device {x'), /-device \{x: .*JSON/);
+});
+
 test('devices: their drives, and what they say of errors', () => {
   const { drives, devices } = parse('-drive if=none,id=d,file=a -device ide-cd,drive=d,bus=ide.1,werror=stop -device ahci,id=x');
   assert.deepEqual(

@@ -31,7 +31,17 @@ import { type DeviceOption, hasDiskDevice, helpSubject, parseDevice, withCards, 
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
 import { parseTrace } from './trace.ts';
-import { onlyKeys, parseList, parseNumber, parseSize, parseSwitch, parseUuid, splitCommas, ValueError } from './values.ts';
+import {
+  listOrJson,
+  onlyKeys,
+  parseList,
+  parseNumber,
+  parseSize,
+  parseSwitch,
+  parseUuid,
+  splitCommas,
+  ValueError,
+} from './values.ts';
 
 export type HelpTopic = 'options' | 'version' | 'machine' | 'cpu' | 'accel' | 'device' | 'netdev' | 'nic' | 'trace';
 
@@ -551,17 +561,23 @@ function addDevice(line: CommandLine, text: string, nic: number | null = null): 
 }
 
 function setObject(line: CommandLine, text: string): void {
-  const values = parseList(text, 'qom-type');
+  const values = listOrJson(text, 'qom-type');
   const kind = values.get('qom-type') ?? '';
   switch (kind) {
     case 'secret':
       return addSecret(line, values);
     case 'throttle-group':
       return addThrottleGroup(line, values);
+    case 'rng-random':
+    case 'rng-builtin':
+      // The host's own randomness is the only source, whatever it is called.
+      onlyKeys(values, ['qom-type', 'id', 'filename']);
+      if (values.get('id') === undefined) throw new ValueError('needs id=');
+      return;
     case 'filter-dump':
       return parseFilterDump(line.net, text);
     default:
-      throw new ValueError(`object "${kind}" is not known (known: filter-dump, secret, throttle-group)`);
+      throw new ValueError(`object "${kind}" is not known (known: filter-dump, rng-builtin, rng-random, secret, throttle-group)`);
   }
 }
 

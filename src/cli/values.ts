@@ -73,6 +73,18 @@ export function parseList(text: string, implied: string | null, switches: readon
   return values;
 }
 
+/** The same, or an object of JSON with plain values, as management writes it. */
+export function listOrJson(text: string, implied: string): Map<string, string> {
+  if (!text.trimStart().startsWith('{')) return parseList(text, implied);
+  let object: unknown;
+  try {
+    object = JSON.parse(text);
+  } catch {
+    throw new ValueError('not JSON');
+  }
+  return new Map(Object.entries(object as object).map(([key, value]) => [key, String(value)]));
+}
+
 /** @throws ValueError when the list has a key beyond these */
 export function onlyKeys(values: ReadonlyMap<string, string>, known: readonly string[]): void {
   for (const key of values.keys()) {

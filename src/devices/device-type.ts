@@ -253,7 +253,7 @@ export const PCI_ADDRESS: Property<PciAddress | null> = {
   shownDefault: '-1',
   parse(value) {
     if (typeof value === 'number' && value >= 0 && value < 256) return { slot: value >> 3, func: value & 7 };
-    const match = /^(?:0x)?([0-9a-f]{1,2})(?:\.([0-7]))?$/i.exec(String(value));
+    const match = /^(?:0x)?([0-9a-f]{1,2})(?:\.(?:0x)?([0-7]))?$/i.exec(String(value));
     const slot = match === null ? 32 : Number.parseInt(match[1]!, 16);
     if (slot > 31) throw new TakesNot(String(value));
     return { slot, func: Number(match![2] ?? 0) };

@@ -76,6 +76,8 @@ export type PciIdentity = {
   subsystemVendor?: number;
   subsystem?: number;
   multifunction?: boolean;
+  /** Layout of the header: 0, or 1 for a bridge, which has no subsystem in it. */
+  headerType?: 0 | 1;
   /** 1 to 4 for INTA to INTD; 0 or nothing for none. */
   interruptPin?: number;
 };
@@ -115,15 +117,23 @@ export abstract class PciDevice implements Device {
     view.setUint16(PCI.vendor, identity.vendor, true);
     view.setUint16(PCI.device, identity.device, true);
     view.setUint32(PCI.revision, (identity.classCode << 8) | (identity.revision ?? 0), true);
-    view.setUint16(PCI.subsystemVendor, identity.subsystemVendor ?? 0, true);
-    view.setUint16(PCI.subsystem, identity.subsystem ?? 0, true);
-    this.initial[PCI.headerType] = identity.multifunction === true ? 0x80 : 0;
+    const { headerType = 0 } = identity;
+    if (headerType === 0) {
+      view.setUint16(PCI.subsystemVendor, identity.subsystemVendor ?? 0, true);
+      view.setUint16(PCI.subsystem, identity.subsystem ?? 0, true);
+    }
+    this.initial[PCI.headerType] = headerType | (identity.multifunction === true ? 0x80 : 0);
     this.initial[PCI.interruptPin] = identity.interruptPin ?? 0;
     this.writable[PCI.command] = COMMAND_WRITABLE & 0xff;
     this.writable[PCI.command + 1] = COMMAND_WRITABLE >> 8;
     this.writeOneClears[PCI.status + 1] = 0xf9;
     this.writable[PCI.interruptLine] = 0xff;
     this.config.set(this.initial);
+  }
+
+  /** The bus that it is plugged into. */
+  get parent(): PciBus | null {
+    return this.bus;
   }
 
   get config(): Uint8Array {
@@ -371,11 +381,23 @@ export abstract class PciDevice implements Device {
 export type PirqWiring = (slot: number, pin: number) => number;
 
 const PIRQS = 8;
+const SLOTS = 32;
+
+export type PciBusOptions = {
+  /** Places for devices. */
+  slots?: number;
+  /** A link of PCI Express rather than a conventional bus, or the root complex. */
+  express?: boolean;
+  /** What leads to it; nothing for the board's own. */
+  bridge?: PciDevice | null;
+};
 
 export class PciBus {
   readonly kind = 'PCI';
-  /** QEMU's name of the board's own. */
   readonly name: string;
+  readonly express: boolean;
+  readonly bridge: PciDevice | null;
+  private readonly slots: number;
   private readonly devices = new Map<number, PciDevice>();
   private readonly spaces: PciSpaces;
   /** One set per PIRQ of the functions that assert it. */
@@ -384,10 +406,18 @@ export class PciBus {
   /** A PIRQ line (0 to 7 for A to H) changed its level. */
   onPirq: ((pirq: number, level: boolean) => void) | undefined;
 
-  constructor(spaces: PciSpaces, wiring: PirqWiring = pirqOf, name = 'pci.0') {
+  constructor(spaces: PciSpaces, wiring: PirqWiring = pirqOf, name = 'pci.0', options: PciBusOptions = {}) {
     this.name = name;
+    this.slots = options.slots ?? SLOTS;
+    this.express = options.express === true;
+    this.bridge = options.bridge ?? null;
     this.spaces = spaces;
     this.wiring = wiring;
+  }
+
+  /** There is such a place. */
+  hasSlot(slot: number): boolean {
+    return slot < this.slots;
   }
 
   /** @throws Error when the place is taken */
@@ -406,7 +436,7 @@ export class PciBus {
   }
 
   freeSlot(): number {
-    for (let slot = 0; slot < 32; slot++) if (!this.devices.has(slot * 8)) return slot;
+    for (let slot = 0; slot < this.slots; slot++) if (!this.devices.has(slot * 8)) return slot;
     return -1;
   }
 

@@ -41,13 +41,18 @@ function start() {
 
 test('places: the first free slot, or the one that is asked for', () => {
   const { bus, build } = start();
-  build({ driver: 'virtio-rng-pci', addr: '4.1' }, { driver: 'virtio-rng-pci' }, { driver: 'virtio-rng', addr: 0x18 });
+  build(
+    { driver: 'virtio-rng-pci', addr: '4.1' },
+    { driver: 'virtio-rng-pci', addr: '0x4.0x2' },
+    { driver: 'virtio-rng-pci' },
+    { driver: 'virtio-rng', addr: 0x18 },
+  );
   assert.deepEqual(
     bus
       .all()
       .map(({ devfn }) => devfn)
       .sort((a, b) => a - b),
-    [0, 3 * 8, 4 * 8 + 1],
+    [0, 3 * 8, 4 * 8 + 1, 4 * 8 + 2],
   );
 });
 

@@ -100,6 +100,8 @@ export class DeviceBuilder {
     const address = (values['addr'] ?? null) as PciAddress | null;
     const slot = address?.slot ?? bus.freeSlot();
     const func = address?.func ?? 0;
+    if (slot >= 0 && !bus.hasSlot(slot))
+      throw new Error(`PCI: slot ${slot} is not valid for ${device.type}, parent device only allows plugging into slot 0.`);
     if (slot < 0) throw new Error(`PCI: no slot/function available for ${device.type}, all in use`);
     const other = bus.find(slot * 8 + func);
     if (other !== undefined) {
@@ -171,6 +173,7 @@ export class DeviceBuilder {
 const BOOT_NAMES: Record<number, readonly [node: string, child: string]> = {
   256: ['scsi', '/disk@0,0'],
   257: ['ide', ''],
+  1540: ['pci-bridge', ''],
   262: ['pci8086,2922', ''],
   512: ['ethernet', '/ethernet-phy@0'],
 };
@@ -180,5 +183,6 @@ const classOf = (device: PciDevice): number => device.configRead(0x0a, 2);
 function pciPath(device: PciDevice): string {
   const [slot, func] = [device.devfn >> 3, device.devfn & 7];
   const node = BOOT_NAMES[classOf(device)]?.[0] ?? 'pci';
-  return `/pci@i0cf8/${node}@${slot.toString(16)}${func === 0 ? '' : `,${func}`}`;
+  const bridge = device.parent?.bridge ?? null;
+  return `${bridge === null ? '/pci@i0cf8' : pciPath(bridge)}/${node}@${slot.toString(16)}${func === 0 ? '' : `,${func}`}`;
 }

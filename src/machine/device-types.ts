@@ -3,6 +3,7 @@ import { CATEGORIES, type Category, describeProperties, type DeviceType } from '
 import { ISA_DEBUG_EXIT } from '../devices/debug/types.ts';
 import { IDE_TYPES } from '../devices/ide/types.ts';
 import { VGA_TYPE } from '../devices/vga/types.ts';
+import { BRIDGE_TYPES } from '../devices/pci/bridge-types.ts';
 import { SCSI_UNITS } from '../devices/scsi/types.ts';
 import { VIRTIO_BALLOON_PCI } from '../devices/virtio/balloon-pci.ts';
 import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
@@ -15,6 +16,7 @@ import { VHOST_VSOCK_PCI } from '../devices/virtio/vsock-pci.ts';
 import { VIRTIO_SERIAL } from '../devices/virtio/serial-pci.ts';
 
 export const DEVICE_TYPES: readonly DeviceType[] = [
+  ...BRIDGE_TYPES,
   ISA_DEBUG_EXIT,
   VGA_TYPE,
   ...IDE_TYPES,

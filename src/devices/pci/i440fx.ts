@@ -1,6 +1,7 @@
 /** Host bridge: Intel 82441FX (290549), with configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). */
 import type { Device, DeviceState, IoHandler } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
+import { findFunction } from '../pci-bridge.ts';
 import { type PciBus, PciDevice, type PciIdentity } from '../pci.ts';
 
 const PAM = 0x59;
@@ -148,7 +149,7 @@ export class I440FxHost implements Device {
     const { address } = this.state.value;
     const enabled = address >>> 31 !== 0;
     const bus = (address >>> 16) & 0xff;
-    return enabled && bus === 0 ? this.bus.find((address >>> 8) & 0xff) : undefined;
+    return enabled ? findFunction(this.bus, bus, (address >>> 8) & 0xff) : undefined;
   }
 }
 

@@ -1,5 +1,6 @@
 /** Host bridge of the Q35: Intel 3 Series Express Chipset Family (316966), section 5.1. */
 import type { IoHandler, MappedRegion, MmioBus } from '../../machine/interfaces.ts';
+import { findFunction } from '../pci-bridge.ts';
 import type { PciBus, PciDevice } from '../pci.ts';
 import { HostBridge } from './i440fx.ts';
 
@@ -31,7 +32,7 @@ export class Q35Mch extends HostBridge {
     this.memory = memory;
     this.writable.set([0x07, 0x00, 0x00, 0xfc, 0x0f], ECAM_BASE);
     const target = (offset: number): PciDevice | undefined =>
-      offset < MIB ? bus.find(Math.floor(offset / FUNCTION_SPACE)) : undefined;
+      findFunction(bus, Math.floor(offset / MIB), Math.floor((offset % MIB) / FUNCTION_SPACE));
     this.ecam = {
       read: (offset, size) => {
         const at = offset % FUNCTION_SPACE;

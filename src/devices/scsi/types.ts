@@ -7,6 +7,7 @@ import {
   type DeviceContext,
   type DeviceType,
   DRIVE,
+  onOffAuto,
   size,
   text,
   uint,
@@ -30,6 +31,8 @@ const COMMON = {
   ver: text(),
   wwn: uint64(0),
   'share-rw': bool(false, ''),
+  device_id: text(),
+  'write-cache': onOffAuto('auto'),
   werror: choice('BlockdevOnError', ON_ERROR, 'auto'),
   rerror: choice('BlockdevOnError', ON_ERROR, 'auto'),
 };
@@ -44,6 +47,7 @@ type CommonValues = {
   readonly product: string | null;
   readonly ver: string | null;
   readonly wwn: number;
+  readonly device_id: string | null;
 };
 
 function unitOptions(values: CommonValues, context: DeviceContext, product: string) {
@@ -56,6 +60,7 @@ function unitOptions(values: CommonValues, context: DeviceContext, product: stri
     vendor: values.vendor ?? 'VIRELAY',
     product: values.product ?? product,
     version: values.ver ?? '1.0',
+    deviceId: values.device_id,
     wwn: BigInt(values.wwn),
   };
 }

@@ -10,6 +10,8 @@ export type UnitOptions = {
   vendor: string;
   product: string;
   version: string;
+  /** What it calls itself in its designators; null for its serial number. */
+  deviceId?: string | null;
   /** World wide name, or 0 for none. */
   wwn: bigint;
 };
@@ -191,7 +193,7 @@ export abstract class Unit implements ScsiUnit {
 
   /** SPC-4, 7.8.5: a text by the vendor, and a number if there is one. */
   private designators(serial: string, wwn: bigint): number[] {
-    const name = serial === '' ? this.id : serial;
+    const name = this.options.deviceId ?? (serial === '' ? this.id : serial);
     const text = [2, 0, 0, Math.min(name.length, 255), ...ascii(name, Math.min(name.length, 255))];
     return wwn === 0n ? text : [...text, 1, 3, 0, 8, ...bytes64(Number(wwn))];
   }

@@ -1,5 +1,5 @@
 /** `virtio-blk-pci`. */
-import { BOOT_INDEX, bool, choice, DRIVE, size, text, uint } from '../device-type.ts';
+import { BOOT_INDEX, bool, choice, DRIVE, onOffAuto, size, text, uint } from '../device-type.ts';
 import { VirtioBlk } from './blk.ts';
 import { checkQueueSize } from './queue.ts';
 import { virtioPciTypes } from './pci-type.ts';
@@ -28,6 +28,8 @@ export const VIRTIO_BLK_PCI = virtioPciTypes({
     discard: bool(true),
     'write-zeroes': bool(true),
     'share-rw': bool(false, ''),
+    // The driver is told of a cache, which it may turn off.
+    'write-cache': onOffAuto('auto'),
     werror: choice('BlockdevOnError', ON_ERROR, 'auto', ERROR_HELP),
     rerror: choice('BlockdevOnError', ON_ERROR, 'auto', ERROR_HELP),
   },

@@ -31,6 +31,7 @@ const COMMON = featureSet(
   FEATURE.eventIndex,
   FEATURE.version1,
   FEATURE.packedRing,
+  FEATURE.accessPlatform,
 );
 
 const powerOn = (sizes: readonly number[]) => ({
@@ -60,7 +61,10 @@ export abstract class VirtioDevice implements QueueOwner {
   private transport: Transport | null = null;
 
   /** @param sizes largest size of each queue, powers of two */
-  constructor({ id, memory, trace, without = [FEATURE.packedRing] }: VirtioParts, sizes: readonly number[]) {
+  constructor(
+    { id, memory, trace, without = [FEATURE.packedRing, FEATURE.accessPlatform] }: VirtioParts,
+    sizes: readonly number[],
+  ) {
     this.id = id;
     this.memory = memory;
     this.trace = trace;

@@ -11,6 +11,7 @@ import {
   uint,
   type Values,
 } from '../device-type.ts';
+import type { PciBus } from '../pci.ts';
 import type { VirtioDevice, VirtioParts } from './device.ts';
 import { FEATURE } from './features.ts';
 import { VirtioPci } from './pci.ts';
@@ -23,6 +24,8 @@ const COMMON_SWITCHES: FeatureSwitches = {
   indirect_desc: [true, FEATURE.indirectDescriptors],
   any_layout: [true, FEATURE.anyLayout],
   packed: [false, FEATURE.packedRing],
+  // Addresses are the machine's physical ones either way: there is no translation between.
+  iommu_platform: [false, FEATURE.accessPlatform],
 };
 
 const COMMON = {
@@ -78,9 +81,12 @@ function row<P extends Properties, D extends VirtioDevice>(
       const { id, memory, trace } = context;
       const chosen = values as unknown as { [name: string]: unknown };
       const common = values as unknown as Values<typeof COMMON>;
-      const off = Object.entries(all).flatMap(([key, [, ...bits]]) => (chosen[key] === true ? [] : bits));
-      const device = create(values as unknown as Values<P>, { id, memory, trace, without: off }, context);
-      const legacy = only === null ? common['disable-legacy'] !== 'on' && transitional : only === 'both';
+      const missing = Object.entries(all).flatMap(([key, [, ...bits]]) => (chosen[key] === true ? [] : bits));
+      const device = create(values as unknown as Values<P>, { id, memory, trace, without: missing }, context);
+      // Behind a PCI Express port there are no ports for it to be had by, unless it is asked for.
+      const auto = (context.bus as PciBus).express ? 'on' : 'off';
+      const disabled = common['disable-legacy'] === 'auto' ? auto : common['disable-legacy'];
+      const legacy = only === null ? disabled !== 'on' && transitional : only === 'both';
       return new VirtioPci(device, {
         type: full,
         classCode,

@@ -1,0 +1,69 @@
+/** `pcie-root-port`, `pci-bridge`, `pcie-pci-bridge`. */
+import { bool, deviceType, type DeviceType, PCI_ADDRESS, text, uint } from '../device-type.ts';
+import { EXPRESS_TYPE, PciBridge } from '../pci-bridge.ts';
+
+const VENDOR = 0x1b36;
+const CLASS = 0x060400;
+const ALL_SLOTS = 32;
+
+const COMMON = { addr: PCI_ADDRESS, multifunction: bool(false) };
+const secondary = (device: unknown) => [(device as PciBridge).secondary];
+
+export const BRIDGE_TYPES: readonly DeviceType[] = [
+  deviceType({
+    name: 'pcie-root-port',
+    category: 'bridge',
+    bus: 'PCI',
+    properties: {
+      ...COMMON,
+      chassis: uint(8, 0),
+      slot: uint(16, 0),
+      port: uint(8, 0),
+      // Devices do not come and go while the machine runs.
+      hotplug: bool(true),
+      'io-reserve': text(),
+      'mem-reserve': text(),
+      'pref64-reserve': text(),
+      'bus-reserve': text(),
+    },
+    create: ({ slot, multifunction }, { id }) =>
+      new PciBridge(
+        id,
+        { vendor: VENDOR, device: 0x000c, classCode: CLASS, interruptPin: 1, multifunction },
+        {
+          ...{ type: 'pcie-root-port', busName: id, slots: 1, express: true },
+          capability: { offset: 0x54, type: EXPRESS_TYPE.rootPort, slot: slot & 0x1fff },
+        },
+      ),
+    buses: secondary,
+  }),
+  deviceType({
+    name: 'pci-bridge',
+    category: 'bridge',
+    bus: 'PCI',
+    properties: { ...COMMON, chassis_nr: uint(8, 0), shpc: bool(false), msi: text() },
+    create: ({ multifunction }, { id }) =>
+      new PciBridge(
+        id,
+        { vendor: VENDOR, device: 0x0001, classCode: CLASS, interruptPin: 1, multifunction },
+        { type: 'pci-bridge', busName: id, slots: ALL_SLOTS, express: false, capability: null },
+      ),
+    buses: secondary,
+  }),
+  deviceType({
+    name: 'pcie-pci-bridge',
+    category: 'bridge',
+    bus: 'PCI',
+    properties: { ...COMMON, msi: text() },
+    create: ({ multifunction }, { id }) =>
+      new PciBridge(
+        id,
+        { vendor: VENDOR, device: 0x000e, classCode: CLASS, interruptPin: 1, multifunction },
+        {
+          ...{ type: 'pcie-pci-bridge', busName: id, slots: ALL_SLOTS, express: false },
+          capability: { offset: 0x60, type: EXPRESS_TYPE.toPci, slot: 0 },
+        },
+      ),
+    buses: secondary,
+  }),
+];
