@@ -77,8 +77,9 @@ async function shellSession(files: GuestFiles, accel: 'jit' | 'interp'): Promise
   // A pipeline of programs, and a signal from the keyboard.
   await type('seq 1 1000 | sort -r | sha256sum\n');
   await until('  -');
-  // The quotes keep the echo of the command from being taken for its output.
-  await type("echo wait''ing; sleep 1000\n");
+  // The quotes keep the echo of the command from being taken for its output. One program says it and sleeps: between
+  // two, the signal could find the shell alone in the foreground, and the second would sleep on.
+  await type("sh -c \"echo wait''ing; exec sleep 1000\"\n");
   await until('waiting');
   await type('\x03');
   await until(PROMPT);
