@@ -79,7 +79,7 @@ async function shellSession(files: GuestFiles, accel: 'jit' | 'interp'): Promise
   await until('  -');
   // The quotes keep the echo of the command from being taken for its output. One program says it and sleeps: between
   // two, the signal could find the shell alone in the foreground, and the second would sleep on.
-  await type("sh -c \"echo wait''ing; exec sleep 1000\"\n");
+  await type('sh -c "echo wait\'\'ing; exec sleep 1000"\n');
   await until('waiting');
   await type('\x03');
   await until(PROMPT);
