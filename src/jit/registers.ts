@@ -56,6 +56,8 @@ export class RegisterFinder {
   private readonly count: number;
   private readonly helpers: readonly Helper[];
   private readonly analysis: BlockAnalysis;
+  /** Globals that the region uses: few of all. */
+  private used: number[] = [];
 
   constructor(globals: number, helpers: readonly Helper[], analysis: BlockAnalysis) {
     this.count = globals;
@@ -66,12 +68,14 @@ export class RegisterFinder {
   /** @param nodes in reverse post-order */
   find(nodes: readonly RegionNode[]): RegionRegisters {
     const drafts = nodes.map((node) => this.draft(node));
+    this.used = [];
+    for (let g = 0; g < this.count; g++) if (drafts.some(({ needs, writes }) => needs[g] || writes[g])) this.used.push(g);
     for (const draft of drafts) {
       for (const successor of draft.node.successors) if (successor) drafts[successor.order]!.predecessors.push(draft);
     }
     for (const draft of drafts) if (draft.node.isLoopHeader) this.gatherLoop(draft, drafts);
     while (this.spreadChanges(drafts));
-    for (const { exit } of drafts) for (let g = 0; g < this.count; g++) exit[g]! |= IN_LOCAL;
+    for (const { exit } of drafts) for (const g of this.used) exit[g]! |= IN_LOCAL;
     while (this.spreadLocals(drafts));
     const faultSets = this.findFaultSets(drafts);
     return { of: new Map(drafts.map((draft) => [draft.node, draft])), faultSets };
@@ -134,7 +138,7 @@ export class RegisterFinder {
     }
     for (const draft of drafts) {
       if (!within.has(draft)) continue;
-      for (let g = 0; g < this.count; g++) header.loopUses[g]! |= draft.needs[g]! | draft.writes[g]!;
+      for (const g of this.used) header.loopUses[g]! |= draft.needs[g]! | draft.writes[g]!;
     }
   }
 
@@ -142,7 +146,7 @@ export class RegisterFinder {
   private spreadChanges(drafts: readonly Draft[]): boolean {
     let news = false;
     for (const { entry, exit, changes, storesAll, predecessors } of drafts) {
-      for (let g = 0; g < this.count; g++) {
+      for (const g of this.used) {
         if (entry[g] === 0 && predecessors.some((before) => before.exit[g] === CHANGED)) {
           entry[g] = CHANGED;
           news = true;
@@ -160,7 +164,7 @@ export class RegisterFinder {
   private spreadLocals(drafts: readonly Draft[]): boolean {
     let news = false;
     for (const { node, entry, exit, needs, writes, loopUses, predecessors } of drafts) {
-      for (let g = 0; g < this.count; g++) {
+      for (const g of this.used) {
         const everywhere = node.order > 0 && predecessors.every((before) => (before.exit[g]! & IN_LOCAL) !== 0);
         const local = everywhere || loopUses[g] === 1 || (entry[g]! & CHANGED) !== 0;
         entry[g] = (entry[g]! & CHANGED) | (local ? IN_LOCAL : 0);
