@@ -65,22 +65,35 @@ function sumOf(bytes: Uint8Array, start: number, end: number, from = 0): number 
   return sum;
 }
 
-/** Puts a checksum into its field, whose contents count. @param last the last byte summed, 0 for the frame's */
-export function insertChecksum(bytes: Uint8Array, start: number, field: number, last: number): void {
+/**
+ * Puts a checksum into its field, whose contents count.
+ * @param last the last byte summed, 0 for the frame's
+ * @param zero written for a checksum of 0, which to UDP means that there is none
+ */
+export function insertChecksum(bytes: Uint8Array, start: number, field: number, last: number, zero = 0xffff): void {
   const end = last === 0 ? bytes.length : Math.min(last + 1, bytes.length);
-  if (start < end) put16(bytes, field, ~sumOf(bytes, start, end) & 0xffff);
+  if (start < end) put16(bytes, field, ~sumOf(bytes, start, end) & 0xffff || zero);
 }
 
 /** The IP header's checksum, over a field that is taken as zero. */
 function sealIp(bytes: Uint8Array, { ipStart, ipField, ipEnd }: OffloadContext): void {
   put16(bytes, ipField, 0);
-  insertChecksum(bytes, ipStart, ipField, ipEnd);
+  insertChecksum(bytes, ipStart, ipField, ipEnd, 0);
 }
 
 /** Lengths in an IP header. */
 function setLength(bytes: Uint8Array, { ipStart, ipv4 }: OffloadContext): void {
   if (ipv4) put16(bytes, ipStart + 2, bytes.length - ipStart);
   else put16(bytes, ipStart + 4, bytes.length - ipStart - 40);
+}
+
+/** Headers are where a network looks for them, and as long as they say themselves. */
+function isPlain(frame: Uint8Array, { ipStart, start, field, tcp, ipv4, headerLength }: OffloadContext): boolean {
+  const type = ipv4 ? IPV4 : IPV6;
+  if (!tcp || ipStart !== IP_AT || get16(frame, TYPE_AT) !== type) return false;
+  const ipLength = ipv4 ? 4 * (frame[IP_AT]! & 15) : 40;
+  const tcpLength = 4 * (frame[start + 12]! >> 4);
+  return start === IP_AT + ipLength && field === start + TCP_CHECKSUM && headerLength === start + tcpLength;
 }
 
 /** What is left to the network; one object serves all frames. */
@@ -106,10 +119,8 @@ export class Rest implements PacketOffload {
    * @returns whether it does
    */
   leaveSegments(frame: Uint8Array, context: OffloadContext, offloads: Offloads): boolean {
-    const { ipStart, start, field, tcp, ipv4, headerLength, segmentSize } = context;
-    const takes = ipv4 ? offloads.tso4 : offloads.tso6;
-    const plain = tcp && ipStart === IP_AT && field === start + TCP_CHECKSUM && get16(frame, TYPE_AT) === (ipv4 ? IPV4 : IPV6);
-    if (!takes || !plain || start + TCP_SMALLEST > headerLength) return false;
+    const { start, field, ipv4, headerLength, segmentSize } = context;
+    if (!(ipv4 ? offloads.tso4 : offloads.tso6) || !isPlain(frame, context)) return false;
     setLength(frame, context);
     if (ipv4) sealIp(frame, context);
     put16(frame, field, sumOf(frame, field, field + 2, frame.length - start));

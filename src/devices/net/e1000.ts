@@ -165,7 +165,6 @@ export class E1000 extends PciDevice {
 
   protected override onLoad(): void {
     this.starved = true;
-    this.block.value.interrupt = false;
     this.updateInterrupt();
     this.transmit();
   }
@@ -306,6 +305,9 @@ export class E1000 extends PciDevice {
       case 'receiveTail':
       case 'receiveControl':
         return this.resume();
+      case 'transmitHead':
+        this.block.value.segmentsSent = 0;
+        return;
       case 'transmitTail':
       case 'transmitControl':
         return this.transmit();
