@@ -87,7 +87,7 @@ export const STATUS_AT_SPEED = 0x281;
 export const STATUS_LINK = 2;
 
 /** Causes of interrupts (13.4.17). */
-export const CAUSE = { written: 1, emptied: 2, link: 4, low: 0x10, overrun: 0x40, received: 0x80, phy: 0x200 } as const;
+export const CAUSE = { written: 1, emptied: 2, link: 4, low: 0x10, received: 0x80, phy: 0x200 } as const;
 export const CAUSES = 0x1ffff;
 
 /** Receive control (13.4.22). */
@@ -107,7 +107,6 @@ export const TRANSMIT_ENABLE = 1 << 1;
 
 /** Statistics (13.7) by their place in the table of words. */
 export const COUNT = {
-  missed: 0x10 / 4,
   received64: 0x5c / 4,
   goodReceived: 0x74 / 4,
   broadcastReceived: 0x78 / 4,
@@ -116,7 +115,6 @@ export const COUNT = {
   goodBytesReceived: 0x88 / 4,
   goodBytesTransmitted: 0x90 / 4,
   noBuffers: 0xa0 / 4,
-  tooShort: 0xa4 / 4,
   tooLong: 0xac / 4,
   bytesReceived: 0xc0 / 4,
   bytesTransmitted: 0xc8 / 4,
@@ -127,3 +125,10 @@ export const COUNT = {
   broadcastTransmitted: 0xf4 / 4,
   segmented: 0xf8 / 4,
 } as const;
+/** Lower halves of those that have 64 bits. */
+export const WIDE_COUNTS: readonly number[] = [
+  COUNT.goodBytesReceived,
+  COUNT.goodBytesTransmitted,
+  COUNT.bytesReceived,
+  COUNT.bytesTransmitted,
+];

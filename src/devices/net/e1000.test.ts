@@ -330,6 +330,17 @@ test('a tag is put in on the way out', () => {
   assert.deepEqual([...network.sent[0]!.frame.subarray(10, 18)], [10, 11, 0x81, 0, 0x20, 5, 12, 13]);
 });
 
+test('what the PHY loops back is received and never sent', () => {
+  const { memory, network, put, go, write, read } = start();
+  memory.bytes.set(bytes(64), DATA);
+  write(R.RCTL, 2 | (3 << 6) | (1 << 26));
+  write(R.MDIC, (1 << 26) | (1 << 21) | 0x4140);
+  put(DATA, 0, 64 | CMD.eop, 0);
+  go();
+  assert.deepEqual([network.sent.length, read(R.RDH)], [0, 1]);
+  assert.deepEqual(memory.bytes.slice(BUFFERS, BUFFERS + 64), bytes(64));
+});
+
 test('interrupts come no faster than the driver says', () => {
   const { write, read, line, clock } = start();
   write(R.ITR, 100);

@@ -38,6 +38,7 @@ import {
   STATUS_LINK,
   TABLE,
   TRANSMIT_ENABLE,
+  WIDE_COUNTS,
 } from './e1000-registers.ts';
 
 const IDENTITY = { vendor: 0x8086, device: 0x100e, revision: 3, subsystemVendor: 0x1af4, subsystem: 0x1100 } as const;
@@ -340,11 +341,8 @@ export class E1000 extends PciDevice {
 
   private takeStatistic(statistics: number[], index: number): number {
     const value = statistics[index]!;
-    const lows: readonly number[] = [
-      ...[COUNT.goodBytesReceived, COUNT.goodBytesTransmitted, COUNT.bytesReceived, COUNT.bytesTransmitted],
-    ];
-    if (lows.includes(index)) return value;
-    if (lows.includes(index - 1)) statistics[index - 1] = 0;
+    if (WIDE_COUNTS.includes(index)) return value;
+    if (WIDE_COUNTS.includes(index - 1)) statistics[index - 1] = 0;
     statistics[index] = 0;
     return value;
   }
