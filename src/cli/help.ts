@@ -37,7 +37,7 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-netdev user|tap|stream|dgram|socket|hubport,id=ID', ''],
   ['   [,hostfwd=tcp|udp:[A]:PORT-[A]:PORT][,restrict=on]', ''],
   ['   [,net=A/N][,tftp=FOLDER][,guestfwd=tcp:A:PORT-DEV]', 'a network'],
-  ['-device e1000|rtl8139|virtio-net-pci,netdev=ID[,mac=MAC]', 'a card on it'],
+  ['-device e1000|virtio-net-pci,netdev=ID[,mac=MAC]', 'a card on it'],
   ['-net nic|user|none|...', 'the same, the old way: all on one hub'],
   ['-object filter-dump,id=ID,netdev=ID,file=F', 'a copy of all frames, as tcpdump reads it'],
   ['-vga std|none', 'display adapter (std when firmware runs)'],

@@ -142,13 +142,13 @@ test('cards: models, addresses, the network they are on', () => {
   const { network: known, devices } = parse(
     ...['-netdev', 'user,id=a'],
     ...['-device', '{"driver":"virtio-net-pci","netdev":"a","mac":"52:54:00:aa:bb:cc","id":"n0","mq":true,"addr":"0x5"}'],
-    ...['-nic', 'user,model=virtio', '-nic', 'user,model=rtl8139'],
+    ...['-nic', 'user,model=virtio', '-nic', 'user,model=e1000'],
   );
   assert.deepEqual(
     known.nics.map(({ model, mac: address }) => [model, mac(address)]),
     [
       ['virtio-net-pci', '525400123457'],
-      ['rtl8139', '525400123458'],
+      ['e1000', '525400123458'],
     ],
   );
   const { mac: address, ...card } = devices[0]!.config;
@@ -163,8 +163,8 @@ test('cards: models, addresses, the network they are on', () => {
   );
   bad(['-device', 'e1000,netdev=zz'], "-device e1000,netdev=zz: Property 'e1000.netdev' can't find value 'zz'");
   bad(
-    ['-netdev', 'user,id=a', '-device', 'e1000,netdev=a', '-device', 'rtl8139,netdev=a'],
-    "-device rtl8139,netdev=a: Property 'rtl8139.netdev' can't take value 'a', it's in use",
+    ['-netdev', 'user,id=a', '-device', 'e1000,netdev=a', '-device', 'e1000,netdev=a'],
+    "-device e1000,netdev=a: Property 'e1000.netdev' can't take value 'a', it's in use",
   );
 });
 
@@ -178,7 +178,7 @@ test('names of networks', () => {
 });
 
 test('the old way: one hub for all, which is a cable when there are two', () => {
-  const two = network('-net', 'nic,model=rtl8139', '-net', 'user,hostfwd=tcp::1-:2');
+  const two = network('-net', 'nic,model=virtio', '-net', 'user,hostfwd=tcp::1-:2');
   assert.deepEqual(
     two.netdevs.map(({ type }) => type),
     ['user'],

@@ -4,7 +4,7 @@
  */
 import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
-import type { BlockBackend, CharBackend, GuestMemory, PacketBackend, PortBus, VirtualClock } from '../machine/interfaces.ts';
+import type { BlockBackend, CharBackend, GuestMemory, NetworkPort, PortBus, VirtualClock } from '../machine/interfaces.ts';
 
 /** One property. Values come as text from a command line, or as JSON has them. */
 export interface Property<T> {
@@ -47,7 +47,7 @@ export interface DeviceContext {
   next(kind: string): number;
   /** @throws Error when there is none of that name, or it is in use */
   drive(property: string, name: string): DriveLink;
-  network(property: string, name: string): PacketBackend;
+  network(property: string, name: string): NetworkPort;
   character(property: string, name: string): CharBackend;
   folder(property: string, name: string): FileTree;
   /** Sockets of the host's. */

@@ -15,7 +15,6 @@ import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
 import { ConfigError, type FolderConfig, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
-import { findDeviceType } from './device-types.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { CpuPort, DeviceState, PowerEvent, VirtualClock } from './interfaces.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
@@ -237,10 +236,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     textOnSerial: config.textOnSerial,
     drives,
     devices: {
-      // Cards that there are not are left out: a machine has one unless told otherwise.
-      wanted: wantedDevices(config).filter(
-        ({ config: one, field }) => field !== 'network' || findDeviceType(one.driver) !== null,
-      ),
+      wanted: wantedDevices(config),
       links: linksOf(config, drives, networks, ports),
       random: config.icount ? repeatableRandom() : hostRandom(),
     },

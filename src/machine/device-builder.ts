@@ -5,14 +5,14 @@ import type { FileTree } from '../host/file-tree.ts';
 import { PciBus, PciDevice } from '../devices/pci.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { findDeviceType } from './device-types.ts';
-import type { CharBackend, Device, GuestMemory, PacketBackend, PortBus, Trace, VirtualClock } from './interfaces.ts';
+import type { CharBackend, Device, GuestMemory, NetworkPort, PortBus, Trace, VirtualClock } from './interfaces.ts';
 import type { Drive } from './pc-storage.ts';
 
 /** What devices may refer to by name. */
 export interface DeviceLinks {
   readonly drives: readonly Drive[];
   /** @returns null when there is none of that name */
-  network(name: string): PacketBackend | null;
+  network(name: string): NetworkPort | null;
   character(name: string): CharBackend | null;
   folder(name: string): FileTree | null;
   readonly hostNetwork: HostNetwork | null;

@@ -1,0 +1,174 @@
+/** What the 82540EM has beside it: a serial EEPROM of 64 words (317453, chapter 5), and the PHY (chapter 13.4.8). */
+
+const WORDS = 64;
+/** All words add up to this. */
+const SUM = 0xbaba;
+
+/** EEPROM/flash control (13.4.3): wires to the EEPROM, and who may use them. */
+const WIRE = { clock: 1, select: 2, dataIn: 4, dataOut: 8, request: 0x40, grant: 0x80 } as const;
+const PRESENT = 0x100;
+const WIRES_WRITABLE = WIRE.clock | WIRE.select | WIRE.dataIn | 0x30 | WIRE.request;
+/** A command is a start bit, two bits that say what, and six of the address. */
+const COMMAND_BITS = 9;
+const READ = 6;
+
+/** EEPROM read (13.4.4). */
+const FAST = { start: 1, done: 0x10, address: 8, data: 16 } as const;
+
+export const eepromPowerOn = () => ({ wires: 0, bits: 0, command: 0, address: 0, shift: 0, left: 0, fast: 0 });
+export type EepromState = ReturnType<typeof eepromPowerOn>;
+
+export class Eeprom {
+  private readonly words = new Uint16Array(WORDS);
+  private readonly state: EepromState;
+
+  /** @param mac 6 bytes  @param ids words from 0Bh on: subsystem, its vendor, device, vendor */
+  constructor(mac: Uint8Array, ids: readonly number[], state: EepromState) {
+    this.state = state;
+    const { words } = this;
+    for (let i = 0; i < 3; i++) words[i] = mac[2 * i]! | (mac[2 * i + 1]! << 8);
+    // Signature, and that both kinds of identifiers are to be taken from here.
+    words[0x0a] = 0x4003;
+    words.set(ids, 0x0b);
+    words[WORDS - 1] = SUM - words.reduce((sum, word) => sum + word, 0);
+  }
+
+  readWires(): number {
+    const { wires } = this.state;
+    return wires | PRESENT | ((wires & WIRE.request) === 0 ? 0 : WIRE.grant);
+  }
+
+  /** Bits go in and out as the clock rises. */
+  writeWires(value: number): void {
+    const { state } = this;
+    const rises = (value & ~state.wires & WIRE.clock) !== 0;
+    state.wires = (state.wires & WIRE.dataOut) | (value & WIRES_WRITABLE);
+    if ((value & WIRE.select) === 0) {
+      state.bits = state.command = state.left = 0;
+      // Nothing is being written: it is ready.
+      state.wires |= WIRE.dataOut;
+    } else if (rises) this.clock((value & WIRE.dataIn) === 0 ? 0 : 1);
+  }
+
+  private clock(bit: number): void {
+    const { state } = this;
+    if (state.bits < COMMAND_BITS) {
+      if (state.bits === 0 && bit === 0) return;
+      state.command = (state.command << 1) | bit;
+      if (++state.bits === COMMAND_BITS && state.command >> 6 === READ) {
+        state.address = state.command % WORDS;
+        state.left = 0;
+        // A zero comes before the data.
+        state.wires &= ~WIRE.dataOut;
+      }
+    } else if (state.command >> 6 === READ) this.shiftOut();
+  }
+
+  private shiftOut(): void {
+    const { state } = this;
+    if (state.left === 0) {
+      state.shift = this.words[state.address]!;
+      state.address = (state.address + 1) % WORDS;
+      state.left = 16;
+    }
+    const bit = (state.shift >> --state.left) & 1;
+    state.wires = bit === 0 ? state.wires & ~WIRE.dataOut : state.wires | WIRE.dataOut;
+  }
+
+  readFast(): number {
+    return this.state.fast;
+  }
+
+  writeFast(value: number): void {
+    const address = (value >>> FAST.address) & 0xff;
+    const data = this.words[address % WORDS]! << FAST.data;
+    this.state.fast = (value & FAST.start) === 0 ? value & 0xff00 : (data | (address << FAST.address) | FAST.done) >>> 0;
+  }
+}
+
+/** MDI control (13.4.8). */
+const MDI = { register: 16, phy: 21, write: 1 << 26, read: 1 << 27, ready: 1 << 28, interrupt: 1 << 29, error: 1 << 30 } as const;
+const PHY_ADDRESS = 1;
+const PHY = { control: 0, status: 1, identifier: 2, partner: 5, expansion: 6, gigabit: 10, special: 17 } as const;
+const PHY_CONTROL = { reset: 0x8000, loopback: 0x4000, restart: 0x0200 } as const;
+const AUTO_DONE = 0x20;
+const LINK = 4;
+
+/** Registers after reset: an M88E1011, which has agreed on 1000 Mb/s with its partner. */
+const PHY_INITIAL: Readonly<Record<number, number>> = {
+  [PHY.control]: 0x1140,
+  [PHY.status]: 0x7949,
+  [PHY.identifier]: 0x0141,
+  [PHY.identifier + 1]: 0x0c20,
+  4: 0x0de1,
+  [PHY.partner]: 0xcde1,
+  [PHY.expansion]: 0x000f,
+  9: 0x0e00,
+  [PHY.gigabit]: 0x3c00,
+  15: 0x3000,
+  16: 0x0068,
+  [PHY.special]: 0xa800,
+  20: 0x0d60,
+};
+const PHY_READ_ONLY: readonly number[] = [1, 2, 3, 5, 6, 10, 15, 17, 19, 21];
+const SPECIAL_LINK = 0x400;
+
+export const phyPowerOn = () => ({
+  mdi: MDI.ready as number,
+  registers: Array.from({ length: 32 }, (_, i) => PHY_INITIAL[i] ?? 0),
+});
+export type PhyState = ReturnType<typeof phyPowerOn>;
+
+export class Phy {
+  private readonly state: PhyState;
+  private readonly linkUp: () => boolean;
+
+  constructor(state: PhyState, linkUp: () => boolean) {
+    this.state = state;
+    this.linkUp = linkUp;
+  }
+
+  /** Frames that are sent come back. */
+  get loops(): boolean {
+    return (this.state.registers[PHY.control]! & PHY_CONTROL.loopback) !== 0;
+  }
+
+  readMdi(): number {
+    return this.state.mdi >>> 0;
+  }
+
+  /** @returns what happened: an interrupt is wanted, the link has been agreed on anew */
+  writeMdi(value: number): { interrupt: boolean; link: boolean } {
+    const index = (value >> MDI.register) & 31;
+    const known = ((value >> MDI.phy) & 31) === PHY_ADDRESS;
+    let result = (value & ~MDI.error) | MDI.ready | (known ? 0 : MDI.error);
+    let link = false;
+    if (known && (value & MDI.read) !== 0) result = (result & ~0xffff) | this.read(index);
+    else if (known && (value & MDI.write) !== 0) link = this.write(index, value & 0xffff);
+    this.state.mdi = result >>> 0;
+    return { interrupt: (value & MDI.interrupt) !== 0, link };
+  }
+
+  reset(): void {
+    this.state.registers.forEach((_, i, registers) => (registers[i] = PHY_INITIAL[i] ?? 0));
+  }
+
+  private read(index: number): number {
+    const value = this.state.registers[index]!;
+    const up = this.linkUp();
+    if (index === PHY.status) return up ? value | AUTO_DONE | LINK : value;
+    if (index === PHY.special) return up ? value | SPECIAL_LINK : value;
+    return (index === PHY.partner || index === PHY.gigabit) && !up ? 0 : value;
+  }
+
+  private write(index: number, value: number): boolean {
+    if (PHY_READ_ONLY.includes(index)) return false;
+    if (index !== PHY.control) {
+      this.state.registers[index] = value;
+      return false;
+    }
+    if ((value & PHY_CONTROL.reset) !== 0) this.reset();
+    else this.state.registers[index] = value & ~PHY_CONTROL.restart;
+    return (value & (PHY_CONTROL.reset | PHY_CONTROL.restart)) !== 0;
+  }
+}
