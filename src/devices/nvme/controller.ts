@@ -25,7 +25,7 @@ export type NvmeOptions = {
   queuePairs: number;
   /** Interrupt vectors. */
   vectors: number;
-  /** Most data of a command: pages of 4 KiB, as a power of two; 0 for as much as it can name. */
+  /** Most data of a command: pages of 4 KiB, as a power of two, from 1 to 9. */
   mdts: number;
   /** Asynchronous event requests at a time, less 1. */
   aerl: number;
@@ -90,6 +90,8 @@ export class NvmeController implements IoHost, AdminHost {
   /** Commands of a saved state, to be started again. */
   private restart: IoCommand[] = [];
   private untold: CompletionQueue[] = [];
+  /** Level of the pin, or null when it is not known. */
+  private pin: boolean | null = null;
   /** Whoever is at work tells of interrupts at the end. */
   private busy = false;
   private tellingSoon = false;
@@ -107,7 +109,11 @@ export class NvmeController implements IoHost, AdminHost {
     this.blockSize = logicalBlockSize;
     this.blocks = Math.floor(backend.size / logicalBlockSize);
     this.identity = {
-      ...options,
+      serial: options.serial,
+      mdts: options.mdts,
+      aerl: options.aerl,
+      physicalBlockSize: options.physicalBlockSize,
+      eui64: options.eui64,
       readOnly: backend.readOnly,
       blockSize: logicalBlockSize,
       blocks: this.blocks,
@@ -238,7 +244,7 @@ export class NvmeController implements IoHost, AdminHost {
     this.untold.length = this.restart.length = 0;
     this.starved = false;
     this.later.cancel();
-    this.port.setPin(false);
+    this.drivePin();
   }
 
   /** What was written is to be safe before the status says so (7.6.2). */
@@ -274,9 +280,8 @@ export class NvmeController implements IoHost, AdminHost {
   }
 
   get maxTransfer(): number {
-    const { mdts } = this.options;
     // It counts in the smallest pages (5.15.2.2).
-    return mdts === 0 ? Number.POSITIVE_INFINITY : 4096 * 2 ** mdts;
+    return 4096 << this.options.mdts;
   }
 
   get writeThrough(): boolean {
@@ -357,10 +362,11 @@ export class NvmeController implements IoHost, AdminHost {
 
   private doorbell(index: number, written: number): void {
     if (!this.works) return;
-    this.work(() => {
-      if ((index & 1) === 0) this.newTail(this.submissions[index >> 1], written);
-      else this.newHead(this.completions[index >> 1], written);
-    });
+    this.busy = true;
+    if ((index & 1) === 0) this.newTail(this.submissions[index >> 1], written);
+    else this.newHead(this.completions[index >> 1], written);
+    this.busy = false;
+    this.tell();
   }
 
   private newTail(queue: SubmissionQueue | undefined, tail: number): void {
@@ -382,20 +388,12 @@ export class NvmeController implements IoHost, AdminHost {
     for (const one of this.submissions) if (one.state.completion === queue.index) this.process(one);
   }
 
-  /** Everything that ends meanwhile is told of together. */
-  private work(task: () => void): void {
-    const outer = this.busy;
-    this.busy = true;
-    task();
-    this.busy = outer;
-    if (!outer) this.tell();
-  }
-
   private continue(): void {
-    this.work(() => {
-      for (const command of this.restart.splice(0)) command.start();
-      for (const queue of this.submissions) this.process(queue);
-    });
+    this.busy = true;
+    for (const command of this.restart.splice(0)) command.start();
+    for (const queue of this.submissions) this.process(queue);
+    this.busy = false;
+    this.tell();
   }
 
   /** Takes commands, as long as there is room for what comes of them. */
@@ -477,9 +475,8 @@ export class NvmeController implements IoHost, AdminHost {
 
   private complete(queue: SubmissionQueue, result: number, id: number, status: number): void {
     const completion = this.completions[queue.state.completion]!;
-    const told = !completion.untold;
-    if (!completion.push(this.memory, result, queue, id, status)) return this.fatal();
-    if (told) this.untold.push(completion);
+    if (!completion.untold) this.untold.push(completion);
+    if (!completion.push(this.memory, result, queue, id, status)) this.fatal();
   }
 
   private completeEvent(id: number, result: number): boolean {
@@ -510,14 +507,19 @@ export class NvmeController implements IoHost, AdminHost {
 
   /** Also when messages have been turned on or off. */
   drivePin(): void {
-    const { port } = this;
-    if (port.messages) return port.setPin(false);
+    const level = !this.port.messages && this.someWaits();
+    if (level === this.pin) return;
+    this.pin = level;
+    this.port.setPin(level);
+  }
+
+  /** There are entries, not masked, that the driver has not taken. */
+  private someWaits(): boolean {
     const { mask } = this.block.value;
-    const waits = this.completions.some((queue) => {
+    return this.completions.some((queue) => {
       const { interrupts, vector } = queue.state;
       return interrupts && queue.hasEntries && (mask & (1 << vector)) === 0;
     });
-    port.setPin(waits);
   }
 
   // --- Events, and what admin commands change.
@@ -563,6 +565,7 @@ export class NvmeController implements IoHost, AdminHost {
     for (const command of this.running) command.abandoned = true;
     this.running.clear();
     this.epoch++;
+    this.pin = null;
     this.untold.length = this.restart.length = 0;
     this.starved = false;
     const { value } = this.block;

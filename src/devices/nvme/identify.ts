@@ -9,7 +9,7 @@ const SERIAL_LENGTH = 20;
 
 export type Identity = {
   serial: string;
-  /** Most data of a command, in pages, as a power of two; 0 for any. */
+  /** Most data of a command, in pages, as a power of two. */
   mdts: number;
   /** Asynchronous event requests at a time, less 1. */
   aerl: number;

@@ -4,6 +4,8 @@ import { NvmePci } from './pci.ts';
 
 const MAX_QUEUE_PAIRS = 0xffff;
 const MAX_VECTORS = 2048;
+/** Data of one command: 2^9 pages of 4 KiB. */
+const MAX_MDTS = 9;
 /** First of the EUI-64s of namespaces. */
 const EUI64 = 0x5254_0000_0000_0000n;
 
@@ -42,7 +44,8 @@ export const NVME_TYPE = deviceType({
       serial: name,
       queuePairs,
       vectors,
-      mdts: values.mdts,
+      // 0 is no limit, which would let a guest have the host copy any amount.
+      mdts: values.mdts === 0 ? MAX_MDTS : Math.min(values.mdts, MAX_MDTS),
       aerl: values.aerl,
       logicalBlockSize,
       physicalBlockSize: Math.max(logicalBlockSize, blockSize('physical_block_size', values.physical_block_size)),
