@@ -50,7 +50,7 @@ export const NVME_TYPE = deviceType({
       logicalBlockSize,
       physicalBlockSize: Math.max(logicalBlockSize, blockSize('physical_block_size', values.physical_block_size)),
       writeCache: values['write-cache'] !== 'off',
-      eui64: EUI64 + BigInt(context.next('nvme') + 1),
+      eui64: EUI64 + BigInt(context.next('nvme namespace') + 1),
     };
     return new NvmePci({ id, memory, clock }, options, values.multifunction);
   },
