@@ -23,7 +23,7 @@ function start() {
     clock: new ManualClock(),
     random: () => 4,
     links: {
-      drives: ['d', 'e'].map((id) => ({ config: drive({ id, interface: 'none' }), backend: DISK })),
+      drives: ['d', 'e', 'f'].map((id) => ({ config: drive({ id, interface: 'none' }), backend: DISK })),
       network: () => null,
       character: (name) => (name === 'c' ? new RecordingBackend() : null),
       folder: () => null,
@@ -65,14 +65,16 @@ test('buses that devices provide, by their names', () => {
     { driver: 'virtio-scsi-pci', id: 'scsi' },
     { driver: 'scsi-hd', drive: 'd', bootindex: 3, lun: '5' },
     { driver: 'virtio-blk-pci', drive: 'e', bootindex: '1' },
+    { driver: 'nvme', drive: 'f', serial: 'x', bootindex: 2 },
   );
   assert.deepEqual(
     devices.map(({ id }) => id),
-    ['s1', 's2', 'p', 'scsi', 'scsi-hd#0', 'virtio-blk-pci#0'],
+    ['s1', 's2', 'p', 'scsi', 'scsi-hd#0', 'virtio-blk-pci#0', 'nvme#0'],
   );
   assert.deepEqual(builder.bootEntries, [
     { index: 3, path: '/pci@i0cf8/scsi@2/channel@0/disk@0,5' },
     { index: 1, path: '/pci@i0cf8/scsi@3/disk@0,0' },
+    { index: 2, path: '/pci@i0cf8/pci1b36,0010@4/namespace@1,0' },
   ]);
 });
 

@@ -173,6 +173,7 @@ export class DeviceBuilder {
 const BOOT_NAMES: Record<number, readonly [node: string, child: string]> = {
   256: ['scsi', '/disk@0,0'],
   257: ['ide', ''],
+  264: ['pci1b36,0010', '/namespace@1,0'],
   1540: ['pci-bridge', ''],
   262: ['pci8086,2922', ''],
   512: ['ethernet', '/ethernet-phy@0'],

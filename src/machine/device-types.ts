@@ -2,6 +2,7 @@
 import { CATEGORIES, type Category, describeProperties, type DeviceType } from '../devices/device-type.ts';
 import { ISA_DEBUG_EXIT } from '../devices/debug/types.ts';
 import { IDE_TYPES } from '../devices/ide/types.ts';
+import { NVME_TYPE } from '../devices/nvme/types.ts';
 import { VGA_TYPE } from '../devices/vga/types.ts';
 import { E1000_TYPE } from '../devices/net/types.ts';
 import { BRIDGE_TYPES } from '../devices/pci/bridge-types.ts';
@@ -22,6 +23,7 @@ export const DEVICE_TYPES: readonly DeviceType[] = [
   VGA_TYPE,
   ...IDE_TYPES,
   E1000_TYPE,
+  NVME_TYPE,
   ...VIRTIO_BALLOON_PCI,
   ...VIRTIO_INPUT_PCI,
   ...VIRTIO_BLK_PCI,

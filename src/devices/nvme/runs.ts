@@ -1,0 +1,115 @@
+/** Where a command's data lies in memory: physical region pages, NVM Express 1.4, 4.3. */
+import type { GuestMemory } from '../../machine/interfaces.ts';
+import { STATUS } from './spec.ts';
+
+const FEW = 16;
+
+/** Ranges of `ram`, in order; neighbours are one. */
+export class Runs {
+  count = 0;
+  length = 0;
+  private offsets = new Float64Array(FEW);
+  private lengths = new Float64Array(FEW);
+  private ram: Uint8Array = new Uint8Array(0);
+
+  /**
+   * Follows a command's PRPs.
+   * @param length bytes @param page bytes of a memory page
+   * @returns status
+   */
+  follow(memory: GuestMemory, prp1: number, prp2: number, length: number, page: number): number {
+    this.count = this.length = 0;
+    this.ram = memory.ram;
+    if (length === 0) return STATUS.success;
+    if (prp1 % 4 !== 0) return STATUS.prpOffset;
+    const first = Math.min(length, page - (prp1 % page));
+    if (!this.add(memory, prp1, first)) return STATUS.dataTransfer;
+    const left = length - first;
+    if (left === 0) return STATUS.success;
+    if (left > page) return this.followList(memory, prp2, left, page);
+    if (prp2 % page !== 0) return STATUS.prpOffset;
+    return this.add(memory, prp2, left) ? STATUS.success : STATUS.dataTransfer;
+  }
+
+  /** A list of 64-bit entries, of which the last in a page leads to the next page of the list if more is needed. */
+  private followList(memory: GuestMemory, list: number, left: number, page: number): number {
+    if (list % 8 !== 0) return STATUS.prpOffset;
+    let at = list;
+    while (left > 0) {
+      // A page of the list is entered at its start, so that some data is found in each: a list in a circle ends, too.
+      if (memory.ramOffset(at, 8) < 0) return STATUS.dataTransfer;
+      const entry = memory.read(at + 4, 4) * 2 ** 32 + memory.read(at, 4);
+      if (entry % page !== 0) return STATUS.prpOffset;
+      if (at % page === page - 8 && left > page) {
+        at = entry;
+        continue;
+      }
+      const part = Math.min(left, page);
+      if (!this.add(memory, entry, part)) return STATUS.dataTransfer;
+      left -= part;
+      at += 8;
+    }
+    return STATUS.success;
+  }
+
+  offset(run: number): number {
+    return this.offsets[run]!;
+  }
+
+  size(run: number): number {
+    return this.lengths[run]!;
+  }
+
+  /** A run in place. */
+  view(run: number): Uint8Array {
+    return this.ram.subarray(this.offsets[run]!, this.offsets[run]! + this.lengths[run]!);
+  }
+
+  /** Copies from memory, as much as both have. */
+  gather(into: Uint8Array): void {
+    let done = 0;
+    for (let i = 0; i < this.count && done < into.length; i++) {
+      const part = Math.min(this.lengths[i]!, into.length - done);
+      into.set(this.ram.subarray(this.offsets[i]!, this.offsets[i]! + part), done);
+      done += part;
+    }
+  }
+
+  /** Copies to memory, as much as both have. */
+  scatter(from: Uint8Array): void {
+    let done = 0;
+    for (let i = 0; i < this.count && done < from.length; i++) {
+      const part = Math.min(this.lengths[i]!, from.length - done);
+      this.ram.set(from.subarray(done, done + part), this.offsets[i]!);
+      done += part;
+    }
+  }
+
+  /** All of it has been written to. */
+  changed(memory: GuestMemory): void {
+    for (let i = 0; i < this.count; i++) memory.ramChanged(this.offsets[i]!, this.lengths[i]!);
+  }
+
+  private add(memory: GuestMemory, at: number, length: number): boolean {
+    const offset = memory.ramOffset(at, length);
+    if (offset < 0) return false;
+    this.length += length;
+    const last = this.count - 1;
+    if (last >= 0 && this.offsets[last]! + this.lengths[last]! === offset) {
+      this.lengths[last]! += length;
+      return true;
+    }
+    if (this.count === this.offsets.length) this.grow();
+    this.offsets[this.count] = offset;
+    this.lengths[this.count++] = length;
+    return true;
+  }
+
+  private grow(): void {
+    const [offsets, lengths] = [new Float64Array(this.offsets.length * 4), new Float64Array(this.offsets.length * 4)];
+    offsets.set(this.offsets);
+    lengths.set(this.lengths);
+    this.offsets = offsets;
+    this.lengths = lengths;
+  }
+}
