@@ -3,7 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { needsQemu, temporaryFolder } from '../storage/test-kit.ts';
+import { CLOCK_TOO_COARSE, needsQemu, temporaryFolder, untilMeasured } from '../storage/test-kit.ts';
 
 const MAIN = fileURLToPath(new URL('./img-main.ts', import.meta.url));
 const QEMU_IO = 'qemu-io ';
@@ -25,7 +25,10 @@ const blur = (text: string): string =>
 const words = (line: string): string[] => [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain!);
 
 function runIn(folder: string, program: string, args: readonly string[]): Outcome {
-  const { status, stdout, stderr } = spawnSync(program, args, { cwd: folder, encoding: 'utf8', timeout: 60_000 });
+  const { status, stdout, stderr } = untilMeasured(
+    () => spawnSync(program, args, { cwd: folder, encoding: 'utf8', timeout: 60_000 }),
+    (result) => CLOCK_TOO_COARSE.test(result.stderr),
+  );
   return { status, out: blur(stdout + stderr) };
 }
 
