@@ -243,6 +243,11 @@ export const NETDEV = text('ID of a netdev to use as a backend');
 export const CHARDEV = text('ID of a chardev to use as a backend');
 export const BOOT_INDEX = int32(null);
 
+const ON_ERROR = ['auto', 'report', 'ignore', 'enospc', 'stop'] as const;
+
+/** What follows from a drive's error: `werror`, `rerror`. */
+export const onError = (help = ''): Property<(typeof ON_ERROR)[number]> => choice('BlockdevOnError', ON_ERROR, 'auto', help);
+
 /** Slot and function of a PCI device: hexadecimal, as in "1f.2". */
 export type PciAddress = { readonly slot: number; readonly func: number };
 

@@ -1,5 +1,5 @@
 /** For device tests: a clock set by hand, and lines, backends and memory that remember. */
-import type { CharBackend, CpuPort, GuestMemory, IrqLine } from '../machine/interfaces.ts';
+import type { BlockBackend, CharBackend, Completion, CpuPort, GuestMemory, IrqLine } from '../machine/interfaces.ts';
 import { HostClock } from '../machine/clock.ts';
 
 export class ManualClock extends HostClock {
@@ -131,5 +131,55 @@ export class FlatMemory implements GuestMemory {
 
   writeBytes(addr: number, from: Uint8Array): void {
     if (addr < this.bytes.length) this.bytes.set(from.subarray(0, this.bytes.length - addr), addr);
+  }
+}
+
+/** A disk whose sectors hold their numbers at first. It remembers what it was asked for, and may be slow or broken. */
+export class MockDisk implements BlockBackend {
+  readonly data: Uint8Array;
+  readonly size: number;
+  readOnly = false;
+  slow = false;
+  fails = false;
+  readonly calls: string[] = [];
+
+  /** @param size bytes */
+  constructor(size: number) {
+    this.data = new Uint8Array(size).map((_, i) => (i >> 9) & 0xff);
+    this.size = size;
+  }
+
+  private end(name: string): Completion {
+    this.calls.push(name);
+    if (!this.slow && this.fails) throw new Error('broken');
+    if (this.slow)
+      return new Promise((resolve, reject) => setImmediate(() => (this.fails ? reject(new Error('broken')) : resolve())));
+  }
+
+  read(offset: number, into: Uint8Array): Completion {
+    into.set(this.data.subarray(offset, offset + into.length));
+    return this.end(`read ${offset} ${into.length}`);
+  }
+
+  write(offset: number, from: Uint8Array): Completion {
+    this.data.set(from, offset);
+    return this.end(`write ${offset} ${from.length}`);
+  }
+
+  flush(): Completion {
+    return this.end('flush');
+  }
+
+  discard(offset: number, length: number): Completion {
+    return this.end(`discard ${offset} ${length}`);
+  }
+
+  writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {
+    this.data.fill(0, offset, offset + length);
+    return this.end(`zero ${offset} ${length} ${mayUnmap}`);
+  }
+
+  close(): void {
+    // Nothing to close.
   }
 }

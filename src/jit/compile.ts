@@ -132,7 +132,6 @@ export class RegionCompiler implements Surroundings {
   private region!: RegionToCompile;
   private readonly globalLocals: Int32Array;
   private readonly used: Uint8Array;
-  private readonly written: Uint8Array;
   /** Globals that go far with each step in some loop: from page to page soon. */
   private readonly strides: Uint8Array;
   private labels: Label[] = [];
@@ -164,7 +163,6 @@ export class RegionCompiler implements Surroundings {
     this.flags = new Uint8Array(options.globals.length);
     this.finder = new RegisterFinder(options.globals.length, options.helpers, new BlockAnalysis(options.globals.length));
     this.used = new Uint8Array(options.globals.length);
-    this.written = new Uint8Array(options.globals.length);
     this.strides = new Uint8Array(options.globals.length);
     this.stackPointer = options.stackPointer;
     this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers);
@@ -279,10 +277,9 @@ export class RegionCompiler implements Surroundings {
     this.loadMissing(this.flags, null);
   }
 
-  /** Which globals the region reads or writes at all. */
+  /** Which globals the region uses at all. */
   private findGlobals(): void {
     this.used.fill(0);
-    this.written.fill(0);
     this.strides.fill(0);
     for (const { block, inLoop } of this.region.nodes) {
       const { words } = block;
@@ -291,7 +288,7 @@ export class RegionCompiler implements Surroundings {
         if (IS_GET[op]) this.used[words[at + 1]!] = 1;
         else if (IS_SET[op]) {
           const global = words[at + 2]!;
-          this.written[global] = this.used[global] = 1;
+          this.used[global] = 1;
           if (inLoop && stepOf(words, words[at + 1]!) > FAR) this.strides[global] = 1;
         }
       }

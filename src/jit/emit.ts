@@ -42,7 +42,7 @@ export interface Surroundings {
   /** Where the i32 on the stack says so, a fault in the current instruction, inside `depth` conditionals. */
   faultIf(depth: number): void;
   /** Leaves with reason and argument, pc at the current instruction; never falls through. */
-  sideExit(reason: number, argument: number, depth: number): void;
+  sideExit(reason: number, argument: number): void;
   slow(name: string): number;
   helper(helper: Helper): number;
   /** Writes all changed globals to the state block / reads those in locals from it. */
@@ -166,7 +166,7 @@ export class BlockEmitter {
     else if (kind === SIDE_EXIT) {
       this.pushValue(w[at + 1]!);
       this.code.if(false);
-      this.around.sideExit(w[at + 2]!, w[at + 3]!, 1);
+      this.around.sideExit(w[at + 2]!, w[at + 3]!);
       this.code.end();
     }
   }

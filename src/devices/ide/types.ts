@@ -2,11 +2,11 @@
 import {
   BOOT_INDEX,
   bool,
-  choice,
   deviceType,
   type DeviceContext,
   type DeviceType,
   DRIVE,
+  onError,
   onOffAuto,
   PCI_ADDRESS,
   text,
@@ -18,16 +18,14 @@ import { type IdeBus, ideBuses } from './bus.ts';
 import { IdeCdrom } from './cdrom.ts';
 import { IdeDisk } from './disk.ts';
 
-const ON_ERROR = ['auto', 'report', 'ignore', 'enospc', 'stop'] as const;
-
 const UNIT = {
   drive: DRIVE,
   bootindex: BOOT_INDEX,
   serial: text(),
   unit: uint(32, null),
   'write-cache': onOffAuto('auto'),
-  werror: choice('BlockdevOnError', ON_ERROR, 'auto'),
-  rerror: choice('BlockdevOnError', ON_ERROR, 'auto'),
+  werror: onError(),
+  rerror: onError(),
 };
 
 function plug(device: AtaDevice, unit: number | null, { bus }: DeviceContext): AtaDevice {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ADMIN, FEATURE, NVM, REGISTER } from './spec.ts';
-import { Disk, ENABLE, TestDriver } from './test-driver.ts';
+import { newDisk, ENABLE, TestDriver } from './test-driver.ts';
 
 const PAGE = 4096;
 const READY = 1;
@@ -153,7 +153,7 @@ test('what is wrong with a command is its status', async () => {
     (await driver.settled(1)).map(({ status }) => status),
     [0x280],
   );
-  const protectedDisk = new Disk();
+  const protectedDisk = newDisk();
   protectedDisk.readOnly = true;
   assert.equal(new TestDriver(protectedDisk).start().io(NVM.write, { prp1: at, words: blocks(0, 1) }), 0x20);
 });
@@ -311,7 +311,7 @@ test('saved state: queues, features, and commands on their way, which are done a
   driver.ring(1);
   const state = driver.controller.save();
   const memory = driver.memory.bytes.slice();
-  const other = new TestDriver(new Disk()).start();
+  const other = new TestDriver(newDisk()).start();
   other.memory.bytes.set(memory);
   other.controller.load(state);
   other.clock.run(1);

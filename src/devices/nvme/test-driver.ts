@@ -1,7 +1,6 @@
 /** The driver's side of NVMe for tests: sets queues up in memory and gives commands without a guest. */
 import assert from 'node:assert/strict';
-import type { BlockBackend, Completion } from '../../machine/interfaces.ts';
-import { FlatMemory, ManualClock } from '../mocks.ts';
+import { FlatMemory, ManualClock, MockDisk } from '../mocks.ts';
 import { type InterruptPort, NvmeController, type NvmeOptions } from './controller.ts';
 import { ADMIN, FIELD, REGISTER } from './spec.ts';
 
@@ -14,48 +13,8 @@ const PAGE = 4096;
 /** Enabled, entries of 64 and 16 bytes. */
 export const ENABLE = 1 | (6 << 16) | (4 << 20);
 
-export class Disk implements BlockBackend {
-  readonly data = new Uint8Array(MIB).map((_, i) => (i >> 9) & 0xff);
-  readonly size = this.data.length;
-  readOnly = false;
-  slow = false;
-  fails = false;
-  readonly calls: string[] = [];
-
-  private end(name: string): Completion {
-    this.calls.push(name);
-    if (!this.slow && this.fails) throw new Error('broken');
-    if (this.slow)
-      return new Promise((resolve, reject) => setImmediate(() => (this.fails ? reject(new Error('broken')) : resolve())));
-  }
-
-  read(offset: number, into: Uint8Array): Completion {
-    into.set(this.data.subarray(offset, offset + into.length));
-    return this.end(`read ${offset} ${into.length}`);
-  }
-
-  write(offset: number, from: Uint8Array): Completion {
-    this.data.set(from, offset);
-    return this.end(`write ${offset} ${from.length}`);
-  }
-
-  flush(): Completion {
-    return this.end('flush');
-  }
-
-  discard(offset: number, length: number): Completion {
-    return this.end(`discard ${offset} ${length}`);
-  }
-
-  writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {
-    this.data.fill(0, offset, offset + length);
-    return this.end(`zero ${offset} ${length} ${mayUnmap}`);
-  }
-
-  close(): void {
-    // Nothing to close.
-  }
-}
+/** Each sector holds its number. */
+export const newDisk = (): MockDisk => new MockDisk(MIB);
 
 export class RecordingPort implements InterruptPort {
   messages = true;
@@ -79,14 +38,14 @@ type Pair = { tail: number; head: number; phase: number; size: number };
 export class TestDriver {
   readonly memory: FlatMemory;
   readonly clock = new ManualClock();
-  readonly disk: Disk;
+  readonly disk: MockDisk;
   readonly port = new RecordingPort();
   readonly controller: NvmeController;
   private readonly pairs = new Map<number, Pair>();
   private nextId = 1;
   private nextBuffer = BUFFERS;
 
-  constructor(disk = new Disk(), more: Partial<NvmeOptions> = {}, memory = new FlatMemory(4 * MIB)) {
+  constructor(disk = newDisk(), more: Partial<NvmeOptions> = {}, memory = new FlatMemory(4 * MIB)) {
     this.memory = memory;
     this.disk = disk;
     const parts = { id: 'nvme0', memory: this.memory, clock: this.clock };

@@ -2,11 +2,11 @@
 import {
   BOOT_INDEX,
   bool,
-  choice,
   deviceType,
   type DeviceContext,
   type DeviceType,
   DRIVE,
+  onError,
   onOffAuto,
   size,
   text,
@@ -16,8 +16,6 @@ import {
 import type { ScsiBus, ScsiUnit } from '../scsi.ts';
 import { ScsiCd } from './cd.ts';
 import { ScsiDisk } from './disk.ts';
-
-const ON_ERROR = ['auto', 'report', 'ignore', 'enospc', 'stop'] as const;
 
 const COMMON = {
   drive: DRIVE,
@@ -33,8 +31,8 @@ const COMMON = {
   'share-rw': bool(false, ''),
   device_id: text(),
   'write-cache': onOffAuto('auto'),
-  werror: choice('BlockdevOnError', ON_ERROR, 'auto'),
-  rerror: choice('BlockdevOnError', ON_ERROR, 'auto'),
+  werror: onError(),
+  rerror: onError(),
 };
 
 type CommonValues = {

@@ -1,12 +1,11 @@
 /** `virtio-blk-pci`. */
-import { BOOT_INDEX, bool, choice, DRIVE, onOffAuto, size, text, uint } from '../device-type.ts';
+import { BOOT_INDEX, bool, DRIVE, onError, onOffAuto, size, text, uint } from '../device-type.ts';
 import { VirtioBlk } from './blk.ts';
 import { checkQueueSize } from './queue.ts';
 import { virtioPciTypes } from './pci-type.ts';
 
 const MASS_STORAGE = 0x010000;
 const MAX_QUEUES = 1024;
-const ON_ERROR = ['auto', 'report', 'ignore', 'enospc', 'stop'] as const;
 const ERROR_HELP = 'Error handling policy, report/ignore/enospc/stop/auto';
 
 export const VIRTIO_BLK_PCI = virtioPciTypes({
@@ -30,8 +29,8 @@ export const VIRTIO_BLK_PCI = virtioPciTypes({
     'share-rw': bool(false, ''),
     // The driver is told of a cache, which it may turn off.
     'write-cache': onOffAuto('auto'),
-    werror: choice('BlockdevOnError', ON_ERROR, 'auto', ERROR_HELP),
-    rerror: choice('BlockdevOnError', ON_ERROR, 'auto', ERROR_HELP),
+    werror: onError(ERROR_HELP),
+    rerror: onError(ERROR_HELP),
   },
   create(values, parts, context) {
     if (values.drive === null) throw new Error('drive property not set');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { BlockBackend, Completion } from '../../machine/interfaces.ts';
+import { MockDisk } from '../mocks.ts';
 import { VirtioBlk } from './blk.ts';
 import { TestDriver } from './test-driver.ts';
 
@@ -11,50 +11,9 @@ const GET_ID = 8;
 const DISCARD = 11;
 const WRITE_ZEROES = 13;
 
-class Disk implements BlockBackend {
-  readonly data = new Uint8Array(64 * 512).map((_, i) => i >> 9);
-  readonly size = this.data.length;
-  readOnly = false;
-  slow = false;
-  fails = false;
-  readonly calls: string[] = [];
+const newDisk = (): MockDisk => new MockDisk(64 * 512);
 
-  private end(name: string): Completion {
-    this.calls.push(name);
-    if (!this.slow && this.fails) throw new Error('broken');
-    if (this.slow)
-      return new Promise((resolve, reject) => setImmediate(() => (this.fails ? reject(new Error('broken')) : resolve())));
-  }
-
-  read(offset: number, into: Uint8Array): Completion {
-    into.set(this.data.subarray(offset, offset + into.length));
-    return this.end(`read ${offset} ${into.length}`);
-  }
-
-  write(offset: number, from: Uint8Array): Completion {
-    this.data.set(from, offset);
-    return this.end(`write ${offset} ${from.length}`);
-  }
-
-  flush(): Completion {
-    return this.end('flush');
-  }
-
-  discard(offset: number, length: number): Completion {
-    return this.end(`discard ${offset} ${length}`);
-  }
-
-  writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {
-    this.data.fill(0, offset, offset + length);
-    return this.end(`zero ${offset} ${length} ${mayUnmap}`);
-  }
-
-  close(): void {
-    // Nothing to close.
-  }
-}
-
-function start(disk = new Disk(), queues = 1) {
+function start(disk = newDisk(), queues = 1) {
   const options = {
     ...{ backend: disk, queues, queueSize: 64, serial: 'a serial', logicalBlockSize: 512, physicalBlockSize: 4096 },
     ...{ minIoSize: 0, optIoSize: 0, discard: true, writeZeroes: true },
@@ -186,7 +145,7 @@ test('a driver that turns the cache off has its writes made stable', () => {
 });
 
 test('configuration: capacity, blocks, queues', () => {
-  const { driver } = start(new Disk(), 3);
+  const { driver } = start(newDisk(), 3);
   const { device } = driver;
   assert.deepEqual([device.readConfig(0, 4), device.readConfig(20, 4), device.readConfig(24, 1)], [64, 512, 3]);
   assert.equal(device.readConfig(34, 2), 3);
