@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { parseCommandLine } from '../src/cli/command-line.ts';
-import { guestOrSkip, runGuest } from './virtio-guest.ts';
+import { GET_ADDRESS, guestOrSkip, runGuest } from './virtio-guest.ts';
 
 test('the card of `-nic user` gets an address, and moves files both ways', { timeout: 180_000 }, async (t) => {
   const guest = await guestOrSkip(t, 'general');
@@ -26,16 +26,7 @@ test('the card of `-nic user` gets an address, and moves files both ways', { tim
     ['e1000'],
     `
 cat /sys/class/net/eth0/address
-ip link set eth0 up
-cat >/tmp/dhcp <<'END'
-#!/bin/sh
-[ "$1" = bound ] || exit 0
-ip addr add $ip/24 dev $interface
-ip route add default via $router
-echo $ip from $serverid
-END
-chmod +x /tmp/dhcp
-udhcpc -i eth0 -q -n -s /tmp/dhcp
+${GET_ADDRESS}
 cat /sys/class/net/eth0/speed
 wget -q -O - http://10.0.2.2:${port}/ | sha256sum
 seq 1 200000 >/tmp/numbers

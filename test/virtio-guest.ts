@@ -54,6 +54,18 @@ export async function guestOrSkip(t: TestContext, kind: keyof typeof GUESTS = 'c
   return null;
 }
 
+/** Commands by which eth0 gets an address, and says from whom. */
+export const GET_ADDRESS = `ip link set eth0 up
+cat >/tmp/dhcp <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add $ip/24 dev $interface
+ip route add default via $router
+echo $ip from $serverid
+END
+chmod +x /tmp/dhcp
+udhcpc -i eth0 -q -n -s /tmp/dhcp`;
+
 /** What comes of a script: `result` ends the machine. */
 export type Session = { machine: Machine; text: Promise<string> };
 

@@ -11,7 +11,7 @@ import { test } from 'node:test';
 import { drive } from 'virelay';
 import { file } from '../src/guest/cpio.ts';
 import { parseCommandLine } from '../src/cli/command-line.ts';
-import { guestOrSkip, runGuest, startGuest, textOf } from './virtio-guest.ts';
+import { GET_ADDRESS, guestOrSkip, runGuest, startGuest, textOf } from './virtio-guest.ts';
 
 const MIB = 2 ** 20;
 const LIMIT = { timeout: 180_000 };
@@ -79,16 +79,7 @@ test('a virtio card gets an address from the user network, and fetches a file by
     ['virtio_pci', 'virtio_net'],
     `
 cat /sys/class/net/eth0/address
-ip link set eth0 up
-cat >/tmp/dhcp <<'END'
-#!/bin/sh
-[ "$1" = bound ] || exit 0
-ip addr add $ip/24 dev $interface
-ip route add default via $router
-echo $ip from $serverid
-END
-chmod +x /tmp/dhcp
-udhcpc -i eth0 -q -n -s /tmp/dhcp
+${GET_ADDRESS}
 wget -q -O - http://10.0.2.2:${port}/ | sha256sum
 grep virtio /proc/interrupts
 cat /proc/net/dev
