@@ -12,7 +12,7 @@ import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator } from './accelerator.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
-import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
+import { ClockTsc, DEFAULT_TSC_HZ, HostClock, InstructionClock } from './clock.ts';
 import { ConfigError, type FolderConfig, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
@@ -208,7 +208,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const clock = config.icount
     ? new InstructionClock(() => engine?.instructions() ?? 0, config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift)
     : new HostClock(undefined, () => engine?.instructions() ?? 0);
-  const tsc = new NanosecondTsc(clock);
+  const tsc = new ClockTsc(clock, model.tscFrequency || DEFAULT_TSC_HZ);
   const networks = openNetworks(config, clock, events);
   const early: { event: PowerEvent; code: number }[] = [];
   const onPower = (event: PowerEvent, code = 0): void => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/mocks.ts';
-import { NanosecondTsc } from './clock.ts';
+import { ClockTsc } from './clock.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { MemoryNode } from '../storage/memory.ts';
 import { type DriveConfig, drive } from './config.ts';
@@ -20,7 +20,7 @@ function machine(extra: Partial<PcConfig> = {}) {
     memory: { bytes: new Uint8Array(RAM + 0x40000), ramOffset: 0, ramSize: RAM },
     cpuPort: cpu,
     clock,
-    tsc: new NanosecondTsc(clock),
+    tsc: new ClockTsc(clock),
     serials: [serial, null],
     debugExit: {},
     onPower: (event, code) => events.push([event, code]),
