@@ -9,6 +9,8 @@ const HIGHEST_EXTENDED = 0x80000021;
 const OSXSAVE = 1 << 27;
 const APIC = 1 << 9;
 const CACHE_LINE = 64;
+/** What local APICs' timers count: 1 GHz. */
+const APIC_KHZ = 1_000_000;
 /** Leaves whose answer depends on ECX, and how many answers there are. */
 const SUBLEAVES: Readonly<Record<number, number>> = { 4: 4, 7: 1, 11: 3, 13: 3 };
 
@@ -183,10 +185,7 @@ export class CpuidLeaves {
     const name = HYPERVISOR_SIGNATURE;
     if (leaf === 0x40000000) return [0x40000010, word(name, 0), word(name, 4), word(name, 8)];
     // The time-stamp counter's and the APIC timer's frequency in kHz, as other hypervisors tell them.
-    if (leaf === 0x40000010) {
-      const kilohertz = this.live.tscFrequency / 1000;
-      return [kilohertz, kilohertz, 0, 0];
-    }
+    if (leaf === 0x40000010) return [Math.round(this.live.tscFrequency / 1000), APIC_KHZ, 0, 0];
     return [0, 0, 0, 0];
   }
 
