@@ -6,22 +6,23 @@
 import type { Libc } from './libc.ts';
 import type { Vcpu } from './vcpu.ts';
 
-const SIGURG = 23;
-const SIGURG_BIT = 1n << BigInt(SIGURG - 1);
+/** SIGURG */
+export const KICK_SIGNAL = 23;
+const KICK_BIT = 1n << BigInt(KICK_SIGNAL - 1);
 
 /** The calling thread will run this vCPU. @throws SystemCallError */
 export function acceptKicks(vcpu: Vcpu): void {
   const { libc } = vcpu;
-  libc.blockSignal(SIGURG);
-  vcpu.setSignalMask(libc.blockedSignals() & ~SIGURG_BIT);
+  libc.blockSignal(KICK_SIGNAL);
+  vcpu.setSignalMask(libc.blockedSignals() & ~KICK_BIT);
 }
 
 /** Forgets kicks that have arrived at the calling thread. */
 export function drainKicks(libc: Libc): void {
-  while (libc.takeSignal(SIGURG) >= 0);
+  while (libc.takeSignal(KICK_SIGNAL) >= 0);
 }
 
 /** @param tid of a thread of this process (`Libc.gettid`) */
 export function kick(libc: Libc, tid: number): void {
-  libc.tgkill(tid, SIGURG);
+  libc.tgkill(tid, KICK_SIGNAL);
 }

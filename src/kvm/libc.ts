@@ -59,6 +59,13 @@ const MAP_ANONYMOUS = 0x20;
 const EFD_CLOEXEC = 0x8_0000;
 const EFD_NONBLOCK = 0x800;
 const SIG_BLOCK = 0;
+const CLOCK_MONOTONIC = 1;
+const SIGEV_THREAD_ID = 4;
+/**
+ * struct sigevent:
+ *     0  value      8  signal      12  how to notify      16  thread
+ */
+const SIGEVENT_SIZE = 64;
 /** Bytes of a signal set: sigset_t of the C library (the kernel's has eight). */
 const SIGSET_SIZE = 128;
 const NANOSECONDS = 1_000_000_000;
@@ -115,6 +122,11 @@ export interface Libc {
   blockedSignals(): bigint;
   /** Takes a waiting signal, if there is one. @returns its number, or -EAGAIN */
   takeSignal(signal: number): number;
+  /** A timer that sends a signal to the calling thread. @returns its handle, or the negated error */
+  createTimer(signal: number): bigint;
+  /** Once, so many milliseconds from now; fractions count, and 0 stops it. */
+  setTimer(timer: bigint, milliseconds: number): number;
+  deleteTimer(timer: bigint): number;
   /** File whose readiness says that the calling thread's event loop has something to do. */
   loopDescriptor(): number;
   /** Milliseconds that the calling thread's event loop would sleep at most; 0 when it has work, -1 for ever. */
@@ -140,6 +152,9 @@ function functionsOf(ffi: Ffi) {
     syscall: { arguments: ['i64', 'i64', 'i64', 'i64'], return: 'i64' },
     pthread_sigmask: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
     sigtimedwait: { arguments: ['buffer', 'u64', 'buffer'], return: 'i32' },
+    timer_create: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
+    timer_settime: { arguments: ['u64', 'i32', 'buffer', 'u64'], return: 'i32' },
+    timer_delete: { arguments: ['u64'], return: 'i32' },
     __errno_location: { arguments: [], return: 'u64' },
     uv_backend_fd: { arguments: ['u64'], return: 'i32' },
     uv_backend_timeout: { arguments: ['u64'], return: 'i32' },
@@ -177,6 +192,9 @@ function makeLibc(): Libc {
   const none = new Uint8Array(new ArrayBuffer(SIGSET_SIZE));
   const timespec = new Uint8Array(new ArrayBuffer(16));
   const time = new BigInt64Array(timespec.buffer);
+  // struct itimerspec: the period, which is none, then the time.
+  const timerTime = new BigInt64Array(4);
+  const timerBytes = new Uint8Array(timerTime.buffer);
   const result = (value: number): number => (value === -1 ? -ffi.getInt32(errno) : value);
   const long = (value: bigint): number => result(Number(value));
   const address = (value: bigint): bigint => (value === -1n ? BigInt(-ffi.getInt32(errno)) : value);
@@ -219,6 +237,22 @@ function makeLibc(): Libc {
       return new BigUint64Array(signals.buffer)[0]!;
     },
     takeSignal: (signal) => result(c.sigtimedwait(only(signal), 0n, setTime(0))),
+    createTimer: (signal) => {
+      const event = new DataView(new ArrayBuffer(SIGEVENT_SIZE));
+      event.setInt32(8, signal, true);
+      event.setInt32(12, SIGEV_THREAD_ID, true);
+      event.setInt32(16, Number(c.syscall(numbers.gettid, 0n, 0n, 0n)), true);
+      const handle = new BigUint64Array(1);
+      const made = result(c.timer_create(CLOCK_MONOTONIC, new Uint8Array(event.buffer), new Uint8Array(handle.buffer)));
+      return made < 0 ? BigInt(made) : handle[0]!;
+    },
+    setTimer: (timer, milliseconds) => {
+      const seconds = Math.floor(milliseconds / 1000);
+      timerTime[2] = BigInt(seconds);
+      timerTime[3] = BigInt(Math.floor((milliseconds - 1000 * seconds) * 1e6));
+      return result(c.timer_settime(timer, 0, timerBytes, 0n));
+    },
+    deleteTimer: (timer) => result(c.timer_delete(timer)),
     loopDescriptor: () => c.uv_backend_fd(loop),
     loopTimeout: () => c.uv_backend_timeout(loop),
   };
