@@ -39,7 +39,7 @@ function channelPowerOn(gate: boolean) {
   };
 }
 
-type ChannelState = ReturnType<typeof channelPowerOn>;
+export type ChannelState = ReturnType<typeof channelPowerOn>;
 
 class Channel {
   readonly s: ChannelState;
