@@ -16,13 +16,13 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   host: [],
   character: ['host', 'machine'],
   devices: ['host', 'machine'],
-  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'network', 'storage', 'wasm'],
+  machine: ['devices', 'display', 'host', 'ir', 'isa', 'jit', 'kvm', 'migration', 'network', 'storage', 'wasm'],
   kvm: ['host', 'ir', 'machine'],
   storage: ['host', 'machine'],
   network: ['host', 'machine'],
   display: ['host', 'machine'],
-  control: ['character', 'devices', 'host', 'machine'],
-  migration: ['control', 'host', 'machine'],
+  control: ['character', 'devices', 'host', 'machine', 'migration'],
+  migration: ['host', 'machine'],
   user: ['host', 'ir', 'isa', 'jit', 'machine'],
   manager: ['cli', 'control', 'host', 'machine'],
   cli: ['character', 'control', 'devices', 'display', 'guest', 'host', 'isa', 'machine', 'migration', 'network', 'storage'],
@@ -58,6 +58,7 @@ const UNDER_CONTRACT: readonly (readonly [room: string, target: string])[] = [
   ['storage', 'machine'],
   ['network', 'machine'],
   ['display', 'machine'],
+  ['migration', 'machine'],
 ];
 const HOST_MODULES_IN = ['src/host/node/', 'src/cli/', 'src/kvm/', 'src/manager/'];
 

@@ -27,16 +27,24 @@ export interface DeviceState {
   fields: { [name: string]: StateValue };
 }
 
-/** What a machine knows of each of its devices. */
-export interface Device {
-  /** QEMU's name of the device type, e.g. "isa-serial". */
-  readonly type: string;
+/** Whoever has a part of a machine's state: devices, the clock, the vCPU. */
+export interface StateOwner {
   /** Unique within the machine, e.g. "serial0". */
   readonly id: string;
-  reset(): void;
   saveState(): DeviceState;
-  /** @throws Error naming the device and the field when the state does not fit. */
+  /** @throws Error naming the owner and the field when the state does not fit. */
   loadState(state: DeviceState): void;
+  /** All of the machine's state has been loaded: what was under way when it was saved goes on. */
+  afterLoad?(): void;
+}
+
+/** What a machine knows of each of its devices. */
+export interface Device extends StateOwner {
+  /** QEMU's name of the device type, e.g. "isa-serial". */
+  readonly type: string;
+  /** Something is under way that is no part of its state, and ends by itself within a few turns of the event loop. */
+  readonly underWay?: boolean;
+  reset(): void;
 }
 
 /** A one-shot timer on a clock. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/mocks.ts';
 import { NanosecondTsc } from './clock.ts';
+import { loadOwners, saveOwners } from '../migration/machine-state.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { MemoryNode } from '../storage/memory.ts';
 import { type DriveConfig, drive } from './config.ts';
@@ -155,14 +156,13 @@ test('firmware lies below 4 GiB and below 1 MiB, and PAM shadows it', () => {
 test('device states go round; strangers and gaps are named', () => {
   const { pc } = machine({ kernel: kernel() });
   pc.reset();
-  const states = pc.saveDevices();
+  const states = saveOwners(pc.stateOwners);
   const copy = machine().pc;
-  copy.loadDevices(states);
-  assert.deepEqual(copy.saveDevices(), states);
+  loadOwners(copy.stateOwners, states);
+  assert.deepEqual(saveOwners(copy.stateOwners), states);
   assert.equal(copy.io.in(0x604, 2), 0);
-  assert.throws(() => copy.loadDevices({ ...states, odd: states.pic! }), /a device "odd"/);
-  const { rtc: _, ...without } = states;
-  assert.throws(() => copy.loadDevices(without), /lacks device "rtc"/);
+  states.delete('rtc');
+  assert.throws(() => loadOwners(copy.stateOwners, states), /section "rtc" is missing/);
 });
 
 /** A board with everything that a PC may have. */
@@ -209,6 +209,11 @@ for (const [name, make] of [
       }
       if (i % 5000 === 0) pc.display?.picture();
     }
-    pc.loadDevices(pc.saveDevices());
+    const states = saveOwners(pc.stateOwners);
+    const copy = make();
+    copy.pc.reset();
+    copy.clock.runTo(clock.now());
+    loadOwners(copy.pc.stateOwners, states);
+    assert.deepEqual(saveOwners(copy.pc.stateOwners), states);
   });
 }
