@@ -12,6 +12,8 @@ export interface Accelerator {
   kick(): void;
   /** Instructions executed since power-on. */
   instructions(): number;
+  /** Goes on counting from there: it takes another one's place, or a saved machine goes on. */
+  countFrom(instructions: number): void;
   /** The vCPU waits for an interrupt, and none is pending. */
   readonly idle: boolean;
   reset(state: InitialCpuState): void;
@@ -19,4 +21,6 @@ export interface Accelerator {
   loadState(state: DeviceState): void;
   /** What it has done so far, for `info jit` and tracing. */
   statistics(): Record<string, number>;
+  /** Gives up what it holds; it is of no use afterwards. Its state has been saved, or nobody wants it. */
+  close(): void;
 }

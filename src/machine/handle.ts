@@ -11,6 +11,7 @@ import {
   DEBUGCON_CHANNEL,
   FIRST_CHARDEV_CHANNEL,
   type FromMachine,
+  type StateStep,
   type MachineCommand,
   type Queries,
   type ToMachine,
@@ -95,8 +96,58 @@ export class Machine {
     return machine;
   }
 
+  /**
+   * Makes a machine with the same configuration as that of the saved one, and loads its state; if it ran, and unless
+   * `startPaused` is set, it goes on. What is behind its devices (images, networks, files) may be elsewhere.
+   * @param stream what `save` has given, in pieces of any size
+   * @throws ConfigError or Error, one line, when the configuration cannot be had or the state does not fit
+   */
+  static async restore(stream: AsyncIterable<Uint8Array>, given: Partial<MachineConfig>): Promise<Machine> {
+    const machine = await Machine.create({ ...given, startPaused: true });
+    let wasRunning = false;
+    try {
+      for await (const data of stream) await machine.step({ step: 'load', data });
+      ({ wasRunning } = (await machine.step({ step: 'load', data: null })) as { wasRunning: boolean });
+    } catch (error) {
+      await machine.quit();
+      throw error;
+    }
+    if (wasRunning && given.startPaused !== true) await machine.start();
+    return machine;
+  }
+
   get state(): RunState {
     return this.current;
+  }
+
+  /**
+   * The machine's whole state. It is paused for that, and stays so: `start` lets it go on when the stream has been
+   * read or cancelled.
+   * @param options `compress` (true unless said otherwise): memory is compressed, where the host can do it fast
+   * @returns the stream as docs/state.md describes it; it fails with one line when the machine cannot be saved
+   */
+  save({ compress = true }: { readonly compress?: boolean } = {}): ReadableStream<Uint8Array> {
+    let begun: Promise<unknown> | null = null;
+    return new ReadableStream<Uint8Array>(
+      {
+        pull: async (controller) => {
+          await (begun ??= this.step({ step: 'save', compress }));
+          const data = (await this.step({ step: 'next' })) as Uint8Array | null;
+          if (data !== null) return controller.enqueue(data);
+          await this.step({ step: 'end' });
+          controller.close();
+        },
+        cancel: async () => {
+          await this.step({ step: 'end' });
+        },
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  /** Goes on under another accelerator, from where the machine is. @throws Error, one line, when it cannot be had */
+  async setAccelerator(name: MachineConfig['accel']): Promise<void> {
+    if (!this.over) await this.ask((id) => ({ type: 'accelerator', id, name }));
   }
 
   start(): Promise<void> {
@@ -169,6 +220,11 @@ export class Machine {
   private command(command: MachineCommand): Promise<void> {
     if (this.over) return Promise.resolve();
     return this.ask((id) => ({ type: 'command', id, command })).then(() => undefined);
+  }
+
+  private step(step: StateStep): Promise<unknown> {
+    if (this.over) throw new Error('the machine has ended');
+    return this.ask((id) => ({ type: 'state', id, ...step }));
   }
 
   private query<K extends keyof Queries>(query: K): Promise<Queries[K]> {

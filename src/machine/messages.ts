@@ -25,7 +25,20 @@ export const OUTPUT_WINDOW = 1 << 18;
 /** Bytes of input that may be on their way to a port. */
 export const INPUT_WINDOW = 1 << 12;
 
+/** Steps of saving a machine and of going on from what was saved; each is answered by `done`. */
+export type StateStep =
+  /** Pauses the machine, and gets it ready. */
+  | { readonly step: 'save'; readonly compress: boolean }
+  /** Answered by the next bytes, or by null at the end. */
+  | { readonly step: 'next' }
+  /** No more bytes are wanted. */
+  | { readonly step: 'end' }
+  /** Answered when they have been taken; null is the end, answered by whether the saved machine ran. */
+  | { readonly step: 'load'; readonly data: Uint8Array | null };
+
 export type ToMachine =
+  | ({ readonly type: 'state'; readonly id: number } & StateStep)
+  | { readonly type: 'accelerator'; readonly id: number; readonly name: MachineConfig['accel'] }
   | { readonly type: 'create'; readonly config: MachineConfig }
   | { readonly type: 'command'; readonly id: number; readonly command: MachineCommand }
   | { readonly type: 'query'; readonly id: number; readonly query: keyof Queries }
@@ -36,10 +49,13 @@ export type ToMachine =
   /** So many bytes of output have been passed on. */
   | { readonly type: 'consumed'; readonly channel: number; readonly bytes: number };
 
+/** What `done` may bring along. */
+export type Answer = Queries[keyof Queries] | Uint8Array | { readonly wasRunning: boolean };
+
 export type FromMachine =
   | { readonly type: 'created' }
   | { readonly type: 'failed'; readonly message: string; readonly field: string | null }
-  | { readonly type: 'done'; readonly id: number; readonly error: string | null; readonly value?: Queries[keyof Queries] }
+  | { readonly type: 'done'; readonly id: number; readonly error: string | null; readonly value?: Answer }
   | { readonly type: 'output'; readonly channel: number; readonly data: Uint8Array }
   /** So many bytes of input have been taken by the guest's port. */
   | { readonly type: 'taken'; readonly channel: number; readonly bytes: number }

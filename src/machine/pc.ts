@@ -30,9 +30,10 @@ import type {
   DeviceState,
   DisplaySource,
   IrqLine,
-  MsiSink,
+  KernelChips,
   MappedRegion,
   PowerEvent,
+  StateOwner,
   Trace,
   TscSource,
   VirtualClock,
@@ -107,12 +108,21 @@ const DEFAULT_BOOT: BootConfig = {
 
 const INPUTS = 24;
 
-/** Interrupt controllers that stand in for the board's own, in the host's kernel. */
-export interface KernelChips extends MsiSink {
-  /** @param input of the I/O APIC, 0 to 23; 0 to 15 reach the 8259 pair, too */
-  setInput(input: number, level: boolean): void;
-  /** The boot processor's LINT1, which is wired to NMI. */
-  lint1(): void;
+/** Whether there has been a reset since power-on. */
+class BoardLife implements StateOwner {
+  readonly id = 'machine/board';
+  started = false;
+
+  saveState(): DeviceState {
+    return { version: 1, fields: { started: this.started } };
+  }
+
+  loadState({ version, fields }: DeviceState): void {
+    const { started } = fields;
+    if (version !== 1) throw new Error(`board: saved state has version ${version}, this board has 1`);
+    if (typeof started !== 'boolean') throw new Error('board: field "started" is not true or false');
+    this.started = started;
+  }
 }
 
 export class PcMachine {
@@ -147,8 +157,8 @@ export class PcMachine {
   private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
   private onManaging: () => void = () => undefined;
-  /** There has been a reset since power-on. */
-  private started = false;
+  /** What the board itself remembers. */
+  readonly life = new BoardLife();
 
   constructor(config: PcConfig) {
     this.config = config;
@@ -203,8 +213,8 @@ export class PcMachine {
   reset(): InitialCpuState {
     for (const device of this.devices) device.reset();
     const { order, once } = this.boot;
-    writeBiosSettings(this.rtc, this.firmwareOptions(), this.started ? order : (once ?? order));
-    this.started = true;
+    writeBiosSettings(this.rtc, this.firmwareOptions(), this.life.started ? order : (once ?? order));
+    this.life.started = true;
     const image = this.image();
     return image === null ? resetState() : startDirectly(this, image, this.startOptions());
   }
@@ -258,22 +268,14 @@ export class PcMachine {
     if (!this.rtc.nmiMasked) (this.kernelChips ?? this.lapic).lint1();
   }
 
-  saveDevices(): { [id: string]: DeviceState } {
-    return Object.fromEntries(this.devices.map((device) => [device.id, device.saveState()]));
-  }
-
-  /** @throws Error naming a device whose state is missing, unknown or does not fit */
-  loadDevices(states: { [id: string]: DeviceState }): void {
-    for (const id of Object.keys(states)) {
-      if (!this.devices.some((device) => device.id === id)) {
-        throw new Error(`saved state has a device "${id}" that this machine lacks`);
-      }
-    }
-    for (const device of this.devices) {
-      const state = states[device.id];
-      if (state === undefined) throw new Error(`saved state lacks device "${device.id}"`);
-      device.loadState(state);
-    }
+  /**
+   * Whoever has a part of the board's state, in the order of loading: interrupt controllers come after all that drives
+   * their inputs, so that a line that is loaded is no interrupt.
+   */
+  get stateOwners(): StateOwner[] {
+    const controllers: Device[] = [this.pic, this.ioapic, this.lapic];
+    const others = this.devices.filter((device) => !controllers.includes(device));
+    return [this.life, this.typist, ...others, ...controllers];
   }
 
   private get hasFirmware(): boolean {

@@ -63,9 +63,9 @@ class Counted implements BlockBackend {
   private count(running: Completion): Completion {
     if (running === undefined) return undefined;
     const { all } = this;
-    all.underWay++;
+    all.requests++;
     return running.finally(() => {
-      all.underWay--;
+      all.requests--;
     });
   }
 }
@@ -73,7 +73,7 @@ class Counted implements BlockBackend {
 /** The open drives of a machine. */
 export class Drives {
   /** Requests that have not ended. */
-  underWay = 0;
+  requests = 0;
   /** One for each drive of the configuration; null where it has no medium. */
   readonly backends: (BlockBackend | null)[] = [];
   private readonly graph = new Graph();
@@ -136,6 +136,16 @@ export class Drives {
   /** The machine goes on: requests that stopped it are tried again. */
   retry(): void {
     for (const policy of this.policies) policy.retry();
+  }
+
+  /** Requests that will end by themselves: those aside that have failed and wait for the machine to go on. */
+  get underWay(): number {
+    return this.policies.reduce((sum, { waits }) => sum - waits, this.requests);
+  }
+
+  /** What has been written is in the images, whoever opens them next. */
+  async flush(): Promise<void> {
+    for (const backend of this.backends) if (backend?.readOnly === false) await backend.flush();
   }
 
   private async openDrive(drive: DriveConfig): Promise<BlockBackend | null> {

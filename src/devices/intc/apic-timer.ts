@@ -21,7 +21,8 @@ export class ApicTimer {
   private readonly s: ApicTimerState;
   private readonly clock: VirtualClock;
   private readonly tsc: TscSource;
-  private readonly timer: Timer;
+  /** For whoever saves its deadline. */
+  readonly timer: Timer;
   private readonly fire: () => void;
   private dormant = false;
 
@@ -90,7 +91,7 @@ export class ApicTimer {
     this.armDeadline();
   }
 
-  /** Arms the clock as the registers say, e.g. after a load. */
+  /** Arms the clock as the registers say. */
   restore(): void {
     if (this.dormant) this.timer.cancel();
     else if (this.s.mode === TIMER_MODE.deadline) this.armDeadline();

@@ -107,7 +107,7 @@ export function apicFromKernel({ page, base, tscDeadline }: KernelApic, before: 
     tmr: list(AT.tmr, 8),
     timer: timerFromKernel((lvt[0]! >>> 17) & 3, get(AT.initial), get(AT.current), get(AT.divide), tscDeadline, now),
   };
-  return { version: before.version, fields: fields as unknown as DeviceState['fields'] };
+  return { version: before.version, fields: { ...before.fields, ...fields } as unknown as DeviceState['fields'] };
 }
 
 function divisor(divide: number): number {

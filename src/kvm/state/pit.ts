@@ -42,9 +42,9 @@ export function pitFromKernel(k: KernelPit, before: DeviceState, moment: Moment)
   return {
     version: before.version,
     fields: {
+      ...before.fields,
       channels: k.channels.map((channel, i) => channelFromKernel(channel, old.channels[i]!, moment)),
       speakerOn: (k.flags & FLAG_SPEAKER_ON) !== 0,
-      refresh: old.refresh,
       irqCut: (k.flags & FLAG_HPET_LEGACY) !== 0,
     },
   };

@@ -429,13 +429,18 @@ export class Msrs {
     return fields;
   }
 
-  load(fields: { [number: string]: bigint }): void {
+  /** How often the clock's page has been written: what the guest compares must not come again. */
+  get clockVersion(): number {
+    return this.clock.version;
+  }
+
+  load(fields: { [number: string]: bigint }, clockVersion: number): void {
     for (const [name, value] of Object.entries(fields)) {
       const number = parseInt(name, 16);
       const low = Number(value & 0xffffffffn) | 0;
       const high = Number(value >> 32n) | 0;
       if (number === 0x3b) this.tscAdjust = BigInt.asIntN(64, value);
-      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.setSystemTime(low, high);
+      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.restore(low, high, clockVersion);
       else if (!this.stored.has(number)) throw new Error(`saved CPU state has MSR ${name}, which this CPU model lacks`);
       else this.store(number, low, high);
     }
