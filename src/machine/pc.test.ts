@@ -239,7 +239,9 @@ for (const [name, make] of [
       copy.memory.bytes.set(bytes);
       loadOwners(copy.pc.stateOwners, states);
       assert.deepEqual(saveOwners(copy.pc.stateOwners), states, `seed ${seed}`);
-      assert.deepEqual(poke(copy, seed, 2000), poke(one, seed, 2000), `seed ${seed}`);
+      const [there, here] = [poke(one, seed, 2000), poke(copy, seed, 2000)];
+      const differs = there.findIndex((line, i) => line !== here[i]);
+      assert.equal(here[differs], there[differs], `seed ${seed}, read ${differs}`);
       assert.deepEqual(saveOwners(copy.pc.stateOwners), saveOwners(one.pc.stateOwners), `seed ${seed}, later`);
     }
   });

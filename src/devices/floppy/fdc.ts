@@ -280,6 +280,7 @@ export class FloppyController implements Device {
       this.setInterrupt(false);
     }
     if ((before & DOR.running) === 0 && runs) this.softReset();
+    else this.setInterrupt(s.interrupt);
   }
 
   /** After a reset each drive is reported as having been polled (82078, 6.2). */
