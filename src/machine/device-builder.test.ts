@@ -32,8 +32,9 @@ function start() {
     ports: { register: () => none },
     exit: () => undefined,
     buses: [[bus, null]],
-    addKeyboard: () => undefined,
+    addKeyboard: () => () => undefined,
     add: (device) => void devices.push(device),
+    remove: (device) => void devices.splice(devices.indexOf(device), 1),
   });
   const build = (...configs: DeviceConfig[]) => configs.forEach((config) => builder.build(config));
   return { bus, builder, devices, build };

@@ -37,6 +37,8 @@ export interface Device {
   saveState(): DeviceState;
   /** @throws Error naming the device and the field when the state does not fit. */
   loadState(state: DeviceState): void;
+  /** It has left the machine: what it opened on the host is closed. */
+  close?(): void;
 }
 
 /** A one-shot timer on a clock. */

@@ -14,6 +14,7 @@ import {
   type Queries,
   type ToMachine,
 } from './messages.ts';
+import { Hotplug } from './hotplug.ts';
 import { PortChannel } from './port-channel.ts';
 
 const parent = threadParent<FromMachine, ToMachine>();
@@ -22,6 +23,7 @@ const channels = new Map<number, PortChannel>();
 let traced: string[] = [];
 let machine: LocalMachine | null = null;
 let drives: Drives | null = null;
+let hotplug: Hotplug | null = null;
 
 /** Traced lines collected before they are sent. */
 const TRACE_BATCH = 1000;
@@ -94,9 +96,16 @@ async function create(config: MachineConfig): Promise<void> {
         machine?.pause();
       },
     });
-    const made = createMachine(config, told, openAll(config, drives));
+    const io = openAll(config, drives);
+    const made = createMachine(config, told, io);
     await networksReady(made);
     machine = made;
+    hotplug = new Hotplug(made, drives, {
+      openChannel: (id, channel) => io.chardevs.set(id, open(channel)),
+      closeChannel: (id) => io.chardevs.delete(id),
+      hasChannel: (id) => io.chardevs.has(id),
+      deleted: (device) => post({ type: 'deviceDeleted', ...device }),
+    });
     compilerThread.drop();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
@@ -155,10 +164,23 @@ function query(id: number, name: keyof Queries): void {
   post({ type: 'done', id, error: null, value });
 }
 
+async function call({ id, call: name, given }: ToMachine & { type: 'call' }): Promise<void> {
+  try {
+    if (hotplug === null) throw new Error('there is no machine');
+    const value = await hotplug.run(name, given as never);
+    post({ type: 'done', id, error: null, value });
+  } catch (error) {
+    post({ type: 'done', id, error: (error as Error).message });
+  }
+  machine?.wake();
+}
+
 function handle(message: ToMachine): void {
   switch (message.type) {
     case 'query':
       return query(message.id, message.query);
+    case 'call':
+      return void call(message);
     case 'keys':
       return machine?.board.typist.type(message.sequences, () => post({ type: 'done', id: message.id, error: null }));
     case 'create':

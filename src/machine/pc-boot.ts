@@ -6,6 +6,7 @@ import { type PciBus, PCI, PCI_COMMAND, type PciDevice, type PirqWiring, pirqOf 
 import type { AddressSpace } from './address-space.ts';
 import { type AcpiTables, buildAcpiTables } from './firmware/acpi-tables.ts';
 import { buildDsdt } from './firmware/dsdt.ts';
+import type { HotplugTables } from './firmware/hotplug-aml.ts';
 import { buildE820, HIGH_RAM_BASE } from './firmware/e820.ts';
 import { buildSmbios, type SmbiosTables } from './firmware/smbios.ts';
 import { gpePlace } from './pc-chipset.ts';
@@ -24,6 +25,7 @@ export type StartOptions = {
   /** Where a Q35 shows configuration space in memory; null for boards that do not. */
   ecamBase: (() => number) | null;
   serials: readonly (readonly [number, number] | null)[];
+  hotplug: HotplugTables | null;
 };
 
 /** The parts of the board that are set up here. */
@@ -91,6 +93,7 @@ export function boardAcpiTables(options: StartOptions, pmBase: number, base: num
     pciMemory64: highWindow(options),
     sleepTypeS5: SLEEP_TYPE_S5,
     hpet: options.hpetBase !== null,
+    hotplug: options.hotplug,
   });
   return buildAcpiTables(
     {
@@ -184,7 +187,9 @@ function assignResources(devices: readonly PciDevice[], lowRam: number, wiring: 
   let ports = PCI_PORTS;
   for (const device of devices) {
     let command = 0;
-    for (let index = 0; index < 6; index++) {
+    // A bridge's header has two, then other things.
+    const registers = (device.config[PCI.headerType]! & 0x7f) === 0 ? 6 : 2;
+    for (let index = 0; index < registers; index++) {
       const at = PCI.bar0 + 4 * index;
       device.configWrite(at, 4, 0xffffffff);
       const mask = device.configRead(at, 4);
