@@ -194,7 +194,8 @@ export class PciBridge extends PciDevice {
     const { offset, bar, size, table, pending } = MSIX;
     const msix = this.addMsix(offset, 1, { bar, table, pending });
     const handler = {
-      read: (at: number, width: number) => (at < pending ? msix.table.read(at, width) : msix.pendingBits.read(at - pending, width)),
+      read: (at: number, width: number) =>
+        at < pending ? msix.table.read(at, width) : msix.pendingBits.read(at - pending, width),
       write: (at: number, width: number, value: number) => {
         if (at < pending) msix.table.write(at, width, value);
       },

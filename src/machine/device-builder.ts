@@ -216,6 +216,13 @@ export class DeviceBuilder {
     if (func > 0 && first !== undefined && (first.config[PCI.headerType]! & 0x80) === 0) {
       throw new Error(`PCI: single function device can't be populated in function ${slot.toString(16)}.${func}`);
     }
+    if (func === 0 && (device.config[PCI.headerType]! & 0x80) === 0) {
+      const beyond = bus.all().find(({ devfn }) => devfn >> 3 === slot);
+      const [name, where] = [slot.toString(16), beyond === undefined ? 0 : beyond.devfn & 7];
+      if (beyond !== undefined) {
+        throw new Error(`PCI: ${name}.0 indicates single function, but ${name}.${where} is already populated.`);
+      }
+    }
     bus.plug(device, slot, func);
   }
 

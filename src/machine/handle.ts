@@ -1,7 +1,15 @@
 /** The machine as a program sees it: a handle to the thread that the machine lives in. */
 import { findFirmware } from '#host';
 import type { Thread } from '../host/host.ts';
-import { type BlockOptions, completeConfig, ConfigError, type DeviceConfig, type DriveConfig, type MachineConfig, withFirmware } from './config.ts';
+import {
+  type BlockOptions,
+  completeConfig,
+  ConfigError,
+  type DeviceConfig,
+  type DriveConfig,
+  type MachineConfig,
+  withFirmware,
+} from './config.ts';
 import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';

@@ -110,7 +110,10 @@ export class Hotplug {
   private gone({ id, type }: BuiltDevice): void {
     const drive = id === null ? undefined : this.ownDrives.get(id);
     const tell = (): void =>
-      this.host.deleted({ device: id, path: id === null ? `/machine/peripheral-anon/${type.name}` : `/machine/peripheral/${id}` });
+      this.host.deleted({
+        device: id,
+        path: id === null ? `/machine/peripheral-anon/${type.name}` : `/machine/peripheral/${id}`,
+      });
     if (drive === undefined) return tell();
     this.ownDrives.delete(id!);
     // Whoever is told may close the node at once.

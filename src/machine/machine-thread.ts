@@ -102,7 +102,12 @@ async function create(config: MachineConfig): Promise<void> {
     machine = made;
     hotplug = new Hotplug(made, drives, {
       openChannel: (id, channel) => io.chardevs.set(id, open(channel)),
-      closeChannel: (id) => io.chardevs.delete(id),
+      closeChannel: (id) => {
+        flush();
+        const closed = io.chardevs.get(id);
+        io.chardevs.delete(id);
+        for (const [number, one] of channels) if (one === closed) channels.delete(number);
+      },
       hasChannel: (id) => io.chardevs.has(id),
       deleted: (device) => post({ type: 'deviceDeleted', ...device }),
     });

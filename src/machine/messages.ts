@@ -51,7 +51,9 @@ export type ToMachine =
   | { readonly type: 'create'; readonly config: MachineConfig }
   | { readonly type: 'command'; readonly id: number; readonly command: MachineCommand }
   | { readonly type: 'query'; readonly id: number; readonly query: keyof Queries }
-  | { [K in keyof Calls]: { readonly type: 'call'; readonly id: number; readonly call: K; readonly given: Calls[K]['given'] } }[keyof Calls]
+  | {
+      [K in keyof Calls]: { readonly type: 'call'; readonly id: number; readonly call: K; readonly given: Calls[K]['given'] };
+    }[keyof Calls]
   /** Changes of keys, as scancodes; answered when they have been typed. */
   | { readonly type: 'keys'; readonly id: number; readonly sequences: readonly (readonly number[])[] }
   | { readonly type: 'input'; readonly channel: number; readonly data: Uint8Array }
@@ -62,7 +64,12 @@ export type ToMachine =
 export type FromMachine =
   | { readonly type: 'created' }
   | { readonly type: 'failed'; readonly message: string; readonly field: string | null }
-  | { readonly type: 'done'; readonly id: number; readonly error: string | null; readonly value?: Queries[keyof Queries] | Calls[keyof Calls]['answer'] }
+  | {
+      readonly type: 'done';
+      readonly id: number;
+      readonly error: string | null;
+      readonly value?: Queries[keyof Queries] | Calls[keyof Calls]['answer'];
+    }
   | ({ readonly type: 'deviceDeleted' } & DeletedDevice)
   | { readonly type: 'output'; readonly channel: number; readonly data: Uint8Array }
   /** So many bytes of input have been taken by the guest's port. */

@@ -216,10 +216,7 @@ export class PcMachine {
       lowRam: this.lowRam,
       ecamBase: this.chipset.ecamBase,
       serials: this.serials.map((uart, i) => (uart === null ? null : COM_PORTS[i]!)),
-      hotplug:
-        this.hotplug === null
-          ? null
-          : { base: this.chipset.hotplugBase, length: HOTPLUG_PORTS, tree: this.hotplug.tree },
+      hotplug: this.hotplug === null ? null : { base: this.chipset.hotplugBase, length: HOTPLUG_PORTS, tree: this.hotplug.tree },
     };
   }
 

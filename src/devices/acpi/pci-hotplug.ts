@@ -49,7 +49,7 @@ export class AcpiPciHotplug implements Device, BusHotplug {
     this.tree = this.take(root, of.own, of.behind);
     this.state = new StateBlock(id, 1, () => ({ select: 0, buses: this.buses.map(busPowerOn) }), { select: NO_BUS });
     this.ports = {
-      read: (offset, size) => this.read(offset & ~3) >>> (8 * (offset & 3)) & (2 ** (8 * size) - 1),
+      read: (offset, size) => (this.read(offset & ~3) >>> (8 * (offset & 3))) & (2 ** (8 * size) - 1),
       write: (offset, _size, value) => this.write(offset, value),
     };
   }

@@ -107,7 +107,12 @@ export function portFields(region: string, base: number, names: readonly string[
 }
 
 /** Names 32 bits of a buffer (19.6.20). @param at bytes from its start */
-export const dwordField = (buffer: Aml, at: number, field: string): Aml => [0x8a, ...buffer, ...integer(at), ...nameString(field)];
+export const dwordField = (buffer: Aml, at: number, field: string): Aml => [
+  0x8a,
+  ...buffer,
+  ...integer(at),
+  ...nameString(field),
+];
 
 /** The 16 bytes of an identifier, as its text's first three groups have them the other way round (19.6.142). */
 export function uuid(value: string): Aml {
