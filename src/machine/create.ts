@@ -113,11 +113,11 @@ function openFolder({ path, securityModel, readOnly }: FolderConfig, index: numb
   }
 }
 
-function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks, ports: MachineIo): DeviceLinks {
+function linksOf(config: MachineConfig, drives: Drive[], networks: Networks, ports: MachineIo): DeviceLinks {
   const folders = new Map(config.folders.map((one, i) => [one.id, openFolder(one, i)]));
   return {
     drives,
-    network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
+    network: (name) => (networks.backend(name) === null ? null : networks.port(name)),
     character: (name) => ports.chardevs.get(name) ?? null,
     hostNetwork,
     folder: (name) => folders.get(name) ?? null,
@@ -177,6 +177,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     textOnSerial: config.textOnSerial,
     drives,
     devices: { wanted: wantedDevices(config), links: linksOf(config, drives, networks, ports), random: randoms.devices },
+    acpiHotplugBehindBridges: config.acpiHotplugBehindBridges,
     ...(places.bios ? { bios: places.bios } : {}),
     flash: places.flash,
     ...(places.vga ? { vga: places.vga } : {}),

@@ -45,6 +45,8 @@ export interface Device extends StateOwner {
   /** Something is under way that is no part of its state, and ends by itself within a few turns of the event loop. */
   readonly underWay?: boolean;
   reset(): void;
+  /** It has left the machine: what it opened on the host is closed. */
+  close?(): void;
 }
 
 /** A one-shot timer on a clock. */

@@ -10,6 +10,7 @@ import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { DeviceState, PowerEvent, StateOwner } from './interfaces.ts';
+import type { NetdevConfig } from './network-config.ts';
 
 export type RunState = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'crashed';
 
@@ -32,6 +33,10 @@ export interface MachineNetworks {
   readonly ready: Promise<void>;
   /** Frames reach the board only while the machine runs. */
   setRunning(running: boolean): void;
+  /** Opens another network. @throws Error, one line */
+  add(netdev: NetdevConfig): Promise<void>;
+  /** @throws Error when there is none of that name */
+  remove(id: string): void;
   close(): void;
 }
 

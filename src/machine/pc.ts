@@ -1,4 +1,5 @@
 /** The PC board (QEMU's `pc`): which devices there are and how they are wired. */
+import { AcpiPciHotplug, HOTPLUG_EVENT, HOTPLUG_PORTS } from '../devices/acpi/pci-hotplug.ts';
 import { AcpiPm, ResetControl } from '../devices/acpi/pm.ts';
 import { DebugConsole, DebugExit } from '../devices/debug/debug.ts';
 import { FW_CFG, FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
@@ -76,6 +77,8 @@ export type PcConfig = {
   drives?: readonly Drive[];
   /** Devices beyond the board's own, and what they may refer to. */
   devices?: { wanted: readonly WantedDevice[]; links: DeviceLinks; random: () => number };
+  /** Devices behind bridges come and go by ACPI, too, not by the registers of PCI Express ports; true when not given. */
+  acpiHotplugBehindBridges?: boolean;
   /** Display adapter: video memory and the option ROM (null for none) lie in `bytes`, page-aligned. */
   vga?: { offset: number; rom: { offset: number; size: number } | null };
   /** @param code exit code of a 'debug-exit' */
@@ -146,7 +149,9 @@ export class PcMachine {
   readonly dma: IsaDma;
   readonly typist: Typist;
   readonly display: DisplaySource | null;
-  private readonly builder: DeviceBuilder | null;
+  /** Makes devices, also while the machine runs. */
+  readonly builder: DeviceBuilder | null;
+  private readonly hotplug: AcpiPciHotplug | null;
 
   private readonly config: PcConfig;
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
@@ -196,6 +201,7 @@ export class PcMachine {
     this.pci = this.chipset.bus;
     this.display = this.addDisplay();
     this.builder = this.addDevices();
+    this.hotplug = this.addHotplug();
     if (this.hasFirmware) describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions());
     this.lapic.reset();
   }
@@ -211,7 +217,8 @@ export class PcMachine {
    * @throws Error when the kernel image cannot be loaded
    */
   reset(): InitialCpuState {
-    for (const device of this.devices) device.reset();
+    // What was asked to leave does so now.
+    for (const device of [...this.devices]) device.reset();
     const { order, once } = this.boot;
     writeBiosSettings(this.rtc, this.firmwareOptions(), this.life.started ? order : (once ?? order));
     this.life.started = true;
@@ -233,6 +240,7 @@ export class PcMachine {
       lowRam: this.lowRam,
       ecamBase: this.chipset.ecamBase,
       serials: this.serials.map((uart, i) => (uart === null ? null : COM_PORTS[i]!)),
+      hotplug: this.hotplug === null ? null : { base: this.chipset.hotplugBase, length: HOTPLUG_PORTS, tree: this.hotplug.tree },
     };
   }
 
@@ -515,8 +523,12 @@ export class PcMachine {
         ...ide.buses.map((bus) => [bus, ide.controller] as const),
         [{ name: 'isa.0', kind: 'ISA' }, null],
       ],
-      addKeyboard: (take) => void this.keyboards.unshift(take),
+      addKeyboard: (take) => {
+        this.keyboards.unshift(take);
+        return () => void this.keyboards.splice(this.keyboards.indexOf(take), 1);
+      },
       add: (device) => this.add(device),
+      remove: (device) => void this.devices.splice(this.devices.indexOf(device), 1),
     });
     for (const { config, field, index } of wanted) {
       try {
@@ -529,6 +541,16 @@ export class PcMachine {
       }
     }
     return builder;
+  }
+
+  /** Slots of the board's own bus on a `pc`, and those behind bridges unless ports work them. */
+  private addHotplug(): AcpiPciHotplug | null {
+    const behind = this.config.acpiHotplugBehindBridges !== false;
+    if (this.isQ35 && !behind) return null;
+    const raise = (): void => this.acpi.raiseGpe(HOTPLUG_EVENT);
+    const device = this.add(new AcpiPciHotplug(this.pci, { own: !this.isQ35, behind }, raise));
+    this.io.register(this.chipset.hotplugBase, HOTPLUG_PORTS, device.ports, device.id);
+    return device;
   }
 
   private addChipset(): Chipset {

@@ -96,7 +96,8 @@ test('the local APIC keeps its state through the kernel, its timer to within one
       new LocalApic(options()).saveState(),
       clock.now(),
     ).fields as { timer: Timer };
-    const { timer: ours, ...others } = emptied(state, { esrPending: 0, extInt: false, timers: { count: -1 } }).fields as unknown as { timer: Timer };
+    const { timer: ours, ...others } = emptied(state, { esrPending: 0, extInt: false, timers: { count: -1 } })
+      .fields as unknown as { timer: Timer };
     assert.deepEqual(fields, others);
     checkTimer(timer, ours, clock.now());
   }
