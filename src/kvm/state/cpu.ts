@@ -60,7 +60,17 @@ const COMPONENTS = 7n;
 
 type Fields = { [name: string]: StateValue };
 type Segment = { base: bigint; limit: number; attributes: number; selector: number };
-type Pending = { nmi: boolean; waitForSipi: boolean; smi: boolean; smm: boolean; smbase: number };
+type Pending = {
+  nmi: boolean;
+  intr: boolean;
+  init: boolean;
+  waitForSipi: boolean;
+  shutdown: boolean;
+  smi: boolean;
+  smm: boolean;
+  smmNmiBlocked: boolean;
+  smbase: number;
+};
 /** An event whose delivery was interrupted, and must be gone on with before anything else. */
 export type Injected = { vector: number; errorCode: number; kind: 'exception' | 'interrupt' | 'software' | 'nmi' };
 
@@ -143,9 +153,11 @@ function eventsToKernel(f: Fields, pending: Pending): KernelEvents {
   events.interrupt.shadow = (shadow & SHADOW_SS ? SHADOW.movSs : 0) | (shadow & SHADOW_STI ? SHADOW.sti : 0);
   events.nmi.masked = f['nmiBlocked'] as number;
   events.nmi.pending = Number(pending.nmi);
-  if (pending.smm || pending.smi) events.flags |= EVENTS_VALID.smm;
+  if (pending.smm || pending.smi || pending.init) events.flags |= EVENTS_VALID.smm;
   events.smi.smm = Number(pending.smm);
   events.smi.pending = Number(pending.smi);
+  events.smi.smm_inside_nmi = Number(pending.smmNmiBlocked);
+  events.smi.latched_init = Number(pending.init);
   const injected = f['injected'] as unknown as Injected | undefined;
   if (injected !== undefined) inject(events, injected);
   return events;
@@ -276,15 +288,18 @@ function msrsFromKernel(k: KernelCpu, fields: Fields): void {
   const smbase = rest.get(SMBASE);
   rest.delete(SMBASE);
   fields['msrs'] = Object.fromEntries([...rest].map(([number, value]) => [number.toString(16), value]));
-  const { waitForSipi, smm } = { waitForSipi: isParked(k.mpState), smm: k.events.smi.smm !== 0 };
-  const old = fields['pending'] as unknown as Pending & { shutdown: boolean };
+  const old = fields['pending'] as unknown as Pending;
+  const { smi, nmi } = k.events;
   fields['pending'] = {
-    nmi: k.events.nmi.pending !== 0,
+    ...old,
+    nmi: nmi.pending !== 0,
     intr: false,
-    waitForSipi,
+    init: smi.latched_init !== 0,
+    waitForSipi: isParked(k.mpState),
     shutdown: false,
-    smi: k.events.smi.pending !== 0,
-    smm,
+    smi: smi.pending !== 0,
+    smm: smi.smm !== 0,
+    smmNmiBlocked: smi.smm_inside_nmi !== 0,
     smbase: smbase === undefined ? old.smbase : Number(BigInt.asIntN(32, smbase)),
   };
 }
