@@ -3,7 +3,7 @@
  * loop that lets them run, sleep and take turns with the event loop.
  */
 import { afterEvents } from '#threads';
-import type { Accelerator } from './accelerator.ts';
+import type { Accelerator, FreeRunning } from './accelerator.ts';
 import type { AcceleratorName } from './accelerators.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
@@ -165,6 +165,7 @@ export class LocalMachine implements StateOwner {
     this.stopRequested = true;
     this.accelerator.kick();
     this.clock.pause();
+    this.accelerator.settle?.();
     this.networks.setRunning(false);
     this.cancelSleep();
     this.setState('paused');
@@ -240,10 +241,13 @@ export class LocalMachine implements StateOwner {
   private schedule(): void {
     if (this.scheduled) return;
     this.scheduled = true;
-    afterEvents(() => {
+    const run = (): void => {
       this.scheduled = false;
       this.turn();
-    });
+    };
+    const { free } = this.accelerator;
+    if (free === undefined) afterEvents(run);
+    else free.afterEvents(run);
   }
 
   private cancelSleep(): void {
@@ -257,8 +261,17 @@ export class LocalMachine implements StateOwner {
     return this.awaitsDisk() ? DISK_TURN_MS : TURN_MS;
   }
 
+  /** Milliseconds until the next timer is due. */
+  private readonly left = (): number => {
+    const { clock } = this;
+    clock.runTimers();
+    return Math.max(0, (clock.nextDeadline() - clock.now()) / 1e6);
+  };
+
   private turn(): void {
     if (this.current !== 'running') return;
+    const { free } = this.accelerator;
+    if (free !== undefined) return this.freeTurn(free);
     const start = performance.now();
     do {
       this.adaptiveShift?.adjust();
@@ -269,6 +282,13 @@ export class LocalMachine implements StateOwner {
       if (this.pendingPower && this.handlePower()) return;
       // A request may have begun in this turn.
     } while (performance.now() < start + this.turnMs() && this.current === 'running');
+    this.events.onYield?.();
+    if (this.current === 'running') this.schedule();
+  }
+
+  private freeTurn(free: FreeRunning): void {
+    free.stay(this.left, this.stop);
+    if (this.pendingPower && this.handlePower()) return;
     this.events.onYield?.();
     if (this.current === 'running') this.schedule();
   }
