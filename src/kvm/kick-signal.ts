@@ -3,18 +3,23 @@
  * early is not lost; signals of one kind that come while one waits are one signal, so kicks are never counted.
  * SIGURG is a signal that nobody minds: its default action is to do nothing, and Node.js does not use it.
  */
+import type { Descriptor } from './descriptor.ts';
+import { KVM_SIGNAL_MASK } from './layouts.ts';
 import type { Libc } from './libc.ts';
-import type { Vcpu } from './vcpu.ts';
+import { encode } from './struct.ts';
 
 /** SIGURG */
 export const KICK_SIGNAL = 23;
 const KICK_BIT = 1n << BigInt(KICK_SIGNAL - 1);
 
 /** The calling thread will run this vCPU. @throws SystemCallError */
-export function acceptKicks(vcpu: Vcpu): void {
+export function acceptKicks(vcpu: Descriptor): void {
   const { libc } = vcpu;
   libc.blockSignal(KICK_SIGNAL);
-  vcpu.setSignalMask(libc.blockedSignals() & ~KICK_BIT);
+  // Signals that wait while the guest runs, as the kernel has them: 64 bits.
+  const mask = encode(KVM_SIGNAL_MASK, { len: 8 }, 8);
+  new DataView(mask.buffer).setBigUint64(KVM_SIGNAL_MASK.size, libc.blockedSignals() & ~KICK_BIT, true);
+  vcpu.transfer('KVM_SET_SIGNAL_MASK', mask);
 }
 
 /** Forgets kicks that have arrived at the calling thread. */

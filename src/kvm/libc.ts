@@ -124,8 +124,11 @@ export interface Libc {
   takeSignal(signal: number): number;
   /** A timer that sends a signal to the calling thread. @returns its handle, or the negated error */
   createTimer(signal: number): bigint;
-  /** Once, so many milliseconds from now; fractions count, and 0 stops it. */
-  setTimer(timer: bigint, milliseconds: number): number;
+  /**
+   * Starts it anew, so many milliseconds from now; fractions count, and 0 stops it.
+   * @param again whether it goes off again and again
+   */
+  setTimer(timer: bigint, milliseconds: number, again?: boolean): number;
   deleteTimer(timer: bigint): number;
   /** File whose readiness says that the calling thread's event loop has something to do. */
   loopDescriptor(): number;
@@ -192,7 +195,7 @@ function makeLibc(): Libc {
   const none = new Uint8Array(new ArrayBuffer(SIGSET_SIZE));
   const timespec = new Uint8Array(new ArrayBuffer(16));
   const time = new BigInt64Array(timespec.buffer);
-  // struct itimerspec: the period, which is none, then the time.
+  // struct itimerspec: the period, then the time, in seconds and nanoseconds.
   const timerTime = new BigInt64Array(4);
   const timerBytes = new Uint8Array(timerTime.buffer);
   const result = (value: number): number => (value === -1 ? -ffi.getInt32(errno) : value);
@@ -246,10 +249,12 @@ function makeLibc(): Libc {
       const made = result(c.timer_create(CLOCK_MONOTONIC, new Uint8Array(event.buffer), new Uint8Array(handle.buffer)));
       return made < 0 ? BigInt(made) : handle[0]!;
     },
-    setTimer: (timer, milliseconds) => {
+    setTimer: (timer, milliseconds, again = false) => {
       const seconds = Math.floor(milliseconds / 1000);
       timerTime[2] = BigInt(seconds);
       timerTime[3] = BigInt(Math.floor((milliseconds - 1000 * seconds) * 1e6));
+      timerTime[0] = again ? timerTime[2] : 0n;
+      timerTime[1] = again ? timerTime[3] : 0n;
       return result(c.timer_settime(timer, 0, timerBytes, 0n));
     },
     deleteTimer: (timer) => result(c.timer_delete(timer)),

@@ -1,5 +1,6 @@
 /** A small guest for tests: 64 KiB of memory at address 0 and one vCPU in real mode. */
 import { existsSync } from 'node:fs';
+import { protectedMode, realMode } from './guest-modes.ts';
 import { loadLibc } from './libc.ts';
 import { KVM_DEVICE, Kvm } from './system.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -57,9 +58,16 @@ export function makeGuest(code: readonly number[], prepare: (vm: Vm) => void = (
   }
 }
 
-/** Real mode with all segments at 0, as nobody has it after a reset. */
-export function startAt(vcpu: Vcpu, address: number): void {
-  const sregs = vcpu.get('sregs');
-  vcpu.set('sregs', { ...sregs, cs: { ...sregs.cs, base: 0n, selector: 0 } });
+/** @param mode of guest-modes.ts */
+export function startAt(vcpu: Vcpu, address: number, mode = realMode): void {
+  vcpu.set('sregs', mode(vcpu.get('sregs')));
   vcpu.set('regs', { rip: BigInt(address), rsp: BigInt(STACK_TOP), rflags: 2n });
+}
+
+/** ud2 */
+export const UNDEFINED = [0x0f, 0x0b];
+
+/** Has any exception be a triple fault. */
+export function withoutInterruptTable(vcpu: Vcpu, address: number): void {
+  startAt(vcpu, address, (sregs) => ({ ...protectedMode(sregs), idt: { base: 0n, limit: 0, padding: [0, 0, 0] } }));
 }

@@ -3,10 +3,10 @@ import { EXIT, NUMBERS } from './constants.ts';
 import { Descriptor } from './descriptor.ts';
 import { type LayoutOf, REQUESTS } from './ioctls.ts';
 import { drainKicks } from './kick-signal.ts';
-import { KVM_CPUID2, KVM_CPUID_ENTRY2, KVM_MSR_ENTRY, KVM_MSRS, KVM_SIGNAL_MASK } from './layouts.ts';
+import { KVM_CPUID2, KVM_CPUID_ENTRY2, KVM_MSR_ENTRY, KVM_MSRS } from './layouts.ts';
 import { EAGAIN, EINTR, type Libc, PAGE_SIZE, SystemCallError } from './libc.ts';
 import { RunPage } from './run-page.ts';
-import { decodeList, encode, encodeList, type Patch, type Value } from './struct.ts';
+import { decodeList, encodeList, type Patch, type Value } from './struct.ts';
 import { type CpuidEntry, encodeMsrs, fetchCpuid } from './cpuid.ts';
 
 /** State that is one structure, and the requests that read and write it. */
@@ -113,12 +113,7 @@ export class Vcpu extends Descriptor {
    * @throws SystemCallError when KVM cannot go on at all
    */
   enter(): number {
-    const result = this.libc.ioctl(this.fd, RUN, 0n);
-    if (result >= 0) return this.run.reason;
-    if (result === -EINTR) drainKicks(this.libc);
-    // EAGAIN: the vCPU was woken from waiting for its start-up.
-    else if (result !== -EAGAIN) throw new SystemCallError('KVM_RUN', -result);
-    return EXIT.KVM_EXIT_INTR;
+    return enterGuest(this.libc, this.fd, this.run);
   }
 
   /**
@@ -205,13 +200,6 @@ export class Vcpu extends Descriptor {
     return refused;
   }
 
-  /** @param blocked signals that wait while the guest runs: bit n - 1 is signal n */
-  setSignalMask(blocked: bigint): void {
-    const bytes = encode(KVM_SIGNAL_MASK, { len: 8 }, 8);
-    new DataView(bytes.buffer).setBigUint64(KVM_SIGNAL_MASK.size, blocked, true);
-    this.transfer('KVM_SET_SIGNAL_MASK', bytes);
-  }
-
   /** Which events leave with KVM_EXIT_DEBUG. @throws RangeError at more than four breakpoints */
   setDebug(debug: GuestDebug | null): void {
     const breakpoints = debug?.breakpoints ?? [];
@@ -257,6 +245,16 @@ export class Vcpu extends Descriptor {
     const { valid, physical_address } = this.fetch('KVM_TRANSLATE', { linear_address: linear });
     return valid === 0 ? null : physical_address;
   }
+}
+
+/** See `Vcpu.enter`. @param run pages that belong to the vCPU */
+export function enterGuest(libc: Libc, fd: number, run: RunPage): number {
+  const result = libc.ioctl(fd, RUN, 0n);
+  if (result >= 0) return run.reason;
+  if (result === -EINTR) drainKicks(libc);
+  // EAGAIN: the vCPU was woken from waiting for its start-up.
+  else if (result !== -EAGAIN) throw new SystemCallError('KVM_RUN', -result);
+  return EXIT.KVM_EXIT_INTR;
 }
 
 function breakpointControl(breakpoints: readonly Breakpoint[]): number {
