@@ -68,7 +68,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     machine: line.machine,
     cpu: line.cpu,
     memory: line.memory,
-    accel: line.accel,
+    ...(line.accel.length > 0 ? { accel: line.accel } : {}),
     icount: line.icount,
     rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel),

@@ -14,6 +14,7 @@ import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import {
   type Calls,
@@ -161,7 +162,7 @@ export class Machine {
   }
 
   /** Goes on under another accelerator, from where the machine is. @throws Error, one line, when it cannot be had */
-  async setAccelerator(name: MachineConfig['accel']): Promise<void> {
+  async setAccelerator(name: AcceleratorName): Promise<void> {
     if (!this.over) await this.ask((id) => ({ type: 'accelerator', id, name }));
   }
 

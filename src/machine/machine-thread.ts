@@ -2,6 +2,7 @@
 import { threadParent } from '#threads';
 import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
+import { loadAccelerator } from './accelerators.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
@@ -102,7 +103,7 @@ async function create(config: MachineConfig): Promise<void> {
       },
     });
     const io = openAll(config, drives);
-    const made = createMachine(config, told, io);
+    const made = await createMachine(config, told, io);
     await networksReady(made);
     machine = made;
     hotplug = new Hotplug(made, drives, {
@@ -237,6 +238,7 @@ function handle(message: ToMachine): void {
       return answer(message.id, (one) => state(one, message));
     case 'accelerator':
       return answer(message.id, async (one) => {
+        await loadAccelerator(message.name);
         one.setAccelerator(message.name);
         return null;
       });
