@@ -105,3 +105,75 @@ export async function runGuest(...args: Parameters<typeof startGuest>): Promise<
   // Waited for here: the machine is let go when this function ends.
   return await text;
 }
+
+/** A guest that carries out what it is told, one line after the other. */
+export class Conversation {
+  readonly machine: Machine;
+  /** Everything that it has printed. */
+  text = '';
+  private readonly writer: WritableStreamDefaultWriter<Uint8Array>;
+  private changed: (() => void) | null = null;
+  private ended = false;
+  private count = 0;
+
+  constructor(machine: Machine) {
+    this.machine = machine;
+    const { readable, writable } = machine.serial[0]!;
+    this.writer = writable.getWriter();
+    void this.listen(readable);
+  }
+
+  /** Waits for text that has not been waited for yet. @throws Error when the machine ends before */
+  async until(pattern: RegExp, from = 0): Promise<RegExpExecArray> {
+    for (;;) {
+      const found = pattern.exec(this.text.slice(from));
+      if (found !== null) return found;
+      if (this.ended) throw new Error(`the machine ended before ${pattern} came:\n${this.text}`);
+      await new Promise<void>((resolve) => {
+        this.changed = resolve;
+      });
+    }
+  }
+
+  /** @returns what a command prints */
+  async run(command: string): Promise<string> {
+    const from = this.text.length;
+    const mark = `end-${++this.count}`;
+    await this.writer.write(new TextEncoder().encode(`${command}; echo ${mark.replace('-', '"-"')}\n`));
+    const { index } = await this.until(new RegExp(`^${mark}\r?$`, 'm'), from);
+    return this.text.slice(from, from + index).replaceAll('\r', '');
+  }
+
+  private async listen(readable: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of readable) {
+      this.text += decoder.decode(chunk, { stream: true });
+      this.changed?.();
+    }
+    this.ended = true;
+    this.changed?.();
+  }
+}
+
+/** Starts a machine that listens to commands once its modules are loaded. */
+export async function talkTo(
+  guest: Guest,
+  wanted: readonly string[],
+  more: Partial<MachineConfig>,
+  programs: readonly ArchiveEntry[] = [],
+): Promise<Conversation> {
+  const script = 'stty -echo </dev/console; echo listening; while read -r line </dev/console; do eval "$line"; done';
+  const { files: extra, load } = moduleFiles(guest.modules, wanted);
+  const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
+  const machine = await Machine.create({
+    memory: 256 * MIB,
+    append: 'console=ttyS0 panic=-1',
+    noReboot: true,
+    kernel: { name: 'vmlinuz', data: guest.kernel },
+    initrd: { name: 'initramfs', data: initramfs(guest.files, init, [...extra, ...programs]) },
+    ...more,
+  });
+  const talk = new Conversation(machine);
+  await talk.until(/^listening/m);
+  return talk;
+}

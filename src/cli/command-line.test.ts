@@ -54,6 +54,8 @@ test('debugging devices', () => {
   const line = withKernel('-device isa-debug-exit,iobase=0xf4,iosize=4 -debugcon file:log');
   assert.deepEqual(line.devices[0]!.config, { driver: 'isa-debug-exit', iobase: '0xf4', iosize: '4' });
   assert.equal(line.debugcon!.iobase, 0xe9);
+  const native = withKernel('-M q35 -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off');
+  assert.equal(native.acpiHotplugBehindBridges, false);
   const moved = withKernel('-global isa-debugcon.iobase=0x402 -debugcon stdio');
   assert.equal(moved.debugcon!.iobase, 0x402);
 });

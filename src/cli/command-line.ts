@@ -83,6 +83,7 @@ export interface CommandLine {
   debugcon: { text: string; spec: CharacterSpec; iobase: number } | null;
   uuid: Uint8Array | null;
   hpet: boolean;
+  acpiHotplugBehindBridges: boolean;
   nographic: boolean;
   /** The display is shown on the terminal. */
   curses: boolean;
@@ -142,6 +143,7 @@ function initial(): CommandLine {
     debugcon: null,
     uuid: null,
     hpet: true,
+    acpiHotplugBehindBridges: true,
     nographic: false,
     curses: false,
     noReboot: false,
@@ -597,12 +599,26 @@ function addSecret(line: CommandLine, values: Map<string, string>): void {
   line.secrets[id] = readSecret(values);
 }
 
+/** Properties of the board's own devices, by the names that `-global` uses. */
+const GLOBALS: Record<string, (line: CommandLine, value: string) => void> = {
+  'isa-debugcon.iobase': (line, value) => {
+    const iobase = parseNumber(value, 0, 0xffff);
+    const before = line.debugcon ?? { text: 'null', spec: character('null') };
+    line.debugcon = { ...before, iobase };
+  },
+  'PIIX4_PM.acpi-pci-hotplug-with-bridge-support': setBridgeHotplug,
+  'ICH9-LPC.acpi-pci-hotplug-with-bridge-support': setBridgeHotplug,
+};
+
+function setBridgeHotplug(line: CommandLine, value: string): void {
+  line.acpiHotplugBehindBridges = parseSwitch('acpi-pci-hotplug-with-bridge-support', value);
+}
+
 function setGlobal(line: CommandLine, text: string): void {
-  const match = /^isa-debugcon\.iobase=(.*)$/.exec(text);
-  if (match === null) throw new ValueError('not a known property (known: isa-debugcon.iobase)');
-  const iobase = parseNumber(match[1]!, 0, 0xffff);
-  const before = line.debugcon ?? { text: 'null', spec: character('null') };
-  line.debugcon = { ...before, iobase };
+  const [, name = '', value = ''] = /^([^=]*)=(.*)$/.exec(text) ?? [];
+  const set = Object.hasOwn(GLOBALS, name) ? GLOBALS[name] : undefined;
+  if (set === undefined) throw new ValueError(`not a known property (known: ${Object.keys(GLOBALS).join(', ')})`);
+  set(line, value);
 }
 
 function setAction(line: CommandLine, text: string): void {

@@ -91,6 +91,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     uuid: line.uuid,
     hpet: line.hpet,
+    acpiHotplugBehindBridges: line.acpiHotplugBehindBridges,
     noReboot: line.noReboot,
     noShutdown: line.noShutdown,
     // Nothing runs before everything that could still fail has succeeded.

@@ -1,5 +1,6 @@
 /** PCI functions and their bus: PCI Local Bus Specification 3.0, chapter 6. */
 import type { Device, DeviceState, IoHandler, MappedRegion, MmioBus, MsiSink, PortBus } from '../machine/interfaces.ts';
+import type { BusHotplug } from './device-type.ts';
 import { Msi, MSI_ID, type MsiOptions } from './pci-msi.ts';
 import { Msix, MSIX_ID, type MsixPlace } from './pci-msix.ts';
 import { type StateFields, StateBlock } from './state.ts';
@@ -91,6 +92,8 @@ export abstract class PciDevice implements Device {
   readonly id: string;
   /** Device number times 8 plus function; -1 before the device is plugged. */
   devfn = -1;
+  /** May leave while the machine runs, which the board's own functions may not. */
+  removable = false;
 
   /** Bits of configuration space that software may change. */
   protected readonly writable = new Uint8Array(256);
@@ -397,7 +400,10 @@ export class PciBus {
   readonly name: string;
   readonly express: boolean;
   readonly bridge: PciDevice | null;
-  private readonly slots: number;
+  /** Places for devices. */
+  readonly slots: number;
+  hotplug: BusHotplug | null = null;
+  onEject: ((device: PciDevice) => void) | null = null;
   private readonly devices = new Map<number, PciDevice>();
   private readonly spaces: PciSpaces;
   /** One set per PIRQ of the functions that assert it. */

@@ -8,7 +8,7 @@ export interface MachineIo {
   readonly serials: readonly (CharBackend | null)[];
   readonly debugcon: CharBackend | null;
   /** By the names that devices use. */
-  readonly chardevs: ReadonlyMap<string, CharBackend>;
+  readonly chardevs: Map<string, CharBackend>;
   /** One per drive of the configuration; null for a drive without a medium. */
   readonly drives: readonly (BlockBackend | null)[];
   /** Requests of theirs are under way. */
@@ -153,6 +153,8 @@ export interface MachineConfig {
   /** 16 bytes in text order, for SMBIOS. */
   readonly uuid: Uint8Array | null;
   readonly hpet: boolean;
+  /** Devices behind bridges come and go by ACPI, not by the registers of PCI Express ports. */
+  readonly acpiHotplugBehindBridges: boolean;
   /** A reset ends the machine. */
   readonly noReboot: boolean;
   /** Power-off pauses the machine instead of ending it. */
@@ -182,6 +184,7 @@ const DEFAULTS: MachineConfig = {
   debugExit: null,
   uuid: null,
   hpet: true,
+  acpiHotplugBehindBridges: true,
   noReboot: false,
   noShutdown: false,
   startPaused: false,

@@ -1,21 +1,33 @@
 /** The machine as a program sees it: a handle to the thread that the machine lives in. */
 import { findFirmware } from '#host';
 import type { Thread } from '../host/host.ts';
-import { completeConfig, ConfigError, type MachineConfig, withFirmware } from './config.ts';
+import {
+  type BlockOptions,
+  completeConfig,
+  ConfigError,
+  type DeviceConfig,
+  type DriveConfig,
+  type MachineConfig,
+  withFirmware,
+} from './config.ts';
 import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
 import type { RunState } from './machine.ts';
 import {
+  type Calls,
   DEBUGCON_CHANNEL,
+  type DeletedDevice,
   FIRST_CHARDEV_CHANNEL,
   type FromMachine,
+  type StateStep,
   type MachineCommand,
   type Queries,
   type ToMachine,
 } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
+import type { NetdevConfig } from './network-config.ts';
 import { machineThread } from './thread.ts';
 
 export interface MachineEnd {
@@ -32,6 +44,8 @@ export interface MachineEventMap {
   trace: readonly string[];
   /** Something the user should know, e.g. a CPU feature that is not there. */
   warning: string;
+  /** A device has left the machine: its guest has let it go. */
+  deviceDeleted: DeletedDevice;
 }
 
 type Listener<K extends keyof MachineEventMap> = (value: MachineEventMap[K]) => void;
@@ -44,7 +58,7 @@ export class Machine {
   /** What the guest writes to the debug console. */
   readonly debugcon: SerialPort | null;
   /** Byte streams of devices, by the names in `config.chardevs`. */
-  readonly chardevs: ReadonlyMap<string, SerialPort>;
+  readonly chardevs: Map<string, SerialPort>;
   /** The guest's keyboard, with US layout; the promises are settled when all has been typed. */
   readonly keyboard: {
     /** @throws Error naming a character that the keyboard lacks */
@@ -64,6 +78,7 @@ export class Machine {
   private readonly ending = Promise.withResolvers<MachineEnd>();
   private current: RunState = 'prelaunch';
   private nextId = 1;
+  private readonly channels = new Map<number, SerialPort>();
 
   private constructor(config: MachineConfig, thread: Thread<ToMachine, FromMachine>) {
     this.config = config;
@@ -78,7 +93,8 @@ export class Machine {
       press: async (combination) => this.typed(keySequence(combination)),
     };
     this.debugcon = config.debugcon === null ? null : new SerialPort(DEBUGCON_CHANNEL, post);
-    this.chardevs = new Map(config.chardevs.map((id, i) => [id, new SerialPort(FIRST_CHARDEV_CHANNEL + i, post)]));
+    this.chardevs = new Map();
+    for (const id of config.chardevs) this.openChannel(id);
     thread.onMessage((message) => this.receive(message));
     thread.onError((error) => this.fail(error));
     post({ type: 'create', config });
@@ -95,8 +111,58 @@ export class Machine {
     return machine;
   }
 
+  /**
+   * Makes a machine with the same configuration as that of the saved one, and loads its state; if it ran, and unless
+   * `startPaused` is set, it goes on. What is behind its devices (images, networks, files) may be elsewhere.
+   * @param stream what `save` has given, in pieces of any size
+   * @throws ConfigError or Error, one line, when the configuration cannot be had or the state does not fit
+   */
+  static async restore(stream: AsyncIterable<Uint8Array>, given: Partial<MachineConfig>): Promise<Machine> {
+    const machine = await Machine.create({ ...given, startPaused: true });
+    let wasRunning = false;
+    try {
+      for await (const data of stream) await machine.step({ step: 'load', data });
+      ({ wasRunning } = (await machine.step({ step: 'load', data: null })) as { wasRunning: boolean });
+    } catch (error) {
+      await machine.quit();
+      throw error;
+    }
+    if (wasRunning && given.startPaused !== true) await machine.start();
+    return machine;
+  }
+
   get state(): RunState {
     return this.current;
+  }
+
+  /**
+   * The machine's whole state. It is paused for that, and stays so: `start` lets it go on when the stream has been
+   * read or cancelled.
+   * @param options `compress` (true unless said otherwise): memory is compressed, where the host can do it fast
+   * @returns the stream as docs/state.md describes it; it fails with one line when the machine cannot be saved
+   */
+  save({ compress = true }: { readonly compress?: boolean } = {}): ReadableStream<Uint8Array> {
+    let begun: Promise<unknown> | null = null;
+    return new ReadableStream<Uint8Array>(
+      {
+        pull: async (controller) => {
+          await (begun ??= this.step({ step: 'save', compress }));
+          const data = (await this.step({ step: 'next' })) as Uint8Array | null;
+          if (data !== null) return controller.enqueue(data);
+          await this.step({ step: 'end' });
+          controller.close();
+        },
+        cancel: async () => {
+          await this.step({ step: 'end' });
+        },
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  /** Goes on under another accelerator, from where the machine is. @throws Error, one line, when it cannot be had */
+  async setAccelerator(name: MachineConfig['accel']): Promise<void> {
+    if (!this.over) await this.ask((id) => ({ type: 'accelerator', id, name }));
   }
 
   start(): Promise<void> {
@@ -142,6 +208,69 @@ export class Machine {
     return picture === null ? null : encodePng(picture);
   }
 
+  /**
+   * Puts a device into the machine while it runs (QMP's `device_add`).
+   * @param device `driver`, `id`, `bus`, `addr` and the type's properties
+   * @returns the same with the place that it was given
+   * @throws Error in QEMU's words: there is no such type, bus or place, the place is taken, the bus takes no devices now
+   */
+  addDevice(device: DeviceConfig): Promise<DeviceConfig> {
+    return this.call('addDevice', device);
+  }
+
+  /**
+   * Asks the guest to let a device go (`device_del`); `deviceDeleted` comes when it has.
+   * @throws Error when there is no such device, or it cannot leave
+   */
+  async removeDevice(id: string): Promise<void> {
+    await this.call('removeDevice', id);
+  }
+
+  /** Opens a drive for devices that will name it. @param drive as `drive` makes it, with interface `none` and an `id` */
+  async addDrive(drive: DriveConfig): Promise<void> {
+    await this.call('addDrive', drive);
+  }
+
+  /** Closes a drive that no device has. @throws Error when one has */
+  async removeDrive(id: string): Promise<void> {
+    await this.call('removeDrive', id);
+  }
+
+  /** Opens a block node (`blockdev-add`), which devices name as their drive. */
+  async addBlockdev(options: BlockOptions): Promise<void> {
+    await this.call('addBlockdev', options);
+  }
+
+  /** Closes a block node (`blockdev-del`). @throws Error when it is in use */
+  async removeBlockdev(nodeName: string): Promise<void> {
+    await this.call('removeBlockdev', nodeName);
+  }
+
+  /** Opens a network for cards that will name it (`netdev_add`). */
+  async addNetdev(netdev: NetdevConfig): Promise<void> {
+    await this.call('addNetdev', netdev);
+  }
+
+  /** Closes a network (`netdev_del`); a card that is on it hears nothing any more. */
+  async removeNetdev(id: string): Promise<void> {
+    await this.call('removeNetdev', id);
+  }
+
+  /** Makes a byte stream for devices that will name it (`chardev-add`). */
+  async addChardev(id: string): Promise<SerialPort> {
+    await this.call('addChardev', { id, channel: this.nextChannel() });
+    return this.openChannel(id);
+  }
+
+  /** Ends a byte stream that no device has (`chardev-remove`). @throws Error when one has */
+  async removeChardev(id: string): Promise<void> {
+    await this.call('removeChardev', id);
+    const port = this.chardevs.get(id);
+    port?.end();
+    this.chardevs.delete(id);
+    for (const [channel, one] of this.channels) if (one === port) this.channels.delete(channel);
+  }
+
   /** Ends the machine at once. */
   async quit(): Promise<void> {
     await this.command('quit');
@@ -171,9 +300,32 @@ export class Machine {
     return this.ask((id) => ({ type: 'command', id, command })).then(() => undefined);
   }
 
+  private step(step: StateStep): Promise<unknown> {
+    if (this.over) throw new Error('the machine has ended');
+    return this.ask((id) => ({ type: 'state', id, ...step }));
+  }
+
   private query<K extends keyof Queries>(query: K): Promise<Queries[K]> {
     if (this.over) return Promise.resolve(null);
     return this.ask((id) => ({ type: 'query', id, query })) as Promise<Queries[K]>;
+  }
+
+  /** @throws Error when the machine has ended, too: there is nothing to change any more */
+  private call<K extends keyof Calls>(call: K, given: Calls[K]['given']): Promise<Calls[K]['answer']> {
+    if (this.over) return Promise.reject(new Error('the machine has ended'));
+    return this.ask((id) => ({ type: 'call', id, call, given }) as ToMachine) as Promise<Calls[K]['answer']>;
+  }
+
+  private nextChannel(): number {
+    return Math.max(FIRST_CHARDEV_CHANNEL - 1, ...this.channels.keys()) + 1;
+  }
+
+  private openChannel(id: string): SerialPort {
+    const channel = this.nextChannel();
+    const port = new SerialPort(channel, (message) => this.thread.post(message));
+    this.chardevs.set(id, port);
+    this.channels.set(channel, port);
+    return port;
   }
 
   private get over(): boolean {
@@ -194,7 +346,7 @@ export class Machine {
   }
 
   private channel(index: number): SerialPort | null {
-    if (index >= FIRST_CHARDEV_CHANNEL) return this.chardevs.get(this.config.chardevs[index - FIRST_CHARDEV_CHANNEL]!) ?? null;
+    if (index >= FIRST_CHARDEV_CHANNEL) return this.channels.get(index) ?? null;
     return index === DEBUGCON_CHANNEL ? this.debugcon : (this.serial[index] ?? null);
   }
 
@@ -218,6 +370,8 @@ export class Machine {
       case 'warning':
         this.warnings.push(message.line);
         return this.emit('warning', message.line);
+      case 'deviceDeleted':
+        return this.emit('deviceDeleted', { device: message.device, path: message.path });
       case 'trace':
         return this.emit('trace', message.lines);
       case 'end':

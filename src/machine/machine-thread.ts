@@ -10,11 +10,15 @@ import {
   DEBUGCON_CHANNEL,
   FIRST_CHARDEV_CHANNEL,
   type FromMachine,
+  type Answer,
   type MachineCommand,
   type Queries,
+  type StateStep,
   type ToMachine,
 } from './messages.ts';
+import { Hotplug } from './hotplug.ts';
 import { PortChannel } from './port-channel.ts';
+import { StateSink, StateSource } from './state-stream.ts';
 
 const parent = threadParent<FromMachine, ToMachine>();
 const post = (message: FromMachine): void => parent.post(message);
@@ -22,6 +26,9 @@ const channels = new Map<number, PortChannel>();
 let traced: string[] = [];
 let machine: LocalMachine | null = null;
 let drives: Drives | null = null;
+let source: StateSource | null = null;
+let sink: StateSink | null = null;
+let hotplug: Hotplug | null = null;
 
 /** Traced lines collected before they are sent. */
 const TRACE_BATCH = 1000;
@@ -94,9 +101,21 @@ async function create(config: MachineConfig): Promise<void> {
         machine?.pause();
       },
     });
-    const made = createMachine(config, told, openAll(config, drives));
+    const io = openAll(config, drives);
+    const made = createMachine(config, told, io);
     await networksReady(made);
     machine = made;
+    hotplug = new Hotplug(made, drives, {
+      openChannel: (id, channel) => io.chardevs.set(id, open(channel)),
+      closeChannel: (id) => {
+        flush();
+        const closed = io.chardevs.get(id);
+        io.chardevs.delete(id);
+        for (const [number, one] of channels) if (one === closed) channels.delete(number);
+      },
+      hasChannel: (id) => io.chardevs.has(id),
+      deleted: (device) => post({ type: 'deviceDeleted', ...device }),
+    });
     compilerThread.drop();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
@@ -123,6 +142,7 @@ async function networksReady({ networks }: LocalMachine): Promise<void> {
 
 const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void> = {
   start: (one) => {
+    for (const channel of channels.values()) channel.hold(false);
     drives?.retry();
     one.start();
   },
@@ -144,6 +164,40 @@ function command(id: number, name: MachineCommand): void {
   post({ type: 'done', id, error });
 }
 
+/** Saving and loading, a step at a time. */
+async function state(one: LocalMachine, step: StateStep): Promise<Answer> {
+  switch (step.step) {
+    case 'save':
+      for (const channel of channels.values()) channel.hold(true);
+      source = await StateSource.begin(one, drives, step.compress);
+      return null;
+    case 'next':
+      return source?.next() ?? null;
+    case 'end':
+      await source?.end();
+      source = null;
+      return null;
+    case 'load':
+      sink ??= new StateSink(one);
+      await sink.put(step.data);
+      if (step.data !== null) return null;
+      await sink.loaded;
+      return { wasRunning: one.wasRunning };
+  }
+}
+
+/** @param work what answers the message */
+function answer(id: number, work: (machine: LocalMachine) => Promise<Answer>): void {
+  const attempt = async (): Promise<Answer> => {
+    if (machine === null) throw new Error('there is no machine');
+    return work(machine);
+  };
+  attempt().then(
+    (value) => post({ type: 'done', id, error: null, value }),
+    (error: Error) => post({ type: 'done', id, error: error.message.split('\n')[0]! }),
+  );
+}
+
 const QUERIES: { [K in keyof Queries]: (machine: LocalMachine) => Queries[K] } = {
   text: ({ board }) => board.display?.text() ?? null,
   screen: ({ board }) => board.display?.text() ?? board.display?.graphics() ?? null,
@@ -155,10 +209,23 @@ function query(id: number, name: keyof Queries): void {
   post({ type: 'done', id, error: null, value });
 }
 
+async function call({ id, call: name, given }: ToMachine & { type: 'call' }): Promise<void> {
+  try {
+    if (hotplug === null) throw new Error('there is no machine');
+    const value = await hotplug.run(name, given as never);
+    post({ type: 'done', id, error: null, value });
+  } catch (error) {
+    post({ type: 'done', id, error: (error as Error).message });
+  }
+  machine?.wake();
+}
+
 function handle(message: ToMachine): void {
   switch (message.type) {
     case 'query':
       return query(message.id, message.query);
+    case 'call':
+      return void call(message);
     case 'keys':
       return machine?.board.typist.type(message.sequences, () => post({ type: 'done', id: message.id, error: null }));
     case 'create':
@@ -166,6 +233,13 @@ function handle(message: ToMachine): void {
       return;
     case 'command':
       return command(message.id, message.command);
+    case 'state':
+      return answer(message.id, (one) => state(one, message));
+    case 'accelerator':
+      return answer(message.id, async (one) => {
+        one.setAccelerator(message.name);
+        return null;
+      });
     case 'input':
       return channels.get(message.channel)?.receive(message.data);
     case 'consumed':

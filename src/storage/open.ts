@@ -22,6 +22,8 @@ export interface DriveEvents {
 class Counted implements BlockBackend {
   private readonly node: BlockNode;
   private readonly all: Drives;
+  private underWay = 0;
+  private onIdle: (() => void) | null = null;
 
   constructor(node: BlockNode, all: Drives) {
     this.node = node;
@@ -63,9 +65,19 @@ class Counted implements BlockBackend {
   private count(running: Completion): Completion {
     if (running === undefined) return undefined;
     const { all } = this;
-    all.underWay++;
+    all.requests++;
+    this.underWay++;
     return running.finally(() => {
-      all.underWay--;
+      all.requests--;
+      if (--this.underWay === 0) this.onIdle?.();
+    });
+  }
+
+  /** No more requests are made: settles when the last one is over. */
+  idle(): Promise<void> {
+    if (this.underWay === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.onIdle = resolve;
     });
   }
 }
@@ -73,10 +85,12 @@ class Counted implements BlockBackend {
 /** The open drives of a machine. */
 export class Drives {
   /** Requests that have not ended. */
-  underWay = 0;
+  requests = 0;
   /** One for each drive of the configuration; null where it has no medium. */
   readonly backends: (BlockBackend | null)[] = [];
   private readonly graph = new Graph();
+  /** What each drive is over: a node of its own, or one that has a name and stays. */
+  private readonly below = new Map<Counted, { node: BlockNode; own: boolean; policy: ErrorPolicy | null }>();
   private readonly policies: ErrorPolicy[] = [];
   private readonly groups = new Map<string, ThrottleGroup>();
   private readonly events: DriveEvents;
@@ -115,17 +129,46 @@ export class Drives {
         this.groups.set(name, groupOf(readOptions(THROTTLING, given)));
       });
     }
-    for (const [i, given] of blockdevs.entries()) {
-      await named('blockdevs', `node ${i}`, async () => {
-        if (typeof given['node-name'] !== 'string') throw new Error("Parameter 'node-name' is missing");
-        await this.graph.open(given, { ...this.how, autoReadOnly: given['auto-read-only'] === true });
-      });
-    }
-    for (const [i, drive] of drives.entries()) {
-      await named('drives', `drive ${i}`, async () => {
-        this.backends.push(await this.openDrive(drive));
-      });
-    }
+    for (const [i, given] of blockdevs.entries()) await named('blockdevs', `node ${i}`, () => this.addNode(given));
+    for (const [i, drive] of drives.entries()) await named('drives', `drive ${i}`, async () => void (await this.add(drive)));
+  }
+
+  /** Opens a node by its options (`blockdev-add`). @throws Error, one line */
+  async addNode(given: BlockOptions): Promise<void> {
+    if (typeof given['node-name'] !== 'string') throw new Error("Parameter 'node-name' is missing");
+    await this.graph.open(given, { ...this.how, autoReadOnly: given['auto-read-only'] === true });
+  }
+
+  hasNode(name: string): boolean {
+    return this.graph.nodes.has(name);
+  }
+
+  /** Closes a node that nobody uses (`blockdev-del`). @throws Error, one line */
+  async removeNode(name: string): Promise<void> {
+    const node = this.graph.nodes.get(name);
+    if (node === undefined) throw new Error(`Failed to find node with node-name='${name}'`);
+    for (const { node: used } of this.below.values()) if (used === node) throw new Error(`Node ${name} is in use`);
+    if (this.graph.isUsed(node)) throw new Error(`Block device ${name} is in use`);
+    await this.graph.close(node);
+  }
+
+  /** Opens what is in a drive. @returns null for a drive without a medium @throws Error, one line */
+  async add(drive: DriveConfig): Promise<BlockBackend | null> {
+    const backend = await this.openDrive(drive);
+    this.backends.push(backend);
+    return backend;
+  }
+
+  /** The drive has no device any more: its image is closed when requests are over. */
+  async remove(backend: BlockBackend | null): Promise<void> {
+    this.backends.splice(this.backends.indexOf(backend), 1);
+    if (!(backend instanceof Counted)) return;
+    const { node, own, policy } = this.below.get(backend)!;
+    await backend.idle();
+    this.below.delete(backend);
+    if (policy !== null) this.policies.splice(this.policies.indexOf(policy), 1);
+    if (own) await this.graph.close(node);
+    else await node.flush();
   }
 
   /** What has been written is in the files afterwards. */
@@ -138,6 +181,16 @@ export class Drives {
     for (const policy of this.policies) policy.retry();
   }
 
+  /** Requests that will end by themselves: those aside that have failed and wait for the machine to go on. */
+  get underWay(): number {
+    return this.policies.reduce((sum, { waits }) => sum - waits, this.requests);
+  }
+
+  /** What has been written is in the images, whoever opens them next. */
+  async flush(): Promise<void> {
+    for (const backend of this.backends) if (backend?.readOnly === false) await backend.flush();
+  }
+
   private async openDrive(drive: DriveConfig): Promise<BlockBackend | null> {
     const writes = !drive.readOnly && !drive.snapshot;
     const base = await this.openNode(drive, writes);
@@ -145,7 +198,11 @@ export class Drives {
     if (this.how.immediate) checkRepeatable(base);
     const node = drive.snapshot && !drive.readOnly ? await this.withSnapshot(drive, base) : base;
     const stable = drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node;
-    return new Counted(this.withPolicy(drive, stable), this);
+    const guarded = this.withPolicy(drive, stable);
+    const backend = new Counted(guarded, this);
+    const own = drive.node === null && this.graph.nodes.get(node.nodeName) === node;
+    this.below.set(backend, { node, own, policy: guarded instanceof ErrorPolicy ? guarded : null });
+    return backend;
   }
 
   /** Writes that are forgotten need no permission: they go to a file without a name, or stay in memory. */

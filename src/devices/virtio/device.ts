@@ -166,9 +166,20 @@ export abstract class VirtioDevice implements QueueOwner {
       extra.load({ version: state.version, fields: device as StateFields });
     }
     this.core.load({ version: state.version, fields });
-    for (const queue of this.queues) queue.deactivate();
-    if (this.running) this.activate();
+    for (const queue of this.queues) {
+      const { size } = queue.state;
+      if (!Number.isInteger(size) || size < 1 || size > queue.maxSize) {
+        throw new Error(`${this.id}: field "queues[${queue.index}].size" is ${size}, outside 1 to ${queue.maxSize}`);
+      }
+      queue.deactivate();
+    }
+    if (this.running) this.activate(true);
     this.onLoad();
+  }
+
+  /** All of the machine has been loaded: what waited goes on. */
+  afterLoad(): void {
+    // For kinds of devices.
   }
 
   // --- For queues.
@@ -205,6 +216,11 @@ export abstract class VirtioDevice implements QueueOwner {
     // Most have nothing to write.
   }
 
+  /** The device has left the machine: what it opened on the host is closed. */
+  close(): void {
+    // Most have opened nothing.
+  }
+
   protected deviceState(): { save(): DeviceState; load(state: DeviceState): void } | null {
     return null;
   }
@@ -237,12 +253,12 @@ export abstract class VirtioDevice implements QueueOwner {
     return this.core.value.legacy || hasFeature(features, FEATURE.version1);
   }
 
-  private activate(): void {
+  private activate(loaded = false): void {
     this.ringFeatures = {
       eventIndex: this.has(FEATURE.eventIndex),
       indirect: this.has(FEATURE.indirectDescriptors),
       packed: this.has(FEATURE.packedRing),
     };
-    for (const queue of this.queues) queue.activate();
+    for (const queue of this.queues) queue.activate(loaded);
   }
 }

@@ -87,6 +87,8 @@ export interface CpuModel {
   readonly level: number;
   readonly words: FeatureWords;
   readonly physicalBits: number;
+  /** Hertz; 0 leaves it to whatever runs the CPU. */
+  readonly tscFrequency: number;
   /** 1 GiB pages. */
   readonly hugePages: boolean;
   has(feature: string): boolean;
@@ -306,7 +308,7 @@ const PROPERTIES: Record<string, keyof Overrides | null> = {
   'fill-mtrr-mask': null,
   lmce: null,
   'tcg-cpuid': null,
-  'tsc-frequency': null,
+  'tsc-frequency': 'tscFrequency',
   'apic-id': null,
   'vmware-cpuid-freq': null,
 };
@@ -319,6 +321,7 @@ type Overrides = {
   modelId: string;
   level: number;
   physicalBits: number;
+  tscFrequency: number;
 };
 
 /** Features that another one brings the state for. */
@@ -328,6 +331,8 @@ const DEPENDENTS: Readonly<Record<string, readonly string[]>> = {
 };
 
 const PHYSICAL_BITS = 40;
+/** What CPUID's leaf 15h can tell. */
+const TSC_HZ = { min: 1e6, max: 2 ** 32 - 1 } as const;
 
 class Parser {
   readonly warnings: string[] = [];
@@ -339,7 +344,7 @@ class Parser {
     this.name = name;
     this.words = addFeatures(emptyWords(), row.features);
     const { vendor, family, model, stepping, modelId, level } = row;
-    this.values = { vendor, family, model, stepping, modelId, level, physicalBits: PHYSICAL_BITS };
+    this.values = { vendor, family, model, stepping, modelId, level, physicalBits: PHYSICAL_BITS, tscFrequency: 0 };
   }
 
   item(text: string): void {
@@ -374,6 +379,9 @@ class Parser {
       const number = Number(value);
       if (!Number.isInteger(number) || number < 0) {
         throw new Error(`-cpu ${this.name}: ${key} takes a number, not "${value}"`);
+      }
+      if (field === 'tscFrequency' && (number < TSC_HZ.min || number > TSC_HZ.max)) {
+        throw new Error(`-cpu ${this.name}: ${key} takes ${TSC_HZ.min} to ${TSC_HZ.max} Hz, not ${value}`);
       }
       this.values[field] = number;
     }

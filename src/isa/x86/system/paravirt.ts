@@ -22,7 +22,7 @@ const FLAG_STABLE = 1;
  */
 export class ParavirtualClock {
   private readonly core: Core;
-  private version = 0;
+  version = 0;
   /** Value of the MSR: guest-physical address of the page, bit 0 = enabled. */
   systemTime: [low: number, high: number] = [0, 0];
 
@@ -34,13 +34,19 @@ export class ParavirtualClock {
     this.systemTime = [0, 0];
   }
 
+  /** Takes over a saved state, to which the page in memory belongs as it stands. */
+  restore(low: number, high: number, version: number): void {
+    this.systemTime = [low, high];
+    this.version = version;
+  }
+
   setSystemTime(low: number, high: number): boolean {
     this.systemTime = [low, high];
     this.publish();
     return true;
   }
 
-  /** Writes the page anew, after the TSC was set or the machine was restored. */
+  /** Writes the page anew, after the TSC was set. */
   publish(): void {
     const [low, high] = this.systemTime;
     if (!(low & ENABLED)) return;
