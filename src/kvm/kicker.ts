@@ -61,7 +61,7 @@ export class Kicker {
 
   /** Has a vCPU leave the guest when this thread is wanted. @throws SystemCallError */
   watch(vcpu: Vcpu): void {
-    acceptKicks(vcpu);
+    acceptKicks(vcpu.libc, vcpu.fd);
   }
 
   /**

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
+import { once } from 'node:events';
 import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { EXIT } from './constants.ts';
 import { loadLibc } from './libc.ts';
 import { Kvm } from './system.ts';
+import type { EndlessData } from './test-kicker-main.ts';
 import { CODE, GUEST_SIZE, NO_KVM, startAt } from './test-kit.ts';
 
 const MACHINES = 1000;
@@ -40,4 +43,17 @@ test('a thousand machines come and go, and nothing stays', { skip: NO_KVM, timeo
   assert.ok(residentMiB() - before.resident < 100, `${before.resident} MiB, then ${residentMiB()}`);
   kvm.close();
   assert.equal(descriptors(), before.descriptors - 1);
+});
+
+test('a thread that is ended in the guest leaves nothing open', { skip: NO_KVM, timeout: 60_000 }, async () => {
+  const end = async (): Promise<void> => {
+    const workerData: EndlessData = { code: [0xeb, 0xfe], irqchip: true };
+    const worker = new Worker(new URL('./test-kicker-main.ts', import.meta.url), { execArgv: ['--no-warnings'], workerData });
+    assert.deepEqual(await once(worker, 'message'), ['ready']);
+    await worker.terminate();
+  };
+  await end();
+  const before = descriptors();
+  for (let index = 0; index < 5; index++) await end();
+  assert.equal(descriptors(), before);
 });
