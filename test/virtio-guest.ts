@@ -39,6 +39,8 @@ const GUESTS = {
     meta: 'linux-image-amd64',
     folders: ['net/9p', 'fs/9p', 'fs/netfs', 'fs/fscache', 'drivers/virtio', 'drivers/net/ethernet/intel/e1000'],
   },
+  // A host for virtual machines.
+  kvm: { meta: 'linux-image-cloud-amd64', folders: ['arch/x86/kvm', 'virt'] },
 };
 const fetched = new Map<string, Promise<Guest | string>>();
 

@@ -1,4 +1,6 @@
 /** What /dev/kvm, a VM and a vCPU have in common: an open file that takes requests. */
+import { closeSync, openSync } from 'node:fs';
+import { isMainThread } from 'node:worker_threads';
 import { CAPABILITIES, type Capability } from './constants.ts';
 import { type LayoutOf, type Request, REQUESTS, type RequestName, type StructRequest } from './ioctls.ts';
 import { demand, type Libc } from './libc.ts';
@@ -6,13 +8,33 @@ import { encode, type Patch, read, type Value, viewOf } from './struct.ts';
 
 const CLOSED = -1;
 
+/**
+ * Files that a thread has not closed are closed when it ends, also when it is ended, but only those that Node.js has opened.
+ * @returns another number of the file's, in place of one that Node.js has opened
+ */
+function adopt(libc: Libc, fd: number): number {
+  if (isMainThread) return fd;
+  try {
+    const owned = openSync('/dev/null', 'r');
+    // Nothing can go wrong: both are open.
+    libc.dup(fd, owned);
+    return owned;
+  } finally {
+    libc.close(fd);
+  }
+}
+
 export class Descriptor {
   readonly libc: Libc;
   private number: number;
 
+  /**
+   * Takes the descriptor over, also when it throws.
+   * @throws Error where there are too many open files
+   */
   constructor(libc: Libc, fd: number) {
     this.libc = libc;
-    this.number = fd;
+    this.number = adopt(libc, fd);
   }
 
   /** The file's number, -1 after `close`, of which every system call says EBADF. */
@@ -25,7 +47,7 @@ export class Descriptor {
     const { fd } = this;
     if (fd === CLOSED) return;
     this.number = CLOSED;
-    this.libc.close(fd);
+    closeSync(fd);
   }
 
   /**

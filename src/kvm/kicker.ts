@@ -32,11 +32,16 @@ export class Kicker {
   private readonly timer: bigint;
   private readonly worker: Worker;
   private readonly turn = new MessageChannel();
+  private readonly waiting: (() => void)[] = [];
   /** When the timer goes off, by `performance.now`; in the past when it has. */
   private alarm = 0;
+  /** The shortest time in the guest that has been asked for since it was entered, in milliseconds. */
+  private span = 0;
+  /** The event loop is to have its turn although nobody has kicked. */
+  private due = false;
   private closed = false;
 
-  /** For the calling thread, which is the one that enters the guest. @throws SystemCallError */
+  /** For the calling thread, which is the one that enters the guest and lives until `close`. @throws SystemCallError */
   constructor(libc: Libc) {
     this.libc = libc;
     this.timer = libc.createTimer(KICK_SIGNAL);
@@ -50,18 +55,18 @@ export class Kicker {
     this.worker.on('exit', () => Atomics.store(this.cells, READY, 0));
     this.worker.unref();
     this.turn.port1.unref();
-    this.turn.port2.on('message', () => undefined);
-    this.turn.port2.unref();
+    // This end holds the process: a loop that nothing holds never sleeps, nor says for how long.
+    this.turn.port2.on('message', () => setImmediate(this.waiting.shift()!).unref());
   }
 
   /** Has a vCPU leave the guest when this thread is wanted. @throws SystemCallError */
   watch(vcpu: Vcpu): void {
-    acceptKicks(vcpu);
+    acceptKicks(vcpu.libc, vcpu.fd);
   }
 
   /**
-   * Before the guest is entered: cheap enough (a fifth of a microsecond) to be asked again after each exit that may have
-   * begun something, which is necessary: the kicker does not see what the event loop has not begun to wait for.
+   * Before the guest is entered for the first time, and again after each exit that may have begun something: the kicker
+   * does not see what the event loop has not begun to wait for.
    * @param milliseconds in which the guest is to be left at the latest
    * @returns false when the thread must not stay, because its event loop has something to do or another thread has
    */
@@ -69,12 +74,13 @@ export class Kicker {
     const { cells } = this;
     const state = Atomics.load(cells, STATE);
     if (state === LOOP_WANTS || state === THREAD_WANTS) return false;
-    const now = performance.now();
-    if (state === INSIDE && this.alarm <= now) return false;
     const idle = this.libc.loopTimeout();
-    if (idle === 0 || milliseconds <= 0) return false;
+    this.due = idle === 0 || milliseconds <= 0;
+    if (this.due) return false;
     const ready = Atomics.load(cells, READY) !== 0;
-    this.setAlarm(now, Math.min(milliseconds, idle > 0 ? idle : LONGEST, ready ? LONGEST : LONGEST_ALONE));
+    const span = Math.min(milliseconds, idle > 0 ? idle : LONGEST, ready ? LONGEST : LONGEST_ALONE);
+    // Inside, an alarm that was set before for no longer than this goes off before.
+    if (state === OUTSIDE || span < this.span) this.setAlarm(span);
     if (state === OUTSIDE) {
       Atomics.store(cells, STATE, INSIDE);
       Atomics.notify(cells, STATE);
@@ -83,27 +89,38 @@ export class Kicker {
   }
 
   /**
-   * The guest has been left, and the event loop may have its turn. Requests of other threads are looked for after this.
+   * Nobody wants the thread out since `enter` has said that it may stay. Costs nothing, where `enter` takes a
+   * microsecond between two exits, and is enough after an exit that has begun nothing.
+   */
+  get mayStay(): boolean {
+    return Atomics.load(this.cells, STATE) === INSIDE;
+  }
+
+  /**
+   * After KVM_EXIT_INTR, or when `enter` says no: the guest has been left. Requests of other threads are looked for after this.
    * @returns whether the loop is to have its turn now; else, the guest may be entered again
    */
   leave(): boolean {
     // A loop knows the time of its last turn: only the alarm tells that its timers are due.
-    return Atomics.exchange(this.cells, STATE, OUTSIDE) === LOOP_WANTS || this.alarm <= performance.now();
+    return Atomics.exchange(this.cells, STATE, OUTSIDE) === LOOP_WANTS || this.due || this.alarm <= performance.now();
   }
 
   /** Has the timer go off no later than this; earlier does not matter, since the guest is entered again. */
-  private setAlarm(now: number, milliseconds: number): void {
-    if (this.alarm > now && this.alarm <= now + milliseconds) return;
-    this.alarm = now + milliseconds;
-    this.libc.setTimer(this.timer, milliseconds);
+  private setAlarm(span: number): void {
+    const now = performance.now();
+    this.span = span;
+    if (this.alarm > now && this.alarm <= now + span) return;
+    this.alarm = now + span;
+    this.libc.setTimer(this.timer, span);
   }
 
   /**
-   * Goes on when the event loop has had its turn. Other than within `setImmediate`, what it has to do is known then:
-   * Node.js keeps its loop busy while a call of `setImmediate` that holds the process is on its way.
+   * Goes on when the event loop has had its turn, and knows all that it waits for. `setImmediate` alone would not do: while
+   * a call of it that holds the process is on its way, the loop always has something to do. One that does not hold it is
+   * carried out in the same turn as the message, behind all events.
    */
   afterEvents(run: () => void): void {
-    setImmediate(run).unref();
+    this.waiting.push(run);
     this.turn.port1.postMessage(null);
   }
 

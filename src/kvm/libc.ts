@@ -86,6 +86,8 @@ export interface Libc {
   /** Opens for reading and writing, closed on exec. */
   open(path: string): number;
   close(fd: number): number;
+  /** Has `to` be another number of `fd`'s file, whatever it was before; closed on exec. */
+  dup(fd: number, to: number): number;
   /** ioctl(2) with a number, or an address as a bigint. */
   ioctl(fd: number, request: bigint, value: bigint): number;
   /** ioctl(2) with a structure in memory. */
@@ -143,6 +145,7 @@ function functionsOf(ffi: Ffi) {
   const main = ffi.dlopen(null, {
     open: { arguments: ['string', 'i32', 'i32'], return: 'i32' },
     close: { arguments: ['i32'], return: 'i32' },
+    dup3: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
     ioctl: { arguments: ['i32', 'u64', 'u64'], return: 'i32' },
     mmap: { arguments: ['u64', 'u64', 'i32', 'i32', 'i32', 'i64'], return: 'i64' },
     munmap: { arguments: ['u64', 'u64'], return: 'i32' },
@@ -215,6 +218,7 @@ function makeLibc(): Libc {
   return {
     open: (path) => result(c.open(path, O_RDWR | O_CLOEXEC, 0)),
     close: (fd) => result(c.close(fd)),
+    dup: (fd, to) => result(c.dup3(fd, to, O_CLOEXEC)),
     ioctl: (fd, request, value) => result(c.ioctl(fd, request, value)),
     ioctlBytes: (fd, request, bytes) => result(c.ioctlBytes(fd, request, bytes)),
     addressOf: (bytes) => ffi.getRawPointer(bytes),

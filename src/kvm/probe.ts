@@ -146,7 +146,7 @@ function tryGuest(kvm: Kvm, cpuid: readonly CpuidEntry[], { code, mode, pageTabl
 
 function enterWithin(vcpu: Vcpu, milliseconds: number): string | null {
   const { libc } = vcpu;
-  acceptKicks(vcpu);
+  acceptKicks(libc, vcpu.fd);
   const timer = libc.createTimer(KICK_SIGNAL);
   demand(Number(timer), 'timer_create');
   libc.setTimer(timer, milliseconds);

@@ -1,7 +1,6 @@
 /** The thread of a vCPU: in the guest, or waiting for the machine's thread. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { EXIT } from './constants.ts';
-import { Descriptor } from './descriptor.ts';
 import { ExitChannelEnd } from './exit-channel.ts';
 import { acceptKicks, KICK_SIGNAL } from './kick-signal.ts';
 import { loadLibc, type SystemCallError } from './libc.ts';
@@ -29,7 +28,7 @@ function run({ fd, pages, cells, machine }: VcpuWorkerData): void {
   const channel = new ExitChannelEnd(libc, cells, machine, () => port.postMessage(null));
   const timer = libc.createTimer(KICK_SIGNAL);
   try {
-    acceptKicks(new Descriptor(libc, fd));
+    acceptKicks(libc, fd);
     libc.setTimer(timer, LONGEST, true);
     while (channel.mayRun()) {
       let reason: number;

@@ -371,12 +371,22 @@ test('MSRs behind a refused one are read and written, too', { skip }, () => {
   });
 });
 
-test('a guest is stepped, and stopped at breakpoints', { skip }, () => {
-  const code = [0x40, 0x40, 0x40, 0x40, HLT]; // inc ax, four times
+test('a guest is stepped', { skip }, () => {
+  const code = [0x40, 0x40, HLT]; // inc ax; inc ax
   withGuest(code, ({ vcpu }) => {
     vcpu.setDebug({ singleStep: true });
-    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_DEBUG);
-    assert.equal(vcpu.run.debug.pc, BigInt(CODE + 1));
+    for (const next of [CODE + 1, CODE + 2]) {
+      assert.equal(vcpu.enter(), EXIT.KVM_EXIT_DEBUG);
+      assert.equal(vcpu.run.debug.pc, BigInt(next));
+    }
+    vcpu.setDebug(null);
+    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_HLT);
+  });
+});
+
+test('a guest is stopped at breakpoints of the processor', { skip }, () => {
+  const code = [0x40, 0x40, 0x40, 0x40, HLT]; // inc ax, four times
+  withGuest(code, ({ vcpu }) => {
     vcpu.setDebug({ breakpoints: [{ address: BigInt(CODE + 3), on: 'execute', length: 1 }] });
     assert.equal(vcpu.enter(), EXIT.KVM_EXIT_DEBUG);
     assert.equal(vcpu.run.debug.pc, BigInt(CODE + 3));
