@@ -224,6 +224,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
       tsc,
       boot,
       random: randoms,
+      networks,
       bytes,
       areas: areasOf(config, places),
     });

@@ -21,13 +21,14 @@ export type StatePieces = {
   /** Wall-clock time at virtual time 0, in seconds since 1970. */
   boot: { time: number };
   random: StateOwner;
+  networks: StateOwner;
   /** The whole shared memory, and what of it is part of the state beside RAM. */
   bytes: Uint8Array;
   areas: readonly { id: string; offset: number; size: number }[];
 };
 
 export function statePartsOf(pieces: StatePieces): StateParts {
-  const { machine, random, bytes, areas } = pieces;
+  const { machine, random, networks, bytes, areas } = pieces;
   const { board } = machine;
   const memory = areas.map(
     ({ id, offset, size }): MemoryBlock => ({
@@ -39,7 +40,7 @@ export function statePartsOf(pieces: StatePieces): StateParts {
   return {
     configuration: configurationOf(pieces),
     memory,
-    owners: named([new ClockState(pieces), machine, random, ...board.stateOwners, new VcpuState(machine)]),
+    owners: named([new ClockState(pieces), machine, random, networks, ...board.stateOwners, new VcpuState(machine)]),
   };
 }
 
