@@ -227,6 +227,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
       networks,
       bytes,
       areas: areasOf(config, places),
+      disks: ports.driveMemory?.() ?? [],
     });
   return machine;
 }

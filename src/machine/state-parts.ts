@@ -25,10 +25,12 @@ export type StatePieces = {
   /** The whole shared memory, and what of it is part of the state beside RAM. */
   bytes: Uint8Array;
   areas: readonly { id: string; offset: number; size: number }[];
+  /** Disks that are nothing but memory. */
+  disks: readonly { readonly id: string; readonly bytes: Uint8Array }[];
 };
 
 export function statePartsOf(pieces: StatePieces): StateParts {
-  const { machine, random, networks, bytes, areas } = pieces;
+  const { machine, random, networks, bytes, areas, disks } = pieces;
   const { board } = machine;
   const memory = areas.map(
     ({ id, offset, size }): MemoryBlock => ({
@@ -39,7 +41,7 @@ export function statePartsOf(pieces: StatePieces): StateParts {
   );
   return {
     configuration: configurationOf(pieces),
-    memory,
+    memory: [...memory, ...disks.map((disk) => ({ ...disk, changed: () => undefined }))],
     owners: named([new ClockState(pieces), machine, random, networks, ...board.stateOwners, new VcpuState(machine)]),
   };
 }
