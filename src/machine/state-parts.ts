@@ -1,6 +1,6 @@
 /** What a machine's saved state consists of. */
 import { crc32c } from '../host/crc32c.ts';
-import type { CpuModel } from '../isa/x86/system/models.ts';
+import { type CpuModel, featureNames } from '../isa/x86/system/models.ts';
 import type { MemoryBlock } from '../migration/ram.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { Fields } from '../migration/values.ts';
@@ -168,15 +168,19 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       initrd: image(config.initrd),
       append: config.append,
     },
-    cpu: { model: model.name, ...cpuFeatures(model) },
+    cpu: cpuOf(model),
     devices: devicesOf(config, drives, machine),
   };
 }
 
-/** CPUID registers that hold features, by their leaves. */
-function cpuFeatures({ vendor, family, model, stepping, modelId, level, words, physicalBits }: CpuModel): Fields {
-  const named = { vendor, family, model, stepping, modelId, level, physicalBits };
-  return { ...named, ...Object.fromEntries(Object.entries(words).map(([leaf, bits]) => [leaf, bits >>> 0])) };
+/** What CPUID tells of a model. */
+function cpuOf(cpu: CpuModel): Fields {
+  const { name, vendor, family, model: number, stepping, modelId, level, physicalBits, hugePages } = cpu;
+  const features = featureNames().filter((feature) => cpu.has(feature));
+  return {
+    ...{ model: name, vendor, family, number, stepping, modelId, level, physicalBits, hugePages },
+    ...Object.fromEntries(features.map((feature) => [feature, true])),
+  };
 }
 
 /** What the guest finds, and what it would notice if it were another. */
