@@ -149,7 +149,7 @@ const image = (file: NamedFile | null): StateValue =>
   file === null ? 'none' : `${file.data.length} bytes, CRC-32C ${crc32c(file.data).toString(16).padStart(8, '0')}`;
 
 function configurationOf({ config, model, drives, machine }: StatePieces): Fields {
-  const { icount, boot, rtc } = config;
+  const { icount, rtc } = config;
   return {
     machine: {
       type: config.machine,
@@ -158,8 +158,6 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       rtcClock: icount !== null ? 'vm' : rtc.clock,
       hpet: config.hpet,
       uuid: config.uuid ?? 'none',
-      textOnSerial: config.textOnSerial,
-      boot: `order=${boot.order}${boot.once === null ? '' : `,once=${boot.once}`}${boot.menu ? ',menu=on' : ''}`,
     },
     firmware: {
       bios: image(config.bios),
