@@ -95,6 +95,9 @@ export interface CommandLine {
   trace: string[];
   traceFile: string | null;
   pidFile: string | null;
+  /** File with the state that the machine goes on from, and the one that Ctrl-A S saves it to. */
+  incoming: string | null;
+  saveState: string | null;
   warnings: string[];
 }
 
@@ -154,6 +157,8 @@ function initial(): CommandLine {
     trace: [],
     traceFile: null,
     pidFile: null,
+    incoming: null,
+    saveState: null,
     warnings: [],
   };
 }
@@ -289,6 +294,13 @@ const OPTIONS: Record<string, Option> = {
   d: valued(setTrace),
   D: valued((line, value) => {
     line.traceFile = value;
+  }),
+  incoming: valued((line, value) => {
+    if (!value.startsWith('file:') || value === 'file:') throw new Error('only file:PATH is known');
+    line.incoming = value.slice('file:'.length);
+  }),
+  'save-state': valued((line, value) => {
+    line.saveState = value;
   }),
   pidfile: valued((line, value) => {
     line.pidFile = value;

@@ -54,6 +54,8 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-device isa-debug-exit[,iobase=P,iosize=N]', 'port that ends the machine with a status'],
   ['-nographic', 'the serial port (and firmware) on the terminal; Ctrl-A H helps'],
   ['-S', 'do not start the CPU'],
+  ['-incoming file:FILE', 'go on from a saved machine, which has had the same options'],
+  ['-save-state FILE', 'Ctrl-A S saves the machine there, and exits'],
   ['-no-reboot', 'end instead of rebooting'],
   ['-no-shutdown', 'stay, paused, when the guest powers off'],
   ['-action reboot=reset|shutdown,shutdown=poweroff|pause', 'the same, the newer way'],

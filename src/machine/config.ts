@@ -14,6 +14,8 @@ export interface MachineIo {
   readonly drives: readonly (BlockBackend | null)[];
   /** Requests of theirs are under way. */
   readonly awaitsDisk?: () => boolean;
+  /** Those that are nothing but memory: whole pages, which are part of the machine's state. */
+  readonly driveMemory?: () => readonly { readonly id: string; readonly bytes: Uint8Array }[];
 }
 
 export type SerialConfig = 'connected' | 'none';

@@ -275,8 +275,10 @@ export async function createMachine(
       tsc,
       boot,
       random: randoms,
+      networks,
       bytes,
       areas: areasOf(config, places),
+      disks: ports.driveMemory?.() ?? [],
     });
   return machine;
 }

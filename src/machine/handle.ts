@@ -69,6 +69,8 @@ export class Machine {
   };
   /** What the machine has warned of so far, also while it was being made. */
   readonly warnings: string[] = [];
+  /** The machine whose state this one was given ran; so does one that is new, unless it is told not to. */
+  wasRunning = true;
   /** Settles when the machine has come to its end; rejects when the emulator itself failed. */
   readonly ended: Promise<MachineEnd>;
 
@@ -120,15 +122,15 @@ export class Machine {
    */
   static async restore(stream: AsyncIterable<Uint8Array>, given: Partial<MachineConfig>): Promise<Machine> {
     const machine = await Machine.create({ ...given, startPaused: true });
-    let wasRunning = false;
     try {
       for await (const data of stream) await machine.step({ step: 'load', data });
-      ({ wasRunning } = (await machine.step({ step: 'load', data: null })) as { wasRunning: boolean });
+      const { wasRunning } = (await machine.step({ step: 'load', data: null })) as { wasRunning: boolean };
+      machine.wasRunning = wasRunning;
     } catch (error) {
       await machine.quit();
       throw error;
     }
-    if (wasRunning && given.startPaused !== true) await machine.start();
+    if (machine.wasRunning && given.startPaused !== true) await machine.start();
     return machine;
   }
 

@@ -51,6 +51,7 @@ function openAll(config: MachineConfig, opened: Drives): MachineIo {
   return {
     drives: opened.backends,
     awaitsDisk: () => opened.underWay > 0,
+    driveMemory: () => opened.memories.map(({ id, node }) => ({ id, bytes: node.pages })),
     serials: config.serials.map((serial, i) => (serial === 'none' ? null : open(i))),
     debugcon: config.debugcon === null ? null : open(DEBUGCON_CHANNEL),
     chardevs: new Map(config.chardevs.map((id, i) => [id, open(FIRST_CHARDEV_CHANNEL + i)])),

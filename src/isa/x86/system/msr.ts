@@ -443,12 +443,13 @@ export class Msrs {
   }
 
   load(fields: { [number: string]: bigint }, clockVersion: number): void {
+    this.clock.version = clockVersion;
     for (const [name, value] of Object.entries(fields)) {
       const number = parseInt(name, 16);
       const low = Number(value & 0xffffffffn) | 0;
       const high = Number(value >> 32n) | 0;
       if (number === 0x3b) this.tscAdjust = BigInt.asIntN(64, value);
-      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.restore(low, high, clockVersion);
+      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.restore(low, high);
       else if (!this.stored.has(number)) throw new Error(`saved CPU state has MSR ${name}, which this CPU model lacks`);
       else this.store(number, low, high);
     }
