@@ -22,6 +22,7 @@ export const PCI = {
   status: 0x06,
   revision: 0x08,
   classCode: 0x09,
+  cacheLine: 0x0c,
   headerType: 0x0e,
   bar0: 0x10,
   subsystemVendor: 0x2c,
@@ -147,6 +148,7 @@ export abstract class PciDevice implements Device {
     this.writable[PCI.command] = COMMAND_WRITABLE & 0xff;
     this.writable[PCI.command + 1] = COMMAND_WRITABLE >> 8;
     this.writeOneClears[PCI.status + 1] = 0xf9;
+    this.writable[PCI.cacheLine] = 0xff;
     this.writable[PCI.interruptLine] = 0xff;
     this.config.set(this.initial);
   }

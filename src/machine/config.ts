@@ -40,7 +40,7 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
-export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'virtio' | 'none';
+export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'virtio' | 'sd' | 'none';
 
 /** Options of a block node, as after `-blockdev`: text may stand for every value. */
 export type BlockOptions = { readonly [name: string]: unknown };
@@ -75,7 +75,7 @@ export interface DriveConfig {
   readonly interface: DriveInterface;
   /**
    * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; or the ports of a
-   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0; virtio: any;
+   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0; virtio, sd: any;
    * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
@@ -231,7 +231,7 @@ export function drive(given: Partial<DriveConfig>): DriveConfig {
 
 /** What devices call a drive that is the board's to place; null for a drive that has its place. */
 export function driveName({ interface: kind, id, index }: DriveConfig): string | null {
-  return kind === 'virtio' ? (id ?? `virtio${index}`) : kind === 'none' ? id : null;
+  return kind === 'virtio' || kind === 'sd' ? (id ?? `${kind}${index}`) : kind === 'none' ? id : null;
 }
 
 /** A device, and what in the configuration asked for it. */
@@ -255,7 +255,14 @@ export function wantedDevices({ network, drives, devices }: MachineConfig): Want
     const config = { driver: 'virtio-blk-pci', drive: driveName(one), bootindex: one.bootIndex };
     return [{ config, field: 'drives', index }];
   });
-  return [...cards, ...disks, ...devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }))];
+  const named = devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }));
+  // Memory cards go where a controller is by then, unless a device has named them.
+  const memoryCards = drives.flatMap((one, index): WantedDevice[] => {
+    const name = driveName(one);
+    if (one.interface !== 'sd' || devices.some((device) => device['drive'] === name)) return [];
+    return [{ config: { driver: 'sd-card', drive: name }, field: 'drives', index }];
+  });
+  return [...cards, ...disks, ...named, ...memoryCards];
 }
 
 /** A value that cannot be used; `field` names the member of the configuration. */
@@ -391,6 +398,7 @@ const PLACES: Record<DriveInterface, number> = {
   floppy: 2,
   pflash: 2,
   virtio: Infinity,
+  sd: Infinity,
   none: Infinity,
 };
 
