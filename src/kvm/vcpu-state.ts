@@ -7,10 +7,13 @@ import type { Vcpu } from './vcpu.ts';
 const MSR_TSC = 0x10;
 const MSR_TSC_DEADLINE = 0x6e0;
 /**
- * MSRs that are kept elsewhere: the counter and its deadline below, EFER with the control registers; and those that do
- * something when they are written, which for the guest's clock is done under its newer number alone.
+ * MSRs that are kept elsewhere: the counter and its deadline below, EFER with the control registers; those that do
+ * something when they are written, which for the guest's clock is done under its newer number alone; and the count of SMIs.
  */
-const ELSEWHERE: ReadonlySet<number> = new Set([MSR_TSC, MSR_TSC_DEADLINE, 0xc0000080, 0x11, 0x12, 0x4b564d00]);
+const ELSEWHERE: ReadonlySet<number> = new Set([MSR_TSC, MSR_TSC_DEADLINE, 0xc0000080, 0x11, 0x12, 0x4b564d00, 0x34]);
+/** Hyper-V's interface, which guests are not shown: some of it tells times. */
+const HYPERV = { first: 0x40000000, last: 0x400001ff } as const;
+const isKept = (index: number): boolean => !ELSEWHERE.has(index) && (index < HYPERV.first || index > HYPERV.last);
 const AT_TPR = 0x80;
 
 export interface KernelVcpu {
@@ -35,7 +38,7 @@ export class VcpuTransfer {
   constructor(vcpu: Vcpu, indices: readonly number[], hasSregs2: boolean) {
     this.vcpu = vcpu;
     this.hasSregs2 = hasSregs2;
-    const { values } = vcpu.getMsrs(indices.filter((index) => !ELSEWHERE.has(index)));
+    const { values } = vcpu.getMsrs(indices.filter(isKept));
     this.afterReset = values;
     this.indices = [...values.keys()];
   }
