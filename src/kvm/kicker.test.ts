@@ -84,6 +84,16 @@ test('nothing to do is no reason to leave', { skip, timeout: 30_000 }, async () 
   guest.close();
 });
 
+test('events are served without the kicker, too', { skip, timeout: 30_000 }, async () => {
+  const guest = makeGuest(SPIN);
+  const { stop, kicker } = runGuest(guest);
+  await kicker['worker'].terminate();
+  assert.equal(Atomics.load(kicker.cells, READY), 0);
+  for (let index = 0; index < 20; index++) await pause(1);
+  stop();
+  guest.close();
+});
+
 test('another thread calls it out once', { skip, timeout: 30_000 }, () => {
   const guest = makeGuest(SPIN);
   const { libc } = guest.vm;

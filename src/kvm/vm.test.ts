@@ -263,6 +263,38 @@ interruptTest('an eventfd pulses a wire', (vm) => {
   libc.close(eventfd);
 });
 
+/** Spurious-interrupt vector register: bit 8 turns a local APIC on. */
+const APIC_SPURIOUS = 0xf0;
+
+for (const [name, prepare] of [
+  ["all chips are the kernel's", (vm: Vm) => vm.createIrqchip()],
+  ["only local APICs are the kernel's", (vm: Vm) => vm.createSplitIrqchip(24)],
+] as const) {
+  test(`a message to a local APIC wakes a halted guest (${name})`, { skip }, () => {
+    const code = [
+      ...[0xc7, 0x06, 0x94, 0x00, 0x00, 0x20], // mov word [25h * 4], 2000h
+      ...[0xe6, 0x99], // out 99h, al
+      ...[0xfb, HLT], // sti; hlt
+      ...[0xe6, 0x98], // out 98h, al
+    ];
+    withGuest(
+      code,
+      ({ vm, vcpu, memory }) => {
+        memory.set(HANDLER, 0x2000);
+        const { regs } = vcpu.get('lapic');
+        new DataView(regs.buffer).setUint32(APIC_SPURIOUS, 0x1ff, true);
+        vcpu.set('lapic', { regs });
+        assert.equal(vcpu.enter(), EXIT.KVM_EXIT_IO);
+        assert.equal(vm.signalMsi(0xfee0_0000, 0, 0x25), true);
+        assert.equal(vcpu.enter(), EXIT.KVM_EXIT_IO);
+        assert.deepEqual([vcpu.run.ioPort, vcpu.run.ioValue(0)], [0x98, 0x55]);
+        assert.equal(vm.signalMsi(0xfee0_7000, 0, 0x25), false, 'nobody has that ID');
+      },
+      prepare,
+    );
+  });
+}
+
 test('without interrupt chips in the kernel, a vector is handed over when the guest takes it', { skip }, () => {
   const code = [
     ...[0xc7, 0x06, 0x94, 0x00, 0x00, 0x20], // mov word [25h * 4], 2000h
@@ -285,6 +317,14 @@ test('without interrupt chips in the kernel, a vector is handed over when the gu
     assert.equal(vcpu.enter(), EXIT.KVM_EXIT_IO);
     assert.deepEqual([vcpu.run.ioPort, vcpu.run.ioValue(0)], [0x98, 0x55]);
   });
+});
+
+test('pages for real mode can be put where the guest has nothing', { skip }, () => {
+  withGuest(
+    [HLT],
+    ({ vcpu }) => assert.equal(vcpu.enter(), EXIT.KVM_EXIT_HLT),
+    (vm) => vm.reservePages(0xfeff_d000, 0xfeff_c000),
+  );
 });
 
 test('state of the chips and the clock is read and written', { skip }, () => {
