@@ -82,6 +82,8 @@ const UNDER_CONTRACT: readonly (readonly [room: string, target: string, more?: r
       'src/isa/x86/system/xsave-layout.ts',
       'src/isa/x86/system/cpuid-leaves.ts',
       'src/isa/x86/system/models.ts',
+      'src/isa/x86/system/machine-check.ts',
+      'src/isa/x86/system/power-on.ts',
     ],
   ],
   ['kvm', 'devices', ['src/devices/intc/apic-timer.ts', 'src/devices/intc/i8259.ts', 'src/devices/timer/i8254.ts']],

@@ -19,10 +19,11 @@ export interface Guest {
   readonly modules: string;
 }
 
-/** @param folders of modules, below kernel/ */
-async function fetchGuest(name: string, meta: string, folders: readonly string[]): Promise<Guest> {
+/** @param places of modules, below kernel/: folders, or single ones */
+async function fetchGuest(name: string, meta: string, places: readonly string[]): Promise<Guest> {
   const choose = async (options: readonly string[]): Promise<string[]> => [await dependency(options, meta, /linux-image-\d\S+/)];
-  const only = ['./boot/vmlinuz-*', ...folders.map((folder) => `./lib/modules/*/kernel/${folder}/*`)];
+  const files = places.map((place) => `./lib/modules/*/kernel/${place}${place.endsWith('.ko') ? '' : '/*'}`);
+  const only = ['./boot/vmlinuz-*', ...files];
   const tree = await packageTree(name, choose, SILENT, { only });
   const image = readdirSync(join(tree, 'boot')).find((one) => one.startsWith('vmlinuz-'))!;
   return {
@@ -34,10 +35,14 @@ async function fetchGuest(name: string, meta: string, folders: readonly string[]
 
 const GUESTS = {
   cloud: { meta: 'linux-image-cloud-amd64', folders: ['net', 'fs', 'drivers', 'lib', 'crypto'] },
-  // The cloud's kernel has no 9P, and no cards of Intel's.
+  // The cloud's kernel has no 9P, no memory cards, and no network cards of old.
   general: {
     meta: 'linux-image-amd64',
-    folders: ['net/9p', 'fs/9p', 'fs/netfs', 'fs/fscache', 'drivers/virtio', 'drivers/net/ethernet/intel/e1000'],
+    folders: [
+      ...['net/9p', 'fs/9p', 'fs/netfs', 'fs/fscache', 'drivers/virtio', 'drivers/mmc', 'drivers/ptp', 'drivers/pps'],
+      ...['intel/e1000', 'intel/e1000e', 'realtek', '8390'].map((cards) => `drivers/net/ethernet/${cards}`),
+      ...['drivers/net/mii.ko', 'drivers/net/mdio.ko'],
+    ],
   },
   // A host for virtual machines.
   kvm: { meta: 'linux-image-cloud-amd64', folders: ['arch/x86/kvm', 'virt'] },

@@ -4,7 +4,15 @@
  */
 import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
-import type { BlockBackend, CharBackend, GuestMemory, NetworkPort, PortBus, VirtualClock } from '../machine/interfaces.ts';
+import type {
+  BlockBackend,
+  CharBackend,
+  GuestMemory,
+  IrqLine,
+  NetworkPort,
+  PortBus,
+  VirtualClock,
+} from '../machine/interfaces.ts';
 
 /** One property. Values come as text from a command line, or as JSON has them. */
 export interface Property<T> {
@@ -38,6 +46,8 @@ export interface DeviceContext {
   readonly memorySize: number;
   readonly clock: VirtualClock;
   readonly ports: PortBus;
+  /** A line at an interrupt of the board's, 0 to 15. */
+  irq(input: number): IrqLine;
   /** Ends the machine with a status. */
   exit(code: number): void;
   /** 32 bits that nobody can guess. */

@@ -2,6 +2,9 @@
 import type { DeviceState, CpuPort } from './interfaces.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
 
+export const ACCELERATORS = ['jit', 'interp', 'kvm'] as const;
+export type AcceleratorName = (typeof ACCELERATORS)[number];
+
 /** What runs the guest by itself, on a processor: there are no slices, it is left when somebody wants something. */
 export interface FreeRunning {
   /**

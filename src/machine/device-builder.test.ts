@@ -30,6 +30,7 @@ function start() {
       hostNetwork: null,
     },
     ports: { register: () => none },
+    irq: () => ({ set: () => undefined }),
     exit: () => undefined,
     buses: [[bus, null]],
     addKeyboard: () => () => undefined,

@@ -27,6 +27,7 @@ export type BuilderParts = {
   trace?: Trace | undefined;
   links: DeviceLinks;
   ports: PortBus;
+  irq: DeviceContext['irq'];
   exit: (code: number) => void;
   /** The board's own buses, with the devices that provide them. */
   buses: readonly (readonly [DeviceBus, Device | null])[];
@@ -240,7 +241,7 @@ export class DeviceBuilder {
   }
 
   private context(id: string, bus: DeviceBus, holdings: Holdings): DeviceContext {
-    const { memory, memorySize, clock, random, trace, links, addKeyboard, ports, exit } = this.parts;
+    const { memory, memorySize, clock, random, trace, links, addKeyboard, ports, irq, exit } = this.parts;
     const found = <T>(kind: string, property: string, name: string, what: T | null | undefined): T => {
       if (what == null) throw new Error(`Property '${property}' can't find value '${name}'`);
       const key = `${kind} ${name}`;
@@ -258,6 +259,7 @@ export class DeviceBuilder {
       trace,
       addKeyboard: (take) => holdings.add(addKeyboard(take)),
       ports,
+      irq,
       exit,
       hostNetwork: links.hostNetwork,
       next: (kind) => this.next(kind),

@@ -14,6 +14,7 @@ import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import {
   type Calls,
@@ -68,6 +69,8 @@ export class Machine {
   };
   /** What the machine has warned of so far, also while it was being made. */
   readonly warnings: string[] = [];
+  /** The machine whose state this one was given ran; so does one that is new, unless it is told not to. */
+  wasRunning = true;
   /** Settles when the machine has come to its end; rejects when the emulator itself failed. */
   readonly ended: Promise<MachineEnd>;
 
@@ -119,15 +122,15 @@ export class Machine {
    */
   static async restore(stream: AsyncIterable<Uint8Array>, given: Partial<MachineConfig>): Promise<Machine> {
     const machine = await Machine.create({ ...given, startPaused: true });
-    let wasRunning = false;
     try {
       for await (const data of stream) await machine.step({ step: 'load', data });
-      ({ wasRunning } = (await machine.step({ step: 'load', data: null })) as { wasRunning: boolean });
+      const { wasRunning } = (await machine.step({ step: 'load', data: null })) as { wasRunning: boolean };
+      machine.wasRunning = wasRunning;
     } catch (error) {
       await machine.quit();
       throw error;
     }
-    if (wasRunning && given.startPaused !== true) await machine.start();
+    if (machine.wasRunning && given.startPaused !== true) await machine.start();
     return machine;
   }
 
@@ -161,7 +164,7 @@ export class Machine {
   }
 
   /** Goes on under another accelerator, from where the machine is. @throws Error, one line, when it cannot be had */
-  async setAccelerator(name: MachineConfig['accel']): Promise<void> {
+  async setAccelerator(name: AcceleratorName): Promise<void> {
     if (!this.over) await this.ask((id) => ({ type: 'accelerator', id, name }));
   }
 

@@ -114,7 +114,7 @@ export interface TscSource {
 }
 
 /** Why a machine stopped or wants to. */
-export type PowerEvent = 'poweroff' | 'reset' | 'panic' | 'debug-exit';
+export type PowerEvent = 'poweroff' | 'reset' | 'panic' | 'debug-exit' | 'internal-error';
 
 /** A byte stream to the outside (terminal, file, socket): the host side of a serial port. */
 export interface CharBackend {

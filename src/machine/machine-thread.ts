@@ -2,6 +2,7 @@
 import { threadParent } from '#threads';
 import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
+import { loadAccelerator } from './accelerators.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
@@ -50,6 +51,7 @@ function openAll(config: MachineConfig, opened: Drives): MachineIo {
   return {
     drives: opened.backends,
     awaitsDisk: () => opened.underWay > 0,
+    driveMemory: () => opened.memories.map(({ id, node }) => ({ id, bytes: node.pages })),
     serials: config.serials.map((serial, i) => (serial === 'none' ? null : open(i))),
     debugcon: config.debugcon === null ? null : open(DEBUGCON_CHANNEL),
     chardevs: new Map(config.chardevs.map((id, i) => [id, open(FIRST_CHARDEV_CHANNEL + i)])),
@@ -102,7 +104,7 @@ async function create(config: MachineConfig): Promise<void> {
       },
     });
     const io = openAll(config, drives);
-    const made = createMachine(config, told, io);
+    const made = await createMachine(config, told, io);
     await networksReady(made);
     machine = made;
     hotplug = new Hotplug(made, drives, {
@@ -237,6 +239,7 @@ function handle(message: ToMachine): void {
       return answer(message.id, (one) => state(one, message));
     case 'accelerator':
       return answer(message.id, async (one) => {
+        await loadAccelerator(message.name);
         one.setAccelerator(message.name);
         return null;
       });

@@ -3,8 +3,7 @@
  * loop that lets them run, sleep and take turns with the event loop.
  */
 import { afterEvents } from '#threads';
-import type { Accelerator, FreeRunning } from './accelerator.ts';
-import type { AcceleratorName } from './accelerators.ts';
+import type { Accelerator, AcceleratorName, FreeRunning } from './accelerator.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
@@ -76,7 +75,7 @@ const SHORT_WAIT_MS = 1.2;
 /** An idle machine looks after its host at least this often. */
 const LONGEST_SLEEP_MS = 1000;
 
-const POWER_EVENTS: readonly PowerEvent[] = ['poweroff', 'reset', 'panic', 'debug-exit'];
+const POWER_EVENTS: readonly PowerEvent[] = ['poweroff', 'reset', 'panic', 'debug-exit', 'internal-error'];
 
 export class LocalMachine implements StateOwner {
   readonly id = 'machine/power';
@@ -347,6 +346,10 @@ export class LocalMachine implements StateOwner {
     const { event, code } = this.pendingPower!;
     this.pendingPower = null;
     this.events.trace?.('machine', `power event: ${event} after ${this.accelerator.instructions()} instructions`);
+    if (event === 'internal-error') {
+      this.end(event, 1);
+      return true;
+    }
     if (event === 'debug-exit') {
       this.end(event, code);
       return true;

@@ -1,6 +1,7 @@
 /** Everything that passes between a machine's thread and the handle to it. */
 import type { BlockOptions, DeviceConfig, DriveConfig, MachineConfig } from './config.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import type { NetdevConfig } from './network-config.ts';
 
@@ -60,7 +61,7 @@ export type StateStep =
 
 export type ToMachine =
   | ({ readonly type: 'state'; readonly id: number } & StateStep)
-  | { readonly type: 'accelerator'; readonly id: number; readonly name: MachineConfig['accel'] }
+  | { readonly type: 'accelerator'; readonly id: number; readonly name: AcceleratorName }
   | { readonly type: 'create'; readonly config: MachineConfig }
   | { readonly type: 'command'; readonly id: number; readonly command: MachineCommand }
   | { readonly type: 'query'; readonly id: number; readonly query: keyof Queries }

@@ -517,6 +517,7 @@ export class PcMachine {
     const builder = new DeviceBuilder({
       ...{ memory: this.mem, memorySize: this.config.memory.ramSize, clock, random, trace, links },
       ports: this.io,
+      irq: (input) => this.irq(input),
       exit: (code) => this.config.onPower('debug-exit', code),
       buses: [
         [this.pci, null],

@@ -1,6 +1,6 @@
 /** What a machine's saved state consists of. */
 import { crc32c } from '../host/crc32c.ts';
-import type { CpuModel } from '../isa/x86/system/models.ts';
+import { type CpuModel, featureNames } from '../isa/x86/system/models.ts';
 import type { MemoryBlock } from '../migration/ram.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { Fields } from '../migration/values.ts';
@@ -21,13 +21,16 @@ export type StatePieces = {
   /** Wall-clock time at virtual time 0, in seconds since 1970. */
   boot: { time: number };
   random: StateOwner;
+  networks: StateOwner;
   /** The whole shared memory, and what of it is part of the state beside RAM. */
   bytes: Uint8Array;
   areas: readonly { id: string; offset: number; size: number }[];
+  /** Disks that are nothing but memory. */
+  disks: readonly { readonly id: string; readonly bytes: Uint8Array }[];
 };
 
 export function statePartsOf(pieces: StatePieces): StateParts {
-  const { machine, random, bytes, areas } = pieces;
+  const { machine, random, networks, bytes, areas, disks } = pieces;
   const { board } = machine;
   const memory = areas.map(
     ({ id, offset, size }): MemoryBlock => ({
@@ -38,8 +41,8 @@ export function statePartsOf(pieces: StatePieces): StateParts {
   );
   return {
     configuration: configurationOf(pieces),
-    memory,
-    owners: named([new ClockState(pieces), machine, random, ...board.stateOwners, new VcpuState(machine)]),
+    memory: [...memory, ...disks.map((disk) => ({ ...disk, changed: () => undefined }))],
+    owners: named([new ClockState(pieces), machine, random, networks, ...board.stateOwners, new VcpuState(machine)]),
   };
 }
 
@@ -146,7 +149,7 @@ const image = (file: NamedFile | null): StateValue =>
   file === null ? 'none' : `${file.data.length} bytes, CRC-32C ${crc32c(file.data).toString(16).padStart(8, '0')}`;
 
 function configurationOf({ config, model, drives, machine }: StatePieces): Fields {
-  const { icount, boot, rtc } = config;
+  const { icount, rtc } = config;
   return {
     machine: {
       type: config.machine,
@@ -155,8 +158,6 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       rtcClock: icount !== null ? 'vm' : rtc.clock,
       hpet: config.hpet,
       uuid: config.uuid ?? 'none',
-      textOnSerial: config.textOnSerial,
-      boot: `order=${boot.order}${boot.once === null ? '' : `,once=${boot.once}`}${boot.menu ? ',menu=on' : ''}`,
     },
     firmware: {
       bios: image(config.bios),
@@ -165,15 +166,19 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       initrd: image(config.initrd),
       append: config.append,
     },
-    cpu: { model: model.name, ...cpuFeatures(model) },
+    cpu: cpuOf(model),
     devices: devicesOf(config, drives, machine),
   };
 }
 
-/** CPUID registers that hold features, by their leaves. */
-function cpuFeatures({ vendor, family, model, stepping, modelId, level, words, physicalBits }: CpuModel): Fields {
-  const named = { vendor, family, model, stepping, modelId, level, physicalBits };
-  return { ...named, ...Object.fromEntries(Object.entries(words).map(([leaf, bits]) => [leaf, bits >>> 0])) };
+/** What CPUID tells of a model. */
+function cpuOf(cpu: CpuModel): Fields {
+  const { name, vendor, family, model: number, stepping, modelId, level, physicalBits, hugePages } = cpu;
+  const features = featureNames().filter((feature) => cpu.has(feature));
+  return {
+    ...{ model: name, vendor, family, number, stepping, modelId, level, physicalBits, hugePages },
+    ...Object.fromEntries(features.map((feature) => [feature, true])),
+  };
 }
 
 /** What the guest finds, and what it would notice if it were another. */

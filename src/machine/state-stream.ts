@@ -10,6 +10,8 @@ const MESSAGE = 1 << 20;
 export interface Drainable {
   /** Requests that have not ended, those aside that wait for the machine to go on. */
   readonly underWay: number;
+  /** Why the machine cannot be saved, one line, or null. */
+  readonly obstacle: string | null;
   /** What has been written is in the images. */
   flush(): Promise<void>;
 }
@@ -41,6 +43,7 @@ export class StateSource {
 
   /** @throws Error, one line, when the machine cannot be saved */
   static async begin(machine: LocalMachine, drives: Drainable | null, compress: boolean): Promise<StateSource> {
+    if (drives !== null && drives.obstacle !== null) throw new Error(`the machine cannot be saved: ${drives.obstacle}`);
     machine.standStill();
     await drain(machine, drives);
     await drives?.flush();

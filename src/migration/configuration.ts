@@ -10,7 +10,7 @@ const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toSt
 function shown(value: StateValue | undefined): string {
   if (value === undefined) return 'not there';
   if (value instanceof Uint8Array) return hex(value);
-  if (typeof value === 'string') return value === '' ? 'nothing' : `"${value}"`;
+  if (typeof value === 'string') return value === '' ? 'nothing' : JSON.stringify(value);
   if (typeof value === 'object') return JSON.stringify(value, (_, item) => (typeof item === 'bigint' ? String(item) : item));
   return String(value);
 }

@@ -12,7 +12,7 @@
  * What comes again in a later section of pages holds; all else comes once.
  */
 import { crc32c } from '../host/crc32c.ts';
-import { ByteReader, ByteWriter, type Fields } from './values.ts';
+import { ByteReader, ByteWriter, CONTROL, type Fields } from './values.ts';
 
 export const MAGIC = 'VRLYSTAT';
 export const FORMAT_VERSION = 1;
@@ -164,6 +164,7 @@ export class StreamReader {
     const name = rest.subarray(0, idLength);
     if (crc32c(name, crc32c(bytes)) !== last32(rest)) throw this.bad('has a damaged header (checksum)');
     const id = new TextDecoder().decode(name);
+    if (CONTROL.test(id)) throw this.bad('has an id with control characters');
     const where = `"${id}"${instance === 0 ? '' : ` (instance ${instance})`}`;
     if (length > MAX_BODY) throw this.bad(`${where} claims ${length} bytes, more than ${MAX_BODY}`);
     const body = await this.take(length + CRC_SIZE, where);

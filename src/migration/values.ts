@@ -29,6 +29,9 @@ const RECORD = 10;
 export const MAX_DEPTH = 16;
 export const MAX_NAME = 255;
 
+/** Characters that terminals may take for commands. */
+export const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
+
 export type Fields = { [name: string]: StateValue };
 
 /** Grows as it is written to. */
@@ -187,7 +190,10 @@ export class ByteReader {
   name(): string {
     const length = this.varint();
     if (length === 0 || length > MAX_NAME) throw this.bad(`has a name of ${length} bytes`);
-    return this.text(length);
+    const name = this.text(length);
+    // Names are told to people.
+    if (CONTROL.test(name)) throw this.bad('has a name with control characters');
+    return name;
   }
 
   /** All that is left, as a record without its first byte. @throws Error naming the field */

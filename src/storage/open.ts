@@ -88,6 +88,10 @@ export class Drives {
   requests = 0;
   /** One for each drive of the configuration; null where it has no medium. */
   readonly backends: (BlockBackend | null)[] = [];
+  /** Disks in memory, by their drives' places: what is written to them is part of the machine. */
+  readonly memories: { readonly id: string; readonly node: MemoryNode }[] = [];
+  /** Why the machine cannot be saved: a drive's writes end with it. */
+  obstacle: string | null = null;
   private readonly graph = new Graph();
   /** What each drive is over: a node of its own, or one that has a name and stays. */
   private readonly below = new Map<Counted, { node: BlockNode; own: boolean; policy: ErrorPolicy | null }>();
@@ -196,6 +200,11 @@ export class Drives {
     const base = await this.openNode(drive, writes);
     if (base === null) return null;
     if (this.how.immediate) checkRepeatable(base);
+    const place = this.backends.length;
+    if (base instanceof MemoryNode && writes) this.memories.push({ id: `drive${place}`, node: base });
+    if (drive.snapshot && !drive.readOnly) {
+      this.obstacle ??= `drive ${place} (${base.filename}): what is written to it ends with this machine (snapshot=on)`;
+    }
     const node = drive.snapshot && !drive.readOnly ? await this.withSnapshot(drive, base) : base;
     const stable = drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node;
     const guarded = this.withPolicy(drive, stable);

@@ -91,7 +91,7 @@ export class Mc146818 implements Device {
       /** HPET legacy replacement cut the interrupt off. */
       irqCut: false,
     }),
-    { index: 127 },
+    { index: 127, epochSeconds: 2 ** 40 },
   );
 
   constructor(clock: VirtualClock, irq: IrqLine, options: RtcOptions, id = 'rtc') {

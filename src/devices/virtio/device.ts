@@ -166,6 +166,8 @@ export abstract class VirtioDevice implements QueueOwner {
       extra.load({ version: state.version, fields: device as StateFields });
     }
     this.core.load({ version: state.version, fields });
+    const strange = this.core.value.features & ~this.offered;
+    if (strange !== 0n) throw new Error(`${this.id}: field "features" has 0x${strange.toString(16)}, which is not offered here`);
     for (const queue of this.queues) {
       const { size } = queue.state;
       if (!Number.isInteger(size) || size < 1 || size > queue.maxSize) {

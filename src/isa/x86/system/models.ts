@@ -94,6 +94,23 @@ export interface CpuModel {
   has(feature: string): boolean;
 }
 
+/** Where CPUID has a word of features. */
+export interface WordPlace {
+  readonly leaf: number;
+  readonly subleaf: number;
+  readonly register: 'eax' | 'ebx' | 'ecx' | 'edx';
+}
+
+/** Null for a word that is not CPUID's. */
+export function wordPlaces(): [word: WordName, place: WordPlace | null][] {
+  return (Object.keys(WORDS) as WordName[]).map((word) => {
+    const parts = WORDS[word].leaf.split('.');
+    if (parts.length === 1) return [word, null];
+    const [leaf, subleaf] = parts.map(Number);
+    return [word, { leaf: leaf!, subleaf: parts.length > 2 ? subleaf! : 0, register: parts.at(-1) as WordPlace['register'] }];
+  });
+}
+
 /** A chosen model, and what was asked for but cannot be had (QEMU warns of it and goes on). */
 export interface ModelChoice {
   readonly model: CpuModel;
@@ -438,6 +455,29 @@ export function parseCpu(text: string): ModelChoice {
   if (!has('lm')) values.physicalBits = has('pae') || has('pse36') ? 36 : 32;
   values.physicalBits = Math.max(32, Math.min(52, values.physicalBits));
   return { model: { name, ...values, words, hugePages: has('pdpe1gb'), has }, warnings };
+}
+
+/**
+ * A model without what the host cannot give a guest.
+ * @param words what it can
+ * @returns the names of what is missing, too
+ */
+export function withinHost(model: CpuModel, words: FeatureWords): { model: CpuModel; missing: string[] } {
+  const missing: string[] = [];
+  const kept = { ...model.words };
+  for (const [name, { word, bit }] of PLACES) {
+    if (!model.has(name) || (words[word] >> bit) & 1) continue;
+    missing.push(name);
+    for (const lost of [name, ...(DEPENDENTS[name] ?? [])]) {
+      const place = PLACES.get(lost)!;
+      kept[place.word] &= ~(1 << place.bit);
+    }
+  }
+  const has = (feature: string): boolean => {
+    const place = PLACES.get(feature);
+    return place !== undefined && ((kept[place.word] >> place.bit) & 1) === 1;
+  };
+  return { model: { ...model, words: kept, hugePages: has('pdpe1gb'), has }, missing };
 }
 
 function canonicalModel(text: string): string {

@@ -22,6 +22,7 @@ import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE } from './core.ts';
 import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
 import type { Mmu } from './mmu.ts';
+import { MCE_BANKS, MCG_CAP } from './machine-check.ts';
 import { MISC_ENABLE_AFTER_RESET, MSR_MTRR_DEFAULT, MTRR_AFTER_FIRMWARE } from './power-on.ts';
 import { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK_NEW, ParavirtualClock } from './paravirt.ts';
 
@@ -34,9 +35,7 @@ export const MSR_EFER = 0xc0000080;
 const EFER_FFXSR = 1 << 14;
 const EFER_AUTO_IBRS = 1 << 21;
 const MTRR_VARIABLE = 8;
-const MCE_BANKS = 10;
-/** IA32_MCG_CAP: so many banks of machine-check registers, and IA32_MCG_CTL. */
-export const MCG_CAP = MCE_BANKS | 0x100;
+
 const FIXED_MTRRS = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 
 export class Msrs {
@@ -444,12 +443,13 @@ export class Msrs {
   }
 
   load(fields: { [number: string]: bigint }, clockVersion: number): void {
+    this.clock.version = clockVersion;
     for (const [name, value] of Object.entries(fields)) {
       const number = parseInt(name, 16);
       const low = Number(value & 0xffffffffn) | 0;
       const high = Number(value >> 32n) | 0;
       if (number === 0x3b) this.tscAdjust = BigInt.asIntN(64, value);
-      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.restore(low, high, clockVersion);
+      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.restore(low, high);
       else if (!this.stored.has(number)) throw new Error(`saved CPU state has MSR ${name}, which this CPU model lacks`);
       else this.store(number, low, high);
     }

@@ -22,6 +22,7 @@ const FLAG_STABLE = 1;
  */
 export class ParavirtualClock {
   private readonly core: Core;
+  /** Of the time page, or of the wall clock, that was written last. */
   version = 0;
   /** Value of the MSR: guest-physical address of the page, bit 0 = enabled. */
   systemTime: [low: number, high: number] = [0, 0];
@@ -35,9 +36,8 @@ export class ParavirtualClock {
   }
 
   /** Takes over a saved state, to which the page in memory belongs as it stands. */
-  restore(low: number, high: number, version: number): void {
+  restore(low: number, high: number): void {
     this.systemTime = [low, high];
-    this.version = version;
   }
 
   setSystemTime(low: number, high: number): boolean {
