@@ -146,3 +146,24 @@ test('a process with a thread in the guest can exit', { skip, timeout: 30_000 },
   });
   assert.deepEqual(await once(child, 'exit'), [7, null]);
 });
+
+test('timers of the event loop are no later for a guest that never leaves', { skip, timeout: 30_000 }, async () => {
+  const guest = makeGuest(SPIN);
+  const kicker = new Kicker(guest.vm.libc);
+  kicker.watch(guest.vcpu);
+  while (Atomics.load(kicker.cells, READY) === 0) await pause(1);
+  let rang = false;
+  setTimeout(() => (rang = true), 20);
+  await new Promise<void>((resolve) => {
+    const slice = (): void => {
+      // Without `leave` in between, as one does who serves exits.
+      while (kicker.enter(10_000)) assert.equal(guest.vcpu.enter(), EXIT.KVM_EXIT_INTR);
+      kicker.leave();
+      if (rang) resolve();
+      else kicker.afterEvents(slice);
+    };
+    kicker.afterEvents(slice);
+  });
+  kicker.close();
+  guest.close();
+});
