@@ -140,6 +140,32 @@ test('pages that the guest writes are found in the log', { skip }, () => {
   });
 });
 
+test('the log can be kept until pages have been seen to', { skip }, () => {
+  const code = [
+    ...[0xc6, 0x06, 0x00, 0x30, 0x01], // mov byte [3000h], 1
+    ...[0xc6, 0x06, 0x00, 0x50, 0x01], // mov byte [5000h], 1
+    HLT,
+  ];
+  const size = 64 * 4096;
+  withGuest(code, ({ vm, vcpu }) => {
+    const memory = new Uint8Array(new WebAssembly.Memory({ initial: 4, maximum: 4, shared: true }).buffer);
+    memory.set(code, CODE);
+    vm.keepWrites();
+    vm.removeMemory(0);
+    vm.setMemory({ slot: 0, guestAddress: 0, size, hostAddress: vm.libc.addressOf(memory), logged: true });
+    const written = (): number => vm.dirtyPages(0, 64)[0]! & 0b10_1000;
+    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_HLT);
+    assert.equal(written(), 0b10_1000);
+    assert.equal(written(), 0b10_1000, 'it has not been told');
+    vm.forgetWrites(0, 0, 64, Uint8Array.of(0b1000, 0, 0, 0, 0, 0, 0, 0));
+    assert.equal(written(), 0b10_0000);
+    startAt(vcpu, CODE);
+    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_HLT);
+    assert.equal(written(), 0b10_1000);
+    assert.equal(memory[0x3000], 1);
+  });
+});
+
 test('writes to read-only memory leave, reads do not', { skip }, () => {
   const code = [
     ...[0xb8, 0x00, 0xf0], // mov ax, F000h
