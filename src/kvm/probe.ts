@@ -55,7 +55,7 @@ const FAST_CALLS = new Map([
 /** Always set, and IOPL 3: programs may use ports. */
 const RFLAGS = 0x3002n;
 /** Milliseconds for a guest of a handful of instructions. One is enough, but where the host itself is emulated or busy. */
-const PATIENCE = 250;
+const PATIENCE = 500;
 
 const KINDS = {
   realMode: { label: 'real mode', code: ARRIVED, mode: realMode },
