@@ -5,9 +5,9 @@ import { NanosecondTsc } from './clock.ts';
 import { loadOwners, saveOwners } from '../migration/machine-state.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { MemoryNode } from '../storage/memory.ts';
-import { type DriveConfig, drive } from './config.ts';
+import { type DeviceConfig, type DriveConfig, drive, type WantedDevice } from './config.ts';
 import type { Drive } from './pc-storage.ts';
-import type { PowerEvent } from './interfaces.ts';
+import { type NetworkPort, NO_OFFLOADS, type PowerEvent } from './interfaces.ts';
 import { type PcConfig, PcMachine } from './pc.ts';
 
 const RAM = 32 * 2 ** 20;
@@ -182,6 +182,58 @@ function fullMachine(more: Partial<PcConfig> = {}) {
   });
 }
 
+/** A cable that leads nowhere. */
+function silence(): NetworkPort {
+  return {
+    ...{ onReceive: null, onWritable: null, onLinkChange: null, linkUp: true, offloads: NO_OFFLOADS, accepts: NO_OFFLOADS },
+    send: () => true,
+    resume: () => undefined,
+    close: () => undefined,
+  };
+}
+
+/** A board with one device of each kind, set up as for a kernel. */
+function crowded(more: Partial<PcConfig> = {}) {
+  const disk = (id: string): Drive => ({
+    config: drive({ id, interface: 'none' }),
+    backend: new MemoryNode(new Uint8Array(1 << 20), false),
+  });
+  const named = ['nvme', 'blk', 'hd', 'cd', 'ide'].map(disk);
+  const configs: DeviceConfig[] = [
+    { driver: 'e1000', netdev: 'n0', mac: '52:54:00:12:34:56' },
+    { driver: 'nvme', drive: 'nvme', serial: 's' },
+    { driver: 'virtio-blk-pci', drive: 'blk', 'num-queues': 2, vectors: 3 },
+    { driver: 'virtio-net-pci', netdev: 'n1', mac: '52:54:00:12:34:57' },
+    { driver: 'virtio-scsi-pci', id: 'scsi' },
+    { driver: 'scsi-hd', drive: 'hd' },
+    { driver: 'scsi-cd', drive: 'cd' },
+    { driver: 'virtio-serial-pci' },
+    { driver: 'virtconsole', chardev: 'c0' },
+    { driver: 'virtio-rng-pci' },
+    { driver: 'virtio-balloon-pci' },
+    { driver: 'virtio-keyboard-pci' },
+    { driver: 'ich9-ahci', id: 'sata' },
+    { driver: 'ide-hd', bus: 'sata.0', drive: 'ide' },
+  ];
+  let seed = 1;
+  return machine({
+    kernel: kernel(),
+    drives: named,
+    devices: {
+      wanted: configs.map((config, index): WantedDevice => ({ config, field: 'devices', index })),
+      links: {
+        drives: named,
+        network: silence,
+        character: () => new RecordingBackend(),
+        folder: () => null,
+        hostNetwork: null,
+      },
+      random: () => (seed = (Math.imul(seed, 1103515245) + 12345) | 0),
+    },
+    ...more,
+  });
+}
+
 /** Pokes at everything that a board has, the same way for each seed. @returns what was read, and where */
 function poke({ pc, clock }: ReturnType<typeof machine>, seed: number, count: number): string[] {
   const random = () => (seed = (Math.imul(seed, 1103515245) + 12345) >>> 0);
@@ -219,6 +271,8 @@ for (const [name, make] of [
   ['started directly', () => machine({ kernel: kernel() })],
   ['with firmware', fullMachine],
   ['a Q35 with firmware', () => fullMachine({ machine: 'q35' })],
+  ['a device of each kind', () => crowded()],
+  ['a device of each kind on a Q35', () => crowded({ machine: 'q35' })],
 ] as const) {
   test(`no access throws or hangs (${name})`, () => {
     const one = make();
