@@ -52,6 +52,8 @@ test('a machine that is being saved stands still until it is told to go on, and 
   const reader = machine.save().getReader();
   await reader.read();
   assert.equal(machine.state, 'paused');
+  await assert.rejects(machine.start(), { message: 'the machine is being saved' });
+  await assert.rejects(machine.save().getReader().read(), { message: 'the machine is being saved already' });
   await console.type('xyz');
   for (;;) if ((await reader.read()).done) break;
   assert.equal(console.text, 'ready\n');
