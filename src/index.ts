@@ -1,10 +1,13 @@
 /** The library. */
 export { Machine } from './machine/handle.ts';
 export type { MachineEnd, MachineEventMap } from './machine/handle.ts';
+export type { DeletedDevice } from './machine/messages.ts';
 export { SerialPort } from './machine/serial-port.ts';
 export { completeConfig, ConfigError, drive } from './machine/config.ts';
 export type {
+  BlockOptions,
   BootConfig,
+  DeviceConfig,
   DriveConfig,
   DriveInterface,
   IcountConfig,

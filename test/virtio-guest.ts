@@ -19,10 +19,11 @@ export interface Guest {
   readonly modules: string;
 }
 
-/** @param folders of modules, below kernel/ */
-async function fetchGuest(name: string, meta: string, folders: readonly string[]): Promise<Guest> {
+/** @param places of modules, below kernel/: folders, or single ones */
+async function fetchGuest(name: string, meta: string, places: readonly string[]): Promise<Guest> {
   const choose = async (options: readonly string[]): Promise<string[]> => [await dependency(options, meta, /linux-image-\d\S+/)];
-  const only = ['./boot/vmlinuz-*', ...folders.map((folder) => `./lib/modules/*/kernel/${folder}/*`)];
+  const files = places.map((place) => `./lib/modules/*/kernel/${place}${place.endsWith('.ko') ? '' : '/*'}`);
+  const only = ['./boot/vmlinuz-*', ...files];
   const tree = await packageTree(name, choose, SILENT, { only });
   const image = readdirSync(join(tree, 'boot')).find((one) => one.startsWith('vmlinuz-'))!;
   return {
@@ -34,11 +35,17 @@ async function fetchGuest(name: string, meta: string, folders: readonly string[]
 
 const GUESTS = {
   cloud: { meta: 'linux-image-cloud-amd64', folders: ['net', 'fs', 'drivers', 'lib', 'crypto'] },
-  // The cloud's kernel has no 9P, and no cards of Intel's.
+  // The cloud's kernel has no 9P, no memory cards, and no network cards of old.
   general: {
     meta: 'linux-image-amd64',
-    folders: ['net/9p', 'fs/9p', 'fs/netfs', 'fs/fscache', 'drivers/virtio', 'drivers/net/ethernet/intel/e1000'],
+    folders: [
+      ...['net/9p', 'fs/9p', 'fs/netfs', 'fs/fscache', 'drivers/virtio', 'drivers/mmc', 'drivers/ptp', 'drivers/pps'],
+      ...['intel/e1000', 'intel/e1000e', 'realtek', '8390'].map((cards) => `drivers/net/ethernet/${cards}`),
+      ...['drivers/net/mii.ko', 'drivers/net/mdio.ko'],
+    ],
   },
+  // A host for virtual machines.
+  kvm: { meta: 'linux-image-cloud-amd64', folders: ['arch/x86/kvm', 'virt'] },
 };
 const fetched = new Map<string, Promise<Guest | string>>();
 
@@ -104,4 +111,76 @@ export async function runGuest(...args: Parameters<typeof startGuest>): Promise<
   await using _ended = machine;
   // Waited for here: the machine is let go when this function ends.
   return await text;
+}
+
+/** A guest that carries out what it is told, one line after the other. */
+export class Conversation {
+  readonly machine: Machine;
+  /** Everything that it has printed. */
+  text = '';
+  private readonly writer: WritableStreamDefaultWriter<Uint8Array>;
+  private changed: (() => void) | null = null;
+  private ended = false;
+  private count = 0;
+
+  constructor(machine: Machine) {
+    this.machine = machine;
+    const { readable, writable } = machine.serial[0]!;
+    this.writer = writable.getWriter();
+    void this.listen(readable);
+  }
+
+  /** Waits for text that has not been waited for yet. @throws Error when the machine ends before */
+  async until(pattern: RegExp, from = 0): Promise<RegExpExecArray> {
+    for (;;) {
+      const found = pattern.exec(this.text.slice(from));
+      if (found !== null) return found;
+      if (this.ended) throw new Error(`the machine ended before ${pattern} came:\n${this.text}`);
+      await new Promise<void>((resolve) => {
+        this.changed = resolve;
+      });
+    }
+  }
+
+  /** @returns what a command prints */
+  async run(command: string): Promise<string> {
+    const from = this.text.length;
+    const mark = `end-${++this.count}`;
+    await this.writer.write(new TextEncoder().encode(`${command}; echo ${mark.replace('-', '"-"')}\n`));
+    const { index } = await this.until(new RegExp(`^${mark}\r?$`, 'm'), from);
+    return this.text.slice(from, from + index).replaceAll('\r', '');
+  }
+
+  private async listen(readable: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of readable) {
+      this.text += decoder.decode(chunk, { stream: true });
+      this.changed?.();
+    }
+    this.ended = true;
+    this.changed?.();
+  }
+}
+
+/** Starts a machine that listens to commands once its modules are loaded. */
+export async function talkTo(
+  guest: Guest,
+  wanted: readonly string[],
+  more: Partial<MachineConfig>,
+  programs: readonly ArchiveEntry[] = [],
+): Promise<Conversation> {
+  const script = 'stty -echo </dev/console; echo listening; while read -r line </dev/console; do eval "$line"; done';
+  const { files: extra, load } = moduleFiles(guest.modules, wanted);
+  const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
+  const machine = await Machine.create({
+    memory: 256 * MIB,
+    append: 'console=ttyS0 panic=-1',
+    noReboot: true,
+    kernel: { name: 'vmlinuz', data: guest.kernel },
+    initrd: { name: 'initramfs', data: initramfs(guest.files, init, [...extra, ...programs]) },
+    ...more,
+  });
+  const talk = new Conversation(machine);
+  await talk.until(/^listening/m);
+  return talk;
 }

@@ -1,6 +1,7 @@
 /** What a command line of `virelay-system-x86_64` asks for; QEMU's names and behaviour. */
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
+import { type AcceleratorName, ACCELERATORS } from '../machine/accelerator.ts';
 import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
@@ -52,7 +53,8 @@ export interface CommandLine {
   machine: 'pc' | 'q35';
   cpu: string;
   memory: number;
-  accel: 'jit' | 'interp';
+  /** None is the default. */
+  accel: AcceleratorName[];
   icount: IcountConfig | null;
   rtc: RtcConfig;
   kernel: string | null;
@@ -83,6 +85,7 @@ export interface CommandLine {
   debugcon: { text: string; spec: CharacterSpec; iobase: number } | null;
   uuid: Uint8Array | null;
   hpet: boolean;
+  acpiHotplugBehindBridges: boolean;
   nographic: boolean;
   /** The display is shown on the terminal. */
   curses: boolean;
@@ -120,7 +123,7 @@ function initial(): CommandLine {
     machine: 'pc',
     cpu: 'max',
     memory: 128 * MIB,
-    accel: 'jit',
+    accel: [],
     icount: null,
     rtc: { base: 'utc', clock: 'host' },
     kernel: null,
@@ -145,6 +148,7 @@ function initial(): CommandLine {
     debugcon: null,
     uuid: null,
     hpet: true,
+    acpiHotplugBehindBridges: true,
     nographic: false,
     curses: false,
     noReboot: false,
@@ -194,7 +198,7 @@ const OPTIONS: Record<string, Option> = {
   m: valued(setMemory),
   smp: valued(setSmp),
   accel: valued(setAccel),
-  'enable-kvm': flag(() => noKvm()),
+  'enable-kvm': flag((line) => setAccelNames(line, ['kvm'])),
   icount: valued(setIcount),
   rtc: valued(setRtc),
   kernel: valued((line, value) => {
@@ -502,25 +506,18 @@ function setAccel(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'accel');
   const values = parseList(text, 'accel');
   onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb']);
-  setAccelNames(line, [values.get('accel') ?? '']);
+  setAccelNames(line, (values.get('accel') ?? '').split(':'));
 }
 
-/** The first one that can be had is taken. */
+/** Names with colons between them: the first one that can be had is taken. */
 function setAccelNames(line: CommandLine, names: readonly string[]): void {
   for (const name of names) {
-    if (name === 'jit' || name === 'tcg') line.accel = 'jit';
-    else if (name === 'interp') line.accel = 'interp';
-    else if (name === 'kvm') {
-      if (names.length === 1) noKvm();
-      continue;
-    } else throw new ValueError(`accelerator "${name}" is not known (known: jit, interp, tcg)`);
-    return;
+    const known = ACCELERATORS.find((one) => one === (name === 'tcg' ? 'jit' : name));
+    if (known === undefined) {
+      throw new ValueError(`accelerator "${name}" is not known (known: ${ACCELERATORS.join(', ')}, tcg)`);
+    }
+    line.accel.push(known);
   }
-  throw new ValueError('none of these accelerators is available');
-}
-
-function noKvm(): never {
-  throw new ValueError('KVM is not available yet (use -accel jit)');
 }
 
 function setIcount(line: CommandLine, text: string): void {
@@ -609,12 +606,26 @@ function addSecret(line: CommandLine, values: Map<string, string>): void {
   line.secrets[id] = readSecret(values);
 }
 
+/** Properties of the board's own devices, by the names that `-global` uses. */
+const GLOBALS: Record<string, (line: CommandLine, value: string) => void> = {
+  'isa-debugcon.iobase': (line, value) => {
+    const iobase = parseNumber(value, 0, 0xffff);
+    const before = line.debugcon ?? { text: 'null', spec: character('null') };
+    line.debugcon = { ...before, iobase };
+  },
+  'PIIX4_PM.acpi-pci-hotplug-with-bridge-support': setBridgeHotplug,
+  'ICH9-LPC.acpi-pci-hotplug-with-bridge-support': setBridgeHotplug,
+};
+
+function setBridgeHotplug(line: CommandLine, value: string): void {
+  line.acpiHotplugBehindBridges = parseSwitch('acpi-pci-hotplug-with-bridge-support', value);
+}
+
 function setGlobal(line: CommandLine, text: string): void {
-  const match = /^isa-debugcon\.iobase=(.*)$/.exec(text);
-  if (match === null) throw new ValueError('not a known property (known: isa-debugcon.iobase)');
-  const iobase = parseNumber(match[1]!, 0, 0xffff);
-  const before = line.debugcon ?? { text: 'null', spec: character('null') };
-  line.debugcon = { ...before, iobase };
+  const [, name = '', value = ''] = /^([^=]*)=(.*)$/.exec(text) ?? [];
+  const set = Object.hasOwn(GLOBALS, name) ? GLOBALS[name] : undefined;
+  if (set === undefined) throw new ValueError(`not a known property (known: ${Object.keys(GLOBALS).join(', ')})`);
+  set(line, value);
 }
 
 function setAction(line: CommandLine, text: string): void {

@@ -51,6 +51,7 @@ const INTERFACES: Record<string, DriveInterface> = {
   floppy: 'floppy',
   pflash: 'pflash',
   virtio: 'virtio',
+  sd: 'sd',
   none: 'none',
 };
 /** Drives on one IDE bus: a port of an AHCI has one. */
@@ -61,6 +62,7 @@ const PLACES: Record<DriveInterface, number> = {
   floppy: 2,
   pflash: 2,
   virtio: Infinity,
+  sd: Infinity,
   none: Infinity,
 };
 

@@ -13,7 +13,8 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-cpu MODEL[,+F][,-F][,F=on|off]', 'CPU model and features (-cpu help lists them)'],
   ['-m SIZE', 'memory: MiB, or with a suffix K, M, G, T (default 128)'],
   ['-smp 1', 'number of CPUs'],
-  ['-accel jit|interp', 'how guest code is run; tcg is another name of jit'],
+  ['-accel jit|interp|kvm', 'how guest code is run; tcg is another name of jit; of several (kvm:jit), the first that can be had'],
+  ['-enable-kvm', 'the same as -accel kvm'],
   ['-icount shift=N|auto[,sleep=on|off]', 'time from counted instructions, 2^N ns each'],
   ['-rtc base=utc|localtime|DATE,clock=host|vm', 'what the real-time clock shows'],
   ['-uuid UUID', "the machine's identity"],
@@ -89,7 +90,7 @@ export function helpText(topic: Exclude<HelpTopic, 'device'>, version: string): 
     case 'cpu':
       return cpuText();
     case 'accel':
-      return 'Accelerators supported:\njit (also known as tcg)\ninterp';
+      return 'Accelerators supported:\njit (also known as tcg)\ninterp\nkvm';
     case 'netdev':
       return ['Available netdev backend types:', ...NETDEV_KINDS].join('\n');
     case 'nic':

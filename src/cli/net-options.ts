@@ -9,7 +9,14 @@ import { Pairs } from '../network/options/pairs.ts';
 import { splitCommas } from './values.ts';
 
 /** Cards by QEMU's names, and other names for them after `model=`. */
-export const NIC_MODELS = ['e1000', 'virtio-net-pci', 'virtio-net-pci-non-transitional', 'virtio-net-pci-transitional'] as const;
+export const NIC_MODELS = [
+  'e1000',
+  'ne2k_pci',
+  'rtl8139',
+  'virtio-net-pci',
+  'virtio-net-pci-non-transitional',
+  'virtio-net-pci-transitional',
+] as const;
 const ALIASES: Record<string, string> = { virtio: 'virtio-net-pci', 'virtio-net': 'virtio-net-pci' };
 const DEFAULT_MODEL = 'e1000';
 /** MAC addresses of cards that are given none, in the order of the cards. */

@@ -69,7 +69,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     machine: line.machine,
     cpu: line.cpu,
     memory: line.memory,
-    accel: line.accel,
+    ...(line.accel.length > 0 ? { accel: line.accel } : {}),
     icount: line.icount,
     rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel),
@@ -92,6 +92,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     debugcon: line.debugcon === null ? null : { iobase: line.debugcon.iobase },
     uuid: line.uuid,
     hpet: line.hpet,
+    acpiHotplugBehindBridges: line.acpiHotplugBehindBridges,
     noReboot: line.noReboot,
     noShutdown: line.noShutdown,
     // Nothing runs before everything that could still fail has succeeded.

@@ -4,7 +4,15 @@
  */
 import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
-import type { BlockBackend, CharBackend, GuestMemory, NetworkPort, PortBus, VirtualClock } from '../machine/interfaces.ts';
+import type {
+  BlockBackend,
+  CharBackend,
+  GuestMemory,
+  IrqLine,
+  NetworkPort,
+  PortBus,
+  VirtualClock,
+} from '../machine/interfaces.ts';
 
 /** One property. Values come as text from a command line, or as JSON has them. */
 export interface Property<T> {
@@ -38,6 +46,8 @@ export interface DeviceContext {
   readonly memorySize: number;
   readonly clock: VirtualClock;
   readonly ports: PortBus;
+  /** A line at an interrupt of the board's, 0 to 15. */
+  irq(input: number): IrqLine;
   /** Ends the machine with a status. */
   exit(code: number): void;
   /** 32 bits that nobody can guess. */
@@ -68,6 +78,20 @@ export interface DeviceBus {
   readonly full?: boolean;
   /** Open Firmware's name of a device on it, to follow that of the device that provides the bus; null for none. */
   bootPath?(device: unknown): string | null;
+  /** How devices come and go while the machine runs; nothing where they do not. */
+  readonly hotplug?: BusHotplug | null;
+  /** Set by the machine: told when the guest has let a device go, which then leaves. */
+  onEject?: ((device: never) => void) | null;
+  /** Takes a device off, of which nothing is left on the bus. */
+  unplug?(device: never): void;
+}
+
+/** How the guest learns of devices on a bus. */
+export interface BusHotplug {
+  /** A device has been put on the bus. */
+  plugged(device: unknown): void;
+  /** Asks the guest to let a device go, which the bus then ejects. @throws Error, one line */
+  requestUnplug(device: unknown): void;
 }
 
 export const CATEGORIES = ['bridge', 'storage', 'network', 'input', 'display', 'misc'] as const;
@@ -83,6 +107,8 @@ export interface DeviceType<P extends Properties = Properties, D = unknown> {
   readonly properties: P;
   /** The device is reset, saved and loaded by the controller that it is plugged into. */
   readonly ofController?: boolean;
+  /** False for what is there from the start or not at all. */
+  readonly hotpluggable?: boolean;
   /** Makes the device, which is not on its bus yet. @throws Error, one line */
   create(values: Values<P>, context: DeviceContext): D;
   /** Buses that it provides. */

@@ -22,7 +22,8 @@ function start() {
   const identity = { vendor: 3, device: 4, classCode: 0x060400, interruptPin: 1 };
   const port = new PciBridge('rp', identity, {
     ...{ type: 'port', busName: 'rp', slots: 1, express: true },
-    capability: { offset: 0x54, type: EXPRESS_TYPE.rootPort, slot: 7 },
+    capability: { offset: 0x54, type: EXPRESS_TYPE.rootPort },
+    port: { number: 1, slot: 7, hotplug: true },
   });
   const bridge = new PciBridge('b', identity, { type: 'b', busName: 'b', slots: 32, express: false, capability: null });
   const card = new Card('card');

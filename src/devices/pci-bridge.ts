@@ -1,5 +1,6 @@
 /** Bridges to further PCI buses: PCI-to-PCI Bridge Architecture 1.2, and root ports (PCI Express Base 3.0, 7.8). */
 import { PciBus, PciDevice, type PciIdentity, type PciSpaces } from './pci.ts';
+import { ExpressSlot, SLOT_CAPABILITIES, SLOT_CONTROL_WRITABLE, SLOT_STATUS_CLEARS } from './pci-slot.ts';
 
 /** Configuration space of a bridge (3.2). */
 const BRIDGE = {
@@ -15,16 +16,28 @@ const BRIDGE = {
 const SECONDARY_RESET = 1 << 6;
 const HEADER_TYPE = 1;
 
-/** PCI Express capability: what follows its id and link. */
-const EXPRESS_ID = 0x10;
+/** Of the subsystem: its vendor and number, which a bridge's header has no room for (PCI-to-PCI Bridge 1.2, 3.2.5.13). */
+const SUBSYSTEM = { id: 0x0d, offset: 0x40 } as const;
+/** Where a root port has its one vector. */
+const MSIX = { offset: 0x48, bar: 0, size: 0x1000, table: 0, pending: 0x800 } as const;
+
+/** PCI Express capability (7.8), by offsets from its id. */
+export const EXPRESS_ID = 0x10;
 const EXPRESS_SIZE = 0x3c;
 const EXPRESS = {
+  flags: 0x02,
+  capabilities: 0x04,
   control: 0x08,
+  linkCapabilities: 0x0c,
   linkControl: 0x10,
   linkStatus: 0x12,
+  slotCapabilities: 0x14,
   slotControl: 0x18,
   slotStatus: 0x1a,
   rootControl: 0x1c,
+  capabilities2: 0x24,
+  linkCapabilities2: 0x2c,
+  linkControl2: 0x30,
 } as const;
 const VERSION = 2;
 export const EXPRESS_TYPE = { endpoint: 0, rootPort: 4, toPci: 7 } as const;
@@ -34,22 +47,25 @@ const ROLE_BASED_ERRORS = 0x8000;
 /** One lane of 2.5 GT/s, and a link that is up. */
 const LINK = 0x11;
 const LINK_UP = 0x2000;
-const PRESENT = 0x40;
+/** A root port: 32 lanes of 16 GT/s, which says when its link is up, and how wide it has become. */
+const PORT = { link: 0x604, reports: 0x300000, idle: 0x204, capabilities2: 0x300020, speeds: 0x1e, speed: 4 } as const;
 
-/** @param slot number of the slot that a port leads to @returns a capability's bytes after its id and link */
-export function expressBody(type: ExpressType, slot: number): number[] {
+/** @param port number of the port @param slot number of the slot @returns a capability's bytes after its id and link */
+export function expressBody(type: ExpressType, port = 0, slot = 0): number[] {
   const bytes = new Uint8Array(EXPRESS_SIZE);
   const view = new DataView(bytes.buffer);
-  const port = type === EXPRESS_TYPE.rootPort;
-  view.setUint16(2, VERSION | (type << 4) | (port ? SLOT_IMPLEMENTED : 0), true);
-  view.setUint32(4, ROLE_BASED_ERRORS, true);
-  view.setUint32(0x0c, LINK | (slot << 24), true);
-  view.setUint16(EXPRESS.linkStatus, LINK | LINK_UP, true);
-  if (port) view.setUint32(0x14, slot << 19, true);
+  const root = type === EXPRESS_TYPE.rootPort;
+  view.setUint16(EXPRESS.flags, VERSION | (type << 4) | (root ? SLOT_IMPLEMENTED : 0), true);
+  view.setUint32(EXPRESS.capabilities, ROLE_BASED_ERRORS, true);
+  view.setUint32(EXPRESS.linkCapabilities, (root ? PORT.link | PORT.reports | (port << 24) : LINK) >>> 0, true);
+  view.setUint16(EXPRESS.linkStatus, root ? PORT.idle : LINK | LINK_UP, true);
+  if (!root) return [...bytes.subarray(2)];
+  view.setUint32(EXPRESS.slotCapabilities, (SLOT_CAPABILITIES | (slot << 19)) >>> 0, true);
+  view.setUint32(EXPRESS.capabilities2, PORT.capabilities2, true);
+  view.setUint32(EXPRESS.linkCapabilities2, PORT.speeds, true);
+  view.setUint16(EXPRESS.linkControl2, PORT.speed, true);
   return [...bytes.subarray(2)];
 }
-
-export { EXPRESS_ID };
 
 export type BridgeOptions = {
   type: string;
@@ -59,7 +75,9 @@ export type BridgeOptions = {
   slots: number;
   /** The bus is a link of PCI Express. */
   express: boolean;
-  capability: { offset: number; type: ExpressType; slot: number } | null;
+  capability: { offset: number; type: ExpressType } | null;
+  /** A root port, and whether devices may come to its slot and go. */
+  port?: { number: number; slot: number; hotplug: boolean } | null;
 };
 
 /** The bus behind a bridge: interrupts come out at the bridge's own pins, moved on by the slot (9.1). */
@@ -89,6 +107,7 @@ export class PciBridge extends PciDevice {
   readonly type: string;
   private readonly options: BridgeOptions;
   private secondaryBus: PciBus | null = null;
+  private slot: ExpressSlot | null = null;
 
   constructor(id: string, identity: PciIdentity, options: BridgeOptions) {
     super(id, { ...identity, headerType: HEADER_TYPE });
@@ -104,6 +123,15 @@ export class PciBridge extends PciDevice {
     this.writeOneClears[BRIDGE.secondaryStatus + 1] = 0xf9;
     this.writable[BRIDGE.control] = 0x7f;
     if (options.capability !== null) this.addExpress(options.capability);
+    if (options.port == null) return;
+    this.addVector();
+    this.addCapability(SUBSYSTEM.offset, SUBSYSTEM.id, [0, 0, identity.vendor & 0xff, identity.vendor >> 8, 0, 0]);
+    this.addSlot(options.port.hotplug);
+  }
+
+  /** Devices behind it may come and go. */
+  get takesDevices(): boolean {
+    return this.options.port?.hotplug !== false;
   }
 
   /** There is one when the bridge has been plugged in. */
@@ -114,6 +142,7 @@ export class PciBridge extends PciDevice {
   override plug(bus: PciBus, devfn: number, spaces: PciSpaces): void {
     super.plug(bus, devfn, spaces);
     this.secondaryBus = new SecondaryBus(this, spaces, this.options);
+    this.secondaryBus.hotplug = this.slot;
   }
 
   /** Numbers of the buses that are reached by this bridge; none while it has not been set up. */
@@ -127,8 +156,17 @@ export class PciBridge extends PciDevice {
   }
 
   override configRead(offset: number, size: number): number {
-    this.showPresence();
+    this.showSlot();
     return super.configRead(offset, size);
+  }
+
+  override configWrite(offset: number, size: number, value: number): void {
+    const at = this.slot === null ? 0 : this.options.capability!.offset + EXPRESS.slotControl;
+    const touched = (first: number): boolean => this.slot !== null && offset < first + 2 && offset + size > first;
+    const before = super.configRead(at, 2);
+    super.configWrite(offset, size, value);
+    if (touched(at)) this.slot!.controlWritten(before);
+    else if (touched(at + 2)) this.slot!.update();
   }
 
   protected override onConfigWrite(offset: number, size: number): void {
@@ -137,20 +175,74 @@ export class PciBridge extends PciDevice {
     for (const device of this.secondaryBus?.all() ?? []) device.reset();
   }
 
-  private addExpress({ offset, type, slot }: NonNullable<BridgeOptions['capability']>): void {
-    this.addCapability(offset, EXPRESS_ID, expressBody(type, slot));
+  protected override onReset(): void {
+    this.slot?.reset();
+  }
+
+  private addExpress({ offset, type }: NonNullable<BridgeOptions['capability']>): void {
+    const { port } = this.options;
+    this.addCapability(offset, EXPRESS_ID, expressBody(type, port?.number, port?.slot));
     this.setWritable(offset + EXPRESS.control, [0xff, 0x7f]);
     this.setWritable(offset + EXPRESS.linkControl, [0xfb, 0x0f]);
-    if (type !== EXPRESS_TYPE.rootPort) return;
-    this.setWritable(offset + EXPRESS.slotControl, [0xff, 0x1f]);
+    if (port == null) return;
+    this.setWritable(offset + EXPRESS.slotControl, SLOT_CONTROL_WRITABLE);
+    this.writeOneClears.set(SLOT_STATUS_CLEARS, offset + EXPRESS.slotStatus);
     this.setWritable(offset + EXPRESS.rootControl, [0x1f, 0]);
   }
 
-  private showPresence(): void {
-    const { capability } = this.options;
-    if (capability?.type !== EXPRESS_TYPE.rootPort) return;
-    const present = (this.secondaryBus?.all().length ?? 0) > 0;
-    this.config[capability.offset + EXPRESS.slotStatus] = present ? PRESENT : 0;
+  private addVector(): void {
+    const { offset, bar, size, table, pending } = MSIX;
+    const msix = this.addMsix(offset, 1, { bar, table, pending });
+    const handler = {
+      read: (at: number, width: number) =>
+        at < pending ? msix.table.read(at, width) : msix.pendingBits.read(at - pending, width),
+      write: (at: number, width: number, value: number) => {
+        if (at < pending) msix.table.write(at, width, value);
+      },
+    };
+    this.addBar(bar, { kind: 'mem32', size, handler, name: `${this.options.type}-msix` });
+  }
+
+  private addSlot(enabled: boolean): void {
+    const at = this.options.capability!.offset;
+    const word = (offset: number) => ({
+      get: () => super.configRead(at + offset, 2),
+      set: (value: number) => this.config.set([value & 0xff, value >> 8], at + offset),
+    });
+    const [control, status] = [word(EXPRESS.slotControl), word(EXPRESS.slotStatus)];
+    const port = this;
+    this.slot = new ExpressSlot(
+      {
+        id: this.id,
+        getControl: control.get,
+        setControl: control.set,
+        getStatus: status.get,
+        setStatus: status.set,
+        interrupt: (level) => this.slotInterrupt(level),
+        get bus() {
+          return port.secondary;
+        },
+      },
+      enabled,
+    );
+    const { slot } = this;
+    this.addPart('slot', { reset: () => undefined, save: () => slot.save(), load: (state) => slot.load(state) });
+  }
+
+  private slotInterrupt(level: boolean): void {
+    if (this.msix?.enabled !== true) this.setIntx(level);
+    else if (level) this.msix.notify(0);
+  }
+
+  /** Presence, and a link that is up while there is something at its other end. */
+  private showSlot(): void {
+    const { slot, secondaryBus } = this;
+    if (slot === null || secondaryBus === null) return;
+    const at = this.options.capability!.offset;
+    const status = at + EXPRESS.slotStatus;
+    this.config[status] = slot.statusNow(this.config[status]!);
+    const link = secondaryBus.all().length > 0 ? LINK | LINK_UP : PORT.idle;
+    this.config.set([link & 0xff, link >> 8], at + EXPRESS.linkStatus);
   }
 }
 

@@ -9,6 +9,7 @@ import type {
   PortBus,
   StateValue,
 } from '../machine/interfaces.ts';
+import type { BusHotplug } from './device-type.ts';
 import { Msi, MSI_ID, type MsiOptions } from './pci-msi.ts';
 import { Msix, MSIX_ID, type MsixPlace } from './pci-msix.ts';
 import { type StateFields, StateBlock } from './state.ts';
@@ -21,6 +22,7 @@ export const PCI = {
   status: 0x06,
   revision: 0x08,
   classCode: 0x09,
+  cacheLine: 0x0c,
   headerType: 0x0e,
   bar0: 0x10,
   subsystemVendor: 0x2c,
@@ -108,6 +110,8 @@ export abstract class PciDevice implements Device {
   readonly id: string;
   /** Device number times 8 plus function; -1 before the device is plugged. */
   devfn = -1;
+  /** May leave while the machine runs, which the board's own functions may not. */
+  removable = false;
 
   /** Bits of configuration space that software may change. */
   protected readonly writable = new Uint8Array(256);
@@ -144,6 +148,7 @@ export abstract class PciDevice implements Device {
     this.writable[PCI.command] = COMMAND_WRITABLE & 0xff;
     this.writable[PCI.command + 1] = COMMAND_WRITABLE >> 8;
     this.writeOneClears[PCI.status + 1] = 0xf9;
+    this.writable[PCI.cacheLine] = 0xff;
     this.writable[PCI.interruptLine] = 0xff;
     this.config.set(this.initial);
   }
@@ -427,7 +432,10 @@ export class PciBus {
   readonly name: string;
   readonly express: boolean;
   readonly bridge: PciDevice | null;
-  private readonly slots: number;
+  /** Places for devices. */
+  readonly slots: number;
+  hotplug: BusHotplug | null = null;
+  onEject: ((device: PciDevice) => void) | null = null;
   private readonly devices = new Map<number, PciDevice>();
   private readonly spaces: PciSpaces;
   /** One set per PIRQ of the functions that assert it. */

@@ -1,6 +1,6 @@
 /** What SCSI controllers and the units on them know of each other: SAM-4 and SPC-4 (T10/1683D, T10/1731D). */
 import type { Device } from '../machine/interfaces.ts';
-import type { DeviceBus } from './device-type.ts';
+import type { BusHotplug, DeviceBus } from './device-type.ts';
 
 export const SCSI_STATUS = { good: 0x00, checkCondition: 0x02, busy: 0x08 } as const;
 
@@ -48,6 +48,8 @@ export type ScsiAddress = { readonly target: number; readonly lun: number };
 export class ScsiBus implements DeviceBus {
   readonly kind = 'SCSI';
   readonly name: string;
+  hotplug: BusHotplug | null = null;
+  onEject: ((unit: ScsiUnit) => void) | null = null;
   private readonly maxTarget: number;
   private readonly maxLun: number;
   private readonly units = new Map<string, { address: ScsiAddress; unit: ScsiUnit }>();
@@ -69,14 +71,29 @@ export class ScsiBus implements DeviceBus {
     this.units.set(`${id} ${at}`, { address: { target: id, lun: at }, unit });
   }
 
+  unplug(unit: ScsiUnit): void {
+    const at = this.keyOf(unit);
+    if (at !== null) this.units.delete(at);
+  }
+
+  /** @throws Error when the unit is not on this bus */
+  addressOf(unit: ScsiUnit): ScsiAddress {
+    return this.units.get(this.keyOf(unit)!)!.address;
+  }
+
+  private keyOf(unit: unknown): string | null {
+    for (const [at, one] of this.units) if (one.unit === unit) return at;
+    return null;
+  }
+
   find(target: number, lun: number): ScsiUnit | null {
     return this.units.get(`${target} ${lun}`)?.unit ?? null;
   }
 
   bootPath(device: unknown): string | null {
-    const found = [...this.units.values()].find(({ unit }) => unit === device);
-    if (found === undefined) return null;
-    const { target, lun } = found.address;
+    const at = this.keyOf(device);
+    if (at === null) return null;
+    const { target, lun } = this.units.get(at)!.address;
     return `/channel@0/disk@${target.toString(16)},${lun.toString(16)}`;
   }
 

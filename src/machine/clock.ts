@@ -248,26 +248,42 @@ export class InstructionClock extends BaseClock {
 
 const U64 = 0xffff_ffff_ffff_ffffn;
 
-/** A TSC of 1 GHz: one tick is one virtual nanosecond. */
-export class NanosecondTsc implements TscSource {
-  readonly frequency = 1e9;
+const GIGA = 1_000_000_000n;
+/** One tick is one virtual nanosecond. */
+export const DEFAULT_TSC_HZ = 1e9;
+
+/** A TSC that counts the clock's time at a rate of its own. */
+export class ClockTsc implements TscSource {
+  readonly frequency: number;
   private readonly clock: VirtualClock;
   /** Ticks the guest's counter is ahead of the clock, a signed integer of 64 bits. */
   offset = 0n;
 
-  constructor(clock: VirtualClock) {
+  /** @param frequency ticks a second, a whole number */
+  constructor(clock: VirtualClock, frequency = DEFAULT_TSC_HZ) {
     this.clock = clock;
+    this.frequency = frequency;
   }
 
   read(): bigint {
-    return (BigInt(Math.floor(this.clock.now())) + this.offset) & U64;
+    return (this.elapsed() + this.offset) & U64;
   }
 
   write(value: bigint): void {
-    this.offset = BigInt.asIntN(64, value - BigInt(Math.floor(this.clock.now())));
+    this.offset = BigInt.asIntN(64, value - this.elapsed());
   }
 
   toNanoseconds(ticks: bigint): number {
-    return Number(ticks - this.offset);
+    const since = ticks - this.offset;
+    if (this.frequency === DEFAULT_TSC_HZ) return Number(since);
+    const rate = BigInt(this.frequency);
+    // Rounded up: by then the counter has got there.
+    return Number((since * GIGA + rate - 1n) / rate);
+  }
+
+  /** Ticks of the clock's whole time. */
+  private elapsed(): bigint {
+    const ns = BigInt(Math.floor(this.clock.now()));
+    return this.frequency === DEFAULT_TSC_HZ ? ns : (ns * BigInt(this.frequency)) / GIGA;
   }
 }

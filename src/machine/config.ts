@@ -1,4 +1,5 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
+import { type AcceleratorName, ACCELERATORS } from './accelerator.ts';
 import { checkNetwork, type NetworkConfig, NO_NETWORK } from './network-config.ts';
 import type { BlockBackend, CharBackend } from './interfaces.ts';
 
@@ -8,7 +9,7 @@ export interface MachineIo {
   readonly serials: readonly (CharBackend | null)[];
   readonly debugcon: CharBackend | null;
   /** By the names that devices use. */
-  readonly chardevs: ReadonlyMap<string, CharBackend>;
+  readonly chardevs: Map<string, CharBackend>;
   /** One per drive of the configuration; null for a drive without a medium. */
   readonly drives: readonly (BlockBackend | null)[];
   /** Requests of theirs are under way. */
@@ -39,7 +40,7 @@ export interface IcountConfig {
   readonly sleep: boolean;
 }
 
-export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'virtio' | 'none';
+export type DriveInterface = 'ide' | 'ahci' | 'floppy' | 'pflash' | 'virtio' | 'sd' | 'none';
 
 /** Options of a block node, as after `-blockdev`: text may stand for every value. */
 export type BlockOptions = { readonly [name: string]: unknown };
@@ -74,7 +75,7 @@ export interface DriveConfig {
   readonly interface: DriveInterface;
   /**
    * IDE: 0 and 1 are master and slave of the first channel, 2 and 3 of the second; or the ports of a
-   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0; virtio: any;
+   * Q35's AHCI, 0 to 5; AHCI: ports of a controller of its own, 0 to 5; floppy: A is 0; virtio, sd: any;
    * pflash: 0 ends at 4 GiB and holds the firmware, 1 lies below it. */
   readonly index: number;
   readonly media: 'disk' | 'cdrom';
@@ -117,7 +118,8 @@ export interface MachineConfig {
   readonly cpu: string;
   /** Bytes of RAM, a whole number of MiB. */
   readonly memory: number;
-  readonly accel: 'jit' | 'interp';
+  /** What runs the vCPU; of several, the first that can be had. */
+  readonly accel: AcceleratorName | readonly AcceleratorName[];
   /** Time derived from counted instructions, or null for host time. */
   readonly icount: IcountConfig | null;
   readonly rtc: RtcConfig;
@@ -155,6 +157,8 @@ export interface MachineConfig {
   /** 16 bytes in text order, for SMBIOS. */
   readonly uuid: Uint8Array | null;
   readonly hpet: boolean;
+  /** Devices behind bridges come and go by ACPI, not by the registers of PCI Express ports. */
+  readonly acpiHotplugBehindBridges: boolean;
   /** A reset ends the machine. */
   readonly noReboot: boolean;
   /** Power-off pauses the machine instead of ending it. */
@@ -184,6 +188,7 @@ const DEFAULTS: MachineConfig = {
   debugExit: null,
   uuid: null,
   hpet: true,
+  acpiHotplugBehindBridges: true,
   noReboot: false,
   noShutdown: false,
   startPaused: false,
@@ -226,7 +231,7 @@ export function drive(given: Partial<DriveConfig>): DriveConfig {
 
 /** What devices call a drive that is the board's to place; null for a drive that has its place. */
 export function driveName({ interface: kind, id, index }: DriveConfig): string | null {
-  return kind === 'virtio' ? (id ?? `virtio${index}`) : kind === 'none' ? id : null;
+  return kind === 'virtio' || kind === 'sd' ? (id ?? `${kind}${index}`) : kind === 'none' ? id : null;
 }
 
 /** A device, and what in the configuration asked for it. */
@@ -250,7 +255,14 @@ export function wantedDevices({ network, drives, devices }: MachineConfig): Want
     const config = { driver: 'virtio-blk-pci', drive: driveName(one), bootindex: one.bootIndex };
     return [{ config, field: 'drives', index }];
   });
-  return [...cards, ...disks, ...devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }))];
+  const named = devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }));
+  // Memory cards go where a controller is by then, unless a device has named them.
+  const memoryCards = drives.flatMap((one, index): WantedDevice[] => {
+    const name = driveName(one);
+    if (one.interface !== 'sd' || devices.some((device) => device['drive'] === name)) return [];
+    return [{ config: { driver: 'sd-card', drive: name }, field: 'drives', index }];
+  });
+  return [...cards, ...disks, ...named, ...memoryCards];
 }
 
 /** A value that cannot be used; `field` names the member of the configuration. */
@@ -314,8 +326,8 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
 
 function checkChoices({ machine, cpu, accel, serials, uuid }: MachineConfig): void {
   if (machine !== 'pc' && machine !== 'q35') throw new ConfigError('machine', `"${String(machine)}" is not known`);
-  if (accel !== 'jit' && accel !== 'interp') {
-    throw new ConfigError('accel', `"${String(accel)}" is not one of jit, interp`);
+  for (const one of typeof accel === 'string' ? [accel] : accel) {
+    if (!ACCELERATORS.includes(one)) throw new ConfigError('accel', `"${String(one)}" is not one of ${ACCELERATORS.join(', ')}`);
   }
   if (typeof cpu !== 'string') throw new ConfigError('cpu', 'not a text');
   if (!Array.isArray(serials) || serials.length > MAX_SERIALS) {
@@ -386,6 +398,7 @@ const PLACES: Record<DriveInterface, number> = {
   floppy: 2,
   pflash: 2,
   virtio: Infinity,
+  sd: Infinity,
   none: Infinity,
 };
 

@@ -1,14 +1,21 @@
 /** Puts a machine together from its configuration, in the current thread. */
-import { parseCpu } from '../isa/x86/system/models.ts';
+import { type CpuModel, DEFAULT_MODEL, parseCpu, withinHost } from '../isa/x86/system/models.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { newMemory } from '../wasm/wasm.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
-import type { Accelerator } from './accelerator.ts';
-import { type AcceleratorParts, CpuPins, makeAccelerator, type Tuning } from './accelerators.ts';
+import type { Accelerator, AcceleratorName } from './accelerator.ts';
+import {
+  type AcceleratorParts,
+  CpuPins,
+  loadAccelerator,
+  type LoadedAccelerator,
+  makeAccelerator,
+  type Tuning,
+} from './accelerators.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
-import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
+import { ClockTsc, DEFAULT_TSC_HZ, HostClock, InstructionClock } from './clock.ts';
 import { ConfigError, type FolderConfig, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
@@ -113,23 +120,65 @@ function openFolder({ path, securityModel, readOnly }: FolderConfig, index: numb
   }
 }
 
-function linksOf(config: MachineConfig, drives: readonly Drive[], networks: Networks, ports: MachineIo): DeviceLinks {
+function linksOf(config: MachineConfig, drives: Drive[], networks: Networks, ports: MachineIo): DeviceLinks {
   const folders = new Map(config.folders.map((one, i) => [one.id, openFolder(one, i)]));
   return {
     drives,
-    network: (name) => (config.network.netdevs.some(({ id }) => id === name) ? networks.port(name) : null),
+    network: (name) => (networks.backend(name) === null ? null : networks.port(name)),
     character: (name) => ports.chardevs.get(name) ?? null,
     hostNetwork,
     folder: (name) => folders.get(name) ?? null,
   };
 }
 
+/** The first one of those wanted that can be had. @throws ConfigError saying why there is none */
+async function chooseAccelerator(
+  { accel, icount }: MachineConfig,
+  events: MachineEvents,
+): Promise<[AcceleratorName, LoadedAccelerator]> {
+  const wanted = typeof accel === 'string' ? [accel] : accel;
+  for (const [i, name] of wanted.entries()) {
+    try {
+      if (name === 'kvm' && icount !== null) throw new Error('instructions that the processor runs cannot be counted (-icount)');
+      return [name, await loadAccelerator(name)];
+    } catch (error) {
+      const why = (error as Error).message;
+      const next = wanted[i + 1];
+      if (next === undefined) throw new ConfigError('accel', `${name}: ${why}`);
+      events.warn?.(`accelerator ${name}: ${why}; going on with ${next}`);
+    }
+  }
+  throw new ConfigError('accel', 'none is given');
+}
+
+function chooseCpu(
+  text: string,
+  { features, tscFrequency }: LoadedAccelerator,
+  events: MachineEvents,
+): { model: CpuModel; tscFrequency: number } {
+  const { model, warnings } = parseCpu(text);
+  for (const warning of warnings) events.warn?.(warning);
+  const frequency = model.tscFrequency || tscFrequency || DEFAULT_TSC_HZ;
+  if (features === null) return { model, tscFrequency: frequency };
+  const within = withinHost(model, features);
+  // "max" is whatever there is.
+  if (within.missing.length > 0 && model.name !== DEFAULT_MODEL) {
+    events.warn?.(`CPU ${model.name}: this host does not have ${within.missing.join(', ')}`);
+  }
+  return { model: within.model, tscFrequency: frequency };
+}
+
 /**
  * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
  */
-export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {}): LocalMachine {
-  const { model, warnings } = parseCpu(config.cpu);
-  for (const warning of warnings) events.warn?.(warning);
+export async function createMachine(
+  config: MachineConfig,
+  events: MachineEvents,
+  ports: MachineIo,
+  tuning: Tuning = {},
+): Promise<LocalMachine> {
+  const [name, accelerator] = await chooseAccelerator(config, events);
+  const { model, tscFrequency } = chooseCpu(config.cpu, accelerator, events);
   const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
@@ -150,7 +199,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const clock = config.icount
     ? new InstructionClock(instructions, config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift)
     : new HostClock(undefined, instructions);
-  const tsc = new NanosecondTsc(clock);
+  const tsc = new ClockTsc(clock, tscFrequency);
   const networks = openNetworks(config, clock, events);
   const randoms = new RandomSources(config.icount !== null);
   const boot = { time: typeof config.rtc.base === 'number' ? config.rtc.base : Date.now() / 1000 };
@@ -177,6 +226,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     textOnSerial: config.textOnSerial,
     drives,
     devices: { wanted: wantedDevices(config), links: linksOf(config, drives, networks, ports), random: randoms.devices },
+    acpiHotplugBehindBridges: config.acpiHotplugBehindBridges,
     ...(places.bios ? { bios: places.bios } : {}),
     flash: places.flash,
     ...(places.vga ? { vga: places.vga } : {}),
@@ -184,7 +234,8 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     trace,
   });
   const parts: AcceleratorParts = {
-    ...{ board, memory, model, tsc, tracing, trace, tuning, onPower },
+    ...{ board, memory, model, clock, tsc, tracing, trace, tuning, onPower },
+    onFailure: (text) => events.warn?.(text),
     bootTime: () => boot.time,
     random32: randoms.cpu,
     counted: config.icount !== null,
@@ -199,7 +250,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
           pins.target = accelerator.cpuPort;
         },
       },
-      accelerator: config.accel,
+      accelerator: name,
       clock,
       networks,
       ...(ports.awaitsDisk ? { awaitsDisk: ports.awaitsDisk } : {}),

@@ -30,10 +30,12 @@ function start() {
       hostNetwork: null,
     },
     ports: { register: () => none },
+    irq: () => ({ set: () => undefined }),
     exit: () => undefined,
     buses: [[bus, null]],
-    addKeyboard: () => undefined,
+    addKeyboard: () => () => undefined,
     add: (device) => void devices.push(device),
+    remove: (device) => void devices.splice(devices.indexOf(device), 1),
   });
   const build = (...configs: DeviceConfig[]) => configs.forEach((config) => builder.build(config));
   return { bus, builder, devices, build };
@@ -130,4 +132,51 @@ test('help: every type is listed once, and its properties are', () => {
   const properties = describeDeviceType('virtio-blk');
   assert.match(properties, /^virtio-blk-pci options:\n {2}addr=<int32>/);
   assert.match(properties, /^ {2}queue-size=<uint16> +- \(default: 256\)$/m);
+});
+
+test('devices that come and go leave nothing behind', () => {
+  const { bus, builder, devices, build } = start();
+  build({ driver: 'virtio-scsi-pci', id: 's' }, { driver: 'virtio-serial-pci', id: 'p' });
+  const gone: (string | null)[] = [];
+  builder.onRemoved = ({ id }) => void gone.push(id);
+  const told: unknown[] = [];
+  bus.hotplug = { plugged: (device) => void told.push(device), requestUnplug: (device) => bus.onEject!(device as never) };
+  const [before, slots] = [devices.length, bus.all().length];
+  for (let round = 0; round < 50; round++) {
+    const placed = builder.hotPlug({ driver: 'virtio-blk-pci', id: 'disk', drive: 'd' });
+    assert.deepEqual(placed, { driver: 'virtio-blk-pci', id: 'disk', drive: 'd', bus: 'pci.0', addr: '2.0' });
+    builder.hotPlug({ driver: 'scsi-hd', id: 'unit', drive: 'e', bus: 's.0' });
+    builder.hotPlug({ driver: 'virtserialport', id: 'port', chardev: 'c' });
+    for (const id of ['disk', 'unit', 'port']) builder.requestUnplug(id);
+  }
+  assert.equal(told.length, 50);
+  assert.equal(gone.length, 150);
+  assert.equal(devices.length, before);
+  assert.equal(bus.all().length, slots);
+  builder.hotPlug({ driver: 'scsi-hd', id: 'unit', drive: 'e', bus: 's.0' });
+  builder.requestUnplug('s');
+  assert.deepEqual(gone.slice(-2), ['unit', 's'], 'what is on a controller goes before it');
+  assert.throws(() => builder.hotPlug({ driver: 'scsi-hd', drive: 'e' }), /No 'SCSI' bus found for device 'scsi-hd'/);
+});
+
+test('what cannot come or go, in the words of QEMU', () => {
+  const { bus, builder, build } = start();
+  build({ driver: 'virtio-rng-pci', id: 'cold', addr: '3' });
+  const refused = (config: DeviceConfig, why: RegExp) => assert.throws(() => builder.hotPlug(config), why);
+  refused({ driver: 'virtio-rng-pci', id: 'a' }, /^Error: Bus 'pci.0' does not support hotplugging$/);
+  assert.throws(() => builder.requestUnplug('cold'), /^Error: Bus 'pci.0' does not support hotplugging$/);
+  bus.hotplug = { plugged: () => undefined, requestUnplug: () => undefined };
+  refused({ driver: 'virtio-rng-pci', id: 'cold' }, /^Error: Duplicate device ID 'cold'$/);
+  refused(
+    { driver: 'virtio-rng-pci', id: 'b', addr: '3' },
+    /^Error: PCI: slot 3 function 0 not available for virtio-rng-pci, in use by virtio-rng-pci,id=cold$/,
+  );
+  refused({ driver: 'virtio-rng-pci', addr: '3.1' }, /^Error: PCI: single function device can't be populated in function 3.1$/);
+  builder.hotPlug({ driver: 'virtio-rng-pci', addr: '7.1' });
+  refused({ driver: 'virtio-rng-pci', addr: '7' }, /^Error: PCI: 7.0 indicates single function, but 7.1 is already populated.$/);
+  refused({ driver: 'virtio-rng-pci', bus: 'x' }, /^Error: Bus 'x' not found$/);
+  refused({ driver: 'VGA' }, /^Error: Parameter 'driver' expects a pluggable device type$/);
+  refused({ driver: 'virtio-blk-pci', id: 'c', drive: 'nope' }, /can't find value 'nope'$/);
+  builder.hotPlug({ driver: 'virtio-blk-pci', id: 'c', drive: 'd' });
+  assert.throws(() => builder.requestUnplug('zz'), /^Error: Device 'zz' not found$/);
 });

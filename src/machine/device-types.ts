@@ -4,8 +4,9 @@ import { ISA_DEBUG_EXIT } from '../devices/debug/types.ts';
 import { IDE_TYPES } from '../devices/ide/types.ts';
 import { NVME_TYPE } from '../devices/nvme/types.ts';
 import { VGA_TYPE } from '../devices/vga/types.ts';
-import { E1000_TYPE } from '../devices/net/types.ts';
+import { NETWORK_CARDS } from '../devices/net/types.ts';
 import { BRIDGE_TYPES } from '../devices/pci/bridge-types.ts';
+import { SD_TYPES } from '../devices/sd/types.ts';
 import { SCSI_UNITS } from '../devices/scsi/types.ts';
 import { VIRTIO_BALLOON_PCI } from '../devices/virtio/balloon-pci.ts';
 import { VIRTIO_BLK_PCI } from '../devices/virtio/blk-pci.ts';
@@ -22,7 +23,7 @@ export const DEVICE_TYPES: readonly DeviceType[] = [
   ISA_DEBUG_EXIT,
   VGA_TYPE,
   ...IDE_TYPES,
-  E1000_TYPE,
+  ...NETWORK_CARDS,
   NVME_TYPE,
   ...VIRTIO_BALLOON_PCI,
   ...VIRTIO_INPUT_PCI,
@@ -33,6 +34,7 @@ export const DEVICE_TYPES: readonly DeviceType[] = [
   ...VIRTIO_SCSI_PCI,
   ...VIRTIO_SERIAL,
   ...SCSI_UNITS,
+  ...SD_TYPES,
   ...VHOST_VSOCK_PCI,
 ];
 

@@ -1,14 +1,25 @@
 /** The machine as a program sees it: a handle to the thread that the machine lives in. */
 import { findFirmware } from '#host';
 import type { Thread } from '../host/host.ts';
-import { completeConfig, ConfigError, type MachineConfig, withFirmware } from './config.ts';
+import {
+  type BlockOptions,
+  completeConfig,
+  ConfigError,
+  type DeviceConfig,
+  type DriveConfig,
+  type MachineConfig,
+  withFirmware,
+} from './config.ts';
 import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import {
+  type Calls,
   DEBUGCON_CHANNEL,
+  type DeletedDevice,
   FIRST_CHARDEV_CHANNEL,
   type FromMachine,
   type StateStep,
@@ -17,6 +28,7 @@ import {
   type ToMachine,
 } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
+import type { NetdevConfig } from './network-config.ts';
 import { machineThread } from './thread.ts';
 
 export interface MachineEnd {
@@ -33,6 +45,8 @@ export interface MachineEventMap {
   trace: readonly string[];
   /** Something the user should know, e.g. a CPU feature that is not there. */
   warning: string;
+  /** A device has left the machine: its guest has let it go. */
+  deviceDeleted: DeletedDevice;
 }
 
 type Listener<K extends keyof MachineEventMap> = (value: MachineEventMap[K]) => void;
@@ -45,7 +59,7 @@ export class Machine {
   /** What the guest writes to the debug console. */
   readonly debugcon: SerialPort | null;
   /** Byte streams of devices, by the names in `config.chardevs`. */
-  readonly chardevs: ReadonlyMap<string, SerialPort>;
+  readonly chardevs: Map<string, SerialPort>;
   /** The guest's keyboard, with US layout; the promises are settled when all has been typed. */
   readonly keyboard: {
     /** @throws Error naming a character that the keyboard lacks */
@@ -67,6 +81,7 @@ export class Machine {
   private readonly ending = Promise.withResolvers<MachineEnd>();
   private current: RunState = 'prelaunch';
   private nextId = 1;
+  private readonly channels = new Map<number, SerialPort>();
 
   private constructor(config: MachineConfig, thread: Thread<ToMachine, FromMachine>) {
     this.config = config;
@@ -81,7 +96,8 @@ export class Machine {
       press: async (combination) => this.typed(keySequence(combination)),
     };
     this.debugcon = config.debugcon === null ? null : new SerialPort(DEBUGCON_CHANNEL, post);
-    this.chardevs = new Map(config.chardevs.map((id, i) => [id, new SerialPort(FIRST_CHARDEV_CHANNEL + i, post)]));
+    this.chardevs = new Map();
+    for (const id of config.chardevs) this.openChannel(id);
     thread.onMessage((message) => this.receive(message));
     thread.onError((error) => this.fail(error));
     post({ type: 'create', config });
@@ -152,7 +168,7 @@ export class Machine {
   }
 
   /** Goes on under another accelerator, from where the machine is. @throws Error, one line, when it cannot be had */
-  async setAccelerator(name: MachineConfig['accel']): Promise<void> {
+  async setAccelerator(name: AcceleratorName): Promise<void> {
     if (!this.over) await this.ask((id) => ({ type: 'accelerator', id, name }));
   }
 
@@ -199,6 +215,69 @@ export class Machine {
     return picture === null ? null : encodePng(picture);
   }
 
+  /**
+   * Puts a device into the machine while it runs (QMP's `device_add`).
+   * @param device `driver`, `id`, `bus`, `addr` and the type's properties
+   * @returns the same with the place that it was given
+   * @throws Error in QEMU's words: there is no such type, bus or place, the place is taken, the bus takes no devices now
+   */
+  addDevice(device: DeviceConfig): Promise<DeviceConfig> {
+    return this.call('addDevice', device);
+  }
+
+  /**
+   * Asks the guest to let a device go (`device_del`); `deviceDeleted` comes when it has.
+   * @throws Error when there is no such device, or it cannot leave
+   */
+  async removeDevice(id: string): Promise<void> {
+    await this.call('removeDevice', id);
+  }
+
+  /** Opens a drive for devices that will name it. @param drive as `drive` makes it, with interface `none` and an `id` */
+  async addDrive(drive: DriveConfig): Promise<void> {
+    await this.call('addDrive', drive);
+  }
+
+  /** Closes a drive that no device has. @throws Error when one has */
+  async removeDrive(id: string): Promise<void> {
+    await this.call('removeDrive', id);
+  }
+
+  /** Opens a block node (`blockdev-add`), which devices name as their drive. */
+  async addBlockdev(options: BlockOptions): Promise<void> {
+    await this.call('addBlockdev', options);
+  }
+
+  /** Closes a block node (`blockdev-del`). @throws Error when it is in use */
+  async removeBlockdev(nodeName: string): Promise<void> {
+    await this.call('removeBlockdev', nodeName);
+  }
+
+  /** Opens a network for cards that will name it (`netdev_add`). */
+  async addNetdev(netdev: NetdevConfig): Promise<void> {
+    await this.call('addNetdev', netdev);
+  }
+
+  /** Closes a network (`netdev_del`); a card that is on it hears nothing any more. */
+  async removeNetdev(id: string): Promise<void> {
+    await this.call('removeNetdev', id);
+  }
+
+  /** Makes a byte stream for devices that will name it (`chardev-add`). */
+  async addChardev(id: string): Promise<SerialPort> {
+    await this.call('addChardev', { id, channel: this.nextChannel() });
+    return this.openChannel(id);
+  }
+
+  /** Ends a byte stream that no device has (`chardev-remove`). @throws Error when one has */
+  async removeChardev(id: string): Promise<void> {
+    await this.call('removeChardev', id);
+    const port = this.chardevs.get(id);
+    port?.end();
+    this.chardevs.delete(id);
+    for (const [channel, one] of this.channels) if (one === port) this.channels.delete(channel);
+  }
+
   /** Ends the machine at once. */
   async quit(): Promise<void> {
     await this.command('quit');
@@ -243,6 +322,24 @@ export class Machine {
     return this.ask((id) => ({ type: 'query', id, query })) as Promise<Queries[K]>;
   }
 
+  /** @throws Error when the machine has ended, too: there is nothing to change any more */
+  private call<K extends keyof Calls>(call: K, given: Calls[K]['given']): Promise<Calls[K]['answer']> {
+    if (this.over) return Promise.reject(new Error('the machine has ended'));
+    return this.ask((id) => ({ type: 'call', id, call, given }) as ToMachine) as Promise<Calls[K]['answer']>;
+  }
+
+  private nextChannel(): number {
+    return Math.max(FIRST_CHARDEV_CHANNEL - 1, ...this.channels.keys()) + 1;
+  }
+
+  private openChannel(id: string): SerialPort {
+    const channel = this.nextChannel();
+    const port = new SerialPort(channel, (message) => this.thread.post(message));
+    this.chardevs.set(id, port);
+    this.channels.set(channel, port);
+    return port;
+  }
+
   private get over(): boolean {
     return this.current === 'shutdown' || this.current === 'crashed';
   }
@@ -261,7 +358,7 @@ export class Machine {
   }
 
   private channel(index: number): SerialPort | null {
-    if (index >= FIRST_CHARDEV_CHANNEL) return this.chardevs.get(this.config.chardevs[index - FIRST_CHARDEV_CHANNEL]!) ?? null;
+    if (index >= FIRST_CHARDEV_CHANNEL) return this.channels.get(index) ?? null;
     return index === DEBUGCON_CHANNEL ? this.debugcon : (this.serial[index] ?? null);
   }
 
@@ -285,6 +382,8 @@ export class Machine {
       case 'warning':
         this.warnings.push(message.line);
         return this.emit('warning', message.line);
+      case 'deviceDeleted':
+        return this.emit('deviceDeleted', { device: message.device, path: message.path });
       case 'trace':
         return this.emit('trace', message.lines);
       case 'end':

@@ -2,6 +2,7 @@
 import { threadParent } from '#threads';
 import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
+import { loadAccelerator } from './accelerators.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
@@ -16,6 +17,7 @@ import {
   type StateStep,
   type ToMachine,
 } from './messages.ts';
+import { Hotplug } from './hotplug.ts';
 import { PortChannel } from './port-channel.ts';
 import { drain, StateSink, StateSource } from './state-stream.ts';
 
@@ -29,6 +31,7 @@ let drives: Drives | null = null;
 let saving = false;
 let source: StateSource | null = null;
 let sink: StateSink | null = null;
+let hotplug: Hotplug | null = null;
 
 /** Traced lines collected before they are sent. */
 const TRACE_BATCH = 1000;
@@ -102,9 +105,21 @@ async function create(config: MachineConfig): Promise<void> {
         machine?.pause();
       },
     });
-    const made = createMachine(config, told, openAll(config, drives));
+    const io = openAll(config, drives);
+    const made = await createMachine(config, told, io);
     await networksReady(made);
     machine = made;
+    hotplug = new Hotplug(made, drives, {
+      openChannel: (id, channel) => io.chardevs.set(id, open(channel)),
+      closeChannel: (id) => {
+        flush();
+        const closed = io.chardevs.get(id);
+        io.chardevs.delete(id);
+        for (const [number, one] of channels) if (one === closed) channels.delete(number);
+      },
+      hasChannel: (id) => io.chardevs.has(id),
+      deleted: (device) => post({ type: 'deviceDeleted', ...device }),
+    });
     compilerThread.drop();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
@@ -204,10 +219,23 @@ function query(id: number, name: keyof Queries): void {
   post({ type: 'done', id, error: null, value });
 }
 
+async function call({ id, call: name, given }: ToMachine & { type: 'call' }): Promise<void> {
+  try {
+    if (hotplug === null) throw new Error('there is no machine');
+    const value = await hotplug.run(name, given as never);
+    post({ type: 'done', id, error: null, value });
+  } catch (error) {
+    post({ type: 'done', id, error: (error as Error).message });
+  }
+  machine?.wake();
+}
+
 function handle(message: ToMachine): void {
   switch (message.type) {
     case 'query':
       return query(message.id, message.query);
+    case 'call':
+      return void call(message);
     case 'keys':
       return machine?.board.typist.type(message.sequences, () => post({ type: 'done', id: message.id, error: null }));
     case 'create':
@@ -222,6 +250,7 @@ function handle(message: ToMachine): void {
       return answer(message.id, (one) => state(one, message));
     case 'accelerator':
       return answer(message.id, async (one) => {
+        await loadAccelerator(message.name);
         one.setAccelerator(message.name);
         return null;
       });

@@ -3,13 +3,13 @@
  * loop that lets them run, sleep and take turns with the event loop.
  */
 import { afterEvents } from '#threads';
-import type { Accelerator } from './accelerator.ts';
-import type { AcceleratorName } from './accelerators.ts';
+import type { Accelerator, AcceleratorName, FreeRunning } from './accelerator.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { DeviceState, PowerEvent, StateOwner } from './interfaces.ts';
+import type { NetdevConfig } from './network-config.ts';
 
 export type RunState = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'crashed';
 
@@ -32,6 +32,10 @@ export interface MachineNetworks {
   readonly ready: Promise<void>;
   /** Frames reach the board only while the machine runs. */
   setRunning(running: boolean): void;
+  /** Opens another network. @throws Error, one line */
+  add(netdev: NetdevConfig): Promise<void>;
+  /** @throws Error when there is none of that name */
+  remove(id: string): void;
   close(): void;
 }
 
@@ -71,7 +75,7 @@ const SHORT_WAIT_MS = 1.2;
 /** An idle machine looks after its host at least this often. */
 const LONGEST_SLEEP_MS = 1000;
 
-const POWER_EVENTS: readonly PowerEvent[] = ['poweroff', 'reset', 'panic', 'debug-exit'];
+const POWER_EVENTS: readonly PowerEvent[] = ['poweroff', 'reset', 'panic', 'debug-exit', 'internal-error'];
 
 export class LocalMachine implements StateOwner {
   readonly id = 'machine/power';
@@ -162,6 +166,7 @@ export class LocalMachine implements StateOwner {
     this.stopRequested = true;
     this.accelerator.kick();
     this.clock.pause();
+    this.accelerator.settle?.();
     this.networks.setRunning(false);
     this.cancelSleep();
     this.setState('paused');
@@ -240,10 +245,13 @@ export class LocalMachine implements StateOwner {
   private schedule(): void {
     if (this.scheduled) return;
     this.scheduled = true;
-    afterEvents(() => {
+    const run = (): void => {
       this.scheduled = false;
       this.turn();
-    });
+    };
+    const { free } = this.accelerator;
+    if (free === undefined) afterEvents(run);
+    else free.afterEvents(run);
   }
 
   private cancelSleep(): void {
@@ -257,10 +265,19 @@ export class LocalMachine implements StateOwner {
     return this.awaitsDisk() ? DISK_TURN_MS : TURN_MS;
   }
 
+  /** Milliseconds until the next timer is due. */
+  private readonly left = (): number => {
+    const { clock } = this;
+    clock.runTimers();
+    return Math.max(0, (clock.nextDeadline() - clock.now()) / 1e6);
+  };
+
   private turn(): void {
     if (this.current !== 'running') return;
     if (this.resetWaits) this.reset();
     if (this.resetWaits) return this.schedule();
+    const { free } = this.accelerator;
+    if (free !== undefined) return this.freeTurn(free);
     const start = performance.now();
     do {
       this.adaptiveShift?.adjust();
@@ -271,6 +288,13 @@ export class LocalMachine implements StateOwner {
       if (this.pendingPower && this.handlePower()) return;
       // A request may have begun in this turn.
     } while (performance.now() < start + this.turnMs() && this.current === 'running' && !this.resetWaits);
+    this.events.onYield?.();
+    if (this.current === 'running') this.schedule();
+  }
+
+  private freeTurn(free: FreeRunning): void {
+    free.stay(this.left, this.stop);
+    if (this.pendingPower && this.handlePower()) return;
     this.events.onYield?.();
     if (this.current === 'running') this.schedule();
   }
@@ -329,6 +353,10 @@ export class LocalMachine implements StateOwner {
     const { event, code } = this.pendingPower!;
     this.pendingPower = null;
     this.events.trace?.('machine', `power event: ${event} after ${this.accelerator.instructions()} instructions`);
+    if (event === 'internal-error') {
+      this.end(event, 1);
+      return true;
+    }
     if (event === 'debug-exit') {
       this.end(event, code);
       return true;

@@ -1,7 +1,9 @@
 /** Everything that passes between a machine's thread and the handle to it. */
-import type { MachineConfig } from './config.ts';
+import type { BlockOptions, DeviceConfig, DriveConfig, MachineConfig } from './config.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
+import type { NetdevConfig } from './network-config.ts';
 
 /** Requests without arguments; each is answered by `done`. */
 export type MachineCommand = 'start' | 'pause' | 'reset' | 'quit' | 'powerdown' | 'nmi';
@@ -13,6 +15,27 @@ export interface Queries {
   /** What kind of screen is shown, too. */
   screen: TextScreen | GraphicsScreen | null;
   picture: Picture | null;
+}
+
+/** What changes a machine that is there: what each is given, and what answers it. */
+export interface Calls {
+  addDevice: { given: DeviceConfig; answer: DeviceConfig };
+  removeDevice: { given: string; answer: null };
+  addDrive: { given: DriveConfig; answer: null };
+  removeDrive: { given: string; answer: null };
+  addBlockdev: { given: BlockOptions; answer: null };
+  removeBlockdev: { given: string; answer: null };
+  addNetdev: { given: NetdevConfig; answer: null };
+  removeNetdev: { given: string; answer: null };
+  addChardev: { given: { readonly id: string; readonly channel: number }; answer: null };
+  removeChardev: { given: string; answer: null };
+}
+
+/** A device has left the machine (`DEVICE_DELETED`). */
+export interface DeletedDevice {
+  /** Null for a device without a name. */
+  readonly device: string | null;
+  readonly path: string;
 }
 
 /** Serial ports are channels 0 to 3. */
@@ -38,10 +61,13 @@ export type StateStep =
 
 export type ToMachine =
   | ({ readonly type: 'state'; readonly id: number } & StateStep)
-  | { readonly type: 'accelerator'; readonly id: number; readonly name: MachineConfig['accel'] }
+  | { readonly type: 'accelerator'; readonly id: number; readonly name: AcceleratorName }
   | { readonly type: 'create'; readonly config: MachineConfig }
   | { readonly type: 'command'; readonly id: number; readonly command: MachineCommand }
   | { readonly type: 'query'; readonly id: number; readonly query: keyof Queries }
+  | {
+      [K in keyof Calls]: { readonly type: 'call'; readonly id: number; readonly call: K; readonly given: Calls[K]['given'] };
+    }[keyof Calls]
   /** Changes of keys, as scancodes; answered when they have been typed. */
   | { readonly type: 'keys'; readonly id: number; readonly sequences: readonly (readonly number[])[] }
   | { readonly type: 'input'; readonly channel: number; readonly data: Uint8Array }
@@ -50,12 +76,13 @@ export type ToMachine =
   | { readonly type: 'consumed'; readonly channel: number; readonly bytes: number };
 
 /** What `done` may bring along. */
-export type Answer = Queries[keyof Queries] | Uint8Array | { readonly wasRunning: boolean };
+export type Answer = Queries[keyof Queries] | Calls[keyof Calls]['answer'] | Uint8Array | { readonly wasRunning: boolean };
 
 export type FromMachine =
   | { readonly type: 'created' }
   | { readonly type: 'failed'; readonly message: string; readonly field: string | null }
   | { readonly type: 'done'; readonly id: number; readonly error: string | null; readonly value?: Answer }
+  | ({ readonly type: 'deviceDeleted' } & DeletedDevice)
   | { readonly type: 'output'; readonly channel: number; readonly data: Uint8Array }
   /** So many bytes of input have been taken by the guest's port. */
   | { readonly type: 'taken'; readonly channel: number; readonly bytes: number }

@@ -2,13 +2,15 @@
 import { ACPI_DISABLE, ACPI_ENABLE, SLEEP_TYPE_S5 } from '../devices/acpi/pm.ts';
 import { FIRST_PIRQ_INPUT, q35PirqOf } from '../devices/pci/ich9.ts';
 import type { Mc146818 } from '../devices/timer/mc146818.ts';
-import { type PciBus, PCI, PCI_COMMAND, type PciDevice, type PirqWiring, pirqOf } from '../devices/pci.ts';
+import { PCI, type PciBus, type PirqWiring, pirqOf } from '../devices/pci.ts';
 import type { AddressSpace } from './address-space.ts';
 import { type AcpiTables, buildAcpiTables } from './firmware/acpi-tables.ts';
 import { buildDsdt } from './firmware/dsdt.ts';
+import type { HotplugTables } from './firmware/hotplug-aml.ts';
 import { buildE820, HIGH_RAM_BASE } from './firmware/e820.ts';
 import { buildSmbios, type SmbiosTables } from './firmware/smbios.ts';
 import { gpePlace } from './pc-chipset.ts';
+import { assignResources } from './pci-resources.ts';
 import type { IoSpace } from './io-space.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
 import { type BootImage, loadKernel } from './loader/loader.ts';
@@ -24,6 +26,7 @@ export type StartOptions = {
   /** Where a Q35 shows configuration space in memory; null for boards that do not. */
   ecamBase: (() => number) | null;
   serials: readonly (readonly [number, number] | null)[];
+  hotplug: HotplugTables | null;
 };
 
 /** The parts of the board that are set up here. */
@@ -43,7 +46,6 @@ const Q35_BOARD = { pirqOf: q35PirqOf, firstInput: FIRST_PIRQ_INPUT } as const;
 const ECAM_SIZE = 2 ** 28;
 /** 32-bit PCI memory ends before the I/O APIC. */
 const PCI_MEMORY_END = 0xfebfffff;
-const PCI_PORTS = 0xc000;
 /** Timing registers of the IDE function's channels, whose highest bit makes them decode their ports. */
 const IDE_TIMING = [0x40, 0x42] as const;
 const IDE_DECODE = 0x8000;
@@ -91,6 +93,7 @@ export function boardAcpiTables(options: StartOptions, pmBase: number, base: num
     pciMemory64: highWindow(options),
     sleepTypeS5: SLEEP_TYPE_S5,
     hpet: options.hpetBase !== null,
+    hotplug: options.hotplug,
   });
   return buildAcpiTables(
     {
@@ -153,8 +156,16 @@ function setUpI440Fx(board: StartBoard, lowRam: number): void {
   pm?.configWrite(0x80, 1, 1);
   const ide = pci.find(8 + 1);
   for (const at of IDE_TIMING) ide?.configWrite(at, 2, IDE_DECODE);
-  assignResources(pci.all(), lowRam, pirqOf);
+  assignResources(pci, lowRam, lineOf(pirqOf));
+  // Its pin is the SCI's, which goes nowhere else.
+  pm?.configWrite(PCI.interruptLine, 1, 9);
 }
+
+/** @returns the interrupt of a slot's pin */
+const lineOf =
+  (wiring: PirqWiring) =>
+  (devfn: number, pin: number): number =>
+    PIRQS[wiring(devfn >> 3, pin) & 3]!;
 
 function setUpQ35(board: StartBoard, ecam: number, lowRam: number): void {
   const { pci } = board;
@@ -167,7 +178,7 @@ function setUpQ35(board: StartBoard, ecam: number, lowRam: number): void {
   lpc?.configWrite(0x40, 4, PM_BASE | 1);
   lpc?.configWrite(0x44, 1, 0x80);
   setLevelTriggered(board);
-  assignResources(pci.all(), lowRam, q35PirqOf);
+  assignResources(pci, lowRam, lineOf(q35PirqOf));
 }
 
 /** PIRQs are level-triggered at the 8259, and so is the SCI. */
@@ -176,42 +187,6 @@ function setLevelTriggered({ io }: StartBoard): void {
   for (const irq of PIRQS) elcr |= 1 << irq;
   io.out(0x4d0, 1, elcr & 0xff);
   io.out(0x4d1, 1, elcr >> 8);
-}
-
-/** Sizes each base address register the way software does, and hands out addresses. */
-function assignResources(devices: readonly PciDevice[], lowRam: number, wiring: PirqWiring): void {
-  let memory = Math.max(lowRam, 0xe0000000);
-  let ports = PCI_PORTS;
-  for (const device of devices) {
-    let command = 0;
-    for (let index = 0; index < 6; index++) {
-      const at = PCI.bar0 + 4 * index;
-      device.configWrite(at, 4, 0xffffffff);
-      const mask = device.configRead(at, 4);
-      device.configWrite(at, 4, 0);
-      if (mask === 0) continue;
-      const isIo = (mask & 1) !== 0;
-      const size = (~(mask & (isIo ? ~3 : ~15)) + 1) >>> 0;
-      if (isIo) {
-        ports = Math.ceil(ports / size) * size;
-        device.configWrite(at, 4, ports);
-        ports += size;
-        command |= PCI_COMMAND.io;
-      } else if (size !== 0) {
-        memory = Math.ceil(memory / size) * size;
-        device.configWrite(at, 4, memory);
-        memory += size;
-        command |= PCI_COMMAND.memory;
-      }
-      if ((mask & 7) === 4) index++;
-    }
-    const pin = device.config[PCI.interruptPin]!;
-    if (pin >= 1 && pin <= 4) {
-      const irq = device.devfn === 8 + 3 ? 9 : PIRQS[wiring(device.devfn >> 3, pin - 1) & 3]!;
-      device.configWrite(PCI.interruptLine, 1, irq);
-    }
-    device.configWrite(PCI.command, 2, device.configRead(PCI.command, 2) | command);
-  }
 }
 
 /** Sizes of memory where firmware and old kernels look for them. */

@@ -35,9 +35,12 @@ export type Chipset = {
   raisesSmi: () => boolean;
   /** Where memory shows configuration space; null where there is no such thing. */
   ecamBase: (() => number) | null;
+  /** First port of the registers for hot plug by ACPI. */
+  hotplugBase: number;
 };
 
 const GPE_BASE = 0xafe0;
+const HOTPLUG_BASE = { i440fx: 0xae00, q35: 0x0cc0 } as const;
 const SOUTH_BRIDGE = 31;
 /** Where firmware puts configuration space, for as long as it has not done so. */
 export const USUAL_ECAM = 0xb0000000;
@@ -62,6 +65,7 @@ export function addI440Fx({ mem, io, messages, acpi, drives, irq, add }: Chipset
     pmBase: () => pm.configRead(0x40, 2) & 0xffc0,
     raisesSmi: () => pm.raisesSmi,
     ecamBase: null,
+    hotplugBase: HOTPLUG_BASE.i440fx,
   };
 }
 
@@ -94,6 +98,7 @@ export function addQ35({ mem, io, messages, acpi, drives, irq, add }: ChipsetPar
     pmBase: () => lpc.pmBase,
     raisesSmi: () => lpc.raisesSmi,
     ecamBase: () => bridge.window?.base ?? USUAL_ECAM,
+    hotplugBase: HOTPLUG_BASE.q35,
   };
 }
 

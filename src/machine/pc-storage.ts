@@ -116,6 +116,7 @@ function bootPath({ interface: kind, index }: DriveConfig, ahci: boolean): strin
       return `/pci@i0cf8/isa@1/fdc@03f0/floppy@${index}`;
     case 'pflash':
     case 'virtio':
+    case 'sd':
     case 'none':
       return null;
   }

@@ -1,4 +1,5 @@
 /** The PC board (QEMU's `pc`): which devices there are and how they are wired. */
+import { AcpiPciHotplug, HOTPLUG_EVENT, HOTPLUG_PORTS } from '../devices/acpi/pci-hotplug.ts';
 import { AcpiPm, ResetControl } from '../devices/acpi/pm.ts';
 import { DebugConsole, DebugExit } from '../devices/debug/debug.ts';
 import { FW_CFG, FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
@@ -30,6 +31,7 @@ import type {
   DeviceState,
   DisplaySource,
   IrqLine,
+  KernelChips,
   MappedRegion,
   PowerEvent,
   StateOwner,
@@ -75,6 +77,8 @@ export type PcConfig = {
   drives?: readonly Drive[];
   /** Devices beyond the board's own, and what they may refer to. */
   devices?: { wanted: readonly WantedDevice[]; links: DeviceLinks; random: () => number };
+  /** Devices behind bridges come and go by ACPI, too, not by the registers of PCI Express ports; true when not given. */
+  acpiHotplugBehindBridges?: boolean;
   /** Display adapter: video memory and the option ROM (null for none) lie in `bytes`, page-aligned. */
   vga?: { offset: number; rom: { offset: number; size: number } | null };
   /** @param code exit code of a 'debug-exit' */
@@ -105,6 +109,8 @@ const DEFAULT_BOOT: BootConfig = {
   rebootTimeout: null,
 };
 
+const INPUTS = 24;
+
 /** Whether there has been a reset since power-on. */
 class BoardLife implements StateOwner {
   readonly id = 'machine/board';
@@ -133,6 +139,7 @@ export class PcMachine {
   readonly ioapic: IoApic;
   readonly acpi: AcpiPm;
   readonly keyboard: I8042;
+  readonly pit: I8254;
   readonly rtc: Mc146818;
   readonly pci: PciBus;
   private readonly chipset: Chipset;
@@ -142,12 +149,15 @@ export class PcMachine {
   readonly dma: IsaDma;
   readonly typist: Typist;
   readonly display: DisplaySource | null;
-  private readonly builder: DeviceBuilder | null;
+  /** Makes devices, also while the machine runs. */
+  readonly builder: DeviceBuilder | null;
+  private readonly hotplug: AcpiPciHotplug | null;
 
   private readonly config: PcConfig;
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
   private readonly irqs: SharedIrq[] = [];
   private lapicPage: MappedRegion | null = null;
+  private kernelChips: KernelChips | null = null;
   /** Beyond the board's own, the newest first. */
   private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
@@ -180,6 +190,7 @@ export class PcMachine {
     this.typist = new Typist(clock, (codes) => {
       if (!this.keyboards.some((take) => take(codes))) this.keyboard.injectScancode(...codes);
     });
+    this.pit = this.addPit();
     this.rtc = this.addTimers();
     this.addLegacyPorts();
     this.addSerials();
@@ -190,6 +201,7 @@ export class PcMachine {
     this.pci = this.chipset.bus;
     this.display = this.addDisplay();
     this.builder = this.addDevices();
+    this.hotplug = this.addHotplug();
     if (this.hasFirmware) describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions());
     this.lapic.reset();
   }
@@ -205,7 +217,8 @@ export class PcMachine {
    * @throws Error when the kernel image cannot be loaded
    */
   reset(): InitialCpuState {
-    for (const device of this.devices) device.reset();
+    // What was asked to leave does so now.
+    for (const device of [...this.devices]) device.reset();
     const { order, once } = this.boot;
     writeBiosSettings(this.rtc, this.firmwareOptions(), this.life.started ? order : (once ?? order));
     this.life.started = true;
@@ -227,6 +240,7 @@ export class PcMachine {
       lowRam: this.lowRam,
       ecamBase: this.chipset.ecamBase,
       serials: this.serials.map((uart, i) => (uart === null ? null : COM_PORTS[i]!)),
+      hotplug: this.hotplug === null ? null : { base: this.chipset.hotplugBase, length: HOTPLUG_PORTS, tree: this.hotplug.tree },
     };
   }
 
@@ -241,7 +255,7 @@ export class PcMachine {
 
   /** A device's write of 32 bits that stands for an interrupt: to the local APICs if it goes where they are (SDM 3, 12.11). */
   private sendMessage(address: number, data: number): void {
-    if (address >= MESSAGES && address < MESSAGES_END) this.apicBus.sendMsi(address, data);
+    if (address >= MESSAGES && address < MESSAGES_END) (this.kernelChips ?? this.apicBus).sendMsi(address, data);
     else if (this.mem.ramOffset(address, 4) >= 0) this.mem.write(address, 4, data);
   }
 
@@ -259,7 +273,7 @@ export class PcMachine {
 
   /** Raises NMI as a front panel would. */
   injectNmi(): void {
-    if (!this.rtc.nmiMasked) this.lapic.lint1();
+    if (!this.rtc.nmiMasked) (this.kernelChips ?? this.lapic).lint1();
   }
 
   /**
@@ -310,17 +324,13 @@ export class PcMachine {
   }
 
   private wireInterrupts(): void {
-    for (let input = 0; input < 24; input++) {
-      // ISA interrupt 0 is the I/O APIC's pin 2, which is why the 8259's cascade is not wired.
-      const outputs =
-        input === 0
-          ? [this.pic.line(0), this.ioapic.line(2)]
-          : input === 2
-            ? []
-            : input < 16
-              ? [this.pic.line(input), this.ioapic.line(input)]
-              : [this.ioapic.line(input)];
-      this.irqs.push(new SharedIrq(...outputs));
+    for (let input = 0; input < INPUTS; input++) {
+      const outputs = this.ownInputs(input);
+      const set = (level: boolean): void => {
+        if (this.kernelChips !== null) this.kernelChips.setInput(input, level);
+        else for (const out of outputs) out.set(level);
+      };
+      this.irqs.push(new SharedIrq({ set }));
     }
     this.pic.onIntr = () => this.lapic.externalChanged();
     this.lapic.onBaseChange = (base) => {
@@ -336,16 +346,43 @@ export class PcMachine {
     this.byteWide(0x4d0, 2, this.pic.elcr, 'elcr');
   }
 
+  /** Where an interrupt input leads on the board itself. */
+  private ownInputs(input: number): IrqLine[] {
+    // ISA interrupt 0 is the I/O APIC's pin 2, which is why the 8259's cascade is not wired.
+    if (input === 0) return [this.pic.line(0), this.ioapic.line(2)];
+    if (input === 2) return [];
+    return input < 16 ? [this.pic.line(input), this.ioapic.line(input)] : [this.ioapic.line(input)];
+  }
+
+  /**
+   * Interrupt controllers and interval timer are elsewhere from now on, or (null) here again. The board's own
+   * sleep in between; their state is brought to where they are by whoever calls this.
+   */
+  useKernelChips(chips: KernelChips | null): void {
+    this.kernelChips = chips;
+    for (const device of [this.lapic, this.pit]) device.setDormant(chips !== null);
+  }
+
+  /** Levels of the interrupt inputs, a bit each. */
+  get inputLevels(): number {
+    return this.irqs.reduce((levels, irq, input) => levels | (irq.level ? 1 << input : 0), 0);
+  }
+
   private byteWide(...[base, count, handler, name]: Parameters<IoSpace['register']>): void {
     this.io.register(base, count, handler, name, { maxSize: 1 });
   }
 
-  private addTimers(): Mc146818 {
+  private addPit(): I8254 {
     const { clock } = this.config;
     const pit = this.add(new I8254(clock, this.irq(0)));
     pit.onMeasure = (end) => clock.paceUntil?.(end);
     this.byteWide(0x40, 4, pit.ports, 'pit');
     this.byteWide(0x61, 1, pit.speaker, 'port61');
+    return pit;
+  }
+
+  private addTimers(): Mc146818 {
+    const { clock } = this.config;
     const rtc = this.add(new Mc146818(clock, this.irq(8), this.config.rtc ?? { baseSeconds: 0 }));
     this.byteWide(0x70, 2, rtc.ports, 'rtc');
     if (!this.hasHpet) return rtc;
@@ -356,7 +393,7 @@ export class PcMachine {
       ),
     );
     hpet.onLegacyRoute = (on) => {
-      pit.setIrqCut(on);
+      this.pit.setIrqCut(on);
       rtc.setIrqCut(on);
     };
     this.mem.addMmio(HPET_BASE, 0x400, hpet.mmio, 'hpet');
@@ -480,14 +517,19 @@ export class PcMachine {
     const builder = new DeviceBuilder({
       ...{ memory: this.mem, memorySize: this.config.memory.ramSize, clock, random, trace, links },
       ports: this.io,
+      irq: (input) => this.irq(input),
       exit: (code) => this.config.onPower('debug-exit', code),
       buses: [
         [this.pci, null],
         ...ide.buses.map((bus) => [bus, ide.controller] as const),
         [{ name: 'isa.0', kind: 'ISA' }, null],
       ],
-      addKeyboard: (take) => void this.keyboards.unshift(take),
+      addKeyboard: (take) => {
+        this.keyboards.unshift(take);
+        return () => void this.keyboards.splice(this.keyboards.indexOf(take), 1);
+      },
       add: (device) => this.add(device),
+      remove: (device) => void this.devices.splice(this.devices.indexOf(device), 1),
     });
     for (const { config, field, index } of wanted) {
       try {
@@ -500,6 +542,16 @@ export class PcMachine {
       }
     }
     return builder;
+  }
+
+  /** Slots of the board's own bus on a `pc`, and those behind bridges unless ports work them. */
+  private addHotplug(): AcpiPciHotplug | null {
+    const behind = this.config.acpiHotplugBehindBridges !== false;
+    if (this.isQ35 && !behind) return null;
+    const raise = (): void => this.acpi.raiseGpe(HOTPLUG_EVENT);
+    const device = this.add(new AcpiPciHotplug(this.pci, { own: !this.isQ35, behind }, raise));
+    this.io.register(this.chipset.hotplugBase, HOTPLUG_PORTS, device.ports, device.id);
+    return device;
   }
 
   private addChipset(): Chipset {

@@ -101,6 +101,11 @@ export class Graph {
     }
   }
 
+  /** Another node is over it. */
+  isUsed(node: BlockNode): boolean {
+    return (this.users.get(node) ?? 0) > 0;
+  }
+
   async closeAll(): Promise<void> {
     const below = new Set([...this.children.values()].flat());
     for (const node of [...this.nodes.values()]) if (!below.has(node)) await this.close(node);

@@ -22,6 +22,8 @@ export interface DriveEvents {
 class Counted implements BlockBackend {
   private readonly node: BlockNode;
   private readonly all: Drives;
+  private underWay = 0;
+  private onIdle: (() => void) | null = null;
 
   constructor(node: BlockNode, all: Drives) {
     this.node = node;
@@ -64,11 +66,34 @@ class Counted implements BlockBackend {
     if (running === undefined) return undefined;
     const { all } = this;
     all.requests++;
+    this.underWay++;
     return running.finally(() => {
       all.requests--;
+      if (--this.underWay === 0) this.onIdle?.();
+    });
+  }
+
+  /** No more requests are made: settles when the last one is over. */
+  idle(): Promise<void> {
+    if (this.underWay === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.onIdle = resolve;
     });
   }
 }
+
+/** What a drive is over. */
+type Below = {
+  readonly name: string;
+  readonly node: BlockNode;
+  /** The node goes with the drive. */
+  readonly own: boolean;
+  /** What is written is forgotten with the machine. */
+  readonly forgets: boolean;
+  readonly policy: ErrorPolicy | null;
+  /** The disk is nothing but memory that may be written to. */
+  readonly memory: MemoryNode | null;
+};
 
 /** The open drives of a machine. */
 export class Drives {
@@ -76,11 +101,9 @@ export class Drives {
   requests = 0;
   /** One for each drive of the configuration; null where it has no medium. */
   readonly backends: (BlockBackend | null)[] = [];
-  /** Disks in memory, by their drives' places: what is written to them is part of the machine. */
-  readonly memories: { readonly id: string; readonly node: MemoryNode }[] = [];
-  /** Why the machine cannot be saved: a drive's writes end with it. */
-  obstacle: string | null = null;
   private readonly graph = new Graph();
+  /** What each drive is over: a node of its own, or one that has a name and stays. */
+  private readonly below = new Map<Counted, Below>();
   private readonly policies: ErrorPolicy[] = [];
   private readonly groups = new Map<string, ThrottleGroup>();
   private readonly events: DriveEvents;
@@ -119,17 +142,46 @@ export class Drives {
         this.groups.set(name, groupOf(readOptions(THROTTLING, given)));
       });
     }
-    for (const [i, given] of blockdevs.entries()) {
-      await named('blockdevs', `node ${i}`, async () => {
-        if (typeof given['node-name'] !== 'string') throw new Error("Parameter 'node-name' is missing");
-        await this.graph.open(given, { ...this.how, autoReadOnly: given['auto-read-only'] === true });
-      });
-    }
-    for (const [i, drive] of drives.entries()) {
-      await named('drives', `drive ${i}`, async () => {
-        this.backends.push(await this.openDrive(drive));
-      });
-    }
+    for (const [i, given] of blockdevs.entries()) await named('blockdevs', `node ${i}`, () => this.addNode(given));
+    for (const [i, drive] of drives.entries()) await named('drives', `drive ${i}`, async () => void (await this.add(drive)));
+  }
+
+  /** Opens a node by its options (`blockdev-add`). @throws Error, one line */
+  async addNode(given: BlockOptions): Promise<void> {
+    if (typeof given['node-name'] !== 'string') throw new Error("Parameter 'node-name' is missing");
+    await this.graph.open(given, { ...this.how, autoReadOnly: given['auto-read-only'] === true });
+  }
+
+  hasNode(name: string): boolean {
+    return this.graph.nodes.has(name);
+  }
+
+  /** Closes a node that nobody uses (`blockdev-del`). @throws Error, one line */
+  async removeNode(name: string): Promise<void> {
+    const node = this.graph.nodes.get(name);
+    if (node === undefined) throw new Error(`Failed to find node with node-name='${name}'`);
+    for (const { node: used } of this.below.values()) if (used === node) throw new Error(`Node ${name} is in use`);
+    if (this.graph.isUsed(node)) throw new Error(`Block device ${name} is in use`);
+    await this.graph.close(node);
+  }
+
+  /** Opens what is in a drive. @returns null for a drive without a medium @throws Error, one line */
+  async add(drive: DriveConfig): Promise<BlockBackend | null> {
+    const backend = await this.openDrive(drive);
+    this.backends.push(backend);
+    return backend;
+  }
+
+  /** The drive has no device any more: its image is closed when requests are over. */
+  async remove(backend: BlockBackend | null): Promise<void> {
+    this.backends.splice(this.backends.indexOf(backend), 1);
+    if (!(backend instanceof Counted)) return;
+    const { node, own, policy } = this.below.get(backend)!;
+    await backend.idle();
+    this.below.delete(backend);
+    if (policy !== null) this.policies.splice(this.policies.indexOf(policy), 1);
+    if (own) await this.graph.close(node);
+    else await node.flush();
   }
 
   /** What has been written is in the files afterwards. */
@@ -147,9 +199,23 @@ export class Drives {
     return this.policies.reduce((sum, { waits }) => sum - waits, this.requests);
   }
 
-  /** What has been written is in the images, whoever opens them next. */
+  /** What has been written is in the images, whoever opens them next. @throws Error */
   async flush(): Promise<void> {
-    for (const backend of this.backends) if (backend?.readOnly === false) await backend.flush();
+    // Beneath the policies: nobody waits here for better times.
+    for (const { node } of this.below.values()) if (!node.readOnly) await node.flush();
+  }
+
+  /** Disks in memory, by their drives: what is written to them is part of the machine. */
+  get memories(): { readonly id: string; readonly node: MemoryNode }[] {
+    return [...this.below.values()].flatMap(({ name, memory }) => (memory === null ? [] : [{ id: name, node: memory }]));
+  }
+
+  /** Why the machine cannot be saved: a drive's writes end with it. One line, or null. */
+  get obstacle(): string | null {
+    for (const { name, node, forgets } of this.below.values()) {
+      if (forgets) return `${name} (${node.filename}): what is written to it ends with this machine (snapshot=on)`;
+    }
+    return null;
   }
 
   private async openDrive(drive: DriveConfig): Promise<BlockBackend | null> {
@@ -157,14 +223,19 @@ export class Drives {
     const base = await this.openNode(drive, writes);
     if (base === null) return null;
     if (this.how.immediate) checkRepeatable(base);
-    const place = this.backends.length;
-    if (base instanceof MemoryNode && writes) this.memories.push({ id: `drive${place}`, node: base });
-    if (drive.snapshot && !drive.readOnly) {
-      this.obstacle ??= `drive ${place} (${base.filename}): what is written to it ends with this machine (snapshot=on)`;
-    }
-    const node = drive.snapshot && !drive.readOnly ? await this.withSnapshot(drive, base) : base;
+    const forgets = drive.snapshot && !drive.readOnly;
+    const node = forgets ? await this.withSnapshot(drive, base) : base;
     const stable = drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node;
-    return new Counted(this.withPolicy(drive, stable), this);
+    const guarded = this.withPolicy(drive, stable);
+    const backend = new Counted(guarded, this);
+    const own = drive.node === null && this.graph.nodes.get(node.nodeName) === node;
+    this.below.set(backend, {
+      ...{ node, own, forgets },
+      name: drive.id === null ? `drive ${this.backends.length}` : `drive ${drive.id}`,
+      policy: guarded instanceof ErrorPolicy ? guarded : null,
+      memory: base instanceof MemoryNode && writes ? base : null,
+    });
+    return backend;
   }
 
   /** Writes that are forgotten need no permission: they go to a file without a name, or stay in memory. */

@@ -24,6 +24,7 @@ export class ApicTimer {
   /** For whoever saves its deadline. */
   readonly timer: Timer;
   private readonly fire: () => void;
+  private dormant = false;
 
   static powerOn(): ApicTimerState {
     return { initialCount: 0, divide: 0, mode: 0, startNs: -1, tscDeadline: 0n };
@@ -92,8 +93,14 @@ export class ApicTimer {
 
   /** Arms the clock as the registers say. */
   restore(): void {
-    if (this.s.mode === TIMER_MODE.deadline) this.armDeadline();
+    if (this.dormant) this.timer.cancel();
+    else if (this.s.mode === TIMER_MODE.deadline) this.armDeadline();
     else this.armCount();
+  }
+
+  setDormant(dormant: boolean): void {
+    this.dormant = dormant;
+    this.restore();
   }
 
   private divisor(): number {

@@ -264,6 +264,11 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     return this.isr.highest() >= 0 && service > (tpr & 0xf0) ? service : tpr;
   }
 
+  /** Another APIC stands in for this one, which keeps its registers but neither time nor interrupts. */
+  setDormant(dormant: boolean): void {
+    this.timer.setDormant(dormant);
+  }
+
   reset(): void {
     this.state.reset();
     this.timer.restore();

@@ -1,6 +1,7 @@
 /** What the 82540EM has beside it: a serial EEPROM of 64 words (317453, chapter 5), and the PHY (chapter 13.4.8). */
 
-const WORDS = 64;
+import { EEPROM_WORDS as WORDS, Microwire, microwirePowerOn } from './microwire.ts';
+
 /** All words add up to this. */
 const SUM = 0xbaba;
 
@@ -8,19 +9,16 @@ const SUM = 0xbaba;
 const WIRE = { clock: 1, select: 2, dataIn: 4, dataOut: 8, request: 0x40, grant: 0x80 } as const;
 const PRESENT = 0x100;
 const WIRES_WRITABLE = WIRE.clock | WIRE.select | WIRE.dataIn | 0x30 | WIRE.request;
-/** A command is a start bit, two bits that say what, and six of the address. */
-const COMMAND_BITS = 9;
-const READ = 6;
-
 /** EEPROM read (13.4.4). */
 const FAST = { start: 1, done: 0x10, address: 8, data: 16 } as const;
 
-export const eepromPowerOn = () => ({ wires: 0, bits: 0, command: 0, address: 0, shift: 0, left: 0, fast: 0 });
+export const eepromPowerOn = () => ({ wires: 0, chip: microwirePowerOn(), fast: 0 });
 export type EepromState = ReturnType<typeof eepromPowerOn>;
 
 export class Eeprom {
   private readonly words = new Uint16Array(WORDS);
   private readonly state: EepromState;
+  private readonly chip: Microwire;
 
   /** @param mac 6 bytes  @param ids words from 0Bh on: subsystem, its vendor, device, vendor */
   constructor(mac: Uint8Array, ids: readonly number[], state: EepromState) {
@@ -31,48 +29,17 @@ export class Eeprom {
     words[0x0a] = 0x4003;
     words.set(ids, 0x0b);
     words[WORDS - 1] = SUM - words.reduce((sum, word) => sum + word, 0);
+    this.chip = new Microwire(words, state.chip);
   }
 
   readWires(): number {
     const { wires } = this.state;
-    return wires | PRESENT | ((wires & WIRE.request) === 0 ? 0 : WIRE.grant);
+    return wires | PRESENT | (this.chip.out === 0 ? 0 : WIRE.dataOut) | ((wires & WIRE.request) === 0 ? 0 : WIRE.grant);
   }
 
-  /** Bits go in and out as the clock rises. */
   writeWires(value: number): void {
-    const { state } = this;
-    const rises = (value & ~state.wires & WIRE.clock) !== 0;
-    state.wires = (state.wires & WIRE.dataOut) | (value & WIRES_WRITABLE);
-    if ((value & WIRE.select) === 0) {
-      state.bits = state.command = state.left = 0;
-      // Nothing is being written: it is ready.
-      state.wires |= WIRE.dataOut;
-    } else if (rises) this.clock((value & WIRE.dataIn) === 0 ? 0 : 1);
-  }
-
-  private clock(bit: number): void {
-    const { state } = this;
-    if (state.bits < COMMAND_BITS) {
-      if (state.bits === 0 && bit === 0) return;
-      state.command = (state.command << 1) | bit;
-      if (++state.bits === COMMAND_BITS && state.command >> 6 === READ) {
-        state.address = state.command % WORDS;
-        state.left = 0;
-        // A zero comes before the data.
-        state.wires &= ~WIRE.dataOut;
-      }
-    } else if (state.command >> 6 === READ) this.shiftOut();
-  }
-
-  private shiftOut(): void {
-    const { state } = this;
-    if (state.left === 0) {
-      state.shift = this.words[state.address]!;
-      state.address = (state.address + 1) % WORDS;
-      state.left = 16;
-    }
-    const bit = (state.shift >> --state.left) & 1;
-    state.wires = bit === 0 ? state.wires & ~WIRE.dataOut : state.wires | WIRE.dataOut;
+    this.state.wires = value & WIRES_WRITABLE;
+    this.chip.set((value & WIRE.select) !== 0, (value & WIRE.clock) !== 0, (value & WIRE.dataIn) !== 0);
   }
 
   readFast(): number {

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type IoHandler, NO_OFFLOADS, type NetworkPort, type Offloads, type PacketOffload } from '../../machine/interfaces.ts';
+import { type IoHandler, NO_OFFLOADS } from '../../machine/interfaces.ts';
 import { FlatMemory, ManualClock } from '../mocks.ts';
 import { PciBus } from '../pci.ts';
 import { E1000 } from './e1000.ts';
+import { TestNetwork as Network } from './test-network.ts';
 
 const MAC = [0x52, 0x54, 0, 1, 2, 3];
-const ALL: Offloads = { checksum: true, tso4: true, tso6: true, ufo: true, uso: true };
 /** Registers by the manual's names. */
 const R = {
   ...{ CTRL: 0, STATUS: 8, EECD: 0x10, EERD: 0x14, MDIC: 0x20, ICR: 0xc0, ITR: 0xc4, ICS: 0xc8, IMS: 0xd0, IMC: 0xd8 },
@@ -16,33 +16,6 @@ const R = {
 } as const;
 const [TX, RX, BUFFERS, DATA] = [0x1000, 0x2000, 0x10000, 0x40000] as const;
 const RING = 8;
-
-class Network implements NetworkPort {
-  onReceive: NetworkPort['onReceive'] = null;
-  onWritable: NetworkPort['onWritable'] = null;
-  onLinkChange: NetworkPort['onLinkChange'] = null;
-  linkUp = true;
-  offloads = ALL;
-  accepts = NO_OFFLOADS;
-  room = Infinity;
-  resumed = 0;
-  readonly sent: { frame: Uint8Array; offload: PacketOffload | null }[] = [];
-
-  send(frame: Uint8Array, offload: PacketOffload | null): boolean {
-    if (this.room <= 0) return false;
-    this.room--;
-    this.sent.push({ frame: frame.slice(), offload: offload === null ? null : { ...offload } });
-    return true;
-  }
-
-  resume(): void {
-    this.resumed++;
-  }
-
-  close(): void {
-    // Nothing to close.
-  }
-}
 
 function start() {
   const memory = new FlatMemory(1 << 20);

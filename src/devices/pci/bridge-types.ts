@@ -19,20 +19,20 @@ export const BRIDGE_TYPES: readonly DeviceType[] = [
       chassis: uint(8, 0),
       slot: uint(16, 0),
       port: uint(8, 0),
-      // Devices do not come and go while the machine runs.
       hotplug: bool(true),
       'io-reserve': text(),
       'mem-reserve': text(),
       'pref64-reserve': text(),
       'bus-reserve': text(),
     },
-    create: ({ slot, multifunction }, { id }) =>
+    create: ({ slot, port, hotplug, multifunction }, { id }) =>
       new PciBridge(
         id,
         { vendor: VENDOR, device: 0x000c, classCode: CLASS, interruptPin: 1, multifunction },
         {
           ...{ type: 'pcie-root-port', busName: id, slots: 1, express: true },
-          capability: { offset: 0x54, type: EXPRESS_TYPE.rootPort, slot: slot & 0x1fff },
+          capability: { offset: 0x54, type: EXPRESS_TYPE.rootPort },
+          port: { number: port, slot: slot & 0x1fff, hotplug },
         },
       ),
     buses: secondary,
@@ -61,7 +61,7 @@ export const BRIDGE_TYPES: readonly DeviceType[] = [
         { vendor: VENDOR, device: 0x000e, classCode: CLASS, interruptPin: 1, multifunction },
         {
           ...{ type: 'pcie-pci-bridge', busName: id, slots: ALL_SLOTS, express: false },
-          capability: { offset: 0x60, type: EXPRESS_TYPE.toPci, slot: 0 },
+          capability: { offset: 0x60, type: EXPRESS_TYPE.toPci },
         },
       ),
     buses: secondary,

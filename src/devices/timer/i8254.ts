@@ -39,7 +39,7 @@ function channelPowerOn(gate: boolean) {
   };
 }
 
-type ChannelState = ReturnType<typeof channelPowerOn>;
+export type ChannelState = ReturnType<typeof channelPowerOn>;
 
 class Channel {
   readonly s: ChannelState;
@@ -228,6 +228,7 @@ export class I8254 implements Device {
     irqCut: false,
   }));
   private readonly channels: Channel[];
+  private dormant = false;
 
   constructor(clock: VirtualClock, irq: IrqLine, id = 'pit') {
     this.id = id;
@@ -253,6 +254,13 @@ export class I8254 implements Device {
   setIrqCut(cut: boolean): void {
     this.state.value.irqCut = cut;
     if (cut) this.setLine(false);
+    this.restart();
+  }
+
+  /** Another timer stands in for this one, which keeps its registers but no time. */
+  setDormant(dormant: boolean): void {
+    this.dormant = dormant;
+    this.irq.set(false);
     this.restart();
   }
 
@@ -307,6 +315,7 @@ export class I8254 implements Device {
   }
 
   private restart(rearm = true): void {
+    if (this.dormant) return this.timer.cancel();
     this.drive();
     if (rearm) this.armRise(this.clock.now());
   }

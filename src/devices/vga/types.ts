@@ -5,6 +5,7 @@ export const VGA_TYPE = deviceType({
   name: 'VGA',
   category: 'display',
   bus: 'PCI',
+  hotpluggable: false,
   properties: { addr: PCI_ADDRESS },
   create(): never {
     throw new Error('the display adapter is chosen by the setting "vga"');

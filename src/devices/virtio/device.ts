@@ -218,6 +218,11 @@ export abstract class VirtioDevice implements QueueOwner {
     // Most have nothing to write.
   }
 
+  /** The device has left the machine: what it opened on the host is closed. */
+  close(): void {
+    // Most have opened nothing.
+  }
+
   protected deviceState(): { save(): DeviceState; load(state: DeviceState): void } | null {
     return null;
   }

@@ -161,6 +161,10 @@ export class VirtioPci extends PciDevice implements Transport {
     if (this.accesses(offset, size)) this.writeByConfig(size, value);
   }
 
+  close(): void {
+    this.device.close();
+  }
+
   get usesMsix(): boolean {
     return this.msix?.enabled === true;
   }

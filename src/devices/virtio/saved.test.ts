@@ -136,7 +136,10 @@ test('a SCSI host makes commands again that had no answer', () => {
     const options = { vendor: 'v', product: 'p', version: '1', serial: 's', wwn: 0n, deviceId: null };
     const unit = { readOnly: false, removable: false, rotationRate: 1, blockSize: 512 };
     bus.plug(new ScsiDisk({ id: 'unit', backend, ...options, ...unit }), 0, 0);
-    return new VirtioScsi({ id: 'scsi', memory }, { queues: 1, queueSize: 64, maxSectors: 100, commandsPerLun: 8, bus });
+    return new VirtioScsi(
+      { id: 'scsi', memory },
+      { queues: 1, queueSize: 64, maxSectors: 100, commandsPerLun: 8, bus, hotplug: true },
+    );
   };
   const driver = new TestDriver((memory) => host(memory, new Silent(SIZE)));
   driver.start();

@@ -19,7 +19,6 @@ export const VIRTIO_SCSI_PCI = virtioPciTypes({
     virtqueue_size: uint(32, 256),
     max_sectors: uint(32, 0xffff),
     cmd_per_lun: uint(32, 128),
-    // Units do not come and go while the machine runs.
     hotplug: bool(true),
     param_change: bool(true),
   },
@@ -33,6 +32,7 @@ export const VIRTIO_SCSI_PCI = virtioPciTypes({
       queueSize: checkQueueSize('virtqueue_size', values.virtqueue_size),
       maxSectors: values.max_sectors,
       commandsPerLun: values.cmd_per_lun,
+      hotplug: values.hotplug,
       bus: new ScsiBus(name, MAX_TARGET, MAX_LUN),
     });
   },

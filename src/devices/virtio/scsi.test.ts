@@ -36,7 +36,11 @@ function start() {
   const unit = new Echo();
   bus.plug(unit, 2, 1);
   const driver = new TestDriver(
-    (memory) => new VirtioScsi({ id: 'scsi', memory }, { queues: 1, queueSize: 64, maxSectors: 100, commandsPerLun: 8, bus }),
+    (memory) =>
+      new VirtioScsi(
+        { id: 'scsi', memory },
+        { queues: 1, queueSize: 64, maxSectors: 100, commandsPerLun: 8, bus, hotplug: true },
+      ),
     1 << 22,
   );
   driver.start();

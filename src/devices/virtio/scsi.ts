@@ -1,9 +1,10 @@
 /** SCSI host device: virtio 1.2, section 5.6. */
-import { type ScsiBus, type ScsiData, SENSE, type Sense, SCSI_STATUS, senseBytes } from '../scsi.ts';
+import type { BusHotplug } from '../device-type.ts';
+import { type ScsiBus, type ScsiData, type ScsiUnit, SENSE, type Sense, SCSI_STATUS, senseBytes } from '../scsi.ts';
 import type { Chain } from './chain.ts';
 import { put16, put32, readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
-import { DEVICE } from './features.ts';
+import { DEVICE, featureSet } from './features.ts';
 import type { DeviceState } from '../../machine/interfaces.ts';
 import { checkChains, type SavedChain, type Virtqueue } from './queue.ts';
 import { StateBlock } from '../state.ts';
@@ -24,7 +25,11 @@ const CONFIG = {
 const CONFIG_SIZE = 36;
 const CONTROL = 0;
 const EVENTS = 1;
+/** An event (5.6.6.3): what 32, LUN 8 bytes, reason 32. */
 const EVENT_SIZE = 16;
+const EVENT = { transportReset: 1, missed: 0x80000000 } as const;
+const REASON = { rescan: 1, removed: 2 } as const;
+const FEATURE = { hotplug: 1 } as const;
 export const MAX_TARGET = 255;
 export const MAX_LUN = 16383;
 
@@ -41,17 +46,29 @@ const REQUEST_SENSE = 0x03;
 const NO_UNIT = 0x7f;
 const PIECE = 1 << 20;
 
-export type ScsiHostOptions = { queues: number; queueSize: number; maxSectors: number; commandsPerLun: number; bus: ScsiBus };
+export type ScsiHostOptions = {
+  queues: number;
+  queueSize: number;
+  maxSectors: number;
+  commandsPerLun: number;
+  bus: ScsiBus;
+  /** Units may come and go. */
+  hotplug: boolean;
+};
 
-export class VirtioScsi extends VirtioDevice {
+const powerOn = () => ({
+  senseSize: 96,
+  cdbSize: 32,
+  /** There was no buffer for an event, which the next one says. */
+  eventsMissed: false,
+});
+
+export class VirtioScsi extends VirtioDevice implements BusHotplug {
   readonly deviceType = DEVICE.scsi;
   readonly configSize = CONFIG_SIZE;
   readonly bus: ScsiBus;
   private readonly options: ScsiHostOptions;
-  private readonly registers = new StateBlock('virtio-scsi', 1, () => ({ senseSize: 96, cdbSize: 32 }), {
-    senseSize: 252,
-    cdbSize: 255,
-  });
+  private readonly registers = new StateBlock('virtio-scsi', 1, powerOn, { senseSize: 252, cdbSize: 255 });
   private epoch = 0;
   private starting = false;
   /** Requests that are not over. */
@@ -64,6 +81,17 @@ export class VirtioScsi extends VirtioDevice {
     super(parts, new Array<number>(2 + options.queues).fill(options.queueSize));
     this.options = options;
     this.bus = options.bus;
+    this.bus.hotplug = options.hotplug ? this : null;
+  }
+
+  plugged(unit: ScsiUnit): void {
+    this.tell(unit, REASON.rescan);
+  }
+
+  /** A unit leaves at once; requests for it fail. */
+  requestUnplug(unit: ScsiUnit): void {
+    this.tell(unit, REASON.removed);
+    this.bus.onEject?.(unit);
   }
 
   override readConfig(offset: number, size: number): number {
@@ -87,7 +115,7 @@ export class VirtioScsi extends VirtioDevice {
   }
 
   protected deviceFeatures(): bigint {
-    return 0n;
+    return this.options.hotplug ? featureSet(FEATURE.hotplug) : 0n;
   }
 
   /** Requests that have failed and wait for the machine to go on are done again, from their beginning. */
@@ -128,13 +156,40 @@ export class VirtioScsi extends VirtioDevice {
 
   protected queueNotified(queue: Virtqueue): void {
     // Buffers for events wait until there are some.
-    if (queue.index === EVENTS) return;
+    if (queue.index === EVENTS) {
+      if (this.registers.value.eventsMissed) this.sendEvent(new Uint8Array(EVENT_SIZE));
+      return;
+    }
     this.starting = true;
     for (let chain = queue.pop(); chain !== null; chain = queue.pop()) {
       if (queue.index === CONTROL) this.control(queue, chain);
       else this.request(queue, chain);
     }
     this.starting = false;
+    queue.flush();
+  }
+
+  private tell(unit: ScsiUnit, reason: number): void {
+    if (!this.running || !this.has(FEATURE.hotplug)) return;
+    const { target, lun } = this.bus.addressOf(unit);
+    const event = new Uint8Array(EVENT_SIZE);
+    put32(event, 0, EVENT.transportReset);
+    event.set([1, target, lun < 256 ? 0 : 0x40 | (lun >> 8), lun & 0xff], 4);
+    put32(event, 12, reason);
+    this.sendEvent(event);
+  }
+
+  private sendEvent(event: Uint8Array): void {
+    const { value } = this.registers;
+    const queue = this.queues[EVENTS]!;
+    const chain = queue.pop();
+    if (chain === null) {
+      value.eventsMissed = true;
+      return;
+    }
+    if (value.eventsMissed) event[3] = event[3]! | (EVENT.missed >>> 24);
+    value.eventsMissed = false;
+    queue.push(chain, chain.write(0, event));
     queue.flush();
   }
 

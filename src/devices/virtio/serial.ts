@@ -1,6 +1,6 @@
 /** Console device: virtio 1.2, section 5.3; QEMU's virtio-serial. Many ports, each a byte stream. */
 import type { CharBackend, Device, DeviceState } from '../../machine/interfaces.ts';
-import type { DeviceBus } from '../device-type.ts';
+import type { BusHotplug, DeviceBus } from '../device-type.ts';
 import { StateBlock } from '../state.ts';
 import { put16, put32, readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
@@ -31,7 +31,7 @@ const MESSAGE = 8;
 const PIECE = 4096;
 
 /** What a port still has to tell the driver, in this order. */
-const TELL = { add: 1, console: 2, name: 4, open: 8, remove: 16 } as const;
+const TELL = { remove: 1, add: 2, console: 4, name: 8, open: 16 } as const;
 
 /** The first port's queues come before those of control, the others' after them (5.3.2). */
 const CONTROL_RECEIVE = 2;
@@ -78,10 +78,12 @@ const powerOn = (ports: number) => ({
   tell: new Uint8Array(ports),
 });
 
-export class VirtioSerial extends VirtioDevice implements DeviceBus {
+export class VirtioSerial extends VirtioDevice implements DeviceBus, BusHotplug {
   readonly deviceType = DEVICE.console;
   readonly configSize = CONFIG_SIZE;
   readonly kind = 'virtio-serial-bus';
+  readonly hotplug = this;
+  onEject: ((port: SerialPortDevice) => void) | null = null;
   readonly ports: (SerialPortDevice | null)[];
   private readonly registers: StateBlock<ReturnType<typeof powerOn>>;
   private readonly emergencyWrite: boolean;
@@ -121,6 +123,33 @@ export class VirtioSerial extends VirtioDevice implements DeviceBus {
     if (backend === null) return;
     backend.onReceive = (data) => this.receive(at, data);
     backend.onDrain = () => this.drained(at);
+  }
+
+  plugged(port: SerialPortDevice): void {
+    this.tell(this.ports.indexOf(port), TELL.add);
+  }
+
+  /** A port leaves at once. */
+  requestUnplug(port: SerialPortDevice): void {
+    this.onEject?.(port);
+  }
+
+  unplug(port: SerialPortDevice): void {
+    const number = this.ports.indexOf(port);
+    const { open, tell } = this.registers.value;
+    this.ports[number] = null;
+    open[number] = 0;
+    tell[number] = 0;
+    // What it had not taken yet is dropped.
+    this.drained(number);
+    this.tell(number, TELL.remove);
+  }
+
+  private tell(number: number, what: number): void {
+    const { ready, tell } = this.registers.value;
+    if (!ready || !this.running) return;
+    tell[number] = tell[number]! | what;
+    this.tellAll();
   }
 
   override readConfig(offset: number, size: number): number {
@@ -252,7 +281,7 @@ export class VirtioSerial extends VirtioDevice implements DeviceBus {
     const queue = this.queues[CONTROL_RECEIVE]!;
     const { tell } = this.registers.value;
     for (let number = 0; number < tell.length; number++) {
-      for (let bit = 1; bit <= TELL.remove && tell[number]! !== 0; bit <<= 1) {
+      for (let bit = 1; bit <= TELL.open && tell[number]! !== 0; bit <<= 1) {
         if ((tell[number]! & bit) === 0) continue;
         const chain = queue.pop();
         if (chain === null) return queue.flush();

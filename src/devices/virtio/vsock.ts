@@ -51,7 +51,7 @@ export class VirtioVsock extends VirtioDevice implements ConnectionOwner {
       path === null || host === null ? null : host.listen({ path }, (stream) => this.accepted(stream), { onFailure });
   }
 
-  close(): void {
+  override close(): void {
     this.listener?.close();
     this.forgetAll();
   }

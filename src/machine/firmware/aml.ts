@@ -16,11 +16,11 @@ function withLength(content: Aml): Aml {
   throw new Error('AML package is too long');
 }
 
-/** A path of four-letter segments, e.g. `\_SB.PCI0` (20.2.2). */
+/** A path of four-letter segments, e.g. `\_SB.PCI0`, or `^S08.PCNT` from the scope above (20.2.2). */
 export function nameString(path: string): Aml {
-  const root = path.startsWith('\\') ? [0x5c] : [];
+  const root = path.startsWith('\\') ? [0x5c] : path.startsWith('^') ? [0x5e] : [];
   const segments = path
-    .replace(/^\\/, '')
+    .replace(/^[\\^]/, '')
     .split('.')
     .filter((part) => part !== '');
   const bytes = segments.flatMap((part) => [...part.padEnd(4, '_')].map((c) => c.charCodeAt(0)));
@@ -67,11 +67,57 @@ export function method(path: string, parameters: number, ...content: Aml[]): Aml
   return [0x14, ...withLength([...nameString(path), parameters, ...content.flat()])];
 }
 
-/** Value of a method's first argument. */
-export const ARGUMENT: Aml = [0x68];
+/** Value of a method's argument, 0 to 6. */
+export const argument = (index: number): Aml => [0x68 + index];
+/** A variable of a method, 0 to 7. */
+export const local = (index: number): Aml => [0x60 + index];
+/** What a name stands for, or a call of a method with its arguments. */
+export const call = (path: string, ...given: Aml[]): Aml => [...nameString(path), ...given.flat()];
 
-export function store(value: Aml, into: string): Aml {
-  return [0x70, ...value, ...nameString(into)];
+export function store(value: Aml, into: string | Aml): Aml {
+  return [0x70, ...value, ...(typeof into === 'string' ? nameString(into) : into)];
+}
+
+const NOWHERE: Aml = [0];
+
+export const and = (a: Aml, b: Aml, into: Aml = NOWHERE): Aml => [0x7b, ...a, ...b, ...into];
+export const or = (a: Aml, b: Aml, into: Aml = NOWHERE): Aml => [0x7d, ...a, ...b, ...into];
+export const shiftLeft = (value: Aml, by: Aml, into: Aml = NOWHERE): Aml => [0x79, ...value, ...by, ...into];
+export const equal = (a: Aml, b: Aml): Aml => [0x93, ...a, ...b];
+export const not = (value: Aml): Aml => [0x92, ...value];
+export const when = (condition: Aml, ...then: Aml[]): Aml => [0xa0, ...withLength([...condition, ...then.flat()])];
+/** Follows `when`. */
+export const otherwise = (...then: Aml[]): Aml => [0xa1, ...withLength(then.flat())];
+export const giveBack = (value: Aml): Aml => [0xa4, ...value];
+/** Tells the system of an event at a device (19.6.90). */
+export const notify = (device: string, event: Aml): Aml => [0x86, ...nameString(device), ...event];
+
+export const mutex = (name: string): Aml => [0x5b, 0x01, ...nameString(name), 0];
+/** Waits for as long as it takes. */
+export const acquire = (name: string): Aml => [0x5b, 0x23, ...nameString(name), 0xff, 0xff];
+export const release = (name: string): Aml => [0x5b, 0x27, ...nameString(name)];
+
+/** Ports with words of 32 bits by name; what is not written of one is zero (20.2.5.2). */
+export function portFields(region: string, base: number, names: readonly string[]): Aml {
+  // Accesses of 32 bits, no lock, the rest written as zeros.
+  const flags = 0x43;
+  const words = names.flatMap((word) => [...nameString(word), 32]);
+  const place = [...nameString(region), 1, ...integer(base), ...integer(4 * names.length)];
+  return [0x5b, 0x80, ...place, 0x5b, 0x81, ...withLength([...nameString(region), flags, ...words])];
+}
+
+/** Names 32 bits of a buffer (19.6.20). @param at bytes from its start */
+export const dwordField = (buffer: Aml, at: number, field: string): Aml => [
+  0x8a,
+  ...buffer,
+  ...integer(at),
+  ...nameString(field),
+];
+
+/** The 16 bytes of an identifier, as its text's first three groups have them the other way round (19.6.142). */
+export function uuid(value: string): Aml {
+  const bytes = value.match(/[0-9a-f]{2}/gi)!.map((pair) => Number.parseInt(pair, 16));
+  return buffer([3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15].map((at) => bytes[at]!));
 }
 
 /** Gives back one object by its name if another is not zero, else a second one. */

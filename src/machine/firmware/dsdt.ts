@@ -1,6 +1,6 @@
 /** The PC board's differentiated system description: what cannot be found by probing. */
 import {
-  ARGUMENT,
+  argument,
   type Aml,
   busNumbers,
   device,
@@ -20,6 +20,7 @@ import {
   scope,
   store,
 } from './aml.ts';
+import { type HotplugTables, hotplugEvent, hotplugSlots, osControl } from './hotplug-aml.ts';
 
 export type DsdtOptions = {
   /** Interrupt (which is also the I/O APIC's pin) of PIRQ A to D. */
@@ -38,6 +39,8 @@ export type DsdtOptions = {
   pciMemory64: readonly [number, number] | null;
   sleepTypeS5: number;
   hpet: boolean;
+  /** Slots whose devices come and go by ACPI; null for none. */
+  hotplug: HotplugTables | null;
 };
 
 export function buildDsdt(options: DsdtOptions): Uint8Array {
@@ -46,6 +49,7 @@ export function buildDsdt(options: DsdtOptions): Uint8Array {
     ...name('\\_S5', five),
     ...(options.q35 === null ? [] : interruptModel()),
     ...scope('\\_SB', pciRoot(options), ...(options.hpet ? [hpet()] : [])),
+    ...(options.hotplug === null ? [] : hotplugEvent()),
   ]);
 }
 
@@ -70,11 +74,14 @@ function pciRoot(options: DsdtOptions): Aml {
     ...routing(options),
     ...board(options),
     isaBridge(options),
+    // Only a Q35's bus has anything to hand over, of which hot plug stays here if it goes by ACPI.
+    ...(options.q35 === null ? [] : [osControl(options.hotplug === null)]),
+    ...(options.hotplug === null ? [] : hotplugSlots(options.hotplug)),
   );
 }
 
 /** What the system tells of the interrupt controllers that it uses: 0 for the 8259 pair (5.8.1). */
-const interruptModel = (): Aml => [...name('PICF', integer(0)), ...method('_PIC', 1, store(ARGUMENT, 'PICF'))];
+const interruptModel = (): Aml => [...name('PICF', integer(0)), ...method('_PIC', 1, store(argument(0), 'PICF'))];
 
 /** Interrupts are hard-wired as the board's start-up routes them, so no link devices (6.2.13). */
 function routing({ pirqs, pirqOf, q35 }: DsdtOptions): Aml[] {
