@@ -7,7 +7,7 @@ import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { MemoryNode } from '../storage/memory.ts';
 import { type DeviceConfig, type DriveConfig, drive, type WantedDevice } from './config.ts';
 import type { Drive } from './pc-storage.ts';
-import { type NetworkPort, NO_OFFLOADS, type PowerEvent } from './interfaces.ts';
+import { type NetworkPort, NO_OFFLOADS, type PowerEvent, type StateValue } from './interfaces.ts';
 import { type PcConfig, PcMachine } from './pc.ts';
 
 const RAM = 32 * 2 ** 20;
@@ -303,5 +303,71 @@ for (const [name, make] of [
       assert.equal(here[differs], there[differs], `seed ${seed}, read ${differs}`);
       assert.deepEqual(saveOwners(copy.pc.stateOwners), saveOwners(one.pc.stateOwners), `seed ${seed}, later`);
     }
+  });
+}
+
+/** Replaces one value somewhere in a state by one that nobody would have saved. @returns where it is */
+function spoil(fields: { [name: string]: StateValue }, random: (below: number) => number): string {
+  const names = Object.keys(fields);
+  if (names.length === 0) return '';
+  const name = names[random(names.length)]!;
+  const value = fields[name]!;
+  if (Array.isArray(value) && value.length > 0 && random(8) > 0) {
+    const list = Object.fromEntries(value.map((item, i) => [String(i), item]));
+    const where = spoil(list, random);
+    fields[name] = Object.values(list);
+    return `${name}[${where}]`;
+  }
+  const isRecord = typeof value === 'object' && !Array.isArray(value) && !(value instanceof Uint8Array);
+  if (isRecord && random(8) > 0) return `${name}.${spoil(value, random)}`;
+  const others: StateValue[] = [-1, 0.5, 255, 65536, 2 ** 31, 2 ** 32 - 1, 2 ** 53, 1e300, -1e300, Number.NaN, Infinity];
+  const strange: StateValue[] = [true, 'text', -1n, 2n ** 70n, new Uint8Array(3), [], {}, [1, 2, 3]];
+  if (typeof value === 'number') fields[name] = random(5) > 0 ? others[random(others.length)]! : strange[random(strange.length)]!;
+  else if (typeof value === 'bigint') fields[name] = [-1n, 2n ** 63n, 2n ** 64n - 1n, 2n ** 200n, 1][random(5)]!;
+  else if (typeof value === 'boolean') fields[name] = random(3) > 0 ? !value : strange[random(strange.length)]!;
+  else if (value instanceof Uint8Array && random(4) > 0) fields[name] = value.map(() => random(256));
+  else fields[name] = strange[random(strange.length)]!;
+  return name;
+}
+
+for (const [name, make] of [
+  ['the boards with everything', fullMachine],
+  ['a device of each kind', crowded],
+] as const) {
+  test(`states that nobody saved are refused with a line, or do no harm (${name})`, () => {
+    let seed = 5;
+    const random = (below: number): number => {
+      seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+      return (seed >>> 8) % below;
+    };
+    const one = make();
+    one.pc.reset();
+    poke(one, 1, 3000);
+    const states = saveOwners(one.pc.stateOwners);
+    const ids = [...states.keys()];
+    const copy = make();
+    let loaded = 0;
+    for (let i = 0; i < 1500; i++) {
+      const id = ids[random(ids.length)]!;
+      const changed = new Map(states).set(id, structuredClone(states.get(id)!));
+      const where = `${id}: ${spoil(changed.get(id)!.fields, random)}, round ${i}`;
+      try {
+        loadOwners(copy.pc.stateOwners, changed);
+      } catch (error) {
+        assert.equal(Object.getPrototypeOf(error), Error.prototype, `${where}: ${(error as Error).stack}`);
+        assert.match((error as Error).message, /^saved state: section "[^\n]+$/);
+        continue;
+      }
+      loaded++;
+      try {
+        poke(copy, i, 40);
+        copy.pc.display?.text();
+        copy.pc.display?.picture();
+        saveOwners(copy.pc.stateOwners);
+      } catch (error) {
+        throw new Error(where, { cause: error });
+      }
+    }
+    assert.ok(loaded > 100);
   });
 }
