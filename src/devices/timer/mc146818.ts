@@ -153,7 +153,8 @@ export class Mc146818 implements Device {
     if (typeof wallMs !== 'number' || !Number.isFinite(wallMs)) throw new Error(`${this.id}: field "wallMs" is not a time`);
     for (const name of ['epochNs', 'flagsNs']) {
       const ago = fields[name];
-      if (typeof ago === 'number' && Math.abs(ago) > MOST_AGO) throw new Error(`${this.id}: field "${name}" is ${ago}, which is no time`);
+      if (typeof ago === 'number' && Math.abs(ago) > MOST_AGO)
+        throw new Error(`${this.id}: field "${name}" is ${ago}, which is no time`);
     }
     this.state.load({ ...state, fields });
     const s = this.state.value;
