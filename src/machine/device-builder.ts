@@ -43,6 +43,7 @@ export type BuiltDevice = {
   readonly device: Device;
   /** As it was given; null for a device without a name. */
   readonly id: string | null;
+  readonly config: DeviceConfig;
   readonly type: DeviceType;
   readonly bus: DeviceBus;
   /** Buses that it provides. */
@@ -145,7 +146,7 @@ export class DeviceBuilder {
       const device = type.create(values as never, this.context(id, bus, holdings)) as Device;
       if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
       holdings.add(() => device.close?.());
-      const built = { device, id: config.id ?? null, type, bus, buses: type.buses?.(device) ?? [], holdings };
+      const built = { device, id: config.id ?? null, config, type, bus, buses: type.buses?.(device) ?? [], holdings };
       this.take(built);
       if (hot) this.announce(bus, device);
       else this.noteBoot(bus, device, values);
