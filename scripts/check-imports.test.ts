@@ -34,6 +34,14 @@ test('rooms import downward only', () => {
   assert.match(one('src/jit/x.ts', "import { X } from '../isa/x86/alu.ts';")[0]!, /contracts/);
 });
 
+test('KVM is known where machines are made, and knows contracts', () => {
+  assert.deepEqual(one('src/machine/create.ts', "import { Kvm } from '../kvm/system.ts';"), []);
+  assert.match(one('src/machine/pc.ts', "import { Kvm } from '../kvm/system.ts';")[0]!, /only src\/machine\/create.ts/);
+  assert.deepEqual(one('src/kvm/x.ts', "import { a } from 'node:fs';\nimport { B } from '../isa/x86/state.ts';"), []);
+  assert.match(one('src/kvm/x.ts', "import { X } from '../isa/x86/alu.ts';")[0]!, /contracts/);
+  assert.match(one('src/kvm/x.ts', "import { X } from '../machine/pc.ts';")[0]!, /contracts/);
+});
+
 test('siblings among the devices do not know each other', () => {
   assert.match(one('src/devices/x/x.ts', "import { Y } from '../y/y.ts';")[0]!, /sibling/);
   assert.deepEqual(one('src/devices/x/x.ts', "import { S } from '../state.ts';"), []);

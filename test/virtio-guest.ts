@@ -44,6 +44,8 @@ const GUESTS = {
       ...['drivers/net/mii.ko', 'drivers/net/mdio.ko'],
     ],
   },
+  // A host for virtual machines.
+  kvm: { meta: 'linux-image-cloud-amd64', folders: ['arch/x86/kvm', 'virt'] },
 };
 const fetched = new Map<string, Promise<Guest | string>>();
 

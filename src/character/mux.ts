@@ -18,7 +18,7 @@ export const ESCAPE_HELP = [
   '',
   'C-a h    print this help',
   'C-a x    exit emulator',
-  'C-a s    save disk data back to file (if -snapshot)',
+  'C-a s    save the machine to a file and exit (if -save-state)',
   'C-a t    toggle console timestamps',
   'C-a b    send break (magic sysrq)',
   'C-a c    switch between console and monitor',

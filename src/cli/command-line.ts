@@ -1,6 +1,7 @@
 /** What a command line of `virelay-system-x86_64` asks for; QEMU's names and behaviour. */
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
+import { type AcceleratorName, ACCELERATORS } from '../machine/accelerator.ts';
 import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
@@ -52,7 +53,8 @@ export interface CommandLine {
   machine: 'pc' | 'q35';
   cpu: string;
   memory: number;
-  accel: 'jit' | 'interp';
+  /** None is the default. */
+  accel: AcceleratorName[];
   icount: IcountConfig | null;
   rtc: RtcConfig;
   kernel: string | null;
@@ -93,6 +95,9 @@ export interface CommandLine {
   trace: string[];
   traceFile: string | null;
   pidFile: string | null;
+  /** File with the state that the machine goes on from, and the one that Ctrl-A S saves it to. */
+  incoming: string | null;
+  saveState: string | null;
   warnings: string[];
 }
 
@@ -118,7 +123,7 @@ function initial(): CommandLine {
     machine: 'pc',
     cpu: 'max',
     memory: 128 * MIB,
-    accel: 'jit',
+    accel: [],
     icount: null,
     rtc: { base: 'utc', clock: 'host' },
     kernel: null,
@@ -152,6 +157,8 @@ function initial(): CommandLine {
     trace: [],
     traceFile: null,
     pidFile: null,
+    incoming: null,
+    saveState: null,
     warnings: [],
   };
 }
@@ -191,7 +198,7 @@ const OPTIONS: Record<string, Option> = {
   m: valued(setMemory),
   smp: valued(setSmp),
   accel: valued(setAccel),
-  'enable-kvm': flag(() => noKvm()),
+  'enable-kvm': flag((line) => setAccelNames(line, ['kvm'])),
   icount: valued(setIcount),
   rtc: valued(setRtc),
   kernel: valued((line, value) => {
@@ -287,6 +294,13 @@ const OPTIONS: Record<string, Option> = {
   d: valued(setTrace),
   D: valued((line, value) => {
     line.traceFile = value;
+  }),
+  incoming: valued((line, value) => {
+    if (!value.startsWith('file:') || value === 'file:') throw new Error('only file:PATH is known');
+    line.incoming = value.slice('file:'.length);
+  }),
+  'save-state': valued((line, value) => {
+    line.saveState = value;
   }),
   pidfile: valued((line, value) => {
     line.pidFile = value;
@@ -492,25 +506,18 @@ function setAccel(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'accel');
   const values = parseList(text, 'accel');
   onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb']);
-  setAccelNames(line, [values.get('accel') ?? '']);
+  setAccelNames(line, (values.get('accel') ?? '').split(':'));
 }
 
-/** The first one that can be had is taken. */
+/** Names with colons between them: the first one that can be had is taken. */
 function setAccelNames(line: CommandLine, names: readonly string[]): void {
   for (const name of names) {
-    if (name === 'jit' || name === 'tcg') line.accel = 'jit';
-    else if (name === 'interp') line.accel = 'interp';
-    else if (name === 'kvm') {
-      if (names.length === 1) noKvm();
-      continue;
-    } else throw new ValueError(`accelerator "${name}" is not known (known: jit, interp, tcg)`);
-    return;
+    const known = ACCELERATORS.find((one) => one === (name === 'tcg' ? 'jit' : name));
+    if (known === undefined) {
+      throw new ValueError(`accelerator "${name}" is not known (known: ${ACCELERATORS.join(', ')}, tcg)`);
+    }
+    line.accel.push(known);
   }
-  throw new ValueError('none of these accelerators is available');
-}
-
-function noKvm(): never {
-  throw new ValueError('KVM is not available yet (use -accel jit)');
 }
 
 function setIcount(line: CommandLine, text: string): void {

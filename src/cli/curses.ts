@@ -17,12 +17,13 @@ export function cursesObstacle(): string | null {
   return process.stdin.isTTY && process.stdout.isTTY ? null : 'needs a terminal';
 }
 
-/** Shows the machine's display until it ends. @param exit what Ctrl-A X does */
-export function showOnTerminal(machine: Machine, exit: () => void): void {
+/** Shows the machine's display until it ends. @param exit, save what Ctrl-A X and Ctrl-A S do */
+export function showOnTerminal(machine: Machine, exit: () => void, save: (() => void) | null): void {
   const terminal = takeTerminal(TAKE_OVER, RESTORE);
   const screen = new TerminalScreen(terminal.columns, terminal.rows);
   terminal.onResize(() => terminal.write(screen.redraw(terminal.columns, terminal.rows)));
-  readKeys(terminal, machine, exit, () => terminal.write(screen.redraw()));
+  const act = { x: exit, s: save ?? ((): void => undefined) };
+  readKeys(terminal, machine, act, () => terminal.write(screen.redraw()));
   void refresh(terminal, screen, machine);
 }
 
@@ -38,8 +39,8 @@ async function refresh(terminal: Terminal, screen: TerminalScreen, machine: Mach
   }
 }
 
-/** Ctrl-A is the escape character, as on a shared serial terminal: X ends the emulator, Ctrl-A sends itself. */
-function readKeys(terminal: Terminal, machine: Machine, exit: () => void, redraw: () => void): void {
+/** Ctrl-A is the escape character, as on a shared serial terminal: X ends the emulator, S saves it, Ctrl-A sends itself. */
+function readKeys(terminal: Terminal, machine: Machine, act: { x: () => void; s: () => void }, redraw: () => void): void {
   const keys = new TerminalKeys();
   let escaped = false;
   let timer: NodeJS.Timeout | undefined;
@@ -48,7 +49,8 @@ function readKeys(terminal: Terminal, machine: Machine, exit: () => void, redraw
     escaped = !wasEscaped && key === ESCAPE;
     if (escaped) return;
     if (wasEscaped && key !== ESCAPE) {
-      if (key === 'x' || key === 'shift-x') exit();
+      if (key === 'x' || key === 'shift-x') act.x();
+      if (key === 's' || key === 'shift-s') act.s();
       return;
     }
     // Alt and a digit choose a console: there is the display's only, which is drawn anew.

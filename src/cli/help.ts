@@ -13,7 +13,8 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-cpu MODEL[,+F][,-F][,F=on|off]', 'CPU model and features (-cpu help lists them)'],
   ['-m SIZE', 'memory: MiB, or with a suffix K, M, G, T (default 128)'],
   ['-smp 1', 'number of CPUs'],
-  ['-accel jit|interp', 'how guest code is run; tcg is another name of jit'],
+  ['-accel jit|interp|kvm', 'how guest code is run; tcg is another name of jit; of several (kvm:jit), the first that can be had'],
+  ['-enable-kvm', 'the same as -accel kvm'],
   ['-icount shift=N|auto[,sleep=on|off]', 'time from counted instructions, 2^N ns each'],
   ['-rtc base=utc|localtime|DATE,clock=host|vm', 'what the real-time clock shows'],
   ['-uuid UUID', "the machine's identity"],
@@ -53,6 +54,8 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-device isa-debug-exit[,iobase=P,iosize=N]', 'port that ends the machine with a status'],
   ['-nographic', 'the serial port (and firmware) on the terminal; Ctrl-A H helps'],
   ['-S', 'do not start the CPU'],
+  ['-incoming file:FILE', 'go on from a saved machine, which has had the same options'],
+  ['-save-state FILE', 'Ctrl-A S saves the machine there, and exits'],
   ['-no-reboot', 'end instead of rebooting'],
   ['-no-shutdown', 'stay, paused, when the guest powers off'],
   ['-action reboot=reset|shutdown,shutdown=poweroff|pause', 'the same, the newer way'],
@@ -87,7 +90,7 @@ export function helpText(topic: Exclude<HelpTopic, 'device'>, version: string): 
     case 'cpu':
       return cpuText();
     case 'accel':
-      return 'Accelerators supported:\njit (also known as tcg)\ninterp';
+      return 'Accelerators supported:\njit (also known as tcg)\ninterp\nkvm';
     case 'netdev':
       return ['Available netdev backend types:', ...NETDEV_KINDS].join('\n');
     case 'nic':

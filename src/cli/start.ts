@@ -47,7 +47,7 @@ async function start(): Promise<number> {
   if (process.stdin.isTTY) report(NAME, 'Ctrl-A X leaves, Ctrl-A H helps');
   const stdio = openStdio({ signals: false });
   const say = (text: string): void => report(NAME, text);
-  const output = connect(machine.serial[0]!, stdio, { exit: quit, say }, untilPrompted());
+  const output = connect(machine.serial[0]!, stdio, { exit: quit, save: null, say }, untilPrompted());
   await machine.start();
   const status = await finish(machine, [stdio], [output]);
   // A guest that has crashed resets, by "panic=-1".

@@ -12,6 +12,7 @@ import { cursesObstacle, showOnTerminal } from './curses.ts';
 import { finish, guardTerminal, handleSignals, leave, quitter, report } from './foreground.ts';
 import { helpText, PROGRAM } from './help.ts';
 import { sourceOf } from './net-options.ts';
+import { restoreFrom, saver } from './save-state.ts';
 import { connect, drop } from './terminal.ts';
 
 /** Options by the setting of the machine that they fill. */
@@ -68,7 +69,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     machine: line.machine,
     cpu: line.cpu,
     memory: line.memory,
-    accel: line.accel,
+    ...(line.accel.length > 0 ? { accel: line.accel } : {}),
     icount: line.icount,
     rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel),
@@ -133,7 +134,7 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
 async function create(line: CommandLine): Promise<Machine> {
   const config = configure(line);
   try {
-    return await Machine.create(config);
+    return await (line.incoming === null ? Machine.create(config) : restoreFrom(line.incoming, config));
   } catch (error) {
     throw error instanceof ConfigError ? optionError(error, line) : error;
   }
@@ -152,7 +153,7 @@ async function open(option: string, text: string, spec: CharacterSpec): Promise<
 }
 
 /** @returns what is to be closed, and what is over when all output has been passed on */
-async function connectPorts(machine: Machine, line: CommandLine, exit: () => void) {
+async function connectPorts(machine: Machine, line: CommandLine, exit: () => void, save: (() => void) | null) {
   const ports = line.serials.map((serial, i) => ({
     ...serial,
     option: 'serial',
@@ -176,7 +177,7 @@ async function connectPorts(machine: Machine, line: CommandLine, exit: () => voi
     const channel = await open(option, text, spec);
     channels.push(channel);
     const mux = spec.kind === 'stdio' && spec.mux;
-    outputs.push(connect(port, channel, mux ? { exit, say } : null));
+    outputs.push(connect(port, channel, mux ? { exit, save, say } : null));
   }
   return { channels, outputs };
 }
@@ -211,9 +212,10 @@ async function run(line: CommandLine): Promise<number> {
   traceTo(machine, line.traceFile);
   writePidFile(line.pidFile);
   handleSignals(PROGRAM, quit);
-  const { channels, outputs } = await connectPorts(machine, line, quit);
-  if (line.curses) showOnTerminal(machine, quit);
-  if (!line.startPaused) await machine.start();
+  const save = line.saveState === null ? null : saver(machine, line.saveState, quit, say);
+  const { channels, outputs } = await connectPorts(machine, line, quit, save);
+  if (line.curses) showOnTerminal(machine, quit, save);
+  if (!line.startPaused && machine.wasRunning) await machine.start();
   return finish(machine, channels, outputs);
 }
 

@@ -6,8 +6,12 @@ import type { SerialPort } from '../index.ts';
 /** What the escapes of a shared terminal can do. */
 export interface MuxActions {
   readonly exit: () => void;
+  /** Saves the machine; null where nobody has said where to. */
+  readonly save: (() => void) | null;
   readonly say: (text: string) => void;
 }
+
+export const HOW_TO_SAVE = '-save-state FILE says where the machine is saved to; -incoming file:FILE goes on from there';
 
 /** Keeps input back. */
 export interface Hold {
@@ -36,7 +40,7 @@ function muxed(port: SerialPort, channel: Channel, actions: MuxActions) {
       case 'monitor':
         return note('the monitor is not available yet');
       case 'save':
-        return note('there are no disks whose data could be saved');
+        return actions.save === null ? note(HOW_TO_SAVE) : actions.save();
       case 'timestamps':
         timestamps.enabled = !timestamps.enabled;
         return undefined;

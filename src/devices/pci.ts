@@ -1,5 +1,14 @@
 /** PCI functions and their bus: PCI Local Bus Specification 3.0, chapter 6. */
-import type { Device, DeviceState, IoHandler, MappedRegion, MmioBus, MsiSink, PortBus } from '../machine/interfaces.ts';
+import type {
+  Device,
+  DeviceState,
+  IoHandler,
+  MappedRegion,
+  MmioBus,
+  MsiSink,
+  PortBus,
+  StateValue,
+} from '../machine/interfaces.ts';
 import type { BusHotplug } from './device-type.ts';
 import { Msi, MSI_ID, type MsiOptions } from './pci-msi.ts';
 import { Msix, MSIX_ID, type MsixPlace } from './pci-msix.ts';
@@ -65,6 +74,14 @@ export type BarOptions = {
 
 /** Expansion ROM (6.2.5.2): bit 0 of its register makes it decode its address. */
 const ROM_ENABLE = 1;
+
+/** Vendor and device, revision and class, header type; what base addresses can be; subsystem. */
+const IDENTITY = [
+  [0x00, 4],
+  [0x08, 4],
+  [0x0e, 1],
+  [0x10, 24],
+] as const;
 
 type Rom = { size: number; map: (base: number) => MappedRegion; mapping: MappedRegion | null; base: number };
 type Bar = { index: number; options: BarOptions; mapping: MappedRegion | null; base: number };
@@ -200,10 +217,23 @@ export abstract class PciDevice implements Device {
       part.load({ version, fields: saved as StateFields });
       delete fields[name];
     }
+    this.checkIdentity(fields['config']);
     this.base.load({ version, fields });
     this.remap();
     this.driveIntx();
     this.onLoad();
+  }
+
+  /** @throws Error when the saved function was another one, or had other registers in memory */
+  private checkIdentity(config: StateValue | undefined): void {
+    if (!(config instanceof Uint8Array) || config.length !== this.initial.length) return;
+    for (const [at, length] of IDENTITY) {
+      for (let i = at; i < at + length; i++) {
+        if (((config[i]! ^ this.initial[i]!) & ~this.writable[i]!) === 0) continue;
+        const what = at < PCI.bar0 ? 'is another device' : 'has base addresses of other sizes';
+        throw new Error(`${this.id}: field "config" ${what} (byte ${i.toString(16)}h)`);
+      }
+    }
   }
 
   /** Registers beyond the configuration space. */

@@ -2,7 +2,7 @@
  * A device's registers, declared once: the object that `powerOn` returns names every field and
  * gives its value after reset, and its shape is the schema that save and load follow.
  */
-import type { DeviceState, StateValue } from '../machine/interfaces.ts';
+import type { DeviceState, StateValue, Timer } from '../machine/interfaces.ts';
 
 export type StateFields = { [name: string]: StateValue };
 
@@ -18,6 +18,9 @@ export class StateBlock<T extends StateFields> {
   private readonly version: number;
   private readonly powerOn: () => T;
   private readonly limits: Limits<T>;
+  private timers: { readonly [name: string]: Timer } = {};
+  /** Deadlines of a state that has been loaded, by the timers' names. */
+  private loaded: { readonly [name: string]: number } = {};
 
   constructor(id: string, version: number, powerOn: () => T, limits: Limits<T> = {}) {
     this.id = id;
@@ -32,8 +35,28 @@ export class StateBlock<T extends StateFields> {
     assignFields(this.value, this.powerOn());
   }
 
+  /**
+   * Timers that are armed now and then: when they are due is saved as a field `timers` (-1 for one that is not armed), since
+   * what can be worked out from registers is not always when they would have fired.
+   */
+  keepTimers(timers: { readonly [name: string]: Timer }): void {
+    this.timers = timers;
+  }
+
+  /** Arms the timers as they were; the last thing that is done to load a state. */
+  armTimers(): void {
+    for (const [name, timer] of Object.entries(this.timers)) {
+      const deadline = this.loaded[name]!;
+      if (deadline < 0) timer.cancel();
+      else timer.arm(deadline);
+    }
+  }
+
   save(): DeviceState {
-    return { version: this.version, fields: cloneFields(this.value) };
+    const fields = cloneFields(this.value);
+    const timers = Object.entries(this.timers);
+    if (timers.length > 0) fields['timers'] = Object.fromEntries(timers.map(([name, timer]) => [name, savedDeadline(timer)]));
+    return { version: this.version, fields };
   }
 
   load(state: DeviceState): void {
@@ -41,15 +64,28 @@ export class StateBlock<T extends StateFields> {
       throw new Error(`${this.id}: saved state has version ${state.version}, this device has ${this.version}`);
     }
     const limits = this.limits as { readonly [name: string]: number | undefined };
-    for (const name of Object.keys(state.fields)) {
+    const { timers, ...fields } = state.fields;
+    const own = Object.keys(this.timers).length === 0 ? state.fields : fields;
+    for (const name of Object.keys(own)) {
       if (!Object.hasOwn(this.value, name)) {
         throw new Error(`${this.id}: field "${name}" is not known`);
       }
     }
     for (const [name, model] of Object.entries(this.value)) {
-      this.check(name, model, state.fields[name], limits[name]);
+      this.check(name, model, own[name], limits[name]);
     }
-    assignFields(this.value, cloneFields(state.fields));
+    if (own !== state.fields) this.loaded = this.checkTimers(timers);
+    assignFields(this.value, cloneFields(own));
+  }
+
+  private checkTimers(saved: StateValue | undefined): { [name: string]: number } {
+    const model = Object.fromEntries(Object.keys(this.timers).map((name) => [name, 0]));
+    this.check('timers', model, saved);
+    const deadlines = saved as { [name: string]: number };
+    for (const [name, at] of Object.entries(deadlines)) {
+      if (at < -1) throw this.bad(`timers.${name}`, `is ${at}, which is no time`);
+    }
+    return deadlines;
   }
 
   /** Everything is checked before anything is assigned: a bad state leaves the device as it was. */
@@ -86,6 +122,8 @@ export class StateBlock<T extends StateFields> {
     return new Error(`${this.id}: field "${path}" ${what}`);
   }
 }
+
+const savedDeadline = ({ deadline }: Timer): number => (deadline === Infinity ? -1 : deadline);
 
 function kindOf(value: StateValue): string {
   if (value instanceof Uint8Array) return 'byte string';

@@ -17,6 +17,8 @@ export interface BatchCompiler {
   compile(words: Int32Array, fresh: boolean, done: (batch: CompiledBatch) => void): void;
   /** Delivers the answers that are there. */
   poll(): void;
+  /** Nothing more will be asked for. */
+  close(): void;
 }
 
 export function compilerHere(isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings, firstFault = 0): BatchCompiler {
@@ -25,6 +27,7 @@ export function compilerHere(isa: Isa, memory: WebAssembly.Memory, settings: Mak
     background: false,
     compile: (words, fresh, done) => done(maker.compile(words, fresh)),
     poll: () => undefined,
+    close: () => undefined,
   };
 }
 
@@ -60,5 +63,6 @@ export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: M
       thread.post({ words, fresh });
     },
     poll: () => thread.poll(),
+    close: () => thread.terminate(),
   };
 }

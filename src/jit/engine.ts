@@ -236,6 +236,18 @@ export class Engine implements EngineServices {
     return this.executed + this.granted - this.budget;
   }
 
+  /** Goes on counting from there. */
+  countFrom(instructions: number): void {
+    this.settle();
+    this.executed = instructions;
+  }
+
+  /** Leaves the memory as another engine may take it over. */
+  close(): void {
+    this.flushCode();
+    this.queue?.close();
+  }
+
   /** Instructions that may still run; translated code may have written its own count over a void one. */
   private get budget(): number {
     return this.field(CTL_KICK) < 0 ? 0 : Math.max(0, this.field(CTL_BUDGET));

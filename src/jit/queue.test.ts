@@ -25,6 +25,8 @@ class LateCompiler implements BatchCompiler {
 
   poll(): void {}
 
+  close(): void {}
+
   get count(): number {
     return this.waiting.length;
   }

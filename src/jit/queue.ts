@@ -177,6 +177,11 @@ export class RegionQueue {
     return [this.faults[at]!, this.faults[at + 1]!, this.faults[at + 2]!];
   }
 
+  /** No more regions are wanted. */
+  close(): void {
+    this.compiler.close();
+  }
+
   /** All translated code has been dropped. */
   clear(): void {
     for (let slot = FN_FIRST_FREE; slot < this.nextSlot; slot++) this.host.table.set(slot, null);

@@ -30,6 +30,7 @@ export class AdaptiveShift {
   /** The machine begins to run, or goes on: time while it stood still does not count. */
   resume(): void {
     const host = this.host();
+    this.shift = Math.log2(this.clock.nsPerInstruction);
     this.base = host - this.clock.now() + this.lastAhead;
     this.nextLook = host + INTERVAL_NS;
   }

@@ -131,3 +131,19 @@ test('writes into pages with code are told', () => {
     [0x1000, 0x1000],
   ]);
 });
+
+test('visible memory is what shows after hiding, joined where it lies together', () => {
+  const { mem } = space();
+  mem.addRam(0, 0x2000, 0);
+  mem.addRam(0x2000, 0x2000, 0x2000);
+  const hidden = mem.addRom(0x1000, 0x1000, 0x6000, 1);
+  mem.addRam(0x1_0000_0000, 0x1000, 0x5000);
+  assert.deepEqual(mem.visibleMemory(), [
+    { base: 0, size: 0x1000, hostOffset: 0, writable: true },
+    { base: 0x1000, size: 0x1000, hostOffset: 0x6000, writable: false },
+    { base: 0x2000, size: 0x2000, hostOffset: 0x2000, writable: true },
+    { base: 0x1_0000_0000, size: 0x1000, hostOffset: 0x5000, writable: true },
+  ]);
+  hidden.remove();
+  assert.deepEqual(mem.visibleMemory()[0], { base: 0, size: 0x4000, hostOffset: 0, writable: true });
+});

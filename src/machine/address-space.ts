@@ -25,6 +25,8 @@ type MemoryRegion = {
   writable: boolean;
   priority: number;
 };
+/** A range of memory as it appears to a guest; addresses and sizes are whole pages. */
+export type VisibleMemory = { base: number; size: number; hostOffset: number; writable: boolean };
 type WriteShadow = { base: number; end: number; hostOffset: number };
 
 export class AddressSpace implements GuestMemory, MmioBus {
@@ -87,14 +89,14 @@ export class AddressSpace implements GuestMemory, MmioBus {
       const entry = this.low[addr >>> 12]!;
       return entry > 0 ? (entry - 1) * PAGE : entry < 0 ? (-entry - 1) * PAGE : -1;
     }
-    const region = this.highRegion(addr);
+    const region = this.topRegion(addr);
     if (region === null) return -1;
     const distance = addr - region.base;
     return region.hostOffset + distance - (distance % PAGE);
   }
 
   isWritable(addr: number): boolean {
-    return addr < LOW_LIMIT ? this.low[addr >>> 12]! > 0 : this.highRegion(addr)?.writable === true;
+    return addr < LOW_LIMIT ? this.low[addr >>> 12]! > 0 : this.topRegion(addr)?.writable === true;
   }
 
   read(addr: number, size: number): number {
@@ -201,6 +203,23 @@ export class AddressSpace implements GuestMemory, MmioBus {
     return this.mmio.map((r) => ({ base: r.base, size: r.end - r.base, name: r.name }));
   }
 
+  /** What memory shows where, in order of address; neighbours that lie together in the buffer are one. */
+  visibleMemory(): VisibleMemory[] {
+    const edges = [...new Set(this.memory.flatMap(({ base, end }) => [base, end]))].sort((a, b) => a - b);
+    const shown: VisibleMemory[] = [];
+    for (let i = 0; i + 1 < edges.length; i++) {
+      const [base, end] = [edges[i]!, edges[i + 1]!];
+      const region = this.topRegion(base);
+      if (region === null) continue;
+      const hostOffset = region.hostOffset + base - region.base;
+      const last = shown.at(-1);
+      const joins = last !== undefined && last.base + last.size === base && last.hostOffset + last.size === hostOffset;
+      if (joins && last.writable === region.writable) last.size += end - base;
+      else shown.push({ base, size: end - base, hostOffset, writable: region.writable });
+    }
+    return shown;
+  }
+
   private addMemory(base: number, size: number, hostOffset: number, writable: boolean, priority: number): MappedRegion {
     if (base % PAGE !== 0 || size % PAGE !== 0 || hostOffset % PAGE !== 0) {
       throw new Error(`memory at ${hex(base)} is not a whole number of pages`);
@@ -238,7 +257,8 @@ export class AddressSpace implements GuestMemory, MmioBus {
     this.onMapChange?.();
   }
 
-  private highRegion(addr: number): MemoryRegion | null {
+  /** The region that shows at an address, of any. */
+  private topRegion(addr: number): MemoryRegion | null {
     return this.memory.findLast((region) => addr >= region.base && addr < region.end) ?? null;
   }
 

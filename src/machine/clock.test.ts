@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
+import { HostClock, InstructionClock, ClockTsc } from './clock.ts';
 
 test('stands still while paused', () => {
   let host = 1000;
@@ -82,7 +82,7 @@ test('counted instructions, with warps while idle', () => {
 
 test('the TSC follows the clock from what the guest wrote', () => {
   const clock = new HostClock(() => 0);
-  const tsc = new NanosecondTsc(clock);
+  const tsc = new ClockTsc(clock);
   clock.set(100);
   assert.equal(tsc.read(), 100n);
   tsc.write(0xffff_ffff_ffff_fff0n);
@@ -90,6 +90,21 @@ test('the TSC follows the clock from what the guest wrote', () => {
   assert.equal(tsc.read(), 4n);
   tsc.write(1000n);
   assert.equal(tsc.toNanoseconds(1500n), 620);
+});
+
+test('a TSC of another rate has counted so far when its deadline is there, and not one nanosecond earlier', () => {
+  const clock = new HostClock(() => 0);
+  const tsc = new ClockTsc(clock, 2_893_202_000);
+  clock.set(1e9);
+  assert.equal(tsc.read(), 2_893_202_000n);
+  tsc.write(5000n);
+  for (const ticks of [5001n, 5002n, 123_456_789_123n]) {
+    const at = tsc.toNanoseconds(ticks);
+    clock.set(at);
+    assert.ok(tsc.read() >= ticks);
+    clock.set(at - 1);
+    assert.ok(tsc.read() < ticks);
+  }
 });
 
 test('while the guest measures, pauses of the host are no time', () => {

@@ -6,10 +6,13 @@ class QueuedTimer implements Timer {
   /** Place in the heap, -1 when not armed. */
   slot = -1;
   readonly fire: (now: number) => void;
+  /** Which of the clock's timers it is, in the order of their making. */
+  readonly number: number;
   private readonly queue: TimerQueue;
 
-  constructor(queue: TimerQueue, fire: (now: number) => void) {
+  constructor(queue: TimerQueue, number: number, fire: (now: number) => void) {
     this.queue = queue;
+    this.number = number;
     this.fire = fire;
   }
 
@@ -54,12 +57,14 @@ class TimerQueue {
 
   /**
    * Fires what is due, in order of deadline, each timer at most once: one that re-arms itself
-   * in the past waits for the next call, so no guest setting can keep this loop going.
+   * in the past waits for the next call, so no guest setting can keep this loop going. Of those that are due
+   * at once the one made first comes first, whatever order they were armed in: a machine that goes on from a saved
+   * state has armed them anew.
    */
   run(now: number): void {
     if (this.next() > now) return;
     const due = this.heap.filter((timer) => timer.deadline <= now);
-    due.sort((a, b) => a.deadline - b.deadline);
+    due.sort((a, b) => a.deadline - b.deadline || a.number - b.number);
     for (const timer of due) {
       if (timer.deadline > now) continue;
       this.cancel(timer);
@@ -102,11 +107,12 @@ class TimerQueue {
 
 abstract class BaseClock implements VirtualClock {
   private readonly queue = new TimerQueue();
+  private timers = 0;
 
   abstract now(): number;
 
   timer(fire: (now: number) => void): Timer {
-    return new QueuedTimer(this.queue, fire);
+    return new QueuedTimer(this.queue, this.timers++, fire);
   }
 
   nextDeadline(): number {
@@ -242,26 +248,42 @@ export class InstructionClock extends BaseClock {
 
 const U64 = 0xffff_ffff_ffff_ffffn;
 
-/** A TSC of 1 GHz: one tick is one virtual nanosecond. */
-export class NanosecondTsc implements TscSource {
-  readonly frequency = 1e9;
-  private readonly clock: VirtualClock;
-  /** Ticks the guest's counter is ahead of the clock. */
-  private offset = 0n;
+const GIGA = 1_000_000_000n;
+/** One tick is one virtual nanosecond. */
+export const DEFAULT_TSC_HZ = 1e9;
 
-  constructor(clock: VirtualClock) {
+/** A TSC that counts the clock's time at a rate of its own. */
+export class ClockTsc implements TscSource {
+  readonly frequency: number;
+  private readonly clock: VirtualClock;
+  /** Ticks the guest's counter is ahead of the clock, a signed integer of 64 bits. */
+  offset = 0n;
+
+  /** @param frequency ticks a second, a whole number */
+  constructor(clock: VirtualClock, frequency = DEFAULT_TSC_HZ) {
     this.clock = clock;
+    this.frequency = frequency;
   }
 
   read(): bigint {
-    return (BigInt(Math.floor(this.clock.now())) + this.offset) & U64;
+    return (this.elapsed() + this.offset) & U64;
   }
 
   write(value: bigint): void {
-    this.offset = BigInt.asIntN(64, value - BigInt(Math.floor(this.clock.now())));
+    this.offset = BigInt.asIntN(64, value - this.elapsed());
   }
 
   toNanoseconds(ticks: bigint): number {
-    return Number(ticks - this.offset);
+    const since = ticks - this.offset;
+    if (this.frequency === DEFAULT_TSC_HZ) return Number(since);
+    const rate = BigInt(this.frequency);
+    // Rounded up: by then the counter has got there.
+    return Number((since * GIGA + rate - 1n) / rate);
+  }
+
+  /** Ticks of the clock's whole time. */
+  private elapsed(): bigint {
+    const ns = BigInt(Math.floor(this.clock.now()));
+    return this.frequency === DEFAULT_TSC_HZ ? ns : (ns * BigInt(this.frequency)) / GIGA;
   }
 }

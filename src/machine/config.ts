@@ -1,4 +1,5 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
+import { type AcceleratorName, ACCELERATORS } from './accelerator.ts';
 import { checkNetwork, type NetworkConfig, NO_NETWORK } from './network-config.ts';
 import type { BlockBackend, CharBackend } from './interfaces.ts';
 
@@ -13,6 +14,8 @@ export interface MachineIo {
   readonly drives: readonly (BlockBackend | null)[];
   /** Requests of theirs are under way. */
   readonly awaitsDisk?: () => boolean;
+  /** Those that are nothing but memory: whole pages, which are part of the machine's state. */
+  readonly driveMemory?: () => readonly { readonly id: string; readonly bytes: Uint8Array }[];
 }
 
 export type SerialConfig = 'connected' | 'none';
@@ -115,7 +118,8 @@ export interface MachineConfig {
   readonly cpu: string;
   /** Bytes of RAM, a whole number of MiB. */
   readonly memory: number;
-  readonly accel: 'jit' | 'interp';
+  /** What runs the vCPU; of several, the first that can be had. */
+  readonly accel: AcceleratorName | readonly AcceleratorName[];
   /** Time derived from counted instructions, or null for host time. */
   readonly icount: IcountConfig | null;
   readonly rtc: RtcConfig;
@@ -322,8 +326,8 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
 
 function checkChoices({ machine, cpu, accel, serials, uuid }: MachineConfig): void {
   if (machine !== 'pc' && machine !== 'q35') throw new ConfigError('machine', `"${String(machine)}" is not known`);
-  if (accel !== 'jit' && accel !== 'interp') {
-    throw new ConfigError('accel', `"${String(accel)}" is not one of jit, interp`);
+  for (const one of typeof accel === 'string' ? [accel] : accel) {
+    if (!ACCELERATORS.includes(one)) throw new ConfigError('accel', `"${String(one)}" is not one of ${ACCELERATORS.join(', ')}`);
   }
   if (typeof cpu !== 'string') throw new ConfigError('cpu', 'not a text');
   if (!Array.isArray(serials) || serials.length > MAX_SERIALS) {

@@ -1,23 +1,25 @@
 /** Puts a machine together from its configuration, in the current thread. */
-import { x86Isa } from '../isa/x86/isa.ts';
-import { X86Cpu } from '../isa/x86/system/cpu.ts';
-import { parseCpu } from '../isa/x86/system/models.ts';
-import { Engine } from '../jit/engine.ts';
-import type { EngineOptions } from '../jit/engine.ts';
-import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
+import { type CpuModel, DEFAULT_MODEL, parseCpu, withinHost } from '../isa/x86/system/models.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { newMemory } from '../wasm/wasm.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';
-import type { Accelerator } from './accelerator.ts';
+import type { Accelerator, AcceleratorName } from './accelerator.ts';
+import {
+  type AcceleratorParts,
+  CpuPins,
+  loadAccelerator,
+  type LoadedAccelerator,
+  makeAccelerator,
+  type Tuning,
+} from './accelerators.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
-import { HostClock, InstructionClock, NanosecondTsc } from './clock.ts';
+import { ClockTsc, DEFAULT_TSC_HZ, HostClock, InstructionClock } from './clock.ts';
 import { ConfigError, type FolderConfig, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
-import type { CpuPort, DeviceState, PowerEvent, VirtualClock } from './interfaces.ts';
-import type { InitialCpuState } from './loader/cpu-state.ts';
+import type { PowerEvent, VirtualClock } from './interfaces.ts';
 import { LocalMachine } from './machine.ts';
 import type { MachineEvents } from './machine.ts';
 import { PcMachine } from './pc.ts';
@@ -28,7 +30,8 @@ import { network as hostNetwork, openFileTree } from '#host';
 import type { FileTree } from '../host/file-tree.ts';
 import { MappedTree } from '../host/mapped-tree.ts';
 import { Networks } from '../network/open.ts';
-import { hostRandom, repeatableRandom } from './random.ts';
+import { hostRandom, RandomSources } from './random.ts';
+import { statePartsOf } from './state-parts.ts';
 
 const WASM_PAGE = 65536;
 /** What a WebAssembly.Memory with 64-bit addresses may have at most. */
@@ -44,58 +47,6 @@ function allocate(guestBytes: number): WebAssembly.Memory {
     return newMemory(pages);
   } catch (error) {
     throw new ConfigError('memory', `the host has no ${guestBytes / 2 ** 20} MiB to give (${(error as Error).message})`);
-  }
-}
-
-/** The translator as an accelerator: engine and x86 vCPU. */
-class TranslatingAccelerator implements Accelerator {
-  readonly name: string;
-  readonly engine: Engine;
-  readonly cpu: X86Cpu;
-
-  constructor(name: string, engine: Engine, cpu: X86Cpu) {
-    this.name = name;
-    this.engine = engine;
-    this.cpu = cpu;
-  }
-
-  get cpuPort(): CpuPort {
-    return this.cpu;
-  }
-
-  run(count: number, stop: () => boolean): void {
-    this.engine.run(count, stop);
-  }
-
-  kick(): void {
-    this.engine.kick();
-  }
-
-  instructions(): number {
-    return this.engine.instructions();
-  }
-
-  get idle(): boolean {
-    this.cpu.pollInterrupts();
-    return this.cpu.halted;
-  }
-
-  reset(state: InitialCpuState): void {
-    this.cpu.reset();
-    if (state.mode !== 'real16') this.cpu.setInitialState(state);
-    this.engine.flushAll();
-  }
-
-  saveState(): DeviceState {
-    return this.cpu.saveState();
-  }
-
-  loadState(state: DeviceState): void {
-    this.cpu.loadState(state);
-  }
-
-  statistics(): Record<string, number> {
-    return { ...this.engine.statistics, instructions: this.engine.instructions() };
   }
 }
 
@@ -180,15 +131,54 @@ function linksOf(config: MachineConfig, drives: Drive[], networks: Networks, por
   };
 }
 
-/** When code is compiled, for tests that want it soon. */
-export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
+/** The first one of those wanted that can be had. @throws ConfigError saying why there is none */
+async function chooseAccelerator(
+  { accel, icount }: MachineConfig,
+  events: MachineEvents,
+): Promise<[AcceleratorName, LoadedAccelerator]> {
+  const wanted = typeof accel === 'string' ? [accel] : accel;
+  for (const [i, name] of wanted.entries()) {
+    try {
+      if (name === 'kvm' && icount !== null) throw new Error('instructions that the processor runs cannot be counted (-icount)');
+      return [name, await loadAccelerator(name)];
+    } catch (error) {
+      const why = (error as Error).message;
+      const next = wanted[i + 1];
+      if (next === undefined) throw new ConfigError('accel', `${name}: ${why}`);
+      events.warn?.(`accelerator ${name}: ${why}; going on with ${next}`);
+    }
+  }
+  throw new ConfigError('accel', 'none is given');
+}
+
+function chooseCpu(
+  text: string,
+  { features, tscFrequency }: LoadedAccelerator,
+  events: MachineEvents,
+): { model: CpuModel; tscFrequency: number } {
+  const { model, warnings } = parseCpu(text);
+  for (const warning of warnings) events.warn?.(warning);
+  const frequency = model.tscFrequency || tscFrequency || DEFAULT_TSC_HZ;
+  if (features === null) return { model, tscFrequency: frequency };
+  const within = withinHost(model, features);
+  // "max" is whatever there is.
+  if (within.missing.length > 0 && model.name !== DEFAULT_MODEL) {
+    events.warn?.(`CPU ${model.name}: this host does not have ${within.missing.join(', ')}`);
+  }
+  return { model: within.model, tscFrequency: frequency };
+}
 
 /**
  * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
  */
-export function createMachine(config: MachineConfig, events: MachineEvents, ports: MachineIo, tuning: Tuning = {}): LocalMachine {
-  const { model, warnings } = parseCpu(config.cpu);
-  for (const warning of warnings) events.warn?.(warning);
+export async function createMachine(
+  config: MachineConfig,
+  events: MachineEvents,
+  ports: MachineIo,
+  tuning: Tuning = {},
+): Promise<LocalMachine> {
+  const [name, accelerator] = await chooseAccelerator(config, events);
+  const { model, tscFrequency } = chooseCpu(config.cpu, accelerator, events);
   const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
@@ -203,13 +193,16 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
 
   // The board needs the vCPU's pins and the vCPU the board: the parts meet through these.
   let machine: LocalMachine | null = null;
-  let engine: Engine | null = null;
-  let cpu: X86Cpu | null = null;
+  let inForce: Accelerator | null = null;
+  const pins = new CpuPins(() => machine?.wake());
+  const instructions = (): number => inForce?.instructions() ?? 0;
   const clock = config.icount
-    ? new InstructionClock(() => engine?.instructions() ?? 0, config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift)
-    : new HostClock(undefined, () => engine?.instructions() ?? 0);
-  const tsc = new NanosecondTsc(clock);
+    ? new InstructionClock(instructions, config.icount.shift === 'auto' ? FIRST_SHIFT : config.icount.shift)
+    : new HostClock(undefined, instructions);
+  const tsc = new ClockTsc(clock, tscFrequency);
   const networks = openNetworks(config, clock, events);
+  const randoms = new RandomSources(config.icount !== null);
+  const boot = { time: typeof config.rtc.base === 'number' ? config.rtc.base : Date.now() / 1000 };
   const early: { event: PowerEvent; code: number }[] = [];
   const onPower = (event: PowerEvent, code = 0): void => {
     if (machine) machine.power(event, code);
@@ -218,10 +211,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
   const board = new PcMachine({
     machine: config.machine,
     memory: { bytes, ramOffset: GUEST_MEMORY, ramSize: config.memory },
-    cpuPort: cpuPins(
-      () => cpu,
-      () => machine,
-    ),
+    cpuPort: pins,
     clock,
     tsc,
     serials: ports.serials,
@@ -235,11 +225,7 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     boot: config.boot,
     textOnSerial: config.textOnSerial,
     drives,
-    devices: {
-      wanted: wantedDevices(config),
-      links: linksOf(config, drives, networks, ports),
-      random: config.icount ? repeatableRandom() : hostRandom(),
-    },
+    devices: { wanted: wantedDevices(config), links: linksOf(config, drives, networks, ports), random: randoms.devices },
     acpiHotplugBehindBridges: config.acpiHotplugBehindBridges,
     ...(places.bios ? { bios: places.bios } : {}),
     flash: places.flash,
@@ -247,43 +233,24 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     onPower,
     trace,
   });
-  engine = new Engine({
-    isa: x86Isa(model.has),
-    memory,
-    physical: board.mem,
-    compile: config.accel === 'jit',
-    exactCount: config.icount !== null,
-    // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
-    compileBeside: config.icount === null,
-    trace,
-    ...([...BLOCK_CATEGORIES, ENTRIES].some((category) => tracing.has(category))
-      ? { tracesBlocks: (category) => tracing.has(category) }
-      : {}),
-    ...tuning,
-  });
-  cpu = new X86Cpu(engine, {
-    mem: board.mem,
-    io: board.io,
-    intc: board.lapic,
-    tsc,
-    model,
-    bootTime: typeof config.rtc.base === 'number' ? config.rtc.base : Date.now() / 1000,
-    random32: config.icount ? repeatableRandom() : hostRandom(),
-    onShutdown: (reason) => {
-      trace('cpu_reset', `the guest shut its CPU down: ${reason}`);
-      onPower('reset');
-    },
-    onSystemManagement: (inside) => board.setManaging(inside),
-    trace: tracing.size > 0 ? trace : undefined,
-    tracesRegisters: tracing.has('cpu'),
-  });
-  engine.attach(cpu);
-  const vcpu = cpu;
-  board.mem.onMapChange = () => vcpu.memoryMapChanged();
+  const parts: AcceleratorParts = {
+    ...{ board, memory, model, clock, tsc, tracing, trace, tuning, onPower },
+    onFailure: (text) => events.warn?.(text),
+    bootTime: () => boot.time,
+    random32: randoms.cpu,
+    counted: config.icount !== null,
+  };
   machine = new LocalMachine(
     {
       board,
-      accelerator: new TranslatingAccelerator(config.accel, engine, cpu),
+      accelerators: {
+        make: (name) => makeAccelerator(name, parts),
+        use: (accelerator) => {
+          inForce = accelerator;
+          pins.target = accelerator.cpuPort;
+        },
+      },
+      accelerator: name,
       clock,
       networks,
       ...(ports.awaitsDisk ? { awaitsDisk: ports.awaitsDisk } : {}),
@@ -297,35 +264,30 @@ export function createMachine(config: MachineConfig, events: MachineEvents, port
     events,
   );
   for (const { event, code } of early) machine.power(event, code);
+  const made = machine;
+  machine.stateParts = () =>
+    statePartsOf({
+      config,
+      model,
+      drives,
+      machine: made,
+      clock,
+      tsc,
+      boot,
+      random: randoms,
+      networks,
+      bytes,
+      areas: areasOf(config, places),
+      disks: ports.driveMemory?.() ?? [],
+    });
   return machine;
 }
 
-/** The vCPU's interrupt pins, which also wake a sleeping machine. */
-function cpuPins(cpu: () => X86Cpu | null, machine: () => LocalMachine | null): CpuPort {
-  const wake = (): void => machine()?.wake();
-  return {
-    setIntr(pending) {
-      cpu()?.setIntr(pending);
-      if (pending) wake();
-    },
-    nmi() {
-      cpu()?.nmi();
-      wake();
-    },
-    smi() {
-      cpu()?.smi();
-      wake();
-    },
-    init() {
-      cpu()?.init();
-      wake();
-    },
-    sipi(vector) {
-      cpu()?.sipi(vector);
-      wake();
-    },
-    setA20(enabled) {
-      cpu()?.setA20(enabled);
-    },
-  };
+/** Memory that a guest may change. */
+function areasOf({ memory }: MachineConfig, { flash, vga }: ReturnType<typeof layOut>) {
+  return [
+    { id: 'ram', offset: GUEST_MEMORY, size: memory },
+    ...(vga === null ? [] : [{ id: 'vga.vram', offset: vga.offset, size: VGA_MEMORY }]),
+    ...flash.map(({ offset, size }, unit) => ({ id: `pflash${unit}`, offset, size })),
+  ];
 }

@@ -14,6 +14,7 @@ import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import {
   type Calls,
@@ -21,6 +22,7 @@ import {
   type DeletedDevice,
   FIRST_CHARDEV_CHANNEL,
   type FromMachine,
+  type StateStep,
   type MachineCommand,
   type Queries,
   type ToMachine,
@@ -67,6 +69,8 @@ export class Machine {
   };
   /** What the machine has warned of so far, also while it was being made. */
   readonly warnings: string[] = [];
+  /** The machine whose state this one was given ran; so does one that is new, unless it is told not to. */
+  wasRunning = true;
   /** Settles when the machine has come to its end; rejects when the emulator itself failed. */
   readonly ended: Promise<MachineEnd>;
 
@@ -110,8 +114,58 @@ export class Machine {
     return machine;
   }
 
+  /**
+   * Makes a machine with the same configuration as that of the saved one, and loads its state; if it ran, and unless
+   * `startPaused` is set, it goes on. What is behind its devices (images, networks, files) may be elsewhere.
+   * @param stream what `save` has given, in pieces of any size
+   * @throws ConfigError or Error, one line, when the configuration cannot be had or the state does not fit
+   */
+  static async restore(stream: AsyncIterable<Uint8Array>, given: Partial<MachineConfig>): Promise<Machine> {
+    const machine = await Machine.create({ ...given, startPaused: true });
+    try {
+      for await (const data of stream) await machine.step({ step: 'load', data });
+      const { wasRunning } = (await machine.step({ step: 'load', data: null })) as { wasRunning: boolean };
+      machine.wasRunning = wasRunning;
+    } catch (error) {
+      await machine.quit();
+      throw error;
+    }
+    if (machine.wasRunning && given.startPaused !== true) await machine.start();
+    return machine;
+  }
+
   get state(): RunState {
     return this.current;
+  }
+
+  /**
+   * The machine's whole state. It is paused for that, and stays so: `start` lets it go on when the stream has been
+   * read or cancelled.
+   * @param options `compress` (true unless said otherwise): memory is compressed, where the host can do it fast
+   * @returns the stream as docs/state.md describes it; it fails with one line when the machine cannot be saved
+   */
+  save({ compress = true }: { readonly compress?: boolean } = {}): ReadableStream<Uint8Array> {
+    let begun: Promise<unknown> | null = null;
+    return new ReadableStream<Uint8Array>(
+      {
+        pull: async (controller) => {
+          await (begun ??= this.step({ step: 'save', compress }));
+          const data = (await this.step({ step: 'next' })) as Uint8Array | null;
+          if (data !== null) return controller.enqueue(data);
+          await this.step({ step: 'end' });
+          controller.close();
+        },
+        cancel: async () => {
+          await this.step({ step: 'end' });
+        },
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  /** Goes on under another accelerator, from where the machine is. @throws Error, one line, when it cannot be had */
+  async setAccelerator(name: AcceleratorName): Promise<void> {
+    if (!this.over) await this.ask((id) => ({ type: 'accelerator', id, name }));
   }
 
   start(): Promise<void> {
@@ -247,6 +301,11 @@ export class Machine {
   private command(command: MachineCommand): Promise<void> {
     if (this.over) return Promise.resolve();
     return this.ask((id) => ({ type: 'command', id, command })).then(() => undefined);
+  }
+
+  private step(step: StateStep): Promise<unknown> {
+    if (this.over) throw new Error('the machine has ended');
+    return this.ask((id) => ({ type: 'state', id, ...step }));
   }
 
   private query<K extends keyof Queries>(query: K): Promise<Queries[K]> {

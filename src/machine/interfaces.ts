@@ -27,16 +27,24 @@ export interface DeviceState {
   fields: { [name: string]: StateValue };
 }
 
-/** What a machine knows of each of its devices. */
-export interface Device {
-  /** QEMU's name of the device type, e.g. "isa-serial". */
-  readonly type: string;
+/** Whoever has a part of a machine's state: devices, the clock, the vCPU. */
+export interface StateOwner {
   /** Unique within the machine, e.g. "serial0". */
   readonly id: string;
-  reset(): void;
   saveState(): DeviceState;
-  /** @throws Error naming the device and the field when the state does not fit. */
+  /** @throws Error naming the owner and the field when the state does not fit. */
   loadState(state: DeviceState): void;
+  /** All of the machine's state has been loaded: what was under way when it was saved goes on. */
+  afterLoad?(): void;
+}
+
+/** What a machine knows of each of its devices. */
+export interface Device extends StateOwner {
+  /** QEMU's name of the device type, e.g. "isa-serial". */
+  readonly type: string;
+  /** Something is under way that is no part of its state, and ends by itself within a few turns of the event loop. */
+  readonly underWay?: boolean;
+  reset(): void;
   /** It has left the machine: what it opened on the host is closed. */
   close?(): void;
 }
@@ -106,7 +114,7 @@ export interface TscSource {
 }
 
 /** Why a machine stopped or wants to. */
-export type PowerEvent = 'poweroff' | 'reset' | 'panic' | 'debug-exit';
+export type PowerEvent = 'poweroff' | 'reset' | 'panic' | 'debug-exit' | 'internal-error';
 
 /** A byte stream to the outside (terminal, file, socket): the host side of a serial port. */
 export interface CharBackend {
@@ -144,6 +152,14 @@ export interface GuestMemory {
 export interface MsiSink {
   /** A write of 32 bits by a device, usually to FEExxxxxh. */
   sendMsi(address: number, data: number): void;
+}
+
+/** Interrupt controllers that stand in for the board's own, in the host's kernel. */
+export interface KernelChips extends MsiSink {
+  /** @param input of the I/O APIC, 0 to 23; 0 to 15 reach the 8259 pair, too */
+  setInput(input: number, level: boolean): void;
+  /** The boot processor's LINT1, which is wired to NMI. */
+  lint1(): void;
 }
 
 /** A handler's place in an address space. */

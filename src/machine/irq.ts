@@ -11,6 +11,10 @@ export class SharedIrq {
     this.outputs = outputs;
   }
 
+  get level(): boolean {
+    return this.active > 0;
+  }
+
   /** A new source's line. */
   source(): IrqLine {
     const index = this.levels.push(false) - 1;

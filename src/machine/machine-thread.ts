@@ -2,6 +2,7 @@
 import { threadParent } from '#threads';
 import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
+import { loadAccelerator } from './accelerators.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
@@ -10,12 +11,15 @@ import {
   DEBUGCON_CHANNEL,
   FIRST_CHARDEV_CHANNEL,
   type FromMachine,
+  type Answer,
   type MachineCommand,
   type Queries,
+  type StateStep,
   type ToMachine,
 } from './messages.ts';
 import { Hotplug } from './hotplug.ts';
 import { PortChannel } from './port-channel.ts';
+import { StateSink, StateSource } from './state-stream.ts';
 
 const parent = threadParent<FromMachine, ToMachine>();
 const post = (message: FromMachine): void => parent.post(message);
@@ -23,6 +27,8 @@ const channels = new Map<number, PortChannel>();
 let traced: string[] = [];
 let machine: LocalMachine | null = null;
 let drives: Drives | null = null;
+let source: StateSource | null = null;
+let sink: StateSink | null = null;
 let hotplug: Hotplug | null = null;
 
 /** Traced lines collected before they are sent. */
@@ -45,6 +51,7 @@ function openAll(config: MachineConfig, opened: Drives): MachineIo {
   return {
     drives: opened.backends,
     awaitsDisk: () => opened.underWay > 0,
+    driveMemory: () => opened.memories.map(({ id, node }) => ({ id, bytes: node.pages })),
     serials: config.serials.map((serial, i) => (serial === 'none' ? null : open(i))),
     debugcon: config.debugcon === null ? null : open(DEBUGCON_CHANNEL),
     chardevs: new Map(config.chardevs.map((id, i) => [id, open(FIRST_CHARDEV_CHANNEL + i)])),
@@ -97,7 +104,7 @@ async function create(config: MachineConfig): Promise<void> {
       },
     });
     const io = openAll(config, drives);
-    const made = createMachine(config, told, io);
+    const made = await createMachine(config, told, io);
     await networksReady(made);
     machine = made;
     hotplug = new Hotplug(made, drives, {
@@ -137,6 +144,7 @@ async function networksReady({ networks }: LocalMachine): Promise<void> {
 
 const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void> = {
   start: (one) => {
+    for (const channel of channels.values()) channel.hold(false);
     drives?.retry();
     one.start();
   },
@@ -156,6 +164,40 @@ function command(id: number, name: MachineCommand): void {
     error = thrown instanceof Error ? thrown.message : String(thrown);
   }
   post({ type: 'done', id, error });
+}
+
+/** Saving and loading, a step at a time. */
+async function state(one: LocalMachine, step: StateStep): Promise<Answer> {
+  switch (step.step) {
+    case 'save':
+      for (const channel of channels.values()) channel.hold(true);
+      source = await StateSource.begin(one, drives, step.compress);
+      return null;
+    case 'next':
+      return source?.next() ?? null;
+    case 'end':
+      await source?.end();
+      source = null;
+      return null;
+    case 'load':
+      sink ??= new StateSink(one);
+      await sink.put(step.data);
+      if (step.data !== null) return null;
+      await sink.loaded;
+      return { wasRunning: one.wasRunning };
+  }
+}
+
+/** @param work what answers the message */
+function answer(id: number, work: (machine: LocalMachine) => Promise<Answer>): void {
+  const attempt = async (): Promise<Answer> => {
+    if (machine === null) throw new Error('there is no machine');
+    return work(machine);
+  };
+  attempt().then(
+    (value) => post({ type: 'done', id, error: null, value }),
+    (error: Error) => post({ type: 'done', id, error: error.message.split('\n')[0]! }),
+  );
 }
 
 const QUERIES: { [K in keyof Queries]: (machine: LocalMachine) => Queries[K] } = {
@@ -193,6 +235,14 @@ function handle(message: ToMachine): void {
       return;
     case 'command':
       return command(message.id, message.command);
+    case 'state':
+      return answer(message.id, (one) => state(one, message));
+    case 'accelerator':
+      return answer(message.id, async (one) => {
+        await loadAccelerator(message.name);
+        one.setAccelerator(message.name);
+        return null;
+      });
     case 'input':
       return channels.get(message.channel)?.receive(message.data);
     case 'consumed':

@@ -3,18 +3,22 @@
  * loop that lets them run, sleep and take turns with the event loop.
  */
 import { afterEvents } from '#threads';
-import type { Accelerator } from './accelerator.ts';
+import type { Accelerator, AcceleratorName, FreeRunning } from './accelerator.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
 import type { PcMachine } from './pc.ts';
-import type { PowerEvent } from './interfaces.ts';
+import type { StateParts } from '../migration/machine-state.ts';
+import type { DeviceState, PowerEvent, StateOwner } from './interfaces.ts';
 import type { NetdevConfig } from './network-config.ts';
 
 export type RunState = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'crashed';
 
 export interface MachineParts {
   readonly board: PcMachine;
-  readonly accelerator: Accelerator;
+  /** Makes accelerators; the one that is to run the vCPU is told of. */
+  readonly accelerators: { make(name: AcceleratorName): Accelerator; use(accelerator: Accelerator): void };
+  /** The one to begin with. */
+  readonly accelerator: AcceleratorName;
   readonly clock: HostClock | InstructionClock;
   /** Disk requests are under way, which the event loop will end. */
   readonly awaitsDisk?: () => boolean;
@@ -71,11 +75,17 @@ const SHORT_WAIT_MS = 1.2;
 /** An idle machine looks after its host at least this often. */
 const LONGEST_SLEEP_MS = 1000;
 
-export class LocalMachine {
+const POWER_EVENTS: readonly PowerEvent[] = ['poweroff', 'reset', 'panic', 'debug-exit', 'internal-error'];
+
+export class LocalMachine implements StateOwner {
+  readonly id = 'machine/power';
   readonly board: PcMachine;
-  readonly accelerator: Accelerator;
   readonly networks: MachineNetworks;
+  /** What its saved state consists of; set by whoever puts it together. */
+  stateParts!: () => StateParts;
   private readonly clock: HostClock | InstructionClock;
+  private readonly accelerators: MachineParts['accelerators'];
+  private inForce: Accelerator;
   private readonly awaitsDisk: () => boolean;
   private readonly policy: MachinePolicy;
   private readonly events: MachineEvents;
@@ -84,6 +94,8 @@ export class LocalMachine {
   private sleeping: ReturnType<typeof setTimeout> | null = null;
   private scheduled = false;
   private stopRequested = false;
+  /** It stands still only to be saved: what is loaded from that runs. */
+  private savedRunning = false;
   private adaptiveShift: AdaptiveShift | null = null;
   /** Instructions per host nanosecond, a running estimate. */
   private speed = 0.2;
@@ -91,7 +103,9 @@ export class LocalMachine {
 
   constructor(parts: MachineParts, policy: MachinePolicy, events: MachineEvents) {
     this.board = parts.board;
-    this.accelerator = parts.accelerator;
+    this.accelerators = parts.accelerators;
+    this.inForce = parts.accelerators.make(parts.accelerator);
+    parts.accelerators.use(this.inForce);
     this.clock = parts.clock;
     this.awaitsDisk = parts.awaitsDisk ?? (() => false);
     this.networks = parts.networks;
@@ -106,10 +120,39 @@ export class LocalMachine {
     return this.current;
   }
 
+  get accelerator(): Accelerator {
+    return this.inForce;
+  }
+
+  /**
+   * Goes on under another accelerator; to be called between slices.
+   * @throws Error, one line, when it cannot be had; the machine goes on as before
+   */
+  setAccelerator(name: AcceleratorName): void {
+    const before = this.inForce;
+    if (before.name === name) return;
+    const state = before.saveState();
+    const instructions = before.instructions();
+    // Both would have the same memory for what they keep.
+    before.close();
+    const take = (made: Accelerator): void => {
+      made.countFrom(instructions);
+      this.accelerators.use(made);
+      made.loadState(state);
+      this.inForce = made;
+    };
+    try {
+      take(this.accelerators.make(name));
+    } catch (error) {
+      take(this.accelerators.make(before.name as AcceleratorName));
+      throw error;
+    }
+  }
+
   start(): void {
     if (this.current === 'running' || this.current === 'shutdown') return;
     this.setState('running');
-    this.stopRequested = false;
+    this.stopRequested = this.savedRunning = false;
     this.clock.resume();
     this.adaptiveShift?.resume();
     this.networks.setRunning(true);
@@ -121,9 +164,22 @@ export class LocalMachine {
     this.stopRequested = true;
     this.accelerator.kick();
     this.clock.pause();
+    this.accelerator.settle?.();
     this.networks.setRunning(false);
     this.cancelSleep();
     this.setState('paused');
+  }
+
+  /** Pauses to be saved. */
+  standStill(): void {
+    if (this.current !== 'running') return;
+    this.pause();
+    this.savedRunning = true;
+  }
+
+  /** The machine that was saved, of which this one has the state, ran. */
+  get wasRunning(): boolean {
+    return this.savedRunning;
   }
 
   /** Called by the board: the guest (or its user) turns power off, resets, or has crashed. */
@@ -149,6 +205,22 @@ export class LocalMachine {
     this.accelerator.reset(this.board.reset());
   }
 
+  saveState(): DeviceState {
+    const { event, code } = this.pendingPower ?? { event: '', code: 0 };
+    return { version: 1, fields: { running: this.savedRunning, power: event, powerCode: code } };
+  }
+
+  loadState({ version, fields }: DeviceState): void {
+    const { running, power, powerCode } = fields;
+    if (version !== 1) throw new Error(`machine: saved state has version ${version}, this machine has 1`);
+    if (typeof powerCode !== 'number') throw new Error('machine: field "powerCode" is not a number');
+    const event = POWER_EVENTS.find((one) => one === power);
+    if (event === undefined && power !== '') throw new Error('machine: field "power" is not a power event');
+    if (typeof running !== 'boolean') throw new Error('machine: field "running" is not true or false');
+    this.savedRunning = running;
+    this.pendingPower = event === undefined ? null : { event, code: powerCode };
+  }
+
   private setState(state: RunState): void {
     this.current = state;
     this.events.onStateChange?.(state);
@@ -168,10 +240,13 @@ export class LocalMachine {
   private schedule(): void {
     if (this.scheduled) return;
     this.scheduled = true;
-    afterEvents(() => {
+    const run = (): void => {
       this.scheduled = false;
       this.turn();
-    });
+    };
+    const { free } = this.accelerator;
+    if (free === undefined) afterEvents(run);
+    else free.afterEvents(run);
   }
 
   private cancelSleep(): void {
@@ -185,8 +260,17 @@ export class LocalMachine {
     return this.awaitsDisk() ? DISK_TURN_MS : TURN_MS;
   }
 
+  /** Milliseconds until the next timer is due. */
+  private readonly left = (): number => {
+    const { clock } = this;
+    clock.runTimers();
+    return Math.max(0, (clock.nextDeadline() - clock.now()) / 1e6);
+  };
+
   private turn(): void {
     if (this.current !== 'running') return;
+    const { free } = this.accelerator;
+    if (free !== undefined) return this.freeTurn(free);
     const start = performance.now();
     do {
       this.adaptiveShift?.adjust();
@@ -197,6 +281,13 @@ export class LocalMachine {
       if (this.pendingPower && this.handlePower()) return;
       // A request may have begun in this turn.
     } while (performance.now() < start + this.turnMs() && this.current === 'running');
+    this.events.onYield?.();
+    if (this.current === 'running') this.schedule();
+  }
+
+  private freeTurn(free: FreeRunning): void {
+    free.stay(this.left, this.stop);
+    if (this.pendingPower && this.handlePower()) return;
     this.events.onYield?.();
     if (this.current === 'running') this.schedule();
   }
@@ -255,6 +346,10 @@ export class LocalMachine {
     const { event, code } = this.pendingPower!;
     this.pendingPower = null;
     this.events.trace?.('machine', `power event: ${event} after ${this.accelerator.instructions()} instructions`);
+    if (event === 'internal-error') {
+      this.end(event, 1);
+      return true;
+    }
     if (event === 'debug-exit') {
       this.end(event, code);
       return true;

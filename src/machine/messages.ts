@@ -1,6 +1,7 @@
 /** Everything that passes between a machine's thread and the handle to it. */
 import type { BlockOptions, DeviceConfig, DriveConfig, MachineConfig } from './config.ts';
 import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import type { NetdevConfig } from './network-config.ts';
 
@@ -47,7 +48,20 @@ export const OUTPUT_WINDOW = 1 << 18;
 /** Bytes of input that may be on their way to a port. */
 export const INPUT_WINDOW = 1 << 12;
 
+/** Steps of saving a machine and of going on from what was saved; each is answered by `done`. */
+export type StateStep =
+  /** Pauses the machine, and gets it ready. */
+  | { readonly step: 'save'; readonly compress: boolean }
+  /** Answered by the next bytes, or by null at the end. */
+  | { readonly step: 'next' }
+  /** No more bytes are wanted. */
+  | { readonly step: 'end' }
+  /** Answered when they have been taken; null is the end, answered by whether the saved machine ran. */
+  | { readonly step: 'load'; readonly data: Uint8Array | null };
+
 export type ToMachine =
+  | ({ readonly type: 'state'; readonly id: number } & StateStep)
+  | { readonly type: 'accelerator'; readonly id: number; readonly name: AcceleratorName }
   | { readonly type: 'create'; readonly config: MachineConfig }
   | { readonly type: 'command'; readonly id: number; readonly command: MachineCommand }
   | { readonly type: 'query'; readonly id: number; readonly query: keyof Queries }
@@ -61,15 +75,13 @@ export type ToMachine =
   /** So many bytes of output have been passed on. */
   | { readonly type: 'consumed'; readonly channel: number; readonly bytes: number };
 
+/** What `done` may bring along. */
+export type Answer = Queries[keyof Queries] | Calls[keyof Calls]['answer'] | Uint8Array | { readonly wasRunning: boolean };
+
 export type FromMachine =
   | { readonly type: 'created' }
   | { readonly type: 'failed'; readonly message: string; readonly field: string | null }
-  | {
-      readonly type: 'done';
-      readonly id: number;
-      readonly error: string | null;
-      readonly value?: Queries[keyof Queries] | Calls[keyof Calls]['answer'];
-    }
+  | { readonly type: 'done'; readonly id: number; readonly error: string | null; readonly value?: Answer }
   | ({ readonly type: 'deviceDeleted' } & DeletedDevice)
   | { readonly type: 'output'; readonly channel: number; readonly data: Uint8Array }
   /** So many bytes of input have been taken by the guest's port. */

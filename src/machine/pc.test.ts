@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ManualClock, RecordingBackend, RecordingCpu } from '../devices/mocks.ts';
-import { NanosecondTsc } from './clock.ts';
+import { ClockTsc } from './clock.ts';
+import { loadOwners, saveOwners } from '../migration/machine-state.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { MemoryNode } from '../storage/memory.ts';
 import { type DriveConfig, drive } from './config.ts';
@@ -16,17 +17,18 @@ function machine(extra: Partial<PcConfig> = {}) {
   const cpu = new RecordingCpu();
   const serial = new RecordingBackend();
   const events: [PowerEvent, number | undefined][] = [];
+  const memory = extra.memory ?? { bytes: new Uint8Array(RAM + 0x40000), ramOffset: 0, ramSize: RAM };
   const pc = new PcMachine({
-    memory: { bytes: new Uint8Array(RAM + 0x40000), ramOffset: 0, ramSize: RAM },
+    memory,
     cpuPort: cpu,
     clock,
-    tsc: new NanosecondTsc(clock),
+    tsc: new ClockTsc(clock),
     serials: [serial, null],
     debugExit: {},
     onPower: (event, code) => events.push([event, code]),
     ...extra,
   });
-  return { pc, clock, cpu, serial, events };
+  return { pc, clock, cpu, serial, events, memory };
 }
 
 function kernel(): Uint8Array {
@@ -155,18 +157,17 @@ test('firmware lies below 4 GiB and below 1 MiB, and PAM shadows it', () => {
 test('device states go round; strangers and gaps are named', () => {
   const { pc } = machine({ kernel: kernel() });
   pc.reset();
-  const states = pc.saveDevices();
+  const states = saveOwners(pc.stateOwners);
   const copy = machine().pc;
-  copy.loadDevices(states);
-  assert.deepEqual(copy.saveDevices(), states);
+  loadOwners(copy.stateOwners, states);
+  assert.deepEqual(saveOwners(copy.stateOwners), states);
   assert.equal(copy.io.in(0x604, 2), 0);
-  assert.throws(() => copy.loadDevices({ ...states, odd: states.pic! }), /a device "odd"/);
-  const { rtc: _, ...without } = states;
-  assert.throws(() => copy.loadDevices(without), /lacks device "rtc"/);
+  states.delete('rtc');
+  assert.throws(() => loadOwners(copy.stateOwners, states), /section "rtc" is missing/);
 });
 
 /** A board with everything that a PC may have. */
-function fullMachine() {
+function fullMachine(more: Partial<PcConfig> = {}) {
   const bytes = new Uint8Array(RAM + 0x40000 + VGA_MEMORY);
   const disk = (given: Partial<DriveConfig>, size: number): Drive => ({
     config: drive(given),
@@ -177,38 +178,71 @@ function fullMachine() {
     bios: { offset: RAM, size: 0x40000 },
     vga: { offset: RAM + 0x40000, rom: null },
     drives: [disk({}, 1 << 20), disk({ index: 2, media: 'cdrom' }, 1 << 20), disk({ interface: 'floppy' }, 1474560)],
+    ...more,
   });
+}
+
+/** Pokes at everything that a board has, the same way for each seed. @returns what was read, and where */
+function poke({ pc, clock }: ReturnType<typeof machine>, seed: number, count: number): string[] {
+  const random = () => (seed = (Math.imul(seed, 1103515245) + 12345) >>> 0);
+  // Where a guest moves registers to and fro, their order is no part of the state.
+  const byPlace = <T extends { base: number; name: string }>(all: T[]): T[] =>
+    all.sort((a, b) => a.base - b.base || (a.name < b.name ? -1 : 1));
+  const regions = byPlace(pc.mem.describe());
+  const ports = byPlace(pc.io.describe());
+  const read: string[] = [];
+  for (let i = 0; i < count; i++) {
+    const size = 1 << ((random() >>> 8) % 3);
+    const port = ports[(random() >>> 8) % ports.length]!;
+    const at = port.base + ((random() >>> 8) % port.count);
+    if ((random() & 0x100) !== 0) pc.io.out(at, size, random() % 2 ** (8 * size));
+    const value = pc.io.in(at, size);
+    assert.ok(value >= 0 && value < 2 ** (8 * size), `port ${at.toString(16)}: ${value}`);
+    const region = regions[(random() >>> 8) % regions.length]!;
+    const address = region.base + ((random() >>> 8) % Math.min(region.size, 0x400));
+    if ((random() & 0x100) !== 0) pc.mem.write(address, size, random() % 2 ** (8 * size));
+    read.push(
+      `${port.name} ${at.toString(16)}: ${value}`,
+      `${region.name} ${address.toString(16)}: ${pc.mem.read(address, size)}`,
+    );
+    if (i % 100 === 0) clock.run(random() % 1e6);
+    if (i % 500 === 0) {
+      read.push(`interrupt ${pc.lapic.acknowledge()}`);
+      pc.mem.write(0xfee000b0, 4, 0);
+    }
+    if (i % 5000 === 0) pc.display?.picture();
+  }
+  return read;
 }
 
 for (const [name, make] of [
   ['started directly', () => machine({ kernel: kernel() })],
   ['with firmware', fullMachine],
+  ['a Q35 with firmware', () => fullMachine({ machine: 'q35' })],
 ] as const) {
   test(`no access throws or hangs (${name})`, () => {
-    const { pc, clock } = make();
-    pc.reset();
-    let seed = 12345;
-    const random = () => (seed = (Math.imul(seed, 1103515245) + 12345) >>> 0);
-    const regions = pc.mem.describe();
-    const ports = pc.io.describe();
-    for (let i = 0; i < 100_000; i++) {
-      const size = 1 << ((random() >>> 8) % 3);
-      const port = ports[(random() >>> 8) % ports.length]!;
-      const at = port.base + ((random() >>> 8) % port.count);
-      if ((random() & 0x100) !== 0) pc.io.out(at, size, random());
-      const value = pc.io.in(at, size);
-      assert.ok(value >= 0 && value < 2 ** (8 * size), `port ${at.toString(16)}: ${value}`);
-      const region = regions[(random() >>> 8) % regions.length]!;
-      const address = region.base + ((random() >>> 8) % Math.min(region.size, 0x400));
-      if ((random() & 0x100) !== 0) pc.mem.write(address, size, random());
-      pc.mem.read(address, size);
-      if (i % 100 === 0) clock.run(random() % 1e6);
-      if (i % 500 === 0) {
-        pc.lapic.acknowledge();
-        pc.mem.write(0xfee000b0, 4, 0);
-      }
-      if (i % 5000 === 0) pc.display?.picture();
+    const one = make();
+    one.pc.reset();
+    poke(one, 12345, 100_000);
+  });
+
+  test(`boards in any state go on from what was saved as if nothing had been (${name})`, () => {
+    const one = make();
+    one.pc.reset();
+    for (let seed = 1; seed <= 12; seed++) {
+      poke(one, seed, 1000 * seed);
+      const states = saveOwners(one.pc.stateOwners);
+      const copy = make();
+      copy.pc.reset();
+      copy.clock.runTo(one.clock.now());
+      const { bytes } = one.memory;
+      copy.memory.bytes.set(bytes);
+      loadOwners(copy.pc.stateOwners, states);
+      assert.deepEqual(saveOwners(copy.pc.stateOwners), states, `seed ${seed}`);
+      const [there, here] = [poke(one, seed, 2000), poke(copy, seed, 2000)];
+      const differs = there.findIndex((line, i) => line !== here[i]);
+      assert.equal(here[differs], there[differs], `seed ${seed}, read ${differs}`);
+      assert.deepEqual(saveOwners(copy.pc.stateOwners), saveOwners(one.pc.stateOwners), `seed ${seed}, later`);
     }
-    pc.loadDevices(pc.saveDevices());
   });
 }

@@ -31,8 +31,10 @@ import type {
   DeviceState,
   DisplaySource,
   IrqLine,
+  KernelChips,
   MappedRegion,
   PowerEvent,
+  StateOwner,
   Trace,
   TscSource,
   VirtualClock,
@@ -107,6 +109,25 @@ const DEFAULT_BOOT: BootConfig = {
   rebootTimeout: null,
 };
 
+const INPUTS = 24;
+
+/** Whether there has been a reset since power-on. */
+class BoardLife implements StateOwner {
+  readonly id = 'machine/board';
+  started = false;
+
+  saveState(): DeviceState {
+    return { version: 1, fields: { started: this.started } };
+  }
+
+  loadState({ version, fields }: DeviceState): void {
+    const { started } = fields;
+    if (version !== 1) throw new Error(`board: saved state has version ${version}, this board has 1`);
+    if (typeof started !== 'boolean') throw new Error('board: field "started" is not true or false');
+    this.started = started;
+  }
+}
+
 export class PcMachine {
   readonly type = PC_TYPE;
   readonly mem: AddressSpace;
@@ -118,6 +139,7 @@ export class PcMachine {
   readonly ioapic: IoApic;
   readonly acpi: AcpiPm;
   readonly keyboard: I8042;
+  readonly pit: I8254;
   readonly rtc: Mc146818;
   readonly pci: PciBus;
   private readonly chipset: Chipset;
@@ -135,12 +157,13 @@ export class PcMachine {
   /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
   private readonly irqs: SharedIrq[] = [];
   private lapicPage: MappedRegion | null = null;
+  private kernelChips: KernelChips | null = null;
   /** Beyond the board's own, the newest first. */
   private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
   private onManaging: () => void = () => undefined;
-  /** There has been a reset since power-on. */
-  private started = false;
+  /** What the board itself remembers. */
+  readonly life = new BoardLife();
 
   constructor(config: PcConfig) {
     this.config = config;
@@ -167,6 +190,7 @@ export class PcMachine {
     this.typist = new Typist(clock, (codes) => {
       if (!this.keyboards.some((take) => take(codes))) this.keyboard.injectScancode(...codes);
     });
+    this.pit = this.addPit();
     this.rtc = this.addTimers();
     this.addLegacyPorts();
     this.addSerials();
@@ -196,8 +220,8 @@ export class PcMachine {
     // What was asked to leave does so now.
     for (const device of [...this.devices]) device.reset();
     const { order, once } = this.boot;
-    writeBiosSettings(this.rtc, this.firmwareOptions(), this.started ? order : (once ?? order));
-    this.started = true;
+    writeBiosSettings(this.rtc, this.firmwareOptions(), this.life.started ? order : (once ?? order));
+    this.life.started = true;
     const image = this.image();
     return image === null ? resetState() : startDirectly(this, image, this.startOptions());
   }
@@ -231,7 +255,7 @@ export class PcMachine {
 
   /** A device's write of 32 bits that stands for an interrupt: to the local APICs if it goes where they are (SDM 3, 12.11). */
   private sendMessage(address: number, data: number): void {
-    if (address >= MESSAGES && address < MESSAGES_END) this.apicBus.sendMsi(address, data);
+    if (address >= MESSAGES && address < MESSAGES_END) (this.kernelChips ?? this.apicBus).sendMsi(address, data);
     else if (this.mem.ramOffset(address, 4) >= 0) this.mem.write(address, 4, data);
   }
 
@@ -249,25 +273,17 @@ export class PcMachine {
 
   /** Raises NMI as a front panel would. */
   injectNmi(): void {
-    if (!this.rtc.nmiMasked) this.lapic.lint1();
+    if (!this.rtc.nmiMasked) (this.kernelChips ?? this.lapic).lint1();
   }
 
-  saveDevices(): { [id: string]: DeviceState } {
-    return Object.fromEntries(this.devices.map((device) => [device.id, device.saveState()]));
-  }
-
-  /** @throws Error naming a device whose state is missing, unknown or does not fit */
-  loadDevices(states: { [id: string]: DeviceState }): void {
-    for (const id of Object.keys(states)) {
-      if (!this.devices.some((device) => device.id === id)) {
-        throw new Error(`saved state has a device "${id}" that this machine lacks`);
-      }
-    }
-    for (const device of this.devices) {
-      const state = states[device.id];
-      if (state === undefined) throw new Error(`saved state lacks device "${device.id}"`);
-      device.loadState(state);
-    }
+  /**
+   * Whoever has a part of the board's state, in the order of loading: interrupt controllers come after all that drives
+   * their inputs, so that a line that is loaded is no interrupt.
+   */
+  get stateOwners(): StateOwner[] {
+    const controllers: Device[] = [this.pic, this.ioapic, this.lapic];
+    const others = this.devices.filter((device) => !controllers.includes(device));
+    return [this.life, this.typist, ...others, ...controllers];
   }
 
   private get hasFirmware(): boolean {
@@ -308,17 +324,13 @@ export class PcMachine {
   }
 
   private wireInterrupts(): void {
-    for (let input = 0; input < 24; input++) {
-      // ISA interrupt 0 is the I/O APIC's pin 2, which is why the 8259's cascade is not wired.
-      const outputs =
-        input === 0
-          ? [this.pic.line(0), this.ioapic.line(2)]
-          : input === 2
-            ? []
-            : input < 16
-              ? [this.pic.line(input), this.ioapic.line(input)]
-              : [this.ioapic.line(input)];
-      this.irqs.push(new SharedIrq(...outputs));
+    for (let input = 0; input < INPUTS; input++) {
+      const outputs = this.ownInputs(input);
+      const set = (level: boolean): void => {
+        if (this.kernelChips !== null) this.kernelChips.setInput(input, level);
+        else for (const out of outputs) out.set(level);
+      };
+      this.irqs.push(new SharedIrq({ set }));
     }
     this.pic.onIntr = () => this.lapic.externalChanged();
     this.lapic.onBaseChange = (base) => {
@@ -334,16 +346,43 @@ export class PcMachine {
     this.byteWide(0x4d0, 2, this.pic.elcr, 'elcr');
   }
 
+  /** Where an interrupt input leads on the board itself. */
+  private ownInputs(input: number): IrqLine[] {
+    // ISA interrupt 0 is the I/O APIC's pin 2, which is why the 8259's cascade is not wired.
+    if (input === 0) return [this.pic.line(0), this.ioapic.line(2)];
+    if (input === 2) return [];
+    return input < 16 ? [this.pic.line(input), this.ioapic.line(input)] : [this.ioapic.line(input)];
+  }
+
+  /**
+   * Interrupt controllers and interval timer are elsewhere from now on, or (null) here again. The board's own
+   * sleep in between; their state is brought to where they are by whoever calls this.
+   */
+  useKernelChips(chips: KernelChips | null): void {
+    this.kernelChips = chips;
+    for (const device of [this.lapic, this.pit]) device.setDormant(chips !== null);
+  }
+
+  /** Levels of the interrupt inputs, a bit each. */
+  get inputLevels(): number {
+    return this.irqs.reduce((levels, irq, input) => levels | (irq.level ? 1 << input : 0), 0);
+  }
+
   private byteWide(...[base, count, handler, name]: Parameters<IoSpace['register']>): void {
     this.io.register(base, count, handler, name, { maxSize: 1 });
   }
 
-  private addTimers(): Mc146818 {
+  private addPit(): I8254 {
     const { clock } = this.config;
     const pit = this.add(new I8254(clock, this.irq(0)));
     pit.onMeasure = (end) => clock.paceUntil?.(end);
     this.byteWide(0x40, 4, pit.ports, 'pit');
     this.byteWide(0x61, 1, pit.speaker, 'port61');
+    return pit;
+  }
+
+  private addTimers(): Mc146818 {
+    const { clock } = this.config;
     const rtc = this.add(new Mc146818(clock, this.irq(8), this.config.rtc ?? { baseSeconds: 0 }));
     this.byteWide(0x70, 2, rtc.ports, 'rtc');
     if (!this.hasHpet) return rtc;
@@ -354,7 +393,7 @@ export class PcMachine {
       ),
     );
     hpet.onLegacyRoute = (on) => {
-      pit.setIrqCut(on);
+      this.pit.setIrqCut(on);
       rtc.setIrqCut(on);
     };
     this.mem.addMmio(HPET_BASE, 0x400, hpet.mmio, 'hpet');

@@ -19,6 +19,7 @@ export class PortChannel implements CharBackend {
   /** Bytes of input taken that the handle has not been told of. */
   private taken = 0;
   private offering = false;
+  private held = false;
 
   constructor(channel: number, post: (message: FromMachine) => void) {
     this.channel = channel;
@@ -57,7 +58,14 @@ export class PortChannel implements CharBackend {
     this.resume();
   }
 
+  /** Input waits while the machine's state is being saved: what the guest's port took would be in two machines. */
+  hold(on: boolean): void {
+    this.held = on;
+    if (!on) this.resume();
+  }
+
   resume(): void {
+    if (this.held) return;
     // Taking a byte may free the room that this very call is about.
     if (this.offering) return;
     this.offering = true;

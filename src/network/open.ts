@@ -1,6 +1,15 @@
 /** Makes the networks of a machine from its configuration, and hands them to its cards. */
 import type { HostNetwork } from '../host/network.ts';
-import type { NetworkPort, Offloads, PacketBackend, PacketOffload, VirtualClock } from '../machine/interfaces.ts';
+import type {
+  DeviceState,
+  NetworkPort,
+  Offloads,
+  PacketBackend,
+  PacketOffload,
+  StateOwner,
+  StateValue,
+  VirtualClock,
+} from '../machine/interfaces.ts';
 import type { DumpConfig, HostForward, NetdevConfig, NetworkConfig } from '../machine/network-config.ts';
 import { formatIp } from './address.ts';
 import { DgramBackend } from './dgram.ts';
@@ -83,7 +92,9 @@ class CardPort implements NetworkPort {
   }
 }
 
-export class Networks {
+/** Of a machine's state, addresses that guests have leased belong to networks; connections end with the host's sockets. */
+export class Networks implements StateOwner {
+  readonly id = 'machine/networks';
   /** Settles when all sockets that must be there are there; rejects with one line otherwise. */
   readonly ready: Promise<void>;
   private readonly parts: NetworkParts;
@@ -157,6 +168,35 @@ export class Networks {
   /** Pulls a cable, or plugs it in (`set_link`). @throws Error when there is no such network */
   setLink(netdev: string, up: boolean): void {
     (this.port(netdev) as CardPort).setLink(up);
+  }
+
+  saveState(): DeviceState {
+    const leases: { [id: string]: StateValue } = {};
+    const cut: string[] = [];
+    for (const [id, backend] of this.backends) {
+      if (backend instanceof UserNetwork && backend.dhcp !== null) leases[id] = backend.dhcp.saveLeases();
+    }
+    for (const [id, { linkUp }] of this.ports) if (!linkUp) cut.push(id);
+    return { version: 1, fields: { leases, cut } };
+  }
+
+  /** What is behind a card may be another network here: what there is none for is left. */
+  loadState({ version, fields }: DeviceState): void {
+    const { leases, cut } = fields;
+    if (version !== 1) throw new Error(`networks: saved state has version ${version}, this machine has 1`);
+    if (!Array.isArray(cut)) throw new Error('networks: field "cut" is not a list');
+    if (typeof leases !== 'object' || Array.isArray(leases) || leases instanceof Uint8Array) {
+      throw new Error('networks: field "leases" is not a record');
+    }
+    for (const [id, backend] of this.backends) {
+      const saved = leases[id];
+      if (!(backend instanceof UserNetwork) || backend.dhcp === null || saved === undefined) continue;
+      if (!Array.isArray(saved) || !saved.every((mac) => mac instanceof Uint8Array)) {
+        throw new Error(`networks: field "leases.${id}" is not a list of addresses`);
+      }
+      backend.dhcp.loadLeases(saved);
+    }
+    for (const [id, port] of this.ports) port.linkUp = !cut.includes(id);
   }
 
   /** Cards are given frames only while the machine runs. */

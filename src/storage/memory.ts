@@ -4,16 +4,26 @@ import { driver } from './driver.ts';
 import { BlockNode, SECTOR } from './node.ts';
 import { type Schema, size } from './schema.ts';
 
+/** Memory is saved with a machine's state by pages. */
+const PAGE = 4096;
+
 export class MemoryNode extends BlockNode {
   readonly driver = 'memory';
   private data: Uint8Array;
+  /** What `data` is the beginning of. */
+  private whole: Uint8Array;
 
-  /** @param data used in place if it is whole sectors */
+  /** @param data used in place if it is whole pages */
   constructor(data: Uint8Array, readOnly: boolean) {
     super();
     this.readOnly = readOnly;
-    this.data = data;
-    this.resizeTo(Math.ceil(data.length / SECTOR) * SECTOR);
+    this.data = this.whole = data;
+    if (data.length % PAGE !== 0 || data.byteOffset % 8 !== 0) this.allocate(Math.ceil(data.length / SECTOR) * SECTOR);
+  }
+
+  /** All of it, and zeros up to a whole number of pages. */
+  get pages(): Uint8Array {
+    return this.whole;
   }
 
   get size(): number {
@@ -64,10 +74,13 @@ export class MemoryNode extends BlockNode {
   }
 
   private resizeTo(size: number): void {
-    if (size === this.data.length) return;
-    const data = new Uint8Array(size);
-    data.set(this.data.subarray(0, size));
-    this.data = data;
+    if (size !== this.data.length) this.allocate(size);
+  }
+
+  private allocate(size: number): void {
+    this.whole = new Uint8Array(Math.ceil(size / PAGE) * PAGE);
+    this.whole.set(this.data.subarray(0, size));
+    this.data = this.whole.subarray(0, size);
   }
 }
 

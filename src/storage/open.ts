@@ -65,10 +65,10 @@ class Counted implements BlockBackend {
   private count(running: Completion): Completion {
     if (running === undefined) return undefined;
     const { all } = this;
-    all.underWay++;
+    all.requests++;
     this.underWay++;
     return running.finally(() => {
-      all.underWay--;
+      all.requests--;
       if (--this.underWay === 0) this.onIdle?.();
     });
   }
@@ -85,9 +85,13 @@ class Counted implements BlockBackend {
 /** The open drives of a machine. */
 export class Drives {
   /** Requests that have not ended. */
-  underWay = 0;
+  requests = 0;
   /** One for each drive of the configuration; null where it has no medium. */
   readonly backends: (BlockBackend | null)[] = [];
+  /** Disks in memory, by their drives' places: what is written to them is part of the machine. */
+  readonly memories: { readonly id: string; readonly node: MemoryNode }[] = [];
+  /** Why the machine cannot be saved: a drive's writes end with it. */
+  obstacle: string | null = null;
   private readonly graph = new Graph();
   /** What each drive is over: a node of its own, or one that has a name and stays. */
   private readonly below = new Map<Counted, { node: BlockNode; own: boolean; policy: ErrorPolicy | null }>();
@@ -181,11 +185,26 @@ export class Drives {
     for (const policy of this.policies) policy.retry();
   }
 
+  /** Requests that will end by themselves: those aside that have failed and wait for the machine to go on. */
+  get underWay(): number {
+    return this.policies.reduce((sum, { waits }) => sum - waits, this.requests);
+  }
+
+  /** What has been written is in the images, whoever opens them next. */
+  async flush(): Promise<void> {
+    for (const backend of this.backends) if (backend?.readOnly === false) await backend.flush();
+  }
+
   private async openDrive(drive: DriveConfig): Promise<BlockBackend | null> {
     const writes = !drive.readOnly && !drive.snapshot;
     const base = await this.openNode(drive, writes);
     if (base === null) return null;
     if (this.how.immediate) checkRepeatable(base);
+    const place = this.backends.length;
+    if (base instanceof MemoryNode && writes) this.memories.push({ id: `drive${place}`, node: base });
+    if (drive.snapshot && !drive.readOnly) {
+      this.obstacle ??= `drive ${place} (${base.filename}): what is written to it ends with this machine (snapshot=on)`;
+    }
     const node = drive.snapshot && !drive.readOnly ? await this.withSnapshot(drive, base) : base;
     const stable = drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node;
     const guarded = this.withPolicy(drive, stable);

@@ -41,6 +41,11 @@ export class ErrorPolicy extends Filter {
     return this.attempt(() => this.below.flush(), this.onWrite);
   }
 
+  /** Requests that wait until the machine goes on. */
+  get waits(): number {
+    return this.waiting.length;
+  }
+
   /** The machine goes on: what has failed is tried again. */
   retry(): void {
     const { waiting } = this;

@@ -7,28 +7,12 @@
  *   "desc": 4 last four bytes of the sector  8 first eight  16 offset (64)  24 sequence number (64)
  * followed by a sector for each "desc": 0 "data"  4 sequence number's high half  8 data  4092 low half
  */
+import { crc32c } from '../host/crc32c.ts';
 import { type BlockNode, readBytes, writeZeroBytes } from './node.ts';
 import type { Task } from './task.ts';
 
 export const LOG_SECTOR = 4096;
 const MAX_LOG = 2 ** 28;
-
-const TABLE = (() => {
-  const table = new Uint32Array(256);
-  for (let i = 0; i < 256; i++) {
-    let value = i;
-    // Castagnoli's polynomial, reversed.
-    for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0x82f63b78 : value >>> 1;
-    table[i] = value;
-  }
-  return table;
-})();
-
-export function crc32c(bytes: Uint8Array): number {
-  let crc = 0xffffffff;
-  for (let i = 0; i < bytes.length; i++) crc = TABLE[(crc ^ bytes[i]!) & 255]! ^ (crc >>> 8);
-  return ~crc >>> 0;
-}
 
 export type Log = { readonly offset: number; readonly length: number; readonly guid: Uint8Array };
 

@@ -7,13 +7,14 @@
  *   64 log version (16)  66 version (16)  68 log length  72 log offset (64)
  * Entry of the block table (64 bits): 0..2 state, 20..63 offset in MiB; every so many entries one is for a bitmap.
  */
+import { crc32c } from '../host/crc32c.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { ClusterNode, ZEROED } from './clusters.ts';
 import { driver } from './driver.ts';
 import { type BlockNode, type CheckResult, MAX_SIZE, NO_FINDINGS, type NodeInfo, readBytes } from './node.ts';
 import { node, type Schema } from './schema.ts';
 import { run, type Task } from './task.ts';
-import { crc32c, LOG_SECTOR, replayLog, writeLogEntry } from './vhdx-log.ts';
+import { LOG_SECTOR, replayLog, writeLogEntry } from './vhdx-log.ts';
 
 const MIB = 2 ** 20;
 export const KIB64 = 65536;

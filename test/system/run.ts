@@ -20,7 +20,7 @@ function collector(into: (text: string) => void): CharBackend {
 }
 
 /** @returns the lines that the guest logged, and how it ended */
-export function runGuest(
+export async function runGuest(
   recording: Pick<Recording, 'program' | 'cpu' | 'passes'>,
   accel: 'jit' | 'interp',
   trace: readonly string[] = [],
@@ -47,7 +47,7 @@ export function runGuest(
     if (lines.at(-1) === '') lines.pop();
     resolve([...lines, how]);
   };
-  const machine = createMachine(
+  const machine = await createMachine(
     config,
     {
       onEnd: (event) => end(event === 'debug-exit' ? 'end' : event),

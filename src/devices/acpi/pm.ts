@@ -63,6 +63,7 @@ export class AcpiPm implements Device {
     this.sci = sci;
     this.onPower = onPower;
     this.timer = clock.timer(() => this.update());
+    this.state.keepTimers({ overflow: this.timer });
     this.ports = {
       read: (offset, size) => this.readPorts(offset, size),
       write: (offset, size, value) => this.writePorts(offset, size, value),
@@ -101,7 +102,8 @@ export class AcpiPm implements Device {
 
   loadState(state: DeviceState): void {
     this.state.load(state);
-    this.update();
+    this.drive();
+    this.state.armTimers();
   }
 
   private ticks(): number {
@@ -198,11 +200,16 @@ export class AcpiPm implements Device {
     s.overflowsSeen = overflows;
   }
 
-  private update(): void {
-    this.noteOverflow();
+  private drive(): void {
     const s = this.state.value;
     const events = (s.status & s.enable & PM1_STATUS) | (s.gpeStatus & s.gpeEnable);
     this.sci.set(events !== 0 && (s.control & SCI_ENABLE) !== 0);
+  }
+
+  private update(): void {
+    this.noteOverflow();
+    this.drive();
+    const s = this.state.value;
     if ((s.enable & PM1.timer) === 0 || (s.status & PM1.timer) !== 0) return this.timer.cancel();
     this.timer.arm(Math.ceil((s.overflowsSeen + 1) * 2 ** 23 * NS_PER_TICK) + 1);
   }

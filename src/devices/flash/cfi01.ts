@@ -107,6 +107,14 @@ export class ParallelFlash implements Device {
     this.remap();
   }
 
+  /** The array came with the machine's memory: whatever image is behind it here becomes like it. */
+  afterLoad(): void {
+    const { bytes, readOnly } = this.wiring;
+    if (readOnly) return;
+    for (let sector = 0; sector < bytes.length / SECTOR; sector++) this.dirty.add(sector);
+    this.store();
+  }
+
   private read(offset: number, size: number): number {
     let value = 0;
     for (let i = 0; i < size; i++) value |= this.readByte(offset + i) << (8 * i);

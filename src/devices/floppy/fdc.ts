@@ -1,5 +1,13 @@
 /** Floppy disk controller: Intel 82078 (order 290468), in PC/AT mode, and two drives. */
-import type { BlockBackend, Device, DeviceState, IoHandler, IrqLine, VirtualClock } from '../../machine/interfaces.ts';
+import type {
+  BlockBackend,
+  Completion,
+  Device,
+  DeviceState,
+  IoHandler,
+  IrqLine,
+  VirtualClock,
+} from '../../machine/interfaces.ts';
 import { settle } from '../block.ts';
 import { StateBlock } from '../state.ts';
 import type { DmaChannel } from './isa-dma.ts';
@@ -85,8 +93,15 @@ function powerOn() {
     at: 0,
     st1: 0,
     st2: 0,
+    /** What comes when the timer fires (`STEP`), and the status that it ends with if it is a failure. */
+    step: STEP.none as number,
+    /** What has been asked of the medium (`REQUEST`). */
+    request: REQUEST.none as number,
+    failure: [0, 0],
   };
 }
+const REQUEST = { none: 0, read: 1, write: 2, format: 3 } as const;
+const STEP = { none: 0, sector: 1, identification: 2, failure: 3, format: 4 } as const;
 const RATE_250 = 2;
 
 export type FloppyDrive = { backend: BlockBackend | null; readOnly: boolean };
@@ -116,15 +131,24 @@ export class FloppyController implements Device {
     resultLength: 16,
     resultAt: 16,
     rate: 3,
+    command: 0xff,
+    dor: 0xff,
+    config: 0xff,
+    cylinder: 0xff,
+    head: 1,
+    sector: 0xff,
+    step: 4,
+    request: 3,
+    failure: 0xff,
   });
   private readonly timer;
-  private next: () => void = () => undefined;
   private generation = 0;
 
   constructor(wiring: FdcWiring, id = 'fdc') {
     this.id = id;
     this.wiring = wiring;
     this.timer = wiring.clock.timer(() => this.next());
+    this.state.keepTimers({ step: this.timer });
     this.ports = {
       read: (offset) => this.read(offset),
       write: (offset, _size, value) => this.write(offset, value & 0xff),
@@ -153,13 +177,19 @@ export class FloppyController implements Device {
     return this.state.save();
   }
 
-  /** A transfer that was on its way has failed; drivers repeat it. */
   loadState(state: DeviceState): void {
     this.state.load(state);
-    this.abandon();
-    const s = this.state.value;
-    this.wiring.irq.set(s.interrupt);
-    if (s.phase === EXECUTING) this.endTransfer(ST0.abnormal, ST1.noData, 0);
+    this.generation++;
+    this.setInterrupt(this.state.value.interrupt);
+    this.state.armTimers();
+  }
+
+  /** What could not be read or written when the machine was saved is tried again. */
+  afterLoad(): void {
+    const { request } = this.state.value;
+    if (request === REQUEST.read) this.readSector();
+    else if (request === REQUEST.write) this.storeSector();
+    else if (request === REQUEST.format) this.storeFormatted();
   }
 
   /** Puts a disk into a drive, or takes it out. */
@@ -250,6 +280,7 @@ export class FloppyController implements Device {
       this.setInterrupt(false);
     }
     if ((before & DOR.running) === 0 && runs) this.softReset();
+    else this.setInterrupt(s.interrupt);
   }
 
   /** After a reset each drive is reported as having been polled (82078, 6.2). */
@@ -267,6 +298,7 @@ export class FloppyController implements Device {
   private abandon(): void {
     this.generation++;
     this.timer.cancel();
+    Object.assign(this.state.value, { step: STEP.none, request: REQUEST.none });
   }
 
   private setInterrupt(level: boolean): void {
@@ -450,12 +482,15 @@ export class FloppyController implements Device {
     this.select(s.parameters[0]!);
     s.cylinder = this.drive?.state.track ?? 0;
     s.sector = 1;
-    this.after(SECTOR_TIME, () => {
-      const readable =
-        this.format?.rates.includes(s.rate) === true && s.head < this.format.heads && s.cylinder < this.format.tracks;
-      if (readable) this.endTransfer(0, 0, 0);
-      else this.endTransfer(ST0.abnormal, ST1.noMark | ST1.noData, 0);
-    });
+    this.after(SECTOR_TIME, STEP.identification);
+  }
+
+  private identified(): void {
+    const s = this.state.value;
+    const readable =
+      this.format?.rates.includes(s.rate) === true && s.head < this.format.heads && s.cylinder < this.format.tracks;
+    if (readable) this.endTransfer(0, 0, 0);
+    else this.endTransfer(ST0.abnormal, ST1.noMark | ST1.noData, 0);
   }
 
   private transfer(): void {
@@ -468,11 +503,15 @@ export class FloppyController implements Device {
     s.st1 = s.st2 = 0;
     const { drive, format } = this;
     if ((s.config & CONFIG_IMPLIED_SEEK) !== 0 && drive !== null) drive.state.track = cylinder!;
-    const fail = (st1: number, st2 = 0): void => this.after(SECTOR_TIME, () => this.endTransfer(ST0.abnormal, st1, st2));
-    if (format === null || !format.rates.includes(s.rate)) return fail(ST1.noMark | ST1.noData);
-    if (this.writes && this.protected) return fail(ST1.readOnly);
-    if (drive!.state.track !== cylinder || !this.exists(format)) return fail(ST1.noData, 0x10);
-    this.after(SECTOR_TIME, () => this.startSector());
+    if (format === null || !format.rates.includes(s.rate)) return this.failLater(ST1.noMark | ST1.noData);
+    if (this.writes && this.protected) return this.failLater(ST1.readOnly);
+    if (drive!.state.track !== cylinder || !this.exists(format)) return this.failLater(ST1.noData, 0x10);
+    this.after(SECTOR_TIME, STEP.sector);
+  }
+
+  private failLater(st1: number, st2 = 0): void {
+    this.state.value.failure.splice(0, 2, st1, st2);
+    this.after(SECTOR_TIME, STEP.failure);
   }
 
   private get protected(): boolean {
@@ -485,10 +524,27 @@ export class FloppyController implements Device {
     return cylinder < format.tracks && head < format.heads && sector >= 1 && sector <= format.sectors;
   }
 
-  private after(time: number, then: () => void): void {
+  /** The timer has fired. */
+  private next(): void {
+    const s = this.state.value;
+    const { step } = s;
+    s.step = STEP.none;
+    switch (step) {
+      case STEP.sector:
+        return this.startSector();
+      case STEP.identification:
+        return this.identified();
+      case STEP.failure:
+        return this.endTransfer(ST0.abnormal, s.failure[0]!, s.failure[1]!);
+      case STEP.format:
+        return this.formatSector();
+    }
+  }
+
+  private after(time: number, step: number): void {
     const s = this.state.value;
     s.phase = EXECUTING;
-    this.next = then;
+    s.step = step;
     this.timer.arm(this.wiring.clock.now() + time);
   }
 
@@ -498,7 +554,7 @@ export class FloppyController implements Device {
   }
 
   /** Runs an operation of the backend unless a reset comes between. */
-  private run(operation: (backend: BlockBackend, offset: number) => void | Promise<void>, then: () => void): void {
+  private run(request: number, operation: (backend: BlockBackend, offset: number) => Completion, then: () => void): void {
     const backend = this.drive?.backend ?? null;
     const { format, generation } = this;
     if (backend === null || format === null) {
@@ -507,10 +563,12 @@ export class FloppyController implements Device {
     const offset = this.offset(format);
     // An image that is smaller than its format has no such sector.
     const inside = offset + SECTOR <= backend.size;
+    this.state.value.request = request;
     settle(
       () => (inside ? operation(backend, offset) : Promise.reject(new Error('beyond the end'))),
       (error) => {
         if (generation !== this.generation) return;
+        this.state.value.request = REQUEST.none;
         if (error !== null) this.endTransfer(ST0.abnormal, ST1.crc, 0x20);
         else then();
       },
@@ -520,27 +578,32 @@ export class FloppyController implements Device {
   private startSector(): void {
     const s = this.state.value;
     s.at = 0;
-    const verifies = (s.command & COMMAND_MASK) === 0x16;
-    if (!this.writes) {
-      return this.run(
-        (backend, offset) => backend.read(offset, s.buffer),
-        () => {
-          if (verifies) return this.advance();
-          if (s.withoutDma) return this.setInterrupt(true);
-          this.wiring.dma.toMemory(s.buffer);
-          this.advance();
-        },
-      );
-    }
+    if (!this.writes) return this.readSector();
     if (s.withoutDma) return this.setInterrupt(true);
     // What the count leaves of the last sector is written as zeros.
     s.buffer.fill(0, this.wiring.dma.fromMemory(s.buffer));
     this.storeSector();
   }
 
+  private readSector(): void {
+    const s = this.state.value;
+    const verifies = (s.command & COMMAND_MASK) === 0x16;
+    this.run(
+      REQUEST.read,
+      (backend, offset) => backend.read(offset, s.buffer),
+      () => {
+        if (verifies) return this.advance();
+        if (s.withoutDma) return this.setInterrupt(true);
+        this.wiring.dma.toMemory(s.buffer);
+        this.advance();
+      },
+    );
+  }
+
   private storeSector(): void {
     const { buffer } = this.state.value;
     this.run(
+      REQUEST.write,
       (backend, offset) => backend.write(offset, buffer),
       () => this.advance(),
     );
@@ -549,7 +612,8 @@ export class FloppyController implements Device {
   /** On to the next sector, or to the result. */
   private advance(): void {
     const s = this.state.value;
-    const format = this.format!;
+    const { format } = this;
+    if (format === null) return this.endTransfer(ST0.abnormal, ST1.noMark | ST1.noData, 0);
     const over = !s.withoutDma && (this.wiring.dma.over || (s.command & COMMAND_MASK) === 0x16);
     const endOfTrack = s.sector === s.parameters[5] || s.sector >= format.sectors;
     const multi = (s.command & MULTI_TRACK) !== 0;
@@ -566,7 +630,7 @@ export class FloppyController implements Device {
       }
     }
     if (over) return this.endTransfer(0, 0, 0);
-    this.after(SECTOR_TIME, () => this.startSector());
+    this.after(SECTOR_TIME, STEP.sector);
   }
 
   private formatTrack(): void {
@@ -576,27 +640,32 @@ export class FloppyController implements Device {
     s.cylinder = this.drive?.state.track ?? 0;
     s.sector = 1;
     s.st1 = s.st2 = 0;
-    if (format === null || this.protected) {
-      const st1 = format === null ? ST1.noMark : ST1.readOnly;
-      return this.after(SECTOR_TIME, () => this.endTransfer(ST0.abnormal, st1, 0));
+    if (format === null || this.protected) return this.failLater(format === null ? ST1.noMark : ST1.readOnly);
+    this.after(SECTOR_TIME, STEP.format);
+  }
+
+  private formatSector(): void {
+    const s = this.state.value;
+    const { format } = this;
+    if (format === null || s.sector > Math.min(s.parameters[2]!, format.sectors) || !this.exists(format)) {
+      return this.endTransfer(0, 0, 0);
     }
-    const filler = s.parameters[4]!;
-    const next = (): void => {
-      if (s.sector > Math.min(s.parameters[2]!, format.sectors) || !this.exists(format)) {
-        return this.endTransfer(0, 0, 0);
-      }
-      // The identification of each sector; they stay where they are.
-      if (!s.withoutDma) this.wiring.dma.fromMemory(new Uint8Array(4));
-      s.buffer.fill(filler);
-      this.run(
-        (backend, offset) => backend.write(offset, s.buffer),
-        () => {
-          s.sector++;
-          this.after(SECTOR_TIME, next);
-        },
-      );
-    };
-    this.after(SECTOR_TIME, next);
+    // The identification of each sector; they stay where they are.
+    if (!s.withoutDma) this.wiring.dma.fromMemory(new Uint8Array(4));
+    s.buffer.fill(s.parameters[4]!);
+    this.storeFormatted();
+  }
+
+  private storeFormatted(): void {
+    const s = this.state.value;
+    this.run(
+      REQUEST.format,
+      (backend, offset) => backend.write(offset, s.buffer),
+      () => {
+        s.sector++;
+        this.after(SECTOR_TIME, STEP.format);
+      },
+    );
   }
 
   private endTransfer(st0: number, st1: number, st2: number): void {

@@ -132,6 +132,13 @@ export class FwCfg implements Device {
     this.state.load(state);
   }
 
+  /** What is being read was made when it was selected: it is made again by a board that is set up like that one. */
+  afterLoad(): void {
+    const key = this.state.value.selector;
+    const make = this.generators.get(key);
+    if (make !== undefined) this.items.set(key, make());
+  }
+
   /** Count, then per file: size, selector (big-endian), 2 reserved bytes, name. */
   private rebuildDirectory(): void {
     const data = new Uint8Array(4 + this.names.size * 64);

@@ -128,11 +128,6 @@ export class AhciPort {
     this.showSignature();
   }
 
-  /** After a state has been loaded: a command that was under way has failed and is told so. */
-  resume(): void {
-    if (this.state.slot < SLOTS) this.pump();
-  }
-
   read(offset: number): number {
     const s = this.state;
     switch (offset) {
@@ -270,7 +265,8 @@ export class AhciPort {
     const { status } = device;
     if ((status & STATUS.request) !== 0) {
       if (device.dmaWaits) {
-        device.runDma(this.regions());
+        s.moved = device.transferAt;
+        device.runDma(this.regions(s.moved));
         return (device.status & STATUS.busy) === 0;
       }
       this.movePio(device);

@@ -94,9 +94,8 @@ export class Ahci extends PciDevice {
     this.resetController();
   }
 
-  protected override onLoad(): void {
-    for (const port of this.ports) port.resume();
-    this.updateInterrupt();
+  afterLoad(): void {
+    for (const port of this.ports) port.device?.afterLoad();
   }
 
   private resetController(): void {

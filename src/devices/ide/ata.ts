@@ -54,29 +54,36 @@ export interface DmaPort {
   done(): void;
 }
 
-/** A transfer's bytes: each is called for one piece of it. */
-export type Producer = (into: Uint8Array, at: number) => Completion;
-export type Consumer = (from: Uint8Array, at: number) => Completion;
+/** Directions of a transfer, seen from the host. */
+export const DIRECTION = { none: 0, in: 1, out: 2 } as const;
 
-type Transfer = {
-  direction: 'in' | 'out';
-  dma: boolean;
+/** Data that is on its way. */
+const noTransfer = () => ({
+  direction: DIRECTION.none as number,
+  /** It waits for the bus master. */
+  dma: false,
   /** Bytes in all, and how many of them have been produced or consumed. */
-  total: number;
-  at: number;
+  total: 0,
+  at: 0,
   /** Bytes of a DRQ block, each of which is announced by an interrupt. */
-  block: number;
-  produce: Producer | null;
-  consume: Consumer | null;
-  finish: () => void;
-};
+  block: 0,
+  /** What the data is, by a number of the device's own, and the sectors that it comes from or goes to. */
+  job: 0,
+  lba: 0,
+  count: 0,
+});
+
+/** What has been asked of the medium, and has not been answered. */
+const REQUEST = { none: 0, blockIn: 1, blockOut: 2, dma: 3, flush: 4 } as const;
+
+/** Bytes of answers that are not on the medium. */
+const ANSWER = 1024;
 
 export abstract class AtaDevice {
   readonly id: string;
   host: AtaHost | null = null;
 
   protected readonly state: StateBlock<ReturnType<typeof powerOn>>;
-  private transfer: Transfer | null = null;
   /** Counts resets and commands: what an earlier one started is void. */
   private generation = 0;
 
@@ -98,6 +105,8 @@ export abstract class AtaDevice {
       senseKey: 15,
       senseCode: 255,
       senseQualifier: 255,
+      request: REQUEST.flush,
+      limit: 0xffff,
     });
   }
 
@@ -105,6 +114,13 @@ export abstract class AtaDevice {
   protected abstract execute(command: number): void;
   /** Leaves in the registers what tells the kind of device (ATA/ATAPI-7 volume 2, 9.12). */
   protected abstract putSignature(): void;
+  /** Bytes of the transfer under way: called for one piece of it. */
+  protected abstract produce(into: Uint8Array, at: number): Completion;
+  protected abstract consume(from: Uint8Array, at: number): Completion;
+  /** All bytes of the transfer have been moved. @param job see `noTransfer` */
+  protected abstract transferred(job: number): void;
+  /** What has been written is safe. */
+  protected abstract flushed(): Completion;
 
   // --- What the channel does.
 
@@ -114,7 +130,12 @@ export abstract class AtaDevice {
 
   /** A DMA command waits for its bus master. */
   get dmaWaits(): boolean {
-    return this.transfer !== null && this.transfer.dma;
+    return this.state.value.transfer.dma;
+  }
+
+  /** Bytes of the transfer under way that have been moved already. */
+  get transferAt(): number {
+    return this.state.value.transfer.at;
   }
 
   /** Power-on, hardware and software reset. @param hard settings go back to their defaults, too */
@@ -132,14 +153,29 @@ export abstract class AtaDevice {
     return this.state.save();
   }
 
-  /** A command that was on its way is reported as aborted: drivers repeat it. */
   loadState(state: DeviceState): void {
     this.state.load(state);
-    this.abandon();
-    const s = this.state.value;
-    if ((s.status & (STATUS.busy | STATUS.request)) === 0) return;
-    s.status = STATUS.ready | STATUS.seekComplete | STATUS.error;
-    s.error = ERROR.abort;
+    this.generation++;
+    const { transfer, position, length } = this.state.value;
+    const { direction, total, at, block, lba, count } = transfer;
+    const whole = [direction, total, at, block, lba, count].every((value) => Number.isSafeInteger(value) && value >= 0);
+    if (!whole || direction > DIRECTION.out || at > total || position > length || (direction !== 0 && block === 0)) {
+      throw new Error(`${this.id}: field "transfer" is no transfer`);
+    }
+  }
+
+  /** What the medium had not answered when the state was saved is asked again. */
+  afterLoad(): void {
+    switch (this.state.value.request) {
+      case REQUEST.blockIn:
+        return this.nextBlock();
+      case REQUEST.blockOut:
+        return this.takeBlock();
+      case REQUEST.dma:
+        return this.requestDma();
+      case REQUEST.flush:
+        return this.flushThen();
+    }
   }
 
   readRegister(index: number): number {
@@ -207,19 +243,18 @@ export abstract class AtaDevice {
   pioAdvance(bytes: number): void {
     const s = this.state.value;
     s.position += bytes;
-    if (s.position < s.length || this.transfer === null) return;
-    if (this.transfer.direction === 'out') this.blockFilled();
+    if (s.position < s.length || s.transfer.direction === DIRECTION.none) return;
+    if (s.transfer.direction === DIRECTION.out) this.blockFilled();
     else this.blockTaken();
   }
 
   /** Carries out the DMA command that waits. */
   runDma(port: DmaPort): void {
-    const { transfer } = this;
-    if (transfer === null || !transfer.dma) return;
-    transfer.dma = false;
     const s = this.state.value;
+    if (!s.transfer.dma) return;
+    s.transfer.dma = false;
     s.status = (s.status & ~STATUS.request) | STATUS.busy;
-    this.dmaStep(transfer, port);
+    this.dmaStep(port);
   }
 
   // --- What commands use.
@@ -227,7 +262,7 @@ export abstract class AtaDevice {
   /** Sets the status that a command which has nothing (more) to do ends with. */
   protected finished(): void {
     const s = this.state.value;
-    this.transfer = null;
+    Object.assign(s.transfer, noTransfer());
     s.status = STATUS.ready | STATUS.seekComplete;
     this.host?.setInterrupt(true);
   }
@@ -235,79 +270,72 @@ export abstract class AtaDevice {
   /** @param error bits of the error register */
   protected failed(error: number): void {
     const s = this.state.value;
-    this.transfer = null;
+    Object.assign(s.transfer, noTransfer());
     s.error = error;
     s.status = STATUS.ready | STATUS.seekComplete | STATUS.error;
     this.host?.setInterrupt(true);
   }
 
-  /** What is not (yet) over when the device is reset or given a new command never ends. */
-  protected run(operation: () => Completion, then: () => void, fail: () => void): void {
+  /** What is not (yet) over when the device is reset or given a new command never ends. @param request see `REQUEST` */
+  private ask(request: number, operation: () => Completion, then: () => void, fail: () => void): void {
     const { generation } = this;
+    const s = this.state.value;
+    s.request = request;
     settle(operation, (error) => {
       if (generation !== this.generation) return;
+      s.request = REQUEST.none;
       if (error === null) then();
       else fail();
     });
   }
 
-  /** PIO data to the host. @param fail called when a block cannot be produced, with its place */
-  protected pioIn(total: number, block: number, produce: Producer, finish: () => void): void {
-    this.transfer = {
-      direction: 'in',
-      dma: false,
-      total,
-      at: 0,
-      block,
-      produce,
-      consume: null,
-      finish,
-    };
-    this.nextBlock(this.transfer);
+  /** Makes what has been written safe; the command ends with it. */
+  protected flushThen(): void {
+    this.ask(
+      REQUEST.flush,
+      () => this.flushed(),
+      () => this.flushEnded(),
+      () => this.failed(ERROR.abort),
+    );
   }
 
-  /** PIO data from the host. @param announce whether the first block, too, has an interrupt */
-  protected pioOut(total: number, block: number, announce: boolean, consume: Consumer, finish: () => void): void {
-    const transfer: Transfer = {
-      direction: 'out',
-      dma: false,
-      total,
-      at: 0,
-      block,
-      produce: null,
-      consume,
-      finish,
-    };
-    this.transfer = transfer;
-    this.requestBlock(transfer, announce);
+  protected flushEnded(): void {
+    this.finished();
   }
 
-  protected dmaIn(total: number, produce: Producer, finish: () => void): void {
-    this.transfer = {
-      direction: 'in',
-      dma: true,
-      total,
-      at: 0,
-      block: BUFFER,
-      produce,
-      consume: null,
-      finish,
-    };
+  private begin(direction: number, dma: boolean, total: number, block: number, job: number, lba: number, count: number): void {
+    Object.assign(this.state.value.transfer, { direction, dma, total, at: 0, block, job, lba, count });
+  }
+
+  /** PIO data to the host, of a job that `produce` knows. */
+  protected pioIn(job: number, total: number, block: number, lba = 0, count = 0): void {
+    this.begin(DIRECTION.in, false, total, block, job, lba, count);
+    this.nextBlock();
+  }
+
+  /** PIO data from the host. The first block is asked for without an interrupt. */
+  protected pioOut(job: number, total: number, block: number, lba = 0, count = 0): void {
+    this.begin(DIRECTION.out, false, total, block, job, lba, count);
+    this.requestBlock(false);
+  }
+
+  protected dmaIn(job: number, total: number, lba = 0, count = 0): void {
+    this.begin(DIRECTION.in, true, total, BUFFER, job, lba, count);
     this.requestDma();
   }
 
-  protected dmaOut(total: number, consume: Consumer, finish: () => void): void {
-    this.transfer = {
-      direction: 'out',
-      dma: true,
-      total,
-      at: 0,
-      block: BUFFER,
-      produce: null,
-      consume,
-      finish,
-    };
+  protected dmaOut(job: number, total: number, lba = 0, count = 0): void {
+    this.begin(DIRECTION.out, true, total, BUFFER, job, lba, count);
     this.requestDma();
+  }
+
+  /** Keeps an answer until it has been moved. */
+  protected keepAnswer(data: Uint8Array): void {
+    this.state.value.answer.set(data);
+  }
+
+  protected produceAnswer(into: Uint8Array, at: number): void {
+    into.set(this.state.value.answer.subarray(at, at + into.length));
   }
 
   /** The backend refused; `at` bytes of the transfer had gone well. */
@@ -323,25 +351,34 @@ export abstract class AtaDevice {
 
   private abandon(): void {
     this.generation++;
-    this.transfer = null;
     const s = this.state.value;
+    Object.assign(s.transfer, noTransfer());
+    s.request = REQUEST.none;
     s.position = 0;
     s.length = 0;
   }
 
   private requestDma(): void {
     const s = this.state.value;
+    s.transfer.dma = true;
     s.status = STATUS.ready | STATUS.seekComplete | STATUS.request;
     this.host?.dmaRequested();
   }
 
-  private nextBlock(transfer: Transfer): void {
+  /** Bytes of the piece that comes next. */
+  private get pieceLength(): number {
+    const { block, total, at } = this.state.value.transfer;
+    return Math.min(block, total - at, BUFFER);
+  }
+
+  private nextBlock(): void {
     const s = this.state.value;
-    const length = Math.min(transfer.block, transfer.total - transfer.at, BUFFER);
+    const length = this.pieceLength;
     s.status = STATUS.ready | STATUS.seekComplete | STATUS.busy;
     const into = s.buffer.subarray(0, length);
-    this.run(
-      () => transfer.produce!(into, transfer.at),
+    this.ask(
+      REQUEST.blockIn,
+      () => this.produce(into, s.transfer.at),
       () => {
         s.position = 0;
         s.length = length;
@@ -349,49 +386,62 @@ export abstract class AtaDevice {
         s.status = STATUS.ready | STATUS.seekComplete | STATUS.request;
         this.host?.setInterrupt(true);
       },
-      () => this.transferFailed(transfer.at),
+      () => this.transferFailed(s.transfer.at),
     );
   }
 
   private blockTaken(): void {
-    const transfer = this.transfer!;
     const s = this.state.value;
+    const { transfer } = s;
     transfer.at += s.length;
     s.position = s.length = 0;
-    if (transfer.at < transfer.total) return this.nextBlock(transfer);
+    if (transfer.at < transfer.total) return this.nextBlock();
     s.status &= ~STATUS.request;
-    this.transfer = null;
-    transfer.finish();
+    this.end();
   }
 
-  private requestBlock(transfer: Transfer, announce: boolean): void {
+  private end(): void {
+    const { transfer } = this.state.value;
+    const { job } = transfer;
+    transfer.direction = DIRECTION.none;
+    this.transferred(job);
+  }
+
+  private requestBlock(announce: boolean): void {
     const s = this.state.value;
     s.position = 0;
-    s.length = Math.min(transfer.block, transfer.total - transfer.at, BUFFER);
+    s.length = this.pieceLength;
     this.blockReady(s.length);
     s.status = STATUS.ready | STATUS.seekComplete | STATUS.request;
     if (announce) this.host?.setInterrupt(true);
   }
 
   private blockFilled(): void {
-    const transfer = this.transfer!;
     const s = this.state.value;
-    const { length } = s;
     s.status = STATUS.ready | STATUS.seekComplete | STATUS.busy;
     s.position = s.length = 0;
-    this.run(
-      () => transfer.consume!(s.buffer.subarray(0, length), transfer.at),
+    this.takeBlock();
+  }
+
+  /** The block in the buffer is consumed. */
+  private takeBlock(): void {
+    const s = this.state.value;
+    const { transfer } = s;
+    const length = this.pieceLength;
+    this.ask(
+      REQUEST.blockOut,
+      () => this.consume(s.buffer.subarray(0, length), transfer.at),
       () => {
         transfer.at += length;
-        if (transfer.at < transfer.total) this.requestBlock(transfer, true);
-        else transfer.finish();
+        if (transfer.at < transfer.total) this.requestBlock(true);
+        else this.end();
       },
       () => this.transferFailed(transfer.at),
     );
   }
 
   /** Moves one piece after the other, without recursion while the backend answers at once. */
-  private dmaStep(transfer: Transfer, port: DmaPort): void {
+  private dmaStep(port: DmaPort): void {
     let again = true;
     let running = false;
     const step = (): void => {
@@ -400,27 +450,30 @@ export abstract class AtaDevice {
       running = true;
       while (again) {
         again = false;
-        this.dmaPiece(transfer, port, step);
+        this.dmaPiece(port, step);
       }
       running = false;
     };
     step();
   }
 
-  private dmaPiece(transfer: Transfer, port: DmaPort, next: () => void): void {
-    const length = Math.min(BUFFER, transfer.total - transfer.at);
+  private dmaPiece(port: DmaPort, next: () => void): void {
+    const s = this.state.value;
+    const { transfer } = s;
+    const length = this.pieceLength;
     if (length === 0) {
-      transfer.finish();
+      this.end();
       return port.done();
     }
-    const piece = this.state.value.buffer.subarray(0, length);
+    const piece = s.buffer.subarray(0, length);
     const fail = (): void => {
       this.transferFailed(transfer.at);
       port.done();
     };
-    if (transfer.direction === 'in') {
-      this.run(
-        () => transfer.produce!(piece, transfer.at),
+    if (transfer.direction === DIRECTION.in) {
+      this.ask(
+        REQUEST.dma,
+        () => this.produce(piece, transfer.at),
         () => {
           const moved = port.toMemory(piece);
           transfer.at += moved;
@@ -433,8 +486,9 @@ export abstract class AtaDevice {
     const moved = port.fromMemory(piece);
     // Buffers that are too short leave the command hanging, as on the real thing.
     if (moved < length) return;
-    this.run(
-      () => transfer.consume!(piece, transfer.at),
+    this.ask(
+      REQUEST.dma,
+      () => this.consume(piece, transfer.at),
       () => {
         transfer.at += length;
         next();
@@ -457,6 +511,10 @@ function powerOn() {
     /** What part of the buffer the host still has to move. */
     position: 0,
     length: 0,
+    transfer: noTransfer(),
+    request: REQUEST.none as number,
+    /** What is told the host that is not on the medium. */
+    answer: new Uint8Array(ANSWER),
     /** Sectors of a DRQ block of the MULTIPLE commands. */
     multiple: 16,
     /** Transfer mode chosen by SET FEATURES, as its count register gave it. */
@@ -473,5 +531,8 @@ function powerOn() {
     trayOpen: false,
     trayLocked: false,
     newMedium: false,
+    /** The packet that is carried out, and the most bytes of a block of its data. */
+    packet: new Uint8Array(12),
+    limit: 0,
   };
 }

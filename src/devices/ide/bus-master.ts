@@ -74,12 +74,13 @@ export class BusMaster {
   private begin(): void {
     const device = this.channel.selected;
     if ((this.state.status & STATUS.active) === 0 || device === null || !device.dmaWaits) return;
-    device.runDma(this.walk());
+    device.runDma(this.walk(device.transferAt));
   }
 
-  /** Goes through the table once, from one piece of the transfer to the next. */
-  private walk(): DmaPort {
+  /** Goes through the table once, from one piece of the transfer to the next. @param skip bytes that have been moved */
+  private walk(skip: number): DmaPort {
     const s = this.state;
+    let over = skip;
     let entry = 0;
     let address = 0;
     let left = 0;
@@ -90,12 +91,17 @@ export class BusMaster {
       address = this.memory.read(at, 4) & ~1;
       const second = this.memory.read(at + 4, 4);
       left = second & 0xfffe || 0x10000;
+      const passed = Math.min(over, left);
+      over -= passed;
+      address += passed;
+      left -= passed;
       last = (second & END) !== 0;
       return true;
     };
     const move = (bytes: Uint8Array, each: (at: number, part: Uint8Array) => void): number => {
       let done = 0;
       while (done < bytes.length && (left > 0 || next())) {
+        if (left === 0) continue;
         const length = Math.min(left, bytes.length - done);
         each(address >>> 0, bytes.subarray(done, done + length));
         address += length;

@@ -2,7 +2,7 @@
  * An ATAPI CD-ROM drive: the PACKET protocol of ATA/ATAPI-7 (volume 2, 9.8), and the commands of
  * MMC-5 (T10/1675D) and SPC-3 that drivers and firmware use.
  */
-import type { BlockBackend } from '../../machine/interfaces.ts';
+import type { BlockBackend, Completion } from '../../machine/interfaces.ts';
 import { AtaDevice, ERROR, REGISTER } from './ata.ts';
 import { identifyCd } from './identify.ts';
 import { CD_SECTOR, discInformation, getConfiguration, INQUIRY, modePages, readToc } from '../mmc.ts';
@@ -68,13 +68,13 @@ const NEEDS_MEDIUM = new Set<number>([
   PACKET.pause,
 ]);
 
+/** What a transfer's data is. */
+const JOB = { none: 0, identify: 1, packet: 2, answer: 3, read: 4 } as const;
+
 export class IdeCdrom extends AtaDevice {
   readonly type = 'ide-cd';
   private medium: BlockBackend | null;
   private readonly serial: string;
-  private packet = new Uint8Array(PACKET_SIZE);
-  /** The host's byte count limit, from the registers that later show what a block has. */
-  private limit = 0;
   private readonly handlers: Map<number, (packet: Uint8Array) => void>;
   /** The tray has moved; the board follows with the medium. */
   onTray: ((open: boolean) => void) | undefined;
@@ -141,12 +141,8 @@ export class IdeCdrom extends AtaDevice {
 
   private identify(): void {
     const data = identifyCd(this.serial, this.state.value.dmaMode);
-    this.pioIn(
-      512,
-      512,
-      (into) => into.set(data),
-      () => undefined,
-    );
+    this.keepAnswer(data);
+    this.pioIn(JOB.identify, 512, 512);
   }
 
   private setFeatures(): void {
@@ -159,17 +155,13 @@ export class IdeCdrom extends AtaDevice {
   // --- The PACKET protocol.
 
   private takePacket(): void {
-    const { registers } = this.state.value;
+    const s = this.state.value;
+    const { registers } = s;
     // Overlapped commands are not supported.
     if ((registers[REGISTER.features]! & 2) !== 0) return this.failed(ERROR.abort);
-    this.limit = registers[REGISTER.lbaMid]! | (registers[REGISTER.lbaHigh]! << 8);
-    this.pioOut(
-      PACKET_SIZE,
-      PACKET_SIZE,
-      false,
-      (from) => this.packet.set(from),
-      () => this.runPacket(),
-    );
+    // The host's byte count limit, in the registers that later show what a block has.
+    s.limit = registers[REGISTER.lbaMid]! | (registers[REGISTER.lbaHigh]! << 8);
+    this.pioOut(JOB.packet, PACKET_SIZE, PACKET_SIZE);
     registers[REGISTER.count] = REASON.command;
   }
 
@@ -182,7 +174,7 @@ export class IdeCdrom extends AtaDevice {
 
   private runPacket(): void {
     const s = this.state.value;
-    const { packet } = this;
+    const { packet } = s;
     const code = packet[0]!;
     const handler = this.handlers.get(code);
     if (s.mediumChanged && !WITHOUT_ATTENTION.has(code)) {
@@ -220,20 +212,37 @@ export class IdeCdrom extends AtaDevice {
 
   /** Answers with as much of the data as the packet allows. */
   private answer(data: Uint8Array, allowed: number): void {
-    const length = Math.min(data.length, allowed);
-    this.send(length, (into, at) => into.set(data.subarray(at, at + into.length)));
+    this.keepAnswer(data);
+    this.send(JOB.answer, Math.min(data.length, allowed));
   }
 
-  private send(total: number, produce: (into: Uint8Array, at: number) => void | Promise<void>): void {
+  private send(job: number, total: number, lba = 0): void {
     if (total === 0) return this.complete();
-    const { registers } = this.state.value;
-    if ((registers[REGISTER.features]! & 1) !== 0) {
-      return this.dmaIn(total, produce, () => this.complete());
-    }
+    const { registers, limit } = this.state.value;
+    if ((registers[REGISTER.features]! & 1) !== 0) return this.dmaIn(job, total, lba);
     // The host's limit for one block, even unless it is the last; 0 and FFFFh mean FFFEh.
-    const { limit } = this;
     const block = limit === 0 || limit === 0xffff ? 0xfffe : limit === 1 ? 2 : limit & ~1;
-    this.pioIn(total, block, produce, () => this.complete());
+    this.pioIn(job, total, block, lba);
+  }
+
+  protected override produce(into: Uint8Array, at: number): Completion {
+    const { job, lba } = this.state.value.transfer;
+    if (job !== JOB.read) return this.produceAnswer(into, at);
+    if (this.medium === null) throw new Error('there is no medium');
+    return this.medium.read(lba * CD_SECTOR + at, into);
+  }
+
+  protected override consume(from: Uint8Array): void {
+    this.state.value.packet.set(from.subarray(0, PACKET_SIZE));
+  }
+
+  protected override transferred(job: number): void {
+    if (job === JOB.packet) this.runPacket();
+    else if (job !== JOB.identify) this.complete();
+  }
+
+  protected override flushed(): void {
+    // Nothing is ever written.
   }
 
   // --- Commands.
@@ -321,8 +330,7 @@ export class IdeCdrom extends AtaDevice {
 
   private read(lba: number, count: number): void {
     if (lba + count > this.sectors) return this.refuse(SENSE.outOfRange);
-    const medium = this.medium!;
-    this.send(count * CD_SECTOR, (into, at) => medium.read(lba * CD_SECTOR + at, into));
+    this.send(JOB.read, count * CD_SECTOR, lba);
   }
 
   /** READ CD gives the user data; of what else surrounds it on a disc an image has nothing. */

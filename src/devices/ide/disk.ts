@@ -1,5 +1,5 @@
 /** An ATA disk: the commands of ATA/ATAPI-7 (T13/1532D) that drivers and firmware use. */
-import type { BlockBackend } from '../../machine/interfaces.ts';
+import type { BlockBackend, Completion } from '../../machine/interfaces.ts';
 import { AtaDevice, DEVICE_LBA, ERROR, REGISTER, STATUS } from './ata.ts';
 import { identifyDisk } from './identify.ts';
 
@@ -55,6 +55,9 @@ const COMMAND = {
   setFeatures: 0xef,
   readNativeMax: 0xf8,
 } as const;
+
+/** What a transfer's data is. */
+const JOB = { none: 0, identify: 1, readPio: 2, readDma: 3, write: 4, trim: 5 } as const;
 
 export class IdeDisk extends AtaDevice {
   readonly type = 'ide-hd';
@@ -208,80 +211,93 @@ export class IdeDisk extends AtaDevice {
   }
 
   /** The registers show the last sector that was worked on. */
-  private complete({ lba, count }: Range): () => void {
-    return () => {
-      this.putAddress(lba + count - 1);
-      this.state.value.registers[REGISTER.count] = 0;
-      this.finished();
-    };
+  private showLast({ lba, count }: Range): void {
+    this.putAddress(lba + count - 1);
+    this.state.value.registers[REGISTER.count] = 0;
+  }
+
+  private complete(range: Range): void {
+    this.showLast(range);
+    this.finished();
   }
 
   // --- Data.
 
-  private readonly produce = (range: Range) => (into: Uint8Array, at: number) => this.backend.read(range.lba * SECTOR + at, into);
+  protected override produce(into: Uint8Array, at: number): Completion {
+    const { job, lba } = this.state.value.transfer;
+    if (job === JOB.identify) return this.produceAnswer(into, at);
+    return this.backend.read(lba * SECTOR + at, into);
+  }
 
-  private readonly consume = (range: Range) => (from: Uint8Array, at: number) => {
+  protected override consume(from: Uint8Array, at: number): Completion {
+    const { job, lba } = this.state.value.transfer;
+    if (job === JOB.trim) return this.discard(from);
     if (this.backend.readOnly) throw new Error('the disk is read-only');
-    return this.backend.write(range.lba * SECTOR + at, from);
-  };
+    return this.backend.write(lba * SECTOR + at, from);
+  }
+
+  protected override transferred(job: number): void {
+    switch (job) {
+      // The last block's interrupt has been; taking its data ends the command without another.
+      case JOB.readPio:
+        return this.showLast(this.state.value.transfer);
+      case JOB.readDma:
+        return this.complete(this.state.value.transfer);
+      case JOB.write:
+        return this.written();
+      case JOB.trim:
+        return this.finished();
+    }
+  }
 
   private readPio(multiple: number): void {
     if (multiple === 0) return this.failed(ERROR.abort);
     const range = this.checkedRange();
-    if (range === null) return;
-    // The last block's interrupt has been; taking its data ends the command without another.
-    const over = (): void => {
-      this.putAddress(range.lba + range.count - 1);
-      this.state.value.registers[REGISTER.count] = 0;
-    };
-    this.pioIn(range.count * SECTOR, multiple * SECTOR, this.produce(range), over);
+    if (range !== null) this.pioIn(JOB.readPio, range.count * SECTOR, multiple * SECTOR, range.lba, range.count);
   }
 
   private writePio(multiple: number): void {
     if (multiple === 0) return this.failed(ERROR.abort);
     const range = this.checkedRange();
-    if (range === null) return;
-    this.pioOut(range.count * SECTOR, multiple * SECTOR, false, this.consume(range), this.written(range));
+    if (range !== null) this.pioOut(JOB.write, range.count * SECTOR, multiple * SECTOR, range.lba, range.count);
   }
 
   private readDma(): void {
     const range = this.checkedRange();
-    if (range !== null) this.dmaIn(range.count * SECTOR, this.produce(range), this.complete(range));
+    if (range !== null) this.dmaIn(JOB.readDma, range.count * SECTOR, range.lba, range.count);
   }
 
   private writeDma(): void {
     const range = this.checkedRange();
-    if (range !== null) this.dmaOut(range.count * SECTOR, this.consume(range), this.written(range));
+    if (range !== null) this.dmaOut(JOB.write, range.count * SECTOR, range.lba, range.count);
   }
 
   /** Without a write cache, and with FUA, what has been written is safe when the command ends. */
-  private written(range: Range): () => void {
-    const { command, writeCache } = this.state.value;
-    const finish = this.complete(range);
-    if (writeCache && command !== COMMAND.writeDmaFuaExt && command !== COMMAND.writeMultipleFuaExt) {
-      return finish;
-    }
-    return () =>
-      this.run(
-        () => this.backend.flush(),
-        finish,
-        () => this.failed(ERROR.abort),
-      );
+  private written(): void {
+    const { command, writeCache, transfer } = this.state.value;
+    const through = !writeCache || command === COMMAND.writeDmaFuaExt || command === COMMAND.writeMultipleFuaExt;
+    if (through) this.flushThen();
+    else this.complete(transfer);
+  }
+
+  protected override flushed(): Completion {
+    return this.backend.flush();
+  }
+
+  protected override flushEnded(): void {
+    const { transfer } = this.state.value;
+    if (transfer.job === JOB.write) this.complete(transfer);
+    else this.finished();
   }
 
   private verify(): void {
     const range = this.checkedRange();
-    if (range !== null) this.complete(range)();
+    if (range !== null) this.complete(range);
   }
 
   private flush(): void {
-    const { state } = this;
-    state.value.status |= STATUS.busy;
-    this.run(
-      () => this.backend.flush(),
-      () => this.finished(),
-      () => this.failed(ERROR.abort),
-    );
+    this.state.value.status |= STATUS.busy;
+    this.flushThen();
   }
 
   /** DATA SET MANAGEMENT (ACS-2, 7.5): ranges of eight bytes, six of them address, two length. */
@@ -289,11 +305,7 @@ export class IdeDisk extends AtaDevice {
     const { registers, previous } = this.state.value;
     if ((this.feature & 1) === 0) return this.failed(ERROR.abort);
     const blocks = previous[REGISTER.count]! * 256 + registers[REGISTER.count]! || 65536;
-    this.dmaOut(
-      blocks * SECTOR,
-      (from) => this.discard(from),
-      () => this.finished(),
-    );
+    this.dmaOut(JOB.trim, blocks * SECTOR);
   }
 
   private async discardAll(ranges: readonly Range[]): Promise<void> {
@@ -327,12 +339,8 @@ export class IdeDisk extends AtaDevice {
       mode: dmaMode,
       writeCache,
     });
-    this.pioIn(
-      SECTOR,
-      SECTOR,
-      (into) => into.set(data),
-      () => undefined,
-    );
+    this.keepAnswer(data);
+    this.pioIn(JOB.identify, SECTOR, SECTOR);
   }
 
   /** Of the features register only the device knows what was written: reads show errors. */

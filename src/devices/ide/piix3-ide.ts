@@ -103,6 +103,10 @@ export class Piix3Ide extends PciDevice {
     }
     for (const channel of this.channels) channel.drive();
   }
+
+  afterLoad(): void {
+    this.eachDevice((device) => device.afterLoad());
+  }
 }
 
 /** The first eight ports are the first channel's, the others the second one's. */

@@ -21,8 +21,10 @@ export class ApicTimer {
   private readonly s: ApicTimerState;
   private readonly clock: VirtualClock;
   private readonly tsc: TscSource;
-  private readonly timer: Timer;
+  /** For whoever saves its deadline. */
+  readonly timer: Timer;
   private readonly fire: () => void;
+  private dormant = false;
 
   static powerOn(): ApicTimerState {
     return { initialCount: 0, divide: 0, mode: 0, startNs: -1, tscDeadline: 0n };
@@ -89,10 +91,16 @@ export class ApicTimer {
     this.armDeadline();
   }
 
-  /** Arms the clock as the registers say, e.g. after a load. */
+  /** Arms the clock as the registers say. */
   restore(): void {
-    if (this.s.mode === TIMER_MODE.deadline) this.armDeadline();
+    if (this.dormant) this.timer.cancel();
+    else if (this.s.mode === TIMER_MODE.deadline) this.armDeadline();
     else this.armCount();
+  }
+
+  setDormant(dormant: boolean): void {
+    this.dormant = dormant;
+    this.restore();
   }
 
   private divisor(): number {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { NanosecondTsc } from '../../machine/clock.ts';
+import { ClockTsc } from '../../machine/clock.ts';
 import { ManualClock, RecordingCpu } from '../mocks.ts';
 import { ApicBus } from './apic-bus.ts';
 import { LocalApic } from './apic.ts';
@@ -8,7 +8,7 @@ import { IoApic } from './ioapic.ts';
 
 function board(external: { intr: boolean; acknowledge(): number } | null = null) {
   const clock = new ManualClock();
-  const tsc = new NanosecondTsc(clock);
+  const tsc = new ClockTsc(clock);
   const cpu = new RecordingCpu();
   const bus = new ApicBus();
   const ioapic = new IoApic(bus);

@@ -111,6 +111,7 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     this.timer = new ApicTimer(s.timer, options.clock, options.tsc, () => {
       this.fireLocal(this.state.value.lvt[LVT.timer]!);
     });
+    this.state.keepTimers({ count: this.timer.timer });
     this.bus.agents.push(this);
     this.mmio = {
       read: (offset, size) => this.readMmio(offset, size),
@@ -263,6 +264,11 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     return this.isr.highest() >= 0 && service > (tpr & 0xf0) ? service : tpr;
   }
 
+  /** Another APIC stands in for this one, which keeps its registers but neither time nor interrupts. */
+  setDormant(dormant: boolean): void {
+    this.timer.setDormant(dormant);
+  }
+
   reset(): void {
     this.state.reset();
     this.timer.restore();
@@ -276,8 +282,8 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
 
   loadState(state: DeviceState): void {
     this.state.load(state);
-    this.timer.restore();
     this.baseChanged();
+    this.state.armTimers();
     // The vCPU must hear the level even if it equals what this object believed before.
     this.intr = !this.wantsAttention();
     this.update();

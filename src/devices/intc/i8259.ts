@@ -5,7 +5,7 @@
 import type { Device, DeviceState, IoHandler, IrqLine } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 
-type ChipState = {
+export type ChipState = {
   irr: number;
   isr: number;
   imr: number;

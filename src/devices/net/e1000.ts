@@ -165,6 +165,7 @@ export class E1000 extends PciDevice {
     this.phy = new Phy(phy, () => this.linkUp, model.phy);
     this.interruptTimer = clock.timer(() => this.updateInterrupt());
     this.transmitTimer = clock.timer(() => this.transmit());
+    this.block.keepTimers({ interrupt: this.interruptTimer, transmit: this.transmitTimer });
     this.addBar(0, { kind: 'mem32', size: REGISTER_BYTES, name: 'e1000-mmio', handler: this.mmio() });
     this.addWindow();
     this.takeAddress();
@@ -192,8 +193,12 @@ export class E1000 extends PciDevice {
 
   protected override onLoad(): void {
     this.starved = true;
-    this.updateInterrupt();
-    this.transmit();
+    this.block.armTimers();
+  }
+
+  /** Frames that waited for a network that was full. */
+  afterLoad(): void {
+    if (this.transmitTimer.deadline === Infinity) this.transmit();
   }
 
   protected override onConfigWrite(offset: number): void {

@@ -40,6 +40,8 @@ function powerOn() {
     /** "Transmitter holding register empty" is to be announced. */
     transmitPending: false,
     timeoutPending: false,
+    /** The backend was full at the last write. */
+    blocked: false,
   };
 }
 
@@ -69,9 +71,6 @@ export class Uart16550 implements Device {
   private readonly backend: CharBackend | null;
   private readonly timeout: Timer;
   private readonly state: StateBlock<ReturnType<typeof powerOn>>;
-  /** The backend was full at the last write. */
-  private blocked = false;
-
   constructor(clock: VirtualClock, irq: IrqLine, backend: CharBackend | null, id = 'serial0') {
     this.id = id;
     this.state = new StateBlock(id, 1, powerOn, LIMITS);
@@ -82,6 +81,7 @@ export class Uart16550 implements Device {
       this.state.value.timeoutPending = this.state.value.receiveCount !== 0;
       this.update();
     });
+    this.state.keepTimers({ timeout: this.timeout });
     this.ports = {
       read: (offset) => this.read(offset & 7),
       write: (offset, _size, value) => this.write(offset & 7, value & 0xff),
@@ -102,7 +102,9 @@ export class Uart16550 implements Device {
   }
 
   reset(): void {
+    const { blocked } = this.state.value;
     this.state.reset();
+    this.state.value.blocked = blocked;
     this.timeout.cancel();
     this.update();
     this.backend?.resume();
@@ -114,10 +116,13 @@ export class Uart16550 implements Device {
 
   loadState(state: DeviceState): void {
     this.state.load(state);
-    this.blocked = false;
-    this.flush();
-    this.armTimeout();
     this.update();
+    this.state.armTimers();
+  }
+
+  /** The backend is another one, with room. */
+  afterLoad(): void {
+    if (this.state.value.blocked) this.drained();
   }
 
   // --- registers
@@ -228,11 +233,11 @@ export class Uart16550 implements Device {
     if ((s.mcr & MCR.loop) !== 0) {
       this.push(value);
       s.transmitPending = true;
-    } else if (this.blocked) {
+    } else if (s.blocked) {
       if (s.transmitCount < this.depth()) s.transmit[s.transmitCount++] = value;
     } else {
       this.send(Uint8Array.of(value));
-      s.transmitPending = !this.blocked;
+      s.transmitPending = !s.blocked;
     }
     this.update();
   }
@@ -354,7 +359,7 @@ export class Uart16550 implements Device {
   }
 
   private send(data: Uint8Array): void {
-    if (this.backend !== null && !this.backend.write(data)) this.blocked = true;
+    if (this.backend !== null && !this.backend.write(data)) this.state.value.blocked = true;
   }
 
   private flush(): void {
@@ -366,10 +371,10 @@ export class Uart16550 implements Device {
   }
 
   private drained(): void {
-    this.blocked = false;
-    this.flush();
     const s = this.state.value;
-    if (!this.blocked) s.transmitPending = true;
+    s.blocked = false;
+    this.flush();
+    if (!s.blocked) s.transmitPending = true;
     this.update();
   }
 }

@@ -70,6 +70,7 @@ export class Hpet implements Device {
     this.clock = clock;
     this.lines = lines;
     this.timers = Array.from({ length: COMPARATORS }, (_, i) => clock.timer((now) => this.expired(i, now)));
+    this.state.keepTimers(Object.fromEntries(this.timers.map((timer, i) => [`comparator${i}`, timer])));
     this.mmio = {
       read: (offset, size) => this.readMmio(offset, size),
       write: (offset, size, value) => this.writeMmio(offset, size, value),
@@ -89,14 +90,8 @@ export class Hpet implements Device {
   }
 
   loadState(state: DeviceState): void {
-    const before = this.state.save();
-    for (let i = 0; i < COMPARATORS; i++) this.lower(i);
-    try {
-      this.state.load(state);
-    } catch (error) {
-      this.state.load(before);
-      throw error;
-    }
+    for (let i = 0; i < COMPARATORS; i++) this.lineOf(i)?.set(false);
+    this.state.load(state);
     const s = this.state.value;
     s.offset = BigInt.asUintN(64, s.offset);
     for (const c of s.comparators) {
@@ -107,7 +102,7 @@ export class Hpet implements Device {
     for (let i = 0; i < COMPARATORS; i++) {
       if ((s.raised & (1 << i)) !== 0) this.lineOf(i)?.set(true);
     }
-    this.armAll();
+    this.state.armTimers();
   }
 
   private get running(): boolean {

@@ -39,7 +39,7 @@ function channelPowerOn(gate: boolean) {
   };
 }
 
-type ChannelState = ReturnType<typeof channelPowerOn>;
+export type ChannelState = ReturnType<typeof channelPowerOn>;
 
 class Channel {
   readonly s: ChannelState;
@@ -222,10 +222,13 @@ export class I8254 implements Device {
     channels: [channelPowerOn(true), channelPowerOn(true), channelPowerOn(false)],
     speakerOn: false,
     refresh: false,
+    /** Level of the interrupt line: between rises it is not driven anew. */
+    line: false,
     /** Set by HPET legacy replacement: OUT0 is cut off from IRQ 0. */
     irqCut: false,
   }));
   private readonly channels: Channel[];
+  private dormant = false;
 
   constructor(clock: VirtualClock, irq: IrqLine, id = 'pit') {
     this.id = id;
@@ -233,6 +236,7 @@ export class I8254 implements Device {
     this.irq = irq;
     this.channels = this.state.value.channels.map((s) => new Channel(s, () => clock.now()));
     this.timer = clock.timer((now) => this.rise(now));
+    this.state.keepTimers({ rise: this.timer });
     this.ports = {
       read: (offset) => (offset === 3 ? 0xff : this.channels[offset]!.read()),
       write: (offset, _size, value) => this.write(offset, value & 0xff),
@@ -249,7 +253,14 @@ export class I8254 implements Device {
   /** The HPET's legacy replacement route takes IRQ 0 over. */
   setIrqCut(cut: boolean): void {
     this.state.value.irqCut = cut;
-    if (cut) this.irq.set(false);
+    if (cut) this.setLine(false);
+    this.restart();
+  }
+
+  /** Another timer stands in for this one, which keeps its registers but no time. */
+  setDormant(dormant: boolean): void {
+    this.dormant = dormant;
+    this.irq.set(false);
     this.restart();
   }
 
@@ -268,7 +279,8 @@ export class I8254 implements Device {
       s.mode = Math.min(5, s.mode & 7);
       s.count = Math.max(0, Math.min(65536, Math.floor(s.count)));
     }
-    this.restart();
+    this.irq.set(this.state.value.line);
+    this.state.armTimers();
   }
 
   private write(offset: number, value: number): void {
@@ -303,12 +315,18 @@ export class I8254 implements Device {
   }
 
   private restart(rearm = true): void {
+    if (this.dormant) return this.timer.cancel();
     this.drive();
     if (rearm) this.armRise(this.clock.now());
   }
 
   private drive(): void {
-    if (!this.state.value.irqCut) this.irq.set(this.channels[0]!.output());
+    if (!this.state.value.irqCut) this.setLine(this.channels[0]!.output());
+  }
+
+  private setLine(level: boolean): void {
+    this.state.value.line = level;
+    this.irq.set(level);
   }
 
   /**
@@ -326,7 +344,7 @@ export class I8254 implements Device {
   }
 
   private rise(now: number): void {
-    if (!this.state.value.irqCut) this.irq.set(false);
+    if (!this.state.value.irqCut) this.setLine(false);
     this.drive();
     this.armRise(now);
   }

@@ -41,7 +41,7 @@ const C = { irq: 0x80, periodic: 0x40, alarm: 0x20, update: 0x10 } as const;
 export type RtcOptions = {
   /** Seconds since 1970 that the guest's calendar shows at virtual time zero. */
   baseSeconds: number;
-  /** Host clock in nanoseconds instead of the virtual one (`-rtc clock=host`). */
+  /** The host's clock instead of the virtual one (`-rtc clock=host`): nanoseconds that never go back. */
   hostNow?: () => number;
 };
 
@@ -70,6 +70,8 @@ export class Mc146818 implements Device {
   }
 
   private readonly now: () => number;
+  /** Milliseconds since 1970 where the calendar follows the host's, else 0. */
+  private readonly wallNow: () => number;
   private readonly clock: VirtualClock;
   private readonly irq: IrqLine;
   private readonly timer: Timer;
@@ -89,7 +91,7 @@ export class Mc146818 implements Device {
       /** HPET legacy replacement cut the interrupt off. */
       irqCut: false,
     }),
-    { index: 127 },
+    { index: 127, epochSeconds: 2 ** 40 },
   );
 
   constructor(clock: VirtualClock, irq: IrqLine, options: RtcOptions, id = 'rtc') {
@@ -99,6 +101,8 @@ export class Mc146818 implements Device {
     this.now = options.hostNow ?? (() => clock.now());
     this.baseSeconds = options.baseSeconds;
     this.timer = clock.timer(() => this.update());
+    this.state.keepTimers({ event: this.timer });
+    this.wallNow = options.hostNow === undefined ? () => 0 : () => Date.now();
     this.ports = {
       read: (offset) => (offset === 0 ? 0xff : this.readCmos(this.state.value.index)),
       write: (offset, _size, value) => this.writePort(offset, value & 0xff),
@@ -133,13 +137,27 @@ export class Mc146818 implements Device {
     this.update();
   }
 
+  /** Times of the host's clock mean nothing to another host: it is saved how long they are ago. */
   saveState(): DeviceState {
-    return this.state.save();
+    const state = this.state.save();
+    const now = this.now();
+    const { epochNs, flagsNs } = this.state.value;
+    Object.assign(state.fields, { epochNs: now - epochNs, flagsNs: now - flagsNs, wallMs: this.wallNow() });
+    return state;
   }
 
   loadState(state: DeviceState): void {
-    this.state.load(state);
-    this.update();
+    const { wallMs, ...fields } = state.fields;
+    if (typeof wallMs !== 'number' || !Number.isFinite(wallMs)) throw new Error(`${this.id}: field "wallMs" is not a time`);
+    this.state.load({ ...state, fields });
+    const s = this.state.value;
+    const now = this.now();
+    // The host's calendar has gone on while there was no machine.
+    const meanwhile = Math.max(0, this.wallNow() - wallMs) * 1e6;
+    s.epochNs = now - s.epochNs - meanwhile;
+    s.flagsNs = now - s.flagsNs - meanwhile;
+    this.drive();
+    this.state.armTimers();
   }
 
   private writePort(offset: number, value: number): void {
@@ -336,11 +354,15 @@ export class Mc146818 implements Device {
     return raised | ((raised & cmos[REG.b]!) !== 0 ? C.irq : 0);
   }
 
+  private drive(): void {
+    this.irq.set((this.flags() & C.irq) !== 0 && !this.state.value.irqCut);
+  }
+
   /** Drives the line and arms the clock for the next enabled event. */
   private update(): void {
     this.collectFlags();
     const asserted = (this.flags() & C.irq) !== 0;
-    this.irq.set(asserted && !this.state.value.irqCut);
+    this.drive();
     const next = asserted ? Infinity : this.nextEvent();
     if (next === Infinity) this.timer.cancel();
     else this.timer.arm(this.clock.now() + Math.max(1, Math.ceil(next - this.now())));

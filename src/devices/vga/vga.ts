@@ -13,7 +13,7 @@ import type {
 import { PciDevice } from '../pci.ts';
 import { StateBlock } from '../state.ts';
 import { VgaPlanes } from './planes.ts';
-import { VBE, VgaRegisters, vgaPowerOn } from './registers.ts';
+import { VBE, VBE_ENABLE, VgaRegisters, vgaPowerOn } from './registers.ts';
 import { graphicsOf, pictureOf, textOf } from './render.ts';
 
 /** Bytes of video memory: a power of two from 1 MiB up. */
@@ -108,7 +108,12 @@ export class Vga extends PciDevice implements DisplaySource {
     this.followWindow();
   }
 
+  /** @throws Error for a mode that could not have been set */
   protected override onLoad(): void {
+    const { vbe } = this.state.value;
+    const shown = this.registers.bytesPerLine(vbe[VBE.width]!) * vbe[VBE.height]!;
+    const enabled = (vbe[VBE.enable]! & VBE_ENABLE.enabled) !== 0;
+    if (enabled && shown > this.wiring.bytes.length) throw new Error(`${this.id}: field "vbe" is a mode beyond the video memory`);
     this.followWindow();
   }
 

@@ -1,11 +1,11 @@
 /** Memory balloon: virtio 1.2, section 5.5. The guest gives pages away until so many are gone as the host wants. */
-import type { Timer, VirtualClock } from '../../machine/interfaces.ts';
+import type { DeviceState, Timer, VirtualClock } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 import type { Chain } from './chain.ts';
 import { put32, readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
 import { DEVICE, featureSet } from './features.ts';
-import type { Virtqueue } from './queue.ts';
+import { checkChains, type SavedChain, type Virtqueue } from './queue.ts';
 
 /** Feature bits (5.5.3). */
 export const BALLOON_FEATURE = { tellHost: 0, statistics: 1, deflateOnOom: 2, reporting: 5 } as const;
@@ -53,6 +53,7 @@ export class VirtioBalloon extends VirtioDevice {
   private readonly timer: Timer;
   /** The driver's buffer for statistics, kept until some are wanted. */
   private held: Chain | null = null;
+  private loaded: readonly SavedChain[] = [];
   private latest: BalloonReport = { at: 0, statistics: new Map() };
 
   constructor(parts: VirtioParts, options: BalloonOptions) {
@@ -106,7 +107,18 @@ export class VirtioBalloon extends VirtioDevice {
   }
 
   protected override deviceState() {
-    return this.registers;
+    return {
+      save: (): DeviceState => {
+        const state = this.registers.save();
+        state.fields['requests'] = this.held === null ? [] : [this.queues[this.statisticsQueue]!.save(this.held)];
+        return state;
+      },
+      load: ({ version, fields }: DeviceState): void => {
+        const { requests, ...own } = fields;
+        this.loaded = checkChains(requests, this.queues.length);
+        this.registers.load({ version, fields: own });
+      },
+    };
   }
 
   protected override onReset(): void {
@@ -116,8 +128,11 @@ export class VirtioBalloon extends VirtioDevice {
   }
 
   protected override onLoad(): void {
-    this.held = null;
-    if (this.registers.value.nextPoll > 0) this.timer.arm(this.registers.value.nextPoll);
+    const [held] = this.loaded;
+    this.held = held === undefined || !this.running ? null : this.queues[held.queue]!.retake(held);
+    const { nextPoll } = this.registers.value;
+    if (nextPoll > 0) this.timer.arm(nextPoll);
+    else this.timer.cancel();
   }
 
   protected queueNotified(queue: Virtqueue): void {

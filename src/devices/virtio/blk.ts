@@ -1,10 +1,10 @@
 /** Block device: virtio 1.2, section 5.2. */
-import type { BlockBackend, Completion } from '../../machine/interfaces.ts';
+import type { BlockBackend, Completion, DeviceState } from '../../machine/interfaces.ts';
 import type { Chain } from './chain.ts';
 import { put16, put32, put64, readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
 import { DEVICE, featureSet } from './features.ts';
-import type { Virtqueue } from './queue.ts';
+import { checkChains, type SavedChain, type Virtqueue } from './queue.ts';
 
 const SECTOR = 512;
 
@@ -81,6 +81,10 @@ export class VirtioBlk extends VirtioDevice {
   /** Requests of before the last reset are forgotten. */
   private epoch = 0;
   private flushing = false;
+  /** Requests that were not over at once. */
+  private readonly waiting = new Set<Request>();
+  /** Of a state that has been loaded. */
+  private loaded: readonly SavedChain[] = [];
 
   constructor(parts: VirtioParts, options: BlkOptions) {
     super(parts, new Array<number>(options.queues).fill(options.queueSize));
@@ -121,16 +125,49 @@ export class VirtioBlk extends VirtioDevice {
   }
 
   protected queueNotified(queue: Virtqueue): void {
-    for (let chain = queue.pop(); chain !== null; chain = queue.pop()) {
-      const request = this.free.pop() ?? new Request(this);
-      request.start(queue, chain, this.epoch);
-    }
+    for (let chain = queue.pop(); chain !== null; chain = queue.pop()) this.begin(queue, chain);
     queue.flush();
+  }
+
+  private begin(queue: Virtqueue, chain: Chain): void {
+    const request = this.free.pop() ?? new Request(this);
+    this.waiting.add(request);
+    request.start(queue, chain, this.epoch);
+  }
+
+  /** Requests that have failed and wait for the machine to go on are done again, from their beginning. */
+  protected override deviceState() {
+    return {
+      save: (): DeviceState => {
+        const requests = [...this.waiting].filter(({ epoch }) => epoch === this.epoch);
+        const saved = requests.map(({ queue, chain }) => queue.save(chain));
+        return { version: 1, fields: { writeback: this.config[CONFIG.writeback] === 1, requests: saved } };
+      },
+      load: ({ fields }: DeviceState): void => {
+        const { writeback, requests } = fields;
+        if (typeof writeback !== 'boolean') throw new Error(`${this.id}: field "writeback" is not true or false`);
+        this.config[CONFIG.writeback] = writeback ? 1 : 0;
+        this.epoch++;
+        this.waiting.clear();
+        this.loaded = checkChains(requests, this.queues.length);
+      },
+    };
+  }
+
+  override afterLoad(): void {
+    for (const saved of this.loaded) {
+      const queue = this.queues[saved.queue]!;
+      const chain = queue.retake(saved);
+      if (chain !== null) this.begin(queue, chain);
+      queue.flush();
+    }
+    this.loaded = [];
   }
 
   /** A request is over. @param written bytes that the driver finds in its buffers */
   finish(request: Request, written: number, at: { once: boolean }): void {
     const { queue, chain, epoch } = request;
+    this.waiting.delete(request);
     if (epoch === this.epoch) {
       queue.push(chain, written);
       if (!at.once) this.flushSoon();

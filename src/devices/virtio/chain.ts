@@ -13,8 +13,9 @@ const FIRST_SEGMENTS = 16;
 export class Chain {
   /** What the used ring calls this chain by. */
   id = 0;
-  /** Ring slots that it takes (of a packed ring). */
+  /** Ring slots that it takes, and the first of them (of a packed ring). */
   slots = 1;
+  start = 0;
   readableCount = 0;
   count = 0;
   /** Bytes. */

@@ -166,9 +166,22 @@ export abstract class VirtioDevice implements QueueOwner {
       extra.load({ version: state.version, fields: device as StateFields });
     }
     this.core.load({ version: state.version, fields });
-    for (const queue of this.queues) queue.deactivate();
-    if (this.running) this.activate();
+    const strange = this.core.value.features & ~this.offered;
+    if (strange !== 0n) throw new Error(`${this.id}: field "features" has 0x${strange.toString(16)}, which is not offered here`);
+    for (const queue of this.queues) {
+      const { size } = queue.state;
+      if (!Number.isInteger(size) || size < 1 || size > queue.maxSize) {
+        throw new Error(`${this.id}: field "queues[${queue.index}].size" is ${size}, outside 1 to ${queue.maxSize}`);
+      }
+      queue.deactivate();
+    }
+    if (this.running) this.activate(true);
     this.onLoad();
+  }
+
+  /** All of the machine has been loaded: what waited goes on. */
+  afterLoad(): void {
+    // For kinds of devices.
   }
 
   // --- For queues.
@@ -242,12 +255,12 @@ export abstract class VirtioDevice implements QueueOwner {
     return this.core.value.legacy || hasFeature(features, FEATURE.version1);
   }
 
-  private activate(): void {
+  private activate(loaded = false): void {
     this.ringFeatures = {
       eventIndex: this.has(FEATURE.eventIndex),
       indirect: this.has(FEATURE.indirectDescriptors),
       packed: this.has(FEATURE.packedRing),
     };
-    for (const queue of this.queues) queue.activate();
+    for (const queue of this.queues) queue.activate(loaded);
   }
 }

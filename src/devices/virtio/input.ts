@@ -1,5 +1,6 @@
 /** Input devices: virtio 1.2, section 5.8. Events are Linux's: type 16, code 16, value 32. */
-import { StateBlock } from '../state.ts';
+import type { DeviceState, StateValue } from '../../machine/interfaces.ts';
+import { StateBlock, type StateFields } from '../state.ts';
 import { readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
 import { DEVICE } from './features.ts';
@@ -89,7 +90,25 @@ export class VirtioInput extends VirtioDevice {
   }
 
   protected override deviceState() {
-    return this.registers;
+    return {
+      save: (): DeviceState => {
+        const state = this.registers.save();
+        state.fields['waiting'] = this.waiting.map((event) => ({ ...event }));
+        return state;
+      },
+      load: ({ version, fields }: DeviceState): void => {
+        const { waiting, ...own } = fields;
+        this.registers.load({ version, fields: own });
+        this.waiting = this.checkEvents(waiting);
+      },
+    };
+  }
+
+  private checkEvents(saved: StateValue | undefined): InputEvent[] {
+    const isEvent = (one: StateValue): boolean =>
+      typeof one === 'object' && ['type', 'code', 'value'].every((name) => typeof (one as StateFields)[name] === 'number');
+    if (Array.isArray(saved) && saved.length <= BACKLOG && saved.every(isEvent)) return saved as InputEvent[];
+    throw new Error(`${this.id}: field "waiting" is not a list of events`);
   }
 
   protected override onReset(): void {

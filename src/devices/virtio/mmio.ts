@@ -88,6 +88,10 @@ export class VirtioMmio implements Device, Transport {
     this.irq.set(this.registers.value.interrupts !== 0);
   }
 
+  afterLoad(): void {
+    this.device?.afterLoad();
+  }
+
   private raise(interrupt: number): void {
     this.registers.value.interrupts |= interrupt;
     this.irq.set(true);

@@ -138,7 +138,12 @@ export class VirtioNet extends VirtioDevice {
 
   protected override onLoad(): void {
     this.takeFeatures();
-    if (this.running && this.registers.value.announcing) this.configChanged();
+    this.starved = false;
+  }
+
+  /** Frames that waited for a network that was full. */
+  override afterLoad(): void {
+    this.sendAll();
   }
 
   protected override onReset(): void {

@@ -69,9 +69,30 @@ export class PackedRing implements Ring {
 
   pop(chain: Chain): boolean {
     if (!this.hasMore()) return false;
+    this.read(chain, this.state.available);
+    this.moveAvailable(chain.slots);
+    return true;
+  }
+
+  /** What was used before it may have been written over it. */
+  isIntact({ start, slots }: Chain): boolean {
+    const { size } = this;
+    const { available, used, availableWrap, usedWrap } = this.state;
+    const taken = available - used + (availableWrap === usedWrap ? 0 : size);
+    const distance = (start - used + size) % size;
+    return distance + slots <= taken;
+  }
+
+  retake(chain: Chain): void {
+    this.read(chain, chain.start);
+  }
+
+  /** @param first slot */
+  private read(chain: Chain, first: number): void {
     chain.clear();
+    chain.start = first;
     const { words, halves, size } = this;
-    let index = this.state.available;
+    let index = first;
     for (let slots = 1; ; slots++) {
       if (slots > size) throw new RingError('a loop of descriptors');
       const flags = halves[index * 8 + FLAGS]!;
@@ -90,8 +111,6 @@ export class PackedRing implements Ring {
       }
       index = index + 1 === size ? 0 : index + 1;
     }
-    this.moveAvailable(chain.slots);
-    return true;
   }
 
   unpop(chain: Chain): void {

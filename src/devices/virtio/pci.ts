@@ -169,6 +169,10 @@ export class VirtioPci extends PciDevice implements Transport {
     return this.msix?.enabled === true;
   }
 
+  afterLoad(): void {
+    this.device.afterLoad();
+  }
+
   private resetVirtio(): void {
     this.registers.reset();
     this.device.reset();

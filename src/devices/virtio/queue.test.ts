@@ -166,9 +166,11 @@ test('state: a loaded device goes on where the saved one was', () => {
   const { driver, ring } = start();
   for (let i = 0; i < 5; i++) driver.request(0, driver.readable([i]));
   const saved = driver.device.save();
-  const other = new Mirror({ id: 'mirror', memory: driver.memory }, [64]);
+  const other = new Mirror({ id: 'mirror', memory: driver.memory, without: [] }, [64]);
   other.attach(driver.transport);
   other.load(saved);
+  const poorer = new Mirror({ id: 'mirror', memory: driver.memory }, [64]);
+  assert.throws(() => poorer.load(saved), /mirror: field "features" has 0x200000000, which is not offered here/);
   const out = driver.writable(2);
   ring.add([driver.readable([1, 2]), out]);
   other.notify(0);

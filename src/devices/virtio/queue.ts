@@ -1,5 +1,5 @@
 /** The device's side of a virtqueue, whichever kind of ring it lies in: virtio 1.2, section 2.6. */
-import type { GuestMemory } from '../../machine/interfaces.ts';
+import type { GuestMemory, StateValue } from '../../machine/interfaces.ts';
 import { Chain } from './chain.ts';
 import { type Ring, RingError, type RingFeatures, RingMemory, ringState } from './ring.ts';
 import { PackedRing } from './packed-ring.ts';
@@ -28,6 +28,27 @@ export const queuePowerOn = (size: number) => ({
   ring: ringState(),
 });
 export type QueueState = ReturnType<typeof queuePowerOn>;
+
+/** A chain as it is saved: its queue, what the used ring calls it, its slots in a packed ring. */
+export type SavedChain = { queue: number; id: number; start: number; slots: number };
+const MAX_CHAIN_ID = 2 ** 16;
+
+/** @throws Error when that is no list of chains of these queues */
+export function checkChains(saved: StateValue | undefined, queues: number): SavedChain[] {
+  const isChain = (one: StateValue): boolean =>
+    typeof one === 'object' &&
+    !Array.isArray(one) &&
+    !(one instanceof Uint8Array) &&
+    ['queue', 'id', 'start', 'slots'].every((name) => isIndex(one[name])) &&
+    (one['queue'] as number) < queues;
+  if (!Array.isArray(saved) || saved.length > queues * MAX_QUEUE_SIZE || !saved.every(isChain)) {
+    throw new Error('field "requests" is not a list of requests');
+  }
+  return saved as SavedChain[];
+}
+
+const isIndex = (value: StateValue | undefined): boolean =>
+  typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < MAX_CHAIN_ID;
 
 const address = ([low, high]: readonly number[]): number => high! * 2 ** 32 + low!;
 
@@ -64,8 +85,8 @@ export class Virtqueue {
     return this.ring !== null && !this.owner.isBroken;
   }
 
-  /** The driver has set the queue up, or a saved state has been loaded. */
-  activate(): void {
+  /** The driver has set the queue up. @param loaded it did so before its state was saved, and has been asked to tell of chains */
+  activate(loaded = false): void {
     const { state, owner } = this;
     this.ring = null;
     if (!state.enabled) return;
@@ -76,9 +97,34 @@ export class Virtqueue {
     };
     try {
       this.ring = this.makeRing(new RingMemory(owner.memory), places);
-      this.ring.arm();
+      if (!loaded) this.ring.arm();
     } catch (error) {
       this.fail(error);
+    }
+  }
+
+  /** A chain that was taken and is not used yet, for a saved state. @throws Error when it could not be taken again */
+  save(chain: Chain): SavedChain {
+    if (this.ring?.isIntact(chain) !== true) {
+      throw new Error(`queue ${this.index}: a request that waits cannot be saved, since a later one has been answered`);
+    }
+    return { queue: this.index, id: chain.id, start: chain.start, slots: chain.slots };
+  }
+
+  /** @returns the chain that `save` told of, or null when there is none any more */
+  retake({ id, start, slots }: SavedChain): Chain | null {
+    const { ring } = this;
+    if (ring === null || this.owner.isBroken || id >= MAX_CHAIN_ID || start >= this.state.size) return null;
+    const chain = this.newChain();
+    Object.assign(chain, { id, start, slots });
+    try {
+      ring.attach();
+      ring.retake(chain);
+      return chain;
+    } catch (error) {
+      this.fail(error);
+      this.free.push(chain);
+      return null;
     }
   }
 
@@ -91,8 +137,7 @@ export class Virtqueue {
   pop(): Chain | null {
     const { ring } = this;
     if (ring === null || this.owner.isBroken) return null;
-    const { memory } = this.owner;
-    const chain = this.free.pop() ?? new Chain(memory.ram, (offset, length) => memory.ramChanged(offset, length));
+    const chain = this.newChain();
     try {
       ring.attach();
       if (ring.pop(chain)) return chain;
@@ -147,6 +192,11 @@ export class Virtqueue {
     if (!this.pushed || ring === null) return;
     this.pushed = false;
     if (ring.publish()) this.owner.interruptQueue(this);
+  }
+
+  private newChain(): Chain {
+    const { memory } = this.owner;
+    return this.free.pop() ?? new Chain(memory.ram, (offset, length) => memory.ramChanged(offset, length));
   }
 
   private makeRing(memory: RingMemory, places: { descriptors: number; driver: number; device: number }): Ring {

@@ -47,6 +47,10 @@ export interface Ring {
   pop(chain: Chain): boolean;
   /** Gives back the chain that was popped last, as if it had never been. */
   unpop(chain: Chain): void;
+  /** A chain that was popped is still as the driver has written it, so that it can be read again. */
+  isIntact(chain: Chain): boolean;
+  /** Reads again a chain that was popped and not pushed, by its id, first slot and slots. @throws RingError */
+  retake(chain: Chain): void;
   /** Is there a chain? */
   hasMore(): boolean;
   /** Notes a chain as used; the driver sees it after `publish`. @param written bytes */

@@ -47,7 +47,9 @@ export class VirtioRng extends VirtioDevice {
   }
 
   protected override onLoad(): void {
-    if (this.quota.value.deadline > 0) this.timer.arm(this.quota.value.deadline);
+    const { deadline } = this.quota.value;
+    if (deadline > 0) this.timer.arm(deadline);
+    else this.timer.cancel();
   }
 
   protected queueNotified(queue: Virtqueue): void {

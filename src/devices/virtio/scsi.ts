@@ -5,7 +5,8 @@ import type { Chain } from './chain.ts';
 import { put16, put32, readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
 import { DEVICE, featureSet } from './features.ts';
-import type { Virtqueue } from './queue.ts';
+import type { DeviceState } from '../../machine/interfaces.ts';
+import { checkChains, type SavedChain, type Virtqueue } from './queue.ts';
 import { StateBlock } from '../state.ts';
 
 /** Configuration (5.6.4). */
@@ -70,6 +71,10 @@ export class VirtioScsi extends VirtioDevice implements BusHotplug {
   private readonly registers = new StateBlock('virtio-scsi', 1, powerOn, { senseSize: 252, cdbSize: 255 });
   private epoch = 0;
   private starting = false;
+  /** Requests that are not over. */
+  private readonly waiting = new Set<{ queue: Virtqueue; chain: Chain }>();
+  /** Of a state that has been loaded. */
+  private loaded: readonly SavedChain[] = [];
   private flushing = false;
 
   constructor(parts: VirtioParts, options: ScsiHostOptions) {
@@ -113,12 +118,39 @@ export class VirtioScsi extends VirtioDevice implements BusHotplug {
     return this.options.hotplug ? featureSet(FEATURE.hotplug) : 0n;
   }
 
+  /** Requests that have failed and wait for the machine to go on are done again, from their beginning. */
   protected override deviceState() {
-    return this.registers;
+    return {
+      save: (): DeviceState => {
+        const state = this.registers.save();
+        state.fields['requests'] = [...this.waiting].map(({ queue, chain }) => queue.save(chain));
+        return state;
+      },
+      load: ({ version, fields }: DeviceState): void => {
+        const { requests, ...own } = fields;
+        this.registers.load({ version, fields: own });
+        this.epoch++;
+        this.waiting.clear();
+        this.loaded = checkChains(requests, this.queues.length);
+      },
+    };
+  }
+
+  override afterLoad(): void {
+    this.starting = true;
+    for (const saved of this.loaded) {
+      const queue = this.queues[saved.queue]!;
+      const chain = queue.retake(saved);
+      if (chain !== null) this.request(queue, chain);
+    }
+    this.starting = false;
+    this.loaded = [];
+    for (const queue of this.queues) queue.flush();
   }
 
   protected override onReset(): void {
     this.epoch++;
+    this.waiting.clear();
     this.registers.reset();
   }
 
@@ -171,9 +203,12 @@ export class VirtioScsi extends VirtioDevice implements BusHotplug {
     chain.read(0, bytes);
     const cdb = bytes.subarray(REQUEST_CDB);
     const { epoch } = this;
+    const one = { queue, chain };
+    this.waiting.add(one);
     const data = new ChainData(chain, header, answer);
     const respond = (response: number, status: number, sense: Sense | null, transferred: number): void => {
       if (epoch !== this.epoch) return;
+      this.waiting.delete(one);
       const out = new Uint8Array(answer);
       const extra = sense === null ? new Uint8Array(0) : senseBytes(sense).subarray(0, senseSize);
       put32(out, 0, extra.length);

@@ -181,6 +181,15 @@ export class VirtioSerial extends VirtioDevice implements DeviceBus, BusHotplug 
     if (!this.has(FEATURE.multiport)) this.ports[0]?.backend?.resume();
   }
 
+  protected override onLoad(): void {
+    this.blocked.fill(false);
+  }
+
+  /** What the guest had written while the host was full. */
+  override afterLoad(): void {
+    if (this.running) this.ports.forEach((port, i) => port !== null && this.queues[receiveQueue(i) + 1]!.ready && this.send(i));
+  }
+
   protected queueNotified(queue: Virtqueue): void {
     if (queue.index === CONTROL_SEND) return this.control(queue);
     if (queue.index === CONTROL_RECEIVE) return this.tellAll();

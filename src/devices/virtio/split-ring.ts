@@ -79,6 +79,16 @@ export class SplitRing implements Ring {
     this.state.available = (this.state.available - 1) & 0xffff;
   }
 
+  /** The table is the driver's until the chain has been used. */
+  isIntact(): boolean {
+    return true;
+  }
+
+  retake(chain: Chain): void {
+    chain.clear();
+    this.walk(chain, chain.id);
+  }
+
   hasMore(): boolean {
     const { available } = this.state;
     if (this.seen !== available) return true;

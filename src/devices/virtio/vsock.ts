@@ -4,6 +4,7 @@
  * guest has accepted.
  */
 import type { Accepted, HostNetwork, HostStream, Listener } from '../../host/network.ts';
+import type { DeviceState } from '../../machine/interfaces.ts';
 import type { Chain } from './chain.ts';
 import { put64, readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
@@ -36,6 +37,8 @@ export class VirtioVsock extends VirtioDevice implements ConnectionOwner {
   private readonly backlog: Control[] = [];
   private readonly listener: Listener | null;
   private nextPort = FIRST_HOST_PORT;
+  /** A state was loaded that had connections. */
+  private lost = false;
   private sending = false;
 
   /** @throws Error when the socket cannot be had */
@@ -67,9 +70,25 @@ export class VirtioVsock extends VirtioDevice implements ConnectionOwner {
     this.forgetAll();
   }
 
+  protected override deviceState() {
+    return {
+      save: (): DeviceState => ({ version: 1, fields: { connected: this.connections.size > 0 } }),
+      load: ({ fields }: DeviceState): void => {
+        const { connected } = fields;
+        if (typeof connected !== 'boolean') throw new Error(`${this.id}: field "connected" is not true or false`);
+        this.lost = connected;
+      },
+    };
+  }
+
   /** Connections do not come along: the guest is told that they are over. */
   protected override onLoad(): void {
     this.forgetAll();
+  }
+
+  override afterLoad(): void {
+    if (!this.running || !this.lost) return;
+    this.lost = false;
     const chain = this.queues[EVENTS]!.pop();
     if (chain === null) return;
     this.queues[EVENTS]!.push(chain, chain.write(0, EVENT_RESET));

@@ -33,3 +33,4 @@ function missing(): never {
 
 export const zstdCompress = (_data: Uint8Array): Promise<Uint8Array> => missing();
 export const zstdDecompress = (_packed: Uint8Array, _length: number): Uint8Array => missing();
+export const zstdCompressFast = (_data: Uint8Array): Promise<Uint8Array> | null => null;

@@ -29,6 +29,15 @@ export function zstdCompress(data: Uint8Array): Promise<Uint8Array> {
   );
 }
 
+/** Fast rather than small. @returns null where the host has no such codec */
+export function zstdCompressFast(data: Uint8Array): Promise<Uint8Array> | null {
+  const { constants, zstdCompress: compress } = zlib();
+  const options = { params: { [constants.ZSTD_c_compressionLevel]: 1 }, chunkSize: 1 << 20 };
+  return new Promise((resolve, reject) =>
+    compress(data, options, (error, packed) => (error ? reject(failed(error)) : resolve(packed))),
+  );
+}
+
 function exactly(length: number, unpack: () => Uint8Array): Uint8Array {
   let data: Uint8Array | null = null;
   try {

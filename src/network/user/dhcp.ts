@@ -71,6 +71,19 @@ export class DhcpServer {
     });
   }
 
+  /** By the addresses' places: who has which, no bytes for nobody. */
+  saveLeases(): Uint8Array[] {
+    return this.leases.map((holder) => holder?.slice() ?? new Uint8Array(0));
+  }
+
+  loadLeases(saved: readonly Uint8Array[]): void {
+    this.leases.forEach((_, i) => {
+      const mac = saved[i];
+      this.leases[i] = mac?.length === MAC_SIZE ? mac.slice() : null;
+      if (mac?.length === MAC_SIZE) this.ip.link.learn(this.address(i), mac);
+    });
+  }
+
   private input(data: Uint8Array): void {
     if (data.length < OPTIONS + 4 || data[0] !== 1 || get32(data, OPTIONS) !== MAGIC) return;
     const options = readOptions(data);

@@ -68,6 +68,8 @@ export class UserNetwork implements PacketBackend {
   readonly offloads = ALL;
   onWritable: (() => void) | null = null;
   readonly forwards: HostForwards;
+  /** Addresses of guests, which outlive connections. */
+  readonly dhcp: DhcpServer | null;
   private readonly plan: UserPlan;
   private readonly host: HostNetwork;
   private readonly clock: VirtualClock;
@@ -94,7 +96,7 @@ export class UserNetwork implements PacketBackend {
     this.link.onRoom = () => this.tcp.onRoom(this.link);
     this.v4 = plan.ipv4 === null ? null : this.makeIpv4();
     this.v6 = plan.ipv6 === null ? null : this.makeIpv6();
-    if (this.v4 !== null) new DhcpServer(plan, this.v4.ip, this.udp);
+    this.dhcp = this.v4 === null ? null : new DhcpServer(plan, this.v4.ip, this.udp);
     if (this.v6 !== null) new Dhcpv6Server(plan, this.v6.ip, this.udp);
     this.tftp = plan.tftp === null ? null : new TftpServer(host.folder(plan.tftp), this.udp, clock);
     this.forwards = new HostForwards({

@@ -1,5 +1,6 @@
 /** 9P file systems over virtio (the transport's own description; device type 9 of virtio 1.2). */
 import type { FileTree } from '../../../host/file-tree.ts';
+import type { DeviceState } from '../../../machine/interfaces.ts';
 import type { Chain } from '../chain.ts';
 import { put16, readBytes } from '../config-space.ts';
 import { VirtioDevice, type VirtioParts } from '../device.ts';
@@ -41,6 +42,21 @@ export class VirtioP9 extends VirtioDevice {
 
   protected override onReset(): void {
     this.server.reset();
+  }
+
+  protected override deviceState() {
+    return {
+      save: (): DeviceState => ({ version: 1, fields: this.named(() => this.server.save()) }),
+      load: ({ fields }: DeviceState): void => this.named(() => this.server.load(fields)),
+    };
+  }
+
+  private named<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw new Error(`${this.id}: ${(error as Error).message}`);
+    }
   }
 
   protected queueNotified(queue: Virtqueue): void {

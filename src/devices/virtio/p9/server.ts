@@ -1,5 +1,7 @@
 /** A server of 9P2000.L for one folder of the host's. Knows nothing of how messages reach it. */
 import { FILE_TYPE, type FileStatus, type FileTree, type OpenFile, TreeError, type TreePath } from '../../../host/file-tree.ts';
+import type { StateValue } from '../../../machine/interfaces.ts';
+import type { StateFields } from '../../state.ts';
 import { errorNumber } from './errors.ts';
 import { type Qid, QID_SIZE, Reader, WireError, Writer } from './wire.ts';
 
@@ -58,7 +60,18 @@ const MAGIC = 0x01021997;
 const NAME_MAX = 255;
 const NS = 1_000_000_000n;
 
-type Fid = { path: TreePath; file: OpenFile | null; entries: string[] | null };
+/** @param flags of the request that opened the file, as Linux has them */
+type Fid = { path: TreePath; file: OpenFile | null; flags: number; entries: string[] | null };
+
+type SavedFid = { number: number; path: string[]; open: boolean; flags: number; directory: boolean; entries: string[] };
+
+function isSavedFid(value: StateValue): boolean {
+  const isTexts = (list: unknown): boolean => Array.isArray(list) && list.every((item) => typeof item === 'string');
+  const isWord = (number: unknown): boolean => typeof number === 'number' && number >>> 0 === number;
+  const { number, path, open, flags, directory, entries } = value as { [name: string]: unknown };
+  const switches = typeof open === 'boolean' && typeof directory === 'boolean';
+  return isWord(number) && isWord(flags) && isTexts(path) && isTexts(entries) && switches;
+}
 
 /** Data that a request brings or an answer takes, in place. */
 export interface P9Payload {
@@ -88,6 +101,51 @@ export class P9Server {
     this.fids.clear();
     this.open = 0;
     this.messageSize = MIN_MESSAGE;
+  }
+
+  /** @throws Error when a file is open that could not be opened again by its name */
+  save(): StateFields {
+    const fids = [...this.fids].map(([number, { path, file, flags, entries }]) => {
+      if (file !== null && !this.isNamed(path, file)) {
+        throw new Error(`"${path.join('/')}" is open and has that name no more, so that nobody could open it again`);
+      }
+      return { number, path: [...path], open: file !== null, flags, directory: entries !== null, entries: entries ?? [] };
+    });
+    return { messageSize: this.messageSize, fids };
+  }
+
+  private isNamed(path: TreePath, file: OpenFile): boolean {
+    try {
+      return this.tree.status(path).inode === file.status().inode;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Files are opened again by their names. @throws Error naming the field, or the file that cannot be opened */
+  load(fields: StateFields): void {
+    const { messageSize, fids } = fields;
+    const inRange = typeof messageSize === 'number' && messageSize >= MIN_MESSAGE && messageSize <= MAX_MESSAGE;
+    if (!inRange) throw new Error('field "messageSize" is not the size of a message');
+    if (!Array.isArray(fids) || fids.length > MAX_FIDS || !fids.every(isSavedFid)) {
+      throw new Error('field "fids" is not a list of fids');
+    }
+    this.reset();
+    this.messageSize = messageSize;
+    for (const { number, path, open, flags, directory, entries } of fids as unknown as SavedFid[]) {
+      const checked = path.reduce((above: TreePath, name) => below(above, name), []);
+      const fid: Fid = { path: checked, file: null, flags, entries: directory ? entries : null };
+      if (open) fid.file = this.opened(() => this.reopened(checked, flags));
+      this.fids.set(number, fid);
+    }
+  }
+
+  private reopened(path: TreePath, flags: number): OpenFile {
+    try {
+      return this.tree.open(path, { ...flagsOf(flags), truncate: false });
+    } catch (error) {
+      throw new Error(`"${path.join('/')}", which the guest has open, cannot be opened again (${(error as Error).message})`);
+    }
   }
 
   /**
@@ -247,7 +305,7 @@ export class P9Server {
     const there = this.fids.get(number);
     if (there !== undefined && (there !== old || there.file !== null)) throw new TreeError('EINVAL');
     if (this.fids.size >= MAX_FIDS) throw new TreeError('ENFILE');
-    this.fids.set(number, { path, file: null, entries: null });
+    this.fids.set(number, { path, file: null, flags: 0, entries: null });
   }
 
   private clunk(number: number): number {
@@ -283,6 +341,7 @@ export class P9Server {
     const status = this.tree.status(fid.path);
     if (isDirectory(status)) fid.entries = this.tree.list(fid.path);
     else fid.file = this.opened(() => this.tree.open(fid.path, flagsOf(flags)));
+    fid.flags = flags;
     out.qid(qidOf(status)).u32(this.unit);
     return 0;
   }
@@ -295,6 +354,7 @@ export class P9Server {
     if (fid.file !== null || fid.entries !== null) throw new TreeError('EINVAL');
     fid.file = this.opened(() => this.tree.create(path, flagsOf(flags), mode, (flags & OPEN.exclusive) !== 0));
     fid.path = path;
+    fid.flags = flags;
     this.giveTo(path, r.u32());
     out.qid(qidOf(this.tree.status(path))).u32(this.unit);
     return 0;

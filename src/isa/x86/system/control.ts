@@ -40,7 +40,7 @@ import { DR6_BD, DR7_GD } from './debug.ts';
 import type { Debug } from './debug.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
-import { AVX, SSE, X87, componentsOf } from './xsave.ts';
+import { AVX, SSE, X87, componentsOf } from './xsave-layout.ts';
 import type { XSave } from './xsave.ts';
 
 const CR0_DEFINED = 0xe005003f | 0;

@@ -482,6 +482,9 @@ export class X86Cpu implements Vcpu, CpuPort {
       smi: this.smiPending,
       smm: this.smm.active,
       smbase: this.smm.base,
+      smmNmiBlocked: this.smm.nmiBlocked,
+      init: this.initPending,
+      heldTraps: this.debug.held,
     };
   }
 
@@ -493,13 +496,14 @@ export class X86Cpu implements Vcpu, CpuPort {
   loadState(state: DeviceState): void {
     const pending = loadState(this.core, this.mmu, this.msrs, state);
     this.nmiPending = pending.nmi;
-    this.intr = pending.intr;
+    this.setIntr(pending.intr);
     this.waitForSipi = pending.waitForSipi;
     this.shutdown = pending.shutdown;
     this.smiPending = pending.smi;
-    this.smm.restore(pending.smbase, pending.smm);
+    this.initPending = pending.init;
+    this.smm.restore(pending.smbase, pending.smm, pending.smmNmiBlocked);
     this.mmu.configure();
-    this.debug.reset();
+    this.debug.reset(pending.heldTraps);
     this.modeReplaced();
   }
 

@@ -30,7 +30,7 @@ export class Debug {
   /** DR6 bits of traps that are due after the current instruction. */
   private due = 0;
   /** The same, put off by MOV SS until after the next one (SDM vol. 3, 7.8.3). */
-  private held = 0;
+  held = 0;
 
   constructor(core: Core) {
     this.core = core;
@@ -196,8 +196,10 @@ export class Debug {
     this.configure();
   }
 
-  reset(): void {
-    this.due = this.held = 0;
+  /** @param held traps of a saved state that wait for the next instruction's end */
+  reset(held = 0): void {
+    this.due = 0;
+    this.held = held;
     this.configure();
   }
 }

@@ -87,9 +87,28 @@ export interface CpuModel {
   readonly level: number;
   readonly words: FeatureWords;
   readonly physicalBits: number;
+  /** Hertz; 0 leaves it to whatever runs the CPU. */
+  readonly tscFrequency: number;
   /** 1 GiB pages. */
   readonly hugePages: boolean;
   has(feature: string): boolean;
+}
+
+/** Where CPUID has a word of features. */
+export interface WordPlace {
+  readonly leaf: number;
+  readonly subleaf: number;
+  readonly register: 'eax' | 'ebx' | 'ecx' | 'edx';
+}
+
+/** Null for a word that is not CPUID's. */
+export function wordPlaces(): [word: WordName, place: WordPlace | null][] {
+  return (Object.keys(WORDS) as WordName[]).map((word) => {
+    const parts = WORDS[word].leaf.split('.');
+    if (parts.length === 1) return [word, null];
+    const [leaf, subleaf] = parts.map(Number);
+    return [word, { leaf: leaf!, subleaf: parts.length > 2 ? subleaf! : 0, register: parts.at(-1) as WordPlace['register'] }];
+  });
 }
 
 /** A chosen model, and what was asked for but cannot be had (QEMU warns of it and goes on). */
@@ -306,7 +325,7 @@ const PROPERTIES: Record<string, keyof Overrides | null> = {
   'fill-mtrr-mask': null,
   lmce: null,
   'tcg-cpuid': null,
-  'tsc-frequency': null,
+  'tsc-frequency': 'tscFrequency',
   'apic-id': null,
   'vmware-cpuid-freq': null,
 };
@@ -319,6 +338,7 @@ type Overrides = {
   modelId: string;
   level: number;
   physicalBits: number;
+  tscFrequency: number;
 };
 
 /** Features that another one brings the state for. */
@@ -328,6 +348,8 @@ const DEPENDENTS: Readonly<Record<string, readonly string[]>> = {
 };
 
 const PHYSICAL_BITS = 40;
+/** What CPUID's leaf 15h can tell. */
+const TSC_HZ = { min: 1e6, max: 2 ** 32 - 1 } as const;
 
 class Parser {
   readonly warnings: string[] = [];
@@ -339,7 +361,7 @@ class Parser {
     this.name = name;
     this.words = addFeatures(emptyWords(), row.features);
     const { vendor, family, model, stepping, modelId, level } = row;
-    this.values = { vendor, family, model, stepping, modelId, level, physicalBits: PHYSICAL_BITS };
+    this.values = { vendor, family, model, stepping, modelId, level, physicalBits: PHYSICAL_BITS, tscFrequency: 0 };
   }
 
   item(text: string): void {
@@ -374,6 +396,9 @@ class Parser {
       const number = Number(value);
       if (!Number.isInteger(number) || number < 0) {
         throw new Error(`-cpu ${this.name}: ${key} takes a number, not "${value}"`);
+      }
+      if (field === 'tscFrequency' && (number < TSC_HZ.min || number > TSC_HZ.max)) {
+        throw new Error(`-cpu ${this.name}: ${key} takes ${TSC_HZ.min} to ${TSC_HZ.max} Hz, not ${value}`);
       }
       this.values[field] = number;
     }
@@ -430,6 +455,29 @@ export function parseCpu(text: string): ModelChoice {
   if (!has('lm')) values.physicalBits = has('pae') || has('pse36') ? 36 : 32;
   values.physicalBits = Math.max(32, Math.min(52, values.physicalBits));
   return { model: { name, ...values, words, hugePages: has('pdpe1gb'), has }, warnings };
+}
+
+/**
+ * A model without what the host cannot give a guest.
+ * @param words what it can
+ * @returns the names of what is missing, too
+ */
+export function withinHost(model: CpuModel, words: FeatureWords): { model: CpuModel; missing: string[] } {
+  const missing: string[] = [];
+  const kept = { ...model.words };
+  for (const [name, { word, bit }] of PLACES) {
+    if (!model.has(name) || (words[word] >> bit) & 1) continue;
+    missing.push(name);
+    for (const lost of [name, ...(DEPENDENTS[name] ?? [])]) {
+      const place = PLACES.get(lost)!;
+      kept[place.word] &= ~(1 << place.bit);
+    }
+  }
+  const has = (feature: string): boolean => {
+    const place = PLACES.get(feature);
+    return place !== undefined && ((kept[place.word] >> place.bit) & 1) === 1;
+  };
+  return { model: { ...model, words: kept, hugePages: has('pdpe1gb'), has }, missing };
 }
 
 function canonicalModel(text: string): string {

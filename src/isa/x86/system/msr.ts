@@ -22,6 +22,8 @@ import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE } from './core.ts';
 import type { Core } from './core.ts';
 import type { Cpuid } from './cpuid.ts';
 import type { Mmu } from './mmu.ts';
+import { MCE_BANKS, MCG_CAP } from './machine-check.ts';
+import { MISC_ENABLE_AFTER_RESET, MSR_MTRR_DEFAULT, MTRR_AFTER_FIRMWARE } from './power-on.ts';
 import { MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK_NEW, ParavirtualClock } from './paravirt.ts';
 
 /** A read leaves the value in core.low and core.high. Both return false for #GP(0). */
@@ -33,6 +35,7 @@ export const MSR_EFER = 0xc0000080;
 const EFER_FFXSR = 1 << 14;
 const EFER_AUTO_IBRS = 1 << 21;
 const MTRR_VARIABLE = 8;
+
 const FIXED_MTRRS = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 
 export class Msrs {
@@ -65,8 +68,7 @@ export class Msrs {
     this.clock.reset();
     const { core } = this;
     core.set2(MSR_PAT, 0x00070406, 0x00070406);
-    // Fast strings; no branch trace storage, no PEBS.
-    core.set2(MSR_MISC_ENABLE, 0x1801, 0);
+    core.set2(MSR_MISC_ENABLE, MISC_ENABLE_AFTER_RESET, 0);
     if (core.model.vendor !== 'AuthenticAMD') return;
     // The TSC counts at one rate, and LFENCE serialises.
     this.store(0xc0010015, 1 << 24, 0);
@@ -75,7 +77,7 @@ export class Msrs {
 
   /** Memory types as firmware leaves them: all write-back; kernels use PAT only when MTRRs are on. */
   asAfterFirmware(): void {
-    if (this.stored.has(0x2ff)) this.store(0x2ff, 0x806, 0);
+    if (this.stored.has(MSR_MTRR_DEFAULT)) this.store(MSR_MTRR_DEFAULT, MTRR_AFTER_FIRMWARE, 0);
   }
 
   /** RDMSR: result in core.low and core.high. @returns false for #GP(0) */
@@ -316,8 +318,14 @@ export class Msrs {
     );
     this.ignored(0x11e);
     if (core.model.has('mca')) {
-      this.readOnly(0x179, 0);
+      this.readOnly(0x179, MCG_CAP);
       this.kept(0x17a, (low, high) => high === 0 && (low & ~7) === 0);
+      this.kept(0x17b);
+      // Control can be set; there are no errors to be told of, and the other three only take zero.
+      for (let bank = 0; bank < MCE_BANKS; bank++) {
+        this.kept(0x400 + 4 * bank);
+        for (let i = 1; i < 4; i++) this.kept(0x400 + 4 * bank + i, (low, high) => low === 0 && high === 0);
+      }
     }
     this.readOnly(0xce, 10 << 8);
     this.ignored(0x198);
@@ -429,13 +437,19 @@ export class Msrs {
     return fields;
   }
 
-  load(fields: { [number: string]: bigint }): void {
+  /** How often the clock's page has been written: what the guest compares must not come again. */
+  get clockVersion(): number {
+    return this.clock.version;
+  }
+
+  load(fields: { [number: string]: bigint }, clockVersion: number): void {
+    this.clock.version = clockVersion;
     for (const [name, value] of Object.entries(fields)) {
       const number = parseInt(name, 16);
       const low = Number(value & 0xffffffffn) | 0;
       const high = Number(value >> 32n) | 0;
       if (number === 0x3b) this.tscAdjust = BigInt.asIntN(64, value);
-      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.setSystemTime(low, high);
+      else if (number === MSR_KVM_SYSTEM_TIME_NEW && this.rows.has(number)) this.clock.restore(low, high);
       else if (!this.stored.has(number)) throw new Error(`saved CPU state has MSR ${name}, which this CPU model lacks`);
       else this.store(number, low, high);
     }

@@ -22,7 +22,8 @@ const FLAG_STABLE = 1;
  */
 export class ParavirtualClock {
   private readonly core: Core;
-  private version = 0;
+  /** Of the time page, or of the wall clock, that was written last. */
+  version = 0;
   /** Value of the MSR: guest-physical address of the page, bit 0 = enabled. */
   systemTime: [low: number, high: number] = [0, 0];
 
@@ -34,13 +35,18 @@ export class ParavirtualClock {
     this.systemTime = [0, 0];
   }
 
+  /** Takes over a saved state, to which the page in memory belongs as it stands. */
+  restore(low: number, high: number): void {
+    this.systemTime = [low, high];
+  }
+
   setSystemTime(low: number, high: number): boolean {
     this.systemTime = [low, high];
     this.publish();
     return true;
   }
 
-  /** Writes the page anew, after the TSC was set or the machine was restored. */
+  /** Writes the page anew, after the TSC was set. */
   publish(): void {
     const [low, high] = this.systemTime;
     if (!(low & ENABLED)) return;

@@ -50,6 +50,7 @@ import {
   SEG_BASE,
   SEG_LIMIT,
   SEG_SELECTOR,
+  SHADOW_SS,
   XCR0,
   XMM,
   YMM_HIGH,
@@ -93,18 +94,21 @@ const BIG: Record<string, number> = {
   fdp: FDP,
 };
 
-const WORD: Record<string, number> = {
-  gdtLimit: GDTR_LIMIT,
-  idtLimit: IDTR_LIMIT,
-  interruptShadow: INTERRUPT_SHADOW,
-  halted: HALTED,
-  nmiBlocked: NMI_BLOCKED,
-  cpl: CPL,
-  fcw: FCW,
-  fsw: FSW,
-  ftop: FTOP,
-  fop: FOP,
-  mxcsr: MXCSR,
+const U32 = 0xffff_ffff;
+
+/** Place in the state block, and the largest value. */
+const WORD: Record<string, readonly [offset: number, most: number]> = {
+  gdtLimit: [GDTR_LIMIT, U32],
+  idtLimit: [IDTR_LIMIT, U32],
+  interruptShadow: [INTERRUPT_SHADOW, SHADOW_SS],
+  halted: [HALTED, 1],
+  nmiBlocked: [NMI_BLOCKED, 1],
+  cpl: [CPL, 3],
+  fcw: [FCW, 0xffff],
+  fsw: [FSW, 0xffff],
+  ftop: [FTOP, 7],
+  fop: [FOP, 0xffff],
+  mxcsr: [MXCSR, 0xffff],
 };
 
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
@@ -127,12 +131,18 @@ export interface Pending {
   smm: boolean;
   /** Physical address, as a signed number. */
   smbase: number;
+  /** NMIs were blocked when system management mode was entered. */
+  smmNmiBlocked: boolean;
+  /** An INIT waits. */
+  init: boolean;
+  /** DR6 bits of traps that wait for the end of the instruction after MOV SS. */
+  heldTraps: number;
 }
 
 export function saveState(core: Core, mmu: Mmu, msrs: Msrs, pending: Pending): DeviceState {
   const fields: { [name: string]: StateValue } = {};
   for (const [name, offset] of Object.entries(BIG)) fields[name] = core.getBigUnsigned(offset);
-  for (const [name, offset] of Object.entries(WORD)) fields[name] = core.get(offset) >>> 0;
+  for (const [name, [offset]] of Object.entries(WORD)) fields[name] = core.get(offset) >>> 0;
   for (const [name, [offset, length]] of Object.entries(BYTES)) {
     fields[name] = core.u8.slice(core.base + offset, core.base + offset + length);
   }
@@ -151,6 +161,7 @@ export function saveState(core: Core, mmu: Mmu, msrs: Msrs, pending: Pending): D
   fields.pdptes = Array.from(mmu.pdpte);
   fields.a20 = mmu.a20;
   fields.msrs = msrs.save();
+  fields.clockVersion = msrs.clockVersion;
   fields.exceptionWatchers = [...core.watchers];
   fields.pending = { ...pending };
   return { version: STATE_VERSION, fields };
@@ -170,30 +181,46 @@ class Reader {
     if (!fits(value)) throw new Error(`saved CPU state: field "${this.where}${name}" is not ${kind}`);
     return value as T;
   }
+  /** 64 bits. */
   big(name: string): bigint {
-    return this.take(name, 'a bigint', (v) => typeof v === 'bigint');
+    return this.take(name, 'an integer of 64 bits', (v) => typeof v === 'bigint' && BigInt.asUintN(64, v) === v);
   }
-  number(name: string): number {
-    return this.take(name, 'a number', (v) => typeof v === 'number');
+  /** @param most largest value @param byDefault where the field is missing; without it, it must be there */
+  number(name: string, most: number, byDefault?: number): number {
+    if (byDefault !== undefined && this.fields[name] === undefined) return byDefault;
+    return this.take(
+      name,
+      `a number from 0 to ${most}`,
+      (v) => typeof v === 'number' && Number.isInteger(v) && v >= 0 && v <= most,
+    );
   }
-  flag(name: string): boolean {
+  signed(name: string): number {
+    return this.take(name, 'a signed number of 32 bits', (v) => typeof v === 'number' && (v | 0) === v);
+  }
+  flag(name: string, byDefault?: boolean): boolean {
+    if (byDefault !== undefined && this.fields[name] === undefined) return byDefault;
     return this.take(name, 'true or false', (v) => typeof v === 'boolean');
   }
-  bytes(name: string, length: number): Uint8Array {
-    return this.take(name, `${length} bytes`, (v) => v instanceof Uint8Array && v.length === length);
+  /** @param most largest value of each */
+  bytes(name: string, length: number, most = 0xff): Uint8Array {
+    const fits = (v: StateValue | undefined): boolean =>
+      v instanceof Uint8Array && v.length === length && v.every((byte) => byte <= most);
+    return this.take(name, `${length} bytes${most === 0xff ? '' : ` up to ${most}`}`, fits);
   }
   list(name: string, length: number): number[] {
-    return this.take(name, `a list of ${length}`, (v) => Array.isArray(v) && v.length === length);
+    const fits = (v: StateValue | undefined): boolean => Array.isArray(v) && v.length === length && v.every(isWord);
+    return this.take(name, `a list of ${length} numbers of 32 bits`, fits);
   }
   /** Numbers, none when the field is missing. */
   optionalList(name: string): number[] {
-    return this.fields[name] === undefined ? [] : this.take(name, 'a list', Array.isArray);
+    if (this.fields[name] === undefined) return [];
+    return this.take(name, 'a list of numbers', (v) => Array.isArray(v) && v.every((item) => typeof item === 'number'));
   }
   group(name: string): Reader {
     const fields = this.take<{ [name: string]: StateValue }>(
       name,
       'a group of fields',
-      (v) => typeof v === 'object' && v !== null && !Array.isArray(v),
+      (v) => typeof v === 'object' && v !== null && !Array.isArray(v) && !(v instanceof Uint8Array),
     );
     return new Reader(fields, `${this.where}${name}.`);
   }
@@ -204,29 +231,34 @@ class Reader {
   }
 }
 
+const isWord = (value: StateValue): boolean => typeof value === 'number' && (value | 0) === value;
+
+/** Bits of a segment's attributes: those of the descriptor, and SEG_NULL. */
+const ATTRIBUTES = 0x1ffff;
+
 /** @throws Error naming the field that does not fit */
 export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState): Pending {
   if (state.version !== STATE_VERSION) throw new Error(`saved CPU state: unknown version ${state.version}`);
   const from = new Reader(state.fields);
   for (const [name, offset] of Object.entries(BIG)) core.setBig(offset, from.big(name));
-  for (const [name, offset] of Object.entries(WORD)) core.set(offset, from.number(name) | 0);
+  for (const [name, [offset, most]] of Object.entries(WORD)) core.set(offset, from.number(name, most) | 0);
   for (const [name, [offset, length]] of Object.entries(BYTES)) {
-    core.u8.set(from.bytes(name, length), core.base + offset);
+    core.u8.set(from.bytes(name, length, name === 'x87Empty' ? 1 : 0xff), core.base + offset);
   }
   core.writeFlags(Number(from.big('rflags') & 0xffffffffn) | 0);
-  core.view.setUint16(core.base + FCS, from.number('fcs'), true);
-  core.view.setUint16(core.base + FDS, from.number('fds'), true);
+  core.view.setUint16(core.base + FCS, from.number('fcs', 0xffff), true);
+  core.view.setUint16(core.base + FDS, from.number('fds', 0xffff), true);
   SEGMENTS.forEach((name, segment) => {
     const group = from.group(name);
     const at = core.segAt(segment);
     core.setBig(at + SEG_BASE, group.big('base'));
-    core.set(at + SEG_LIMIT, group.number('limit') | 0);
-    core.set(at + SEG_ATTR, group.number('attributes'));
-    core.set(at + SEG_SELECTOR, group.number('selector'));
+    core.set(at + SEG_LIMIT, group.number('limit', U32) | 0);
+    core.set(at + SEG_ATTR, group.number('attributes', ATTRIBUTES));
+    core.set(at + SEG_SELECTOR, group.number('selector', 0xffff));
   });
   mmu.pdpte.set(from.list('pdptes', 8));
   mmu.setA20(from.flag('a20'));
-  msrs.load(from.bigs('msrs'));
+  msrs.load(from.bigs('msrs'), from.number('clockVersion', U32, 0));
   core.watchers.clear();
   for (const space of from.optionalList('exceptionWatchers')) core.watchers.add(space);
   const pending = from.group('pending');
@@ -237,6 +269,9 @@ export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState):
     shutdown: pending.flag('shutdown'),
     smi: pending.flag('smi'),
     smm: pending.flag('smm'),
-    smbase: pending.number('smbase') | 0,
+    smbase: pending.signed('smbase'),
+    smmNmiBlocked: pending.flag('smmNmiBlocked', false),
+    init: pending.flag('init', false),
+    heldTraps: pending.number('heldTraps', 0xffff, 0),
   };
 }

@@ -83,7 +83,7 @@ export class Smm {
   base = DEFAULT_BASE;
   active = false;
   /** NMIs were blocked when the mode was entered. */
-  private nmiBlocked = false;
+  nmiBlocked = false;
 
   constructor(core: Core, mmu: Mmu, debug: Debug) {
     this.core = core;
@@ -97,8 +97,9 @@ export class Smm {
   }
 
   /** Takes over a saved state. */
-  restore(base: number, active: boolean): void {
+  restore(base: number, active: boolean, nmiBlocked = false): void {
     this.base = base;
+    this.nmiBlocked = nmiBlocked;
     this.setActive(active);
   }
 

@@ -5,34 +5,24 @@ import { CR0_EM, CR0_TS, CR4_OSXSAVE, NM, NO_ERROR_CODE } from './core.ts';
 import type { Core } from './core.ts';
 import { AS_CURRENT } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
-import type { CpuModel } from './models.ts';
-
-/** Bytes of the x87 and SSE part, and with the XSAVE header. */
-export const XSAVE_LEGACY = 512;
-export const XSAVE_AREA = XSAVE_LEGACY + 64;
-/** Where the upper halves of the ymm registers lie, in both forms of the area, and their bytes. */
-export const AVX_OFFSET = XSAVE_AREA;
-export const AVX_BYTES = 256;
-
-/** Components: bits of XCR0. */
-export const X87 = 1;
-export const SSE = 2;
-export const AVX = 4;
-
-/** Components that a CPU model has. */
-export const componentsOf = (model: CpuModel): number => X87 | SSE | (model.has('avx') ? AVX : 0);
-
-/** Bytes of an area with these components. */
-export const areaBytes = (components: number): number => XSAVE_AREA + (components & AVX ? AVX_BYTES : 0);
+import {
+  AT_MXCSR,
+  AT_REGISTERS,
+  AT_XMM,
+  AVX,
+  AVX_BYTES,
+  AVX_OFFSET,
+  SSE,
+  X87,
+  XSAVE_AREA,
+  XSAVE_LEGACY,
+  areaBytes,
+} from './xsave-layout.ts';
 
 const HIGH = 0x1_0000_0000;
 export const MXCSR_MASK = 0xffff;
 const FCW_INIT = 0x37f;
 
-// The legacy area's layout.
-const AT_MXCSR = 24;
-const AT_REGISTERS = 32;
-const AT_XMM = 160;
 /** In XCOMP_BV's upper word: the area is compacted. */
 const COMPACT = 1 << 31;
 

@@ -1,0 +1,93 @@
+/** Interrupt controllers and interval timer in the kernel, in place of the board's own. */
+import type { DeviceState, KernelChips } from '../machine/interfaces.ts';
+import { ioApicFromKernel, ioApicToKernel } from './state/ioapic.ts';
+import { type KernelApic, apicFromKernel, apicToKernel } from './state/lapic.ts';
+import { picFromKernel, picToKernel } from './state/pic.ts';
+import { type Moment, pitFromKernel, pitToKernel } from './state/pit.ts';
+import type { Route, Vm } from './vm.ts';
+
+interface Stateful {
+  saveState(): DeviceState;
+  loadState(state: DeviceState): void;
+}
+
+/** What of a board has a double in the kernel. */
+export interface ChipBoard {
+  readonly pic: Stateful;
+  readonly ioapic: Stateful;
+  readonly pit: Stateful;
+  /** The boot processor's. */
+  readonly lapic: Stateful;
+  /** Levels of the interrupt inputs, a bit each. */
+  readonly inputLevels: number;
+  useKernelChips(chips: KernelChips | null): void;
+}
+
+const INPUTS = 24;
+const PIC_INPUTS = 8;
+const CASCADE = 2;
+
+/** The board's wiring: input 0 is the I/O APIC's pin 2, which has no input of its own. */
+function wiring(): Route[] {
+  const routes: Route[] = [];
+  for (let gsi = 0; gsi < INPUTS; gsi++) {
+    if (gsi === CASCADE) continue;
+    if (gsi < PIC_INPUTS) routes.push({ gsi, chip: 'master', pin: gsi });
+    else if (gsi < 2 * PIC_INPUTS) routes.push({ gsi, chip: 'slave', pin: gsi - PIC_INPUTS });
+    routes.push({ gsi, chip: 'ioapic', pin: gsi === 0 ? CASCADE : gsi });
+  }
+  return routes;
+}
+
+export class Chips implements KernelChips {
+  private readonly vm: Vm;
+  private readonly board: ChipBoard;
+  private readonly nmi: () => void;
+
+  /** Before the first vCPU is made. @param nmi raises LINT1 of the boot processor */
+  constructor(vm: Vm, board: ChipBoard, nmi: () => void) {
+    this.vm = vm;
+    this.board = board;
+    this.nmi = nmi;
+    vm.createIrqchip();
+    vm.createPit();
+    vm.setRoutes(wiring());
+  }
+
+  setInput(input: number, level: boolean): void {
+    if (input !== CASCADE) this.vm.setIrqLine(input, level);
+  }
+
+  sendMsi(address: number, data: number): void {
+    this.vm.signalMsi(address, 0, data);
+  }
+
+  lint1(): void {
+    this.nmi();
+  }
+
+  /** Gives the kernel the board's state. @returns the local APIC's, which goes with its vCPU */
+  take({ virtual, host }: Moment): KernelApic {
+    const { vm, board } = this;
+    const levels = board.inputLevels;
+    // First the wires, so that none of them rises when the chips can deliver it.
+    for (let input = 0; input < INPUTS; input++) this.setInput(input, (levels & (1 << input)) !== 0);
+    const [master, slave] = picToKernel(board.pic.saveState());
+    vm.setChip('master', { pic: master });
+    vm.setChip('slave', { pic: slave });
+    vm.setChip('ioapic', { ioapic: ioApicToKernel(board.ioapic.saveState()) });
+    vm.setPit(pitToKernel(board.pit.saveState(), { virtual, host }));
+    return apicToKernel(board.lapic.saveState(), virtual, 0);
+  }
+
+  /** Gives the board the kernel's state, and its interrupts back. */
+  giveBack(apic: KernelApic, moment: Moment): void {
+    const { vm, board } = this;
+    const pics = [vm.getChip('master').pic, vm.getChip('slave').pic] as const;
+    board.pic.loadState(picFromKernel(pics, board.pic.saveState()));
+    board.ioapic.loadState(ioApicFromKernel(vm.getChip('ioapic').ioapic, board.ioapic.saveState(), board.inputLevels));
+    board.pit.loadState(pitFromKernel(vm.getPit(), board.pit.saveState(), moment));
+    board.lapic.loadState(apicFromKernel(apic, board.lapic.saveState(), moment.virtual));
+    board.useKernelChips(null);
+  }
+}

@@ -1,0 +1,22 @@
+/** The host's KVM as an accelerator. */
+import type { FeatureWords } from '../isa/x86/system/models.ts';
+import type { Accelerator } from '../machine/accelerator.ts';
+import { KvmAccelerator, type KvmParts } from './accelerator.ts';
+import { KvmHost } from './host.ts';
+
+export interface Opened {
+  readonly features: FeatureWords;
+  /** Null where guests may have any. */
+  readonly tscFrequency: number | null;
+  make(parts: Omit<KvmParts, 'host'>): Accelerator;
+}
+
+/** @throws Error, one line */
+export function openKvm(): Opened {
+  const host = KvmHost.open();
+  return {
+    features: host.features(),
+    tscFrequency: host.scalesTsc ? null : host.tscFrequency,
+    make: (parts) => new KvmAccelerator({ ...parts, host }),
+  };
+}

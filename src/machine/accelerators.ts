@@ -1,0 +1,110 @@
+/** Whatever can run a machine's vCPU: each is made from the machine's parts, by its name. */
+import type { CpuModel, FeatureWords } from '../isa/x86/system/models.ts';
+import type { EngineOptions } from '../jit/engine.ts';
+import type { Accelerator, AcceleratorName } from './accelerator.ts';
+import type { CpuPort, PowerEvent, Trace, TscSource, VirtualClock } from './interfaces.ts';
+import type { PcMachine } from './pc.ts';
+
+/** When code is compiled, for tests that want it soon. */
+export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
+
+/** What an accelerator works with. All of it outlives the accelerator. */
+export interface AcceleratorParts {
+  readonly board: PcMachine;
+  /** The machine's memory: guest RAM, and what accelerators keep beside it (jit/layout.ts). */
+  readonly memory: WebAssembly.Memory;
+  readonly model: CpuModel;
+  readonly clock: VirtualClock;
+  readonly tsc: TscSource;
+  /** Wall-clock time at virtual time 0, in seconds since 1970. */
+  readonly bootTime: () => number;
+  readonly random32: () => number;
+  /** Instructions are counted exactly, and nothing depends on the host's pace. */
+  readonly counted: boolean;
+  readonly onPower: (event: PowerEvent) => void;
+  /** The guest cannot go on. @param text several lines, for the user */
+  readonly onFailure: (text: string) => void;
+  readonly trace: Trace;
+  /** Categories that are traced. */
+  readonly tracing: ReadonlySet<string>;
+  readonly tuning: Tuning;
+}
+
+/** An accelerator that can be had. */
+export interface LoadedAccelerator {
+  /** CPU features that its guests may have; null for whatever the model has. */
+  readonly features: FeatureWords | null;
+  /** Rate of its guests' time-stamp counters in hertz, where it has a choice of one; else null. */
+  readonly tscFrequency: number | null;
+  /** @throws Error, one line */
+  make(parts: AcceleratorParts): Accelerator;
+}
+
+const loaded = new Map<AcceleratorName, LoadedAccelerator>();
+
+/** Only what is asked for is loaded: a machine under KVM has no use for a translator. @throws Error, one line */
+export async function loadAccelerator(name: AcceleratorName): Promise<LoadedAccelerator> {
+  const known = loaded.get(name);
+  if (known !== undefined) return known;
+  const made = await LOADERS[name]();
+  loaded.set(name, made);
+  return made;
+}
+
+/** @throws Error, one line; the accelerator must have been loaded */
+export function makeAccelerator(name: AcceleratorName, parts: AcceleratorParts): Accelerator {
+  const accelerator = loaded.get(name);
+  if (accelerator === undefined) throw new Error(`accelerator ${name} has not been loaded`);
+  return accelerator.make(parts);
+}
+
+async function translating(name: 'jit' | 'interp'): Promise<LoadedAccelerator> {
+  const { TranslatingAccelerator } = await import('./translating.ts');
+  return { features: null, tscFrequency: null, make: (parts) => new TranslatingAccelerator(name, parts) };
+}
+
+const LOADERS: Record<AcceleratorName, () => Promise<LoadedAccelerator>> = {
+  jit: () => translating('jit'),
+  interp: () => translating('interp'),
+  kvm: async () => (await import('#kvm')).openKvm(),
+};
+
+/** A vCPU's interrupt pins, which also wake a sleeping machine. The board's wires end here, whatever runs the vCPU. */
+export class CpuPins implements CpuPort {
+  /** The vCPU of the accelerator in force. */
+  target: CpuPort | null = null;
+  private readonly wake: () => void;
+
+  constructor(wake: () => void) {
+    this.wake = wake;
+  }
+
+  setIntr(pending: boolean): void {
+    this.target?.setIntr(pending);
+    if (pending) this.wake();
+  }
+
+  nmi(): void {
+    this.target?.nmi();
+    this.wake();
+  }
+
+  smi(): void {
+    this.target?.smi();
+    this.wake();
+  }
+
+  init(): void {
+    this.target?.init();
+    this.wake();
+  }
+
+  sipi(vector: number): void {
+    this.target?.sipi(vector);
+    this.wake();
+  }
+
+  setA20(enabled: boolean): void {
+    this.target?.setA20(enabled);
+  }
+}

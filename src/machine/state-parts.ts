@@ -1,0 +1,217 @@
+/** What a machine's saved state consists of. */
+import { crc32c } from '../host/crc32c.ts';
+import { type CpuModel, featureNames } from '../isa/x86/system/models.ts';
+import type { MemoryBlock } from '../migration/ram.ts';
+import type { StateParts } from '../migration/machine-state.ts';
+import type { Fields } from '../migration/values.ts';
+import type { Accelerator } from './accelerator.ts';
+import { HostClock, type InstructionClock, type ClockTsc } from './clock.ts';
+import { type MachineConfig, type NamedFile, wantedDevices } from './config.ts';
+import type { DeviceState, StateOwner, StateValue } from './interfaces.ts';
+import type { LocalMachine } from './machine.ts';
+import type { Drive } from './pc-storage.ts';
+
+export type StatePieces = {
+  config: MachineConfig;
+  model: CpuModel;
+  drives: readonly Drive[];
+  machine: LocalMachine;
+  clock: HostClock | InstructionClock;
+  tsc: ClockTsc;
+  /** Wall-clock time at virtual time 0, in seconds since 1970. */
+  boot: { time: number };
+  random: StateOwner;
+  networks: StateOwner;
+  /** The whole shared memory, and what of it is part of the state beside RAM. */
+  bytes: Uint8Array;
+  areas: readonly { id: string; offset: number; size: number }[];
+  /** Disks that are nothing but memory. */
+  disks: readonly { readonly id: string; readonly bytes: Uint8Array }[];
+};
+
+export function statePartsOf(pieces: StatePieces): StateParts {
+  const { machine, random, networks, bytes, areas, disks } = pieces;
+  const { board } = machine;
+  const memory = areas.map(
+    ({ id, offset, size }): MemoryBlock => ({
+      id,
+      bytes: bytes.subarray(offset, offset + size),
+      changed: (at, length) => board.mem.ramChanged(offset + at, length),
+    }),
+  );
+  return {
+    configuration: configurationOf(pieces),
+    memory: [...memory, ...disks.map((disk) => ({ ...disk, changed: () => undefined }))],
+    owners: named([new ClockState(pieces), machine, random, networks, ...board.stateOwners, new VcpuState(machine)]),
+  };
+}
+
+/** Users may have given a device a name that one of the board's own has, which comes first. */
+function named(owners: readonly StateOwner[]): StateOwner[] {
+  const taken = new Set<string>();
+  return owners.map((owner) => {
+    let { id } = owner;
+    while (taken.has(id)) id += '+';
+    taken.add(id);
+    return id === owner.id ? owner : new Renamed(id, owner);
+  });
+}
+
+class Renamed implements StateOwner {
+  readonly id: string;
+  private readonly owner: StateOwner;
+
+  constructor(id: string, owner: StateOwner) {
+    this.id = id;
+    this.owner = owner;
+  }
+
+  saveState(): DeviceState {
+    return this.owner.saveState();
+  }
+
+  loadState(state: DeviceState): void {
+    this.owner.loadState(state);
+  }
+
+  afterLoad(): void {
+    this.owner.afterLoad?.();
+  }
+}
+
+/** Virtual time, the instructions that have been executed, and the guest's TSC. */
+class ClockState implements StateOwner {
+  readonly id = 'machine/clock';
+  private readonly pieces: StatePieces;
+
+  constructor(pieces: StatePieces) {
+    this.pieces = pieces;
+  }
+
+  saveState(): DeviceState {
+    const { clock, tsc, machine, boot } = this.pieces;
+    const fields: Fields = {
+      now: clock.now(),
+      instructions: machine.accelerator.instructions(),
+      tscOffset: tsc.offset,
+      bootTime: boot.time,
+    };
+    if (!(clock instanceof HostClock)) fields['nsPerInstruction'] = clock.nsPerInstruction;
+    return { version: 1, fields };
+  }
+
+  loadState({ version, fields }: DeviceState): void {
+    const { clock, tsc, machine, boot, config } = this.pieces;
+    if (version !== 1) throw new Error(`clock: saved state has version ${version}, this machine has 1`);
+    const number = (name: string, most: number): number => {
+      const value = fields[name];
+      if (typeof value === 'number' && value >= 0 && value <= most) return value;
+      throw new Error(`clock: field "${name}" is not a number from 0 to ${most}`);
+    };
+    const now = number('now', Number.MAX_SAFE_INTEGER);
+    machine.accelerator.countFrom(number('instructions', Number.MAX_SAFE_INTEGER));
+    if (!(clock instanceof HostClock)) {
+      const duration = number('nsPerInstruction', 1024);
+      if (!Number.isInteger(Math.log2(duration))) throw new Error('clock: field "nsPerInstruction" is not a power of two');
+      clock.setShift(Math.log2(duration));
+    }
+    clock.set(now);
+    const { tscOffset } = fields;
+    if (typeof tscOffset !== 'bigint' || BigInt.asIntN(64, tscOffset) !== tscOffset) {
+      throw new Error('clock: field "tscOffset" is not a signed integer of 64 bits');
+    }
+    tsc.offset = tscOffset;
+    const saved = number('bootTime', Number.MAX_SAFE_INTEGER);
+    // Where the guest's calendar follows the host's, it has gone on meanwhile.
+    boot.time = config.rtc.clock === 'vm' || config.icount !== null ? saved : Date.now() / 1000 - now / 1e9;
+  }
+}
+
+/** The vCPU, in the form that all accelerators share. */
+class VcpuState implements StateOwner {
+  readonly id = 'cpu/0';
+  private readonly machine: { readonly accelerator: Accelerator };
+
+  constructor(machine: { readonly accelerator: Accelerator }) {
+    this.machine = machine;
+  }
+
+  saveState(): DeviceState {
+    return this.machine.accelerator.saveState();
+  }
+
+  loadState(state: DeviceState): void {
+    this.machine.accelerator.loadState(state);
+  }
+}
+
+const image = (file: NamedFile | null): StateValue =>
+  file === null ? 'none' : `${file.data.length} bytes, CRC-32C ${crc32c(file.data).toString(16).padStart(8, '0')}`;
+
+function configurationOf({ config, model, drives, machine }: StatePieces): Fields {
+  const { icount, rtc } = config;
+  return {
+    machine: {
+      type: config.machine,
+      memory: config.memory,
+      icount: icount === null ? 'none' : `shift=${icount.shift}`,
+      rtcClock: icount !== null ? 'vm' : rtc.clock,
+      hpet: config.hpet,
+      uuid: config.uuid ?? 'none',
+    },
+    firmware: {
+      bios: image(config.bios),
+      vgaBios: image(config.vgaBios),
+      kernel: image(config.kernel),
+      initrd: image(config.initrd),
+      append: config.append,
+    },
+    cpu: cpuOf(model),
+    devices: devicesOf(config, drives, machine),
+  };
+}
+
+/** What CPUID tells of a model. */
+function cpuOf(cpu: CpuModel): Fields {
+  const { name, vendor, family, model: number, stepping, modelId, level, physicalBits, hugePages } = cpu;
+  const features = featureNames().filter((feature) => cpu.has(feature));
+  return {
+    ...{ model: name, vendor, family, number, stepping, modelId, level, physicalBits, hugePages },
+    ...Object.fromEntries(features.map((feature) => [feature, true])),
+  };
+}
+
+/** What the guest finds, and what it would notice if it were another. */
+function devicesOf(config: MachineConfig, drives: readonly Drive[], { board }: LocalMachine): Fields {
+  const devices: Fields = {};
+  for (const { id, type } of board.devices) devices[id] = { type };
+  drives.forEach(({ config: one, backend }, i) => {
+    const { interface: kind, index, media } = one;
+    devices[`drive ${one.id ?? (kind === 'none' ? i : `${kind}${index}`)}`] = {
+      type: media,
+      size: backend?.size ?? 'no medium',
+      readOnly: one.readOnly,
+      serial: one.serial ?? '',
+    };
+  });
+  const counts = new Map<string, number>();
+  for (const { config: wanted, field } of wantedDevices(config)) {
+    const { driver, id } = wanted;
+    const number = counts.get(driver) ?? 0;
+    counts.set(driver, number + 1);
+    devices[`-device ${id ?? `${driver}#${number}`}`] = { type: driver, from: field, ...seenOf(wanted) };
+  }
+  return devices;
+}
+
+/** Properties that say what is behind a device, which may be elsewhere on another host. */
+const BEHIND = new Set(['driver', 'id', 'drive', 'netdev', 'chardev', 'fsdev', 'path', 'uds-path', 'werror', 'rerror', 'rng']);
+
+function seenOf(wanted: { readonly [property: string]: unknown }): Fields {
+  const seen: Fields = {};
+  for (const [name, value] of Object.entries(wanted)) {
+    if (BEHIND.has(name) || value === null || value === undefined) continue;
+    seen[name] = value instanceof Uint8Array ? value : String(value);
+  }
+  return seen;
+}

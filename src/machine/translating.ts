@@ -1,0 +1,111 @@
+/** The translator as an accelerator: engine and x86 vCPU. */
+import { x86Isa } from '../isa/x86/isa.ts';
+import { X86Cpu } from '../isa/x86/system/cpu.ts';
+import { Engine } from '../jit/engine.ts';
+import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
+import type { Accelerator } from './accelerator.ts';
+import type { AcceleratorParts } from './accelerators.ts';
+import type { CpuPort, DeviceState } from './interfaces.ts';
+import type { InitialCpuState } from './loader/cpu-state.ts';
+
+export class TranslatingAccelerator implements Accelerator {
+  readonly name: 'jit' | 'interp';
+  readonly engine: Engine;
+  readonly cpu: X86Cpu;
+
+  constructor(name: 'jit' | 'interp', parts: AcceleratorParts) {
+    this.name = name;
+    this.engine = makeEngine(parts, name === 'jit');
+    this.cpu = makeCpu(parts, this.engine);
+    const { cpu } = this;
+    parts.board.mem.onMapChange = () => cpu.memoryMapChanged();
+  }
+
+  get cpuPort(): CpuPort {
+    return this.cpu;
+  }
+
+  run(count: number, stop: () => boolean): void {
+    this.engine.run(count, stop);
+  }
+
+  kick(): void {
+    this.engine.kick();
+  }
+
+  instructions(): number {
+    return this.engine.instructions();
+  }
+
+  countFrom(instructions: number): void {
+    this.engine.countFrom(instructions);
+  }
+
+  get idle(): boolean {
+    this.cpu.pollInterrupts();
+    return this.cpu.halted;
+  }
+
+  reset(state: InitialCpuState): void {
+    this.cpu.reset();
+    if (state.mode !== 'real16') this.cpu.setInitialState(state);
+    this.engine.flushAll();
+  }
+
+  saveState(): DeviceState {
+    return this.cpu.saveState();
+  }
+
+  loadState(state: DeviceState): void {
+    this.cpu.loadState(state);
+  }
+
+  statistics(): Record<string, number> {
+    return { ...this.engine.statistics, instructions: this.engine.instructions() };
+  }
+
+  close(): void {
+    this.engine.close();
+  }
+}
+
+function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
+  return new Engine({
+    isa: x86Isa(model.has),
+    memory,
+    physical: board.mem,
+    compile,
+    exactCount: counted,
+    // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
+    compileBeside: !counted,
+    trace,
+    ...([...BLOCK_CATEGORIES, ENTRIES].some((category) => tracing.has(category))
+      ? { tracesBlocks: (category) => tracing.has(category) }
+      : {}),
+    ...tuning,
+  });
+}
+
+function makeCpu(parts: AcceleratorParts, engine: Engine): X86Cpu {
+  const { board, tsc, model, bootTime, random32, onPower, trace, tracing } = parts;
+  const cpu = new X86Cpu(engine, {
+    mem: board.mem,
+    io: board.io,
+    intc: board.lapic,
+    tsc,
+    model,
+    get bootTime() {
+      return bootTime();
+    },
+    random32,
+    onShutdown: (reason) => {
+      trace('cpu_reset', `the guest shut its CPU down: ${reason}`);
+      onPower('reset');
+    },
+    onSystemManagement: (inside) => board.setManaging(inside),
+    trace: tracing.size > 0 ? trace : undefined,
+    tracesRegisters: tracing.has('cpu'),
+  });
+  engine.attach(cpu);
+  return cpu;
+}

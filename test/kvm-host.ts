@@ -1,0 +1,102 @@
+/**
+ * A host with a whole KVM where there may be none: Debian's kernel with kvm-amd, under QEMU's translator, whose processor
+ * has SVM with nested paging. Node.js and our sources are in its initramfs. Slow, and exact.
+ */
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, relative } from 'node:path';
+import type { TestContext } from 'node:test';
+import { type ArchiveEntry, directory, file } from '../src/guest/cpio.ts';
+import { initramfs } from '../src/guest/initramfs.ts';
+import { moduleFiles } from './modules.ts';
+import { guestOrSkip } from './virtio-guest.ts';
+
+const ROOT = dirname(import.meta.dirname);
+const MEMORY_MIB = 2048;
+const STATUS = /virelay-status=(\d+)/;
+
+/** Folders of files, each before what is in it. */
+function withFolders(files: ReadonlyMap<string, string>): ArchiveEntry[] {
+  const folders = new Set<string>();
+  for (const target of files.keys()) {
+    const parts = target.split('/').slice(0, -1);
+    parts.forEach((_, index) => folders.add(parts.slice(0, index + 1).join('/')));
+  }
+  return [...[...folders].sort().map(directory), ...Array.from(files, ([target, source]) => file(target, readFileSync(source)))];
+}
+
+/** This Node.js and the libraries that it is linked with, at their places. */
+function nodeFiles(work: string): Map<string, string> {
+  const node = join(work, 'node');
+  if (spawnSync('strip', ['-o', node, process.execPath]).status !== 0) writeFileSync(node, readFileSync(process.execPath));
+  const libraries = execFileSync('ldd', [process.execPath], { encoding: 'utf8' }).matchAll(/(\/\S+) \(0x/g);
+  return new Map([['bin/node', node], ...Array.from(libraries, ([, path]) => [path!.slice(1), path!] as const)]);
+}
+
+const sources = (folder: string): [string, string][] =>
+  readdirSync(join(ROOT, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .map((path) => [`virelay/${relative(ROOT, path)}`, path]);
+
+/**
+ * Runs a program of ours there.
+ * @param folders of sources that it needs
+ * @param more files, by their places there
+ * @param command the shell's, in the folder of the sources
+ * @returns its output and its exit status; null where it cannot be had, and the test is skipped
+ */
+export async function runOnKvmHost(
+  t: TestContext,
+  folders: readonly string[],
+  command: string,
+  more: ReadonlyMap<string, string> = new Map(),
+): Promise<{ readonly output: string; readonly status: number } | null> {
+  if (spawnSync('qemu-system-x86_64', ['--version']).status !== 0) {
+    t.skip('there is no qemu-system-x86_64');
+    return null;
+  }
+  const guest = await guestOrSkip(t, 'kvm');
+  if (guest === null) return null;
+  const work = mkdtempSync(join(tmpdir(), 'virelay-kvm-host-'));
+  try {
+    const modules = moduleFiles(guest.modules, ['kvm_amd']);
+    const files = new Map([
+      ...nodeFiles(work),
+      ['virelay/package.json', join(ROOT, 'package.json')],
+      ...folders.flatMap(sources),
+      ...more,
+    ] as [string, string][]);
+    const script = [modules.load, 'ip link set lo up', 'cd /virelay', command, 'echo "virelay-status=$?"', 'poweroff -f'].join(
+      '\n',
+    );
+    const image = initramfs(guest.files, script, [...modules.files, ...withFolders(files)]);
+    writeFileSync(join(work, 'initrd'), image);
+    writeFileSync(join(work, 'kernel'), guest.kernel);
+    const output = await runQemu(t, work);
+    const status = STATUS.exec(output)?.[1];
+    return { output, status: status === undefined ? -1 : Number(status) };
+  } finally {
+    rmSync(work, { recursive: true });
+  }
+}
+
+function runQemu(t: TestContext, work: string): Promise<string> {
+  const child = spawn(
+    'qemu-system-x86_64',
+    [
+      ...['-accel', 'tcg,thread=multi', '-smp', '2', '-cpu', 'max,+svm,+npt', '-m', String(MEMORY_MIB)],
+      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
+      ...['-kernel', join(work, 'kernel'), '-initrd', join(work, 'initrd')],
+      ...['-append', 'console=ttyS0 quiet panic=-1 mitigations=off'],
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'], signal: t.signal, killSignal: 'SIGKILL' },
+  );
+  return new Promise((resolve, reject) => {
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+    child.on('error', reject);
+    child.on('close', () => resolve(output.replaceAll('\r', '')));
+  });
+}

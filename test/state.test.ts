@@ -1,0 +1,329 @@
+/** Whole systems that are saved and go on: Debian's kernel in mid-boot and at a shell, its disks and networks, GRUB's menu. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { drive, Machine, type MachineConfig } from 'virelay';
+import { parseCommandLine } from '../src/cli/command-line.ts';
+import { type GuestFiles, guestFiles } from '../src/cli/guest-files.ts';
+import { SILENT } from '../src/cli/progress.ts';
+import { initramfs, PROMPT, shellInitramfs } from '../src/guest/initramfs.ts';
+import { grubOrSkip, makeDisk, screenWith } from './grub-disk.ts';
+import { moduleFiles } from './modules.ts';
+import { Console, savedAndEnded, streamOf } from './saved-machine.ts';
+import { GET_ADDRESS, guestOrSkip } from './virtio-guest.ts';
+
+const MIB = 2 ** 20;
+const LIMIT = { timeout: 120_000 };
+const PROGRAM = join(import.meta.dirname, '..', 'bin', 'virelay-system-x86_64');
+const TROUBLE = /Call Trace|BUG:|Oops|segfault|WARNING:|I\/O error|timeout|clocksource.*unstable/;
+
+const fetched: Promise<GuestFiles | string> = guestFiles(SILENT).catch((error: Error) => error.message);
+
+async function filesOrSkip(t: TestContext): Promise<GuestFiles | null> {
+  const files = await fetched;
+  if (typeof files !== 'string') return files;
+  t.skip(files);
+  return null;
+}
+
+function config(files: Pick<GuestFiles, 'kernel'>, initrd: Uint8Array, more: Partial<MachineConfig>): Partial<MachineConfig> {
+  return {
+    memory: 256 * MIB,
+    append: 'console=ttyS0 panic=-1',
+    noReboot: true,
+    kernel: { name: 'vmlinuz', data: files.kernel },
+    initrd: { name: 'initramfs', data: initrd },
+    ...more,
+  };
+}
+
+/** A shell's answer to a few commands that need timers, interrupts and memory as it was. */
+async function exercise(machine: Machine, console: Console): Promise<void> {
+  await console.type('sleep 1 && seq 1 1000 | sort -r | sha256sum\n');
+  // What the host's own sort and sha256sum say of it.
+  await console.until('38dd353ff73bd8d852821e1a7fb1de8ba38a361a857320d9540e0eec187b1218');
+  await console.until(PROMPT);
+  await console.type('dmesg | tail -n 20; exit\n');
+  assert.deepEqual(await machine.ended, { event: 'poweroff', status: 0 });
+  await console.done;
+  assert.doesNotMatch(console.text, TROUBLE);
+}
+
+for (const [name, stopAt, from, to, machine] of [
+  ['in the first moments of its boot', 'Memory:', 'jit', 'interp', 'pc'],
+  ['in the middle of its boot', 'rcu: Hierarchical SRCU', 'interp', 'jit', 'q35'],
+  ['at the end of its boot', 'Run /init as init process', 'jit', 'jit', 'pc'],
+] as const) {
+  test(`a kernel is saved ${name} under ${from}, and comes to its shell under ${to} (${machine})`, LIMIT, async (t) => {
+    const files = await filesOrSkip(t);
+    if (files === null) return;
+    const made = config(files, shellInitramfs(files), { machine });
+    const first = await Machine.create({ ...made, accel: from });
+    const before = new Console(first);
+    await before.until(stopAt);
+    const pieces = await savedAndEnded(first);
+    assert.doesNotMatch(before.text, TROUBLE);
+    const second = await Machine.restore(streamOf(pieces), { ...made, accel: to });
+    const after = new Console(second);
+    await after.until(PROMPT);
+    await exercise(second, after);
+  });
+}
+
+test('a shell goes on in another process, and a command in it as if nothing had been', LIMIT, async (t) => {
+  const files = await filesOrSkip(t);
+  if (files === null) return;
+  const folder = mkdtempSync(join(tmpdir(), 'saved-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const place = (name: string): string => join(folder, name);
+  writeFileSync(place('vmlinuz'), files.kernel);
+  writeFileSync(place('initrd'), shellInitramfs(files));
+  const made = config(files, shellInitramfs(files), {});
+  const machine = await Machine.create(made);
+  const console = new Console(machine);
+  await console.until(PROMPT);
+  await console.type('i=0; while [ $i -lt 6 ]; do i=$((i + 1)); echo tick $i; sleep 0.5; done; echo do"ne"\n');
+  await console.until('tick 3');
+  writeFileSync(place('state'), Buffer.concat(await savedAndEnded(machine)));
+  const args = ['-m', '256', '-kernel', place('vmlinuz'), '-initrd', place('initrd'), '-append', made.append!, '-nographic'];
+  const child = spawn(PROGRAM, [...args, '-nodefaults', '-no-reboot', '-incoming', `file:${place('state')}`]);
+  let text = '';
+  child.stdout.on('data', (data: Buffer) => {
+    text += data;
+    if (text.includes('done') && !child.stdin.writableEnded) child.stdin.end('exit\n');
+  });
+  child.stderr.on('data', (data: Buffer) => (text += data));
+  const status = await new Promise((resolve) => child.on('close', resolve));
+  assert.equal(status, 0, text);
+  assert.deepEqual(text.match(/^tick \d/gm), ['tick 4', 'tick 5', 'tick 6'], text);
+});
+
+const DETERMINED = `
+date
+cat /proc/interrupts /proc/uptime /proc/sys/kernel/random/boot_id
+sha256sum /bin/busybox
+sleep 1
+(echo a & echo b & wait)
+dmesg | sha256sum
+poweroff -f
+`;
+
+test('counted instructions: a run that was saved twice ends like one that was not', LIMIT, async (t) => {
+  const files = await filesOrSkip(t);
+  if (files === null) return;
+  const made = config(files, initramfs(files, DETERMINED), {
+    icount: { shift: 3, sleep: false },
+    rtc: { base: Date.UTC(2020, 0, 1) / 1000, clock: 'vm' },
+    trace: ['machine'],
+  });
+  const lines: string[] = [];
+  const listen = (machine: Machine): Console => {
+    machine.on('trace', (more) => lines.push(...more));
+    return new Console(machine);
+  };
+  const whole = await Machine.create(made);
+  const console = listen(whole);
+  await whole.ended;
+  await console.done;
+  const expected = [console.text, ...lines].join('\n');
+  assert.match(expected, /power event: poweroff after \d+ instructions/);
+
+  lines.length = 0;
+  let text = '';
+  let machine = await Machine.create(made);
+  for (const stopAt of ['Freeing SMP alternatives memory', 'Run /init as init process']) {
+    const part = listen(machine);
+    await part.until(stopAt);
+    const pieces = await savedAndEnded(machine);
+    await part.done;
+    text += part.text;
+    machine = await Machine.restore(streamOf(pieces), made);
+  }
+  const last = listen(machine);
+  await machine.ended;
+  await last.done;
+  const [got, wanted] = [[text + last.text, ...lines].join('\n').split('\n'), expected.split('\n')];
+  const at = wanted.findIndex((line, i) => line !== got[i]);
+  assert.equal(got[at], wanted[at], `line ${at + 1}`);
+  assert.equal(got.length, wanted.length);
+});
+
+test('an accelerator takes the place of another, again and again', LIMIT, async (t) => {
+  const files = await filesOrSkip(t);
+  if (files === null) return;
+  const machine = await Machine.create(config(files, shellInitramfs(files), {}));
+  const console = new Console(machine);
+  let booting = true;
+  const switching = (async () => {
+    for (let i = 0; booting; i++) {
+      await machine.setAccelerator(i % 2 === 0 ? 'interp' : 'jit');
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  })();
+  await console.until(PROMPT);
+  booting = false;
+  await switching;
+  await machine.setAccelerator('jit');
+  await exercise(machine, console);
+});
+
+/** Disks that are being written to, each by a program of its own, and what they must hold in the end. */
+const WRITE_ALL = `
+until [ -e /dev/vda ] && [ -e /dev/nvme0n1 ] && [ -e /dev/sda ]; do sleep 0.1; done
+dd if=/dev/urandom of=/tmp/data bs=64k count=160 2>/dev/null
+sha256sum </tmp/data | sed 's/^/wanted /'
+for disk in vda nvme0n1 sda; do
+  (for i in 0 1 2 3; do dd if=/tmp/data of=/dev/$disk bs=4k seek=$((i * 2560)) conv=notrunc,fsync 2>/dev/null; done; echo written $disk) &
+done
+echo wri''ting
+wait
+echo 3 >/proc/sys/vm/drop_caches
+for disk in vda nvme0n1 sda; do
+  for i in 0 1 2 3; do dd if=/dev/$disk bs=4k skip=$((i * 2560)) count=2560 2>/dev/null | sha256sum | sed "s/^/$disk /"; done
+done
+`;
+
+for (const machine of ['pc', 'q35'] as const) {
+  test(`disks that are written to are saved in between, and hold what they should (${machine})`, LIMIT, async (t) => {
+    const guest = await guestOrSkip(t);
+    if (guest === null) return;
+    const folder = mkdtempSync(join(tmpdir(), 'saved-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const image = (name: string): string => {
+      const path = join(folder, name);
+      closeSync(openSync(path, 'w'));
+      truncateSync(path, 64 * MIB);
+      return path;
+    };
+    const { files, load } = moduleFiles(guest.modules, ['virtio_blk', 'virtio_pci', 'virtio_scsi', 'sd_mod']);
+    const init = `exec >/dev/console 2>&1\n${load}\n${WRITE_ALL}\npoweroff -f\n`;
+    const made = config(guest, initramfs(guest.files, init, files), {
+      machine,
+      drives: [
+        drive({ interface: 'virtio', file: image('a'), format: 'raw' }),
+        drive({ id: 'b', interface: 'none', file: image('b'), format: 'raw' }),
+        drive({ id: 'c', interface: 'none', file: image('c'), format: 'raw' }),
+      ],
+      devices: [{ driver: 'nvme', drive: 'b', serial: 'b' }, { driver: 'virtio-scsi-pci' }, { driver: 'scsi-hd', drive: 'c' }],
+    });
+    let vm = await Machine.create(made);
+    let text = '';
+    let console = new Console(vm);
+    await console.until('writing');
+    for (let i = 0; i < 4; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 30 + 50 * i));
+      const pieces = await savedAndEnded(vm);
+      await console.done;
+      text += console.text;
+      vm = await Machine.restore(streamOf(pieces), { ...made, accel: i === 1 ? 'interp' : 'jit' });
+      console = new Console(vm);
+    }
+    await vm.ended;
+    await console.done;
+    text += console.text;
+    const wanted = /wanted ([0-9a-f]{64})/.exec(text)?.[1];
+    assert.ok(wanted, text);
+    for (const disk of ['vda', 'nvme0n1', 'sda']) {
+      const found = [...text.matchAll(new RegExp(`^${disk} ([0-9a-f]{64})`, 'gm'))].map(([, sum]) => sum);
+      assert.deepEqual(found, [wanted, wanted, wanted, wanted], `${disk}\n${text.slice(-3000)}`);
+    }
+    assert.doesNotMatch(text, TROUBLE);
+  });
+}
+
+/** What comes from a port of the host's. */
+const readFrom = (port: number): Promise<string> =>
+  new Promise((resolve) => {
+    let text = '';
+    const socket = connect(port, '127.0.0.1');
+    socket.on('data', (data) => (text += data));
+    socket.on('error', () => undefined);
+    socket.on('close', () => resolve(text));
+  });
+
+for (const card of ['virtio-net-pci', 'e1000'] as const) {
+  test(`a guest keeps its address, loses its connections and makes new ones (${card})`, LIMIT, async (t) => {
+    const guest = await guestOrSkip(t, card === 'e1000' ? 'general' : 'cloud');
+    if (guest === null) return;
+    const server = createServer((socket) => {
+      socket.write('hello\n');
+      socket.on('error', () => undefined);
+      sockets.push(socket);
+    });
+    const sockets: Socket[] = [];
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    t.after(() => {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+    });
+    const { port } = server.address() as AddressInfo;
+    const modules = card === 'e1000' ? ['e1000'] : ['virtio_net', 'virtio_pci'];
+    const { files, load } = moduleFiles(guest.modules, modules);
+    const connecting = `(nc 10.0.2.2 ${port} </tmp/keyboard; echo connection ov''er) &`;
+    const setUp = `${load}\n${GET_ADDRESS}\nmkfifo /tmp/keyboard\nsleep 1000 >/tmp/keyboard &\n${connecting}`;
+    const init = `exec </dev/console >/dev/console 2>&1\n${setUp}\nwhile read line; do eval "$line"; done\n`;
+    const forwarded = await freePort();
+    const plan = [`user,id=n0,hostfwd=tcp:127.0.0.1:${forwarded}-:7000`, `${card},netdev=n0`];
+    const { network } = parseCommandLine(['-nodefaults', '-netdev', plan[0]!]);
+    const devices = [{ driver: card, netdev: 'n0' }];
+    const made = config(guest, initramfs(guest.files, init, files), { network, devices });
+    const first = await Machine.create(made);
+    const before = new Console(first);
+    await before.until('hello');
+    await before.type('echo served | nc -l -p 7000 &\n');
+    await before.type('sleep 0.2; echo list"ening"\n');
+    await before.until('listening');
+    const pieces = await savedAndEnded(first);
+    await using second = await Machine.restore(streamOf(pieces), made);
+    const after = new Console(second);
+    // The guest has not said a word yet: the new network knows it from the lease.
+    assert.equal(await readFrom(forwarded), 'served\n');
+    await after.type('echo anybody there >/tmp/keyboard\n');
+    await after.until('connection over');
+    await after.type(`nc 10.0.2.2 ${port} </dev/zero\n`);
+    await after.until('hello');
+  });
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+const MENU = `
+set timeout=-1
+menuentry "First" { true }
+menuentry "Second" {
+  echo "the second it is"
+  sleep --interruptible 1000
+}
+`;
+
+test('the menu of GRUB is shown by another machine, and answers there', LIMIT, async (t) => {
+  const tools = grubOrSkip(t);
+  if (tools === null) return;
+  const folder = mkdtempSync(join(tmpdir(), 'saved-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const data = makeDisk(folder, tools, { 'boot/grub/grub.cfg': MENU });
+  for (const machine of ['pc', 'q35'] as const) {
+    const made: Partial<MachineConfig> = { machine, memory: 64 * MIB, drives: [drive({ file: { name: 'disk', data } })] };
+    const first = await Machine.create(made);
+    const menu = await screenWith(first, /Second/);
+    await first.pause();
+    const shown = await first.screenText();
+    const pieces = await savedAndEnded(first);
+    await using second = await Machine.restore(streamOf(pieces), { ...made, accel: 'interp' });
+    assert.deepEqual(await second.screenText(), shown, menu);
+    await second.start();
+    await second.keyboard.press('down');
+    await second.keyboard.press('ret');
+    await screenWith(second, /the second it is/);
+  }
+});
