@@ -6,7 +6,7 @@ import { PCI, PciBus, PciDevice } from '../devices/pci.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { Holdings } from './device-holdings.ts';
 import { findDeviceType } from './device-types.ts';
-import type { CharBackend, Device, GuestMemory, NetworkPort, PortBus, Trace, VirtualClock } from './interfaces.ts';
+import type { CharBackend, Device, GuestMemory, InputPointer, NetworkPort, PortBus, Trace, VirtualClock } from './interfaces.ts';
 import type { Drive } from './pc-storage.ts';
 
 /** What devices may refer to by name. */
@@ -33,6 +33,8 @@ export type BuilderParts = {
   buses: readonly (readonly [DeviceBus, Device | null])[];
   /** @returns a function that takes it away again */
   addKeyboard: (take: Parameters<DeviceContext['addKeyboard']>[0]) => () => void;
+  /** The same. */
+  addPointer: (pointer: InputPointer) => () => void;
   /** Takes a device into the machine, and out of it. */
   add: (device: Device) => void;
   remove: (device: Device) => void;
@@ -241,7 +243,7 @@ export class DeviceBuilder {
   }
 
   private context(id: string, bus: DeviceBus, holdings: Holdings): DeviceContext {
-    const { memory, memorySize, clock, random, trace, links, addKeyboard, ports, irq, exit } = this.parts;
+    const { memory, memorySize, clock, random, trace, links, addKeyboard, addPointer, ports, irq, exit } = this.parts;
     const found = <T>(kind: string, property: string, name: string, what: T | null | undefined): T => {
       if (what == null) throw new Error(`Property '${property}' can't find value '${name}'`);
       const key = `${kind} ${name}`;
@@ -258,6 +260,7 @@ export class DeviceBuilder {
       random,
       trace,
       addKeyboard: (take) => holdings.add(addKeyboard(take)),
+      addPointer: (pointer) => holdings.add(addPointer(pointer)),
       ports,
       irq,
       exit,

@@ -23,6 +23,7 @@ export class Hotplug {
   /** Drives that were made for a device that named a block node, by the device. */
   private readonly ownDrives = new Map<string, string>();
   private readonly handlers: Handlers = {
+    sendInput: (events) => this.machine.board.pointers.send(events),
     addDevice: (given) => this.addDevice(given),
     removeDevice: (id) => {
       this.builder.requestUnplug(id);

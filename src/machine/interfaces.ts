@@ -206,6 +206,28 @@ export interface BlockBackend {
   close(): Completion;
 }
 
+/** Buttons of a mouse by QMP's names; a turn of its wheel is a button that goes down. */
+export const POINTER_BUTTONS = ['left', 'middle', 'right', 'wheel-up', 'wheel-down', 'side', 'extra'] as const;
+export type PointerButton = (typeof POINTER_BUTTONS)[number];
+
+/** Something that a pointer does, in the shape of QMP's `InputEvent`. */
+export type InputEvent =
+  | { readonly type: 'btn'; readonly data: { readonly down: boolean; readonly button: PointerButton } }
+  /** To the right, and down. */
+  | { readonly type: 'rel'; readonly data: { readonly axis: 'x' | 'y'; readonly value: number } }
+  /** From 0, left or at the top, to `POINTER_MAX`. */
+  | { readonly type: 'abs'; readonly data: { readonly axis: 'x' | 'y'; readonly value: number } };
+export const POINTER_MAX = 0x7fff;
+
+/** A device that a pointer's events may go to. */
+export interface InputPointer {
+  readonly absolute: boolean;
+  readonly relative: boolean;
+  /** The guest has a driver for it. */
+  readonly listens: boolean;
+  take(events: readonly InputEvent[]): void;
+}
+
 /** A picture: rows from the top, four bytes a pixel (red, green, blue, 255). */
 export interface Picture {
   readonly width: number;
