@@ -10,6 +10,7 @@ import type {
   GuestMemory,
   InputPointer,
   IrqLine,
+  MemoryBalloon,
   NetworkPort,
   PortBus,
   VirtualClock,
@@ -67,6 +68,8 @@ export interface DeviceContext {
   addKeyboard(take: (codes: readonly number[]) => boolean): void;
   /** Movements go to the newest pointer that knows such and whose guest listens. */
   addPointer(pointer: InputPointer): void;
+  /** @throws Error when the machine has one */
+  setBalloon(balloon: MemoryBalloon): void;
   /** What the device is plugged into. */
   readonly bus: DeviceBus;
 }

@@ -26,7 +26,7 @@ import { PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
-import { network as hostNetwork, openFileTree } from '#host';
+import { network as hostNetwork, openFileTree, releasePages } from '#host';
 import type { FileTree } from '../host/file-tree.ts';
 import { MappedTree } from '../host/mapped-tree.ts';
 import { Networks } from '../network/open.ts';
@@ -233,6 +233,7 @@ export async function createMachine(
     onPower,
     trace,
   });
+  board.mem.release = releasePages;
   const parts: AcceleratorParts = {
     ...{ board, memory, model, clock, tsc, tracing, trace, tuning, onPower },
     onFailure: (text) => events.warn?.(text),

@@ -6,7 +6,17 @@ import { PCI, PciBus, PciDevice } from '../devices/pci.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { Holdings } from './device-holdings.ts';
 import { findDeviceType } from './device-types.ts';
-import type { CharBackend, Device, GuestMemory, InputPointer, NetworkPort, PortBus, Trace, VirtualClock } from './interfaces.ts';
+import type {
+  CharBackend,
+  Device,
+  GuestMemory,
+  InputPointer,
+  MemoryBalloon,
+  NetworkPort,
+  PortBus,
+  Trace,
+  VirtualClock,
+} from './interfaces.ts';
 import type { Drive } from './pc-storage.ts';
 
 /** What devices may refer to by name. */
@@ -63,6 +73,8 @@ export class DeviceBuilder {
   readonly bootEntries: BootEntry[] = [];
   /** What was built, in the order of building. */
   readonly built: BuiltDevice[] = [];
+  /** What takes memory away from the guest. */
+  balloon: MemoryBalloon | null = null;
   /** A device has left by its guest's will. */
   onRemoved: ((gone: BuiltDevice) => void) | null = null;
   private readonly parts: BuilderParts;
@@ -264,6 +276,13 @@ export class DeviceBuilder {
       ports,
       irq,
       exit,
+      setBalloon: (balloon) => {
+        if (this.balloon !== null) throw new Error('Only one balloon device is supported');
+        this.balloon = balloon;
+        holdings.add(() => {
+          this.balloon = null;
+        });
+      },
       hostNetwork: links.hostNetwork,
       next: (kind) => this.next(kind),
       drive: (property, name) => {

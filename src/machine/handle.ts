@@ -279,6 +279,19 @@ export class Machine {
   }
 
   /**
+   * Asks the guest to make do with so many bytes of its memory (`balloon`); the host gets the rest.
+   * @throws Error when there is no balloon device
+   */
+  async setBalloon(bytes: number): Promise<void> {
+    await this.call('setBalloon', bytes);
+  }
+
+  /** @returns bytes that the guest has (`query-balloon`) @throws Error when there is no balloon device */
+  getBalloon(): Promise<number> {
+    return this.call('getBalloon', null);
+  }
+
+  /**
    * Gives the guest's pointer events that happen together (QMP's `input-send-event`).
    * @returns whether there is a device that takes them and whose guest listens
    */

@@ -2,6 +2,7 @@
 import type { Drives } from '../storage/open.ts';
 import { type DeviceConfig, type DriveConfig, drive, driveName } from './config.ts';
 import type { BuiltDevice, DeviceBuilder } from './device-builder.ts';
+import type { MemoryBalloon } from './interfaces.ts';
 import type { LocalMachine } from './machine.ts';
 import type { Calls, DeletedDevice } from './messages.ts';
 
@@ -23,6 +24,11 @@ export class Hotplug {
   /** Drives that were made for a device that named a block node, by the device. */
   private readonly ownDrives = new Map<string, string>();
   private readonly handlers: Handlers = {
+    setBalloon: (bytes) => {
+      this.balloon.setTarget(bytes);
+      return null;
+    },
+    getBalloon: () => this.balloon.actual,
     sendInput: (events) => this.machine.board.pointers.send(events),
     addDevice: (given) => this.addDevice(given),
     removeDevice: (id) => {
@@ -102,6 +108,12 @@ export class Hotplug {
     const [gone] = this.builder.links.drives.splice(at, 1);
     await this.drives.remove(gone!.backend);
     return null;
+  }
+
+  private get balloon(): MemoryBalloon {
+    const { balloon } = this.builder;
+    if (balloon === null) throw new Error('No balloon device has been activated');
+    return balloon;
   }
 
   private find(name: string): number {

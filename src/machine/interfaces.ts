@@ -146,6 +146,8 @@ export interface GuestMemory {
   ramOffset(addr: number, length: number): number;
   /** Bytes of `ram` have been changed: code in them is translated anew. */
   ramChanged(offset: number, length: number): void;
+  /** What bytes of `ram` hold matters no more: the host gets their pages back where it can, which read as zeros then. */
+  ramReleased(offset: number, length: number): void;
 }
 
 /** Where messages go that stand for interrupts (PCI 3.0, 6.8). */
@@ -226,6 +228,14 @@ export interface InputPointer {
   /** The guest has a driver for it. */
   readonly listens: boolean;
   take(events: readonly InputEvent[]): void;
+}
+
+/** A device that takes memory away from the guest and gives it back. */
+export interface MemoryBalloon {
+  /** Bytes that the guest has. */
+  readonly actual: number;
+  /** Asks the guest to make do with so many bytes. */
+  setTarget(bytes: number): void;
 }
 
 /** A picture: rows from the top, four bytes a pixel (red, green, blue, 255). */

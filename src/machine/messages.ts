@@ -29,6 +29,9 @@ export interface Calls {
   removeNetdev: { given: string; answer: null };
   addChardev: { given: { readonly id: string; readonly channel: number }; answer: null };
   removeChardev: { given: string; answer: null };
+  /** Bytes that the guest is to make do with; bytes that it has. */
+  setBalloon: { given: number; answer: null };
+  getBalloon: { given: null; answer: number };
   /** Answered by whether some device has taken them. */
   sendInput: { given: readonly InputEvent[]; answer: boolean };
 }
