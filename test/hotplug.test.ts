@@ -6,9 +6,10 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { drive, type Machine, type MachineConfig } from 'virelay';
+import { drive, Machine, type MachineConfig } from 'virelay';
+import { savedAndEnded, streamOf } from './saved-machine.ts';
 import { parseCommandLine } from '../src/cli/command-line.ts';
-import { type Conversation, GET_ADDRESS, guestOrSkip, talkTo, textOf } from './virtio-guest.ts';
+import { Conversation, GET_ADDRESS, guestOrSkip, talkTo, textOf } from './virtio-guest.ts';
 
 const MIB = 2 ** 20;
 const LIMIT = { timeout: 180_000 };
@@ -94,6 +95,31 @@ for (const { name, config, bus, slots, places } of CASES) {
     assert.doesNotMatch(talk.text, /Call Trace|BUG:|Oops|WARNING:|timeout|I\/O error/);
   });
 }
+
+test('a machine that devices have come to and gone from is saved, and goes on as another one', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  if (guest === null) return;
+  const gone = { driver: 'virtio-rng-pci', id: 'gone' };
+  const talk = await talkTo(guest, ['virtio_pci', 'virtio_blk'], { devices: [gone] });
+  const { machine } = talk;
+  await machine.addDrive(disk());
+  await remove(machine, 'gone');
+  const placed = await machine.addDevice({ driver: 'virtio-blk-pci', id: 'disk', drive: 'd0' });
+  assert.match(await talk.run(`${APPEARS}; ${WHERE}`), /0000:00:/);
+  await talk.run('echo kept | dd of=/dev/vda conv=fsync 2>/dev/null');
+  const state = await savedAndEnded(machine);
+  const { kernel, initrd, append, memory } = machine.config;
+  const config = { kernel, initrd, append, memory, noReboot: true, drives: [disk()], devices: [placed] };
+  await using second = await Machine.restore(streamOf(state), config);
+  const later = new Conversation(second);
+  const read = await later.run(
+    'dd if=/dev/vda bs=5 count=1 iflag=direct 2>/dev/null; dd if=/dev/vda bs=64k count=4 2>/dev/null | wc -c',
+  );
+  assert.match(read, /^262144$/m);
+  await remove(second, 'disk');
+  assert.match(await later.run('ls /sys/block'), /^(?!.*vda)/s);
+  await assert.rejects(Machine.restore(streamOf(state), { ...config, devices: [placed, gone] }), /lacks the device "gone"/);
+});
 
 test('block nodes come and go with the disks that name them, and leave no file open', LIMIT, async (t) => {
   const guest = await guestOrSkip(t);

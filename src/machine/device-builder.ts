@@ -53,7 +53,10 @@ export type BuilderParts = {
 /** A device that was built, and what goes with it when it leaves. */
 export type BuiltDevice = {
   readonly device: Device;
-  /** As it was given; null for a device without a name. */
+  /** As it was given, but with its place for one that came while the machine ran. */
+  readonly config: DeviceConfig;
+  readonly hot: boolean;
+  /** Null for a device without a name. */
   readonly id: string | null;
   readonly type: DeviceType;
   readonly bus: DeviceBus;
@@ -102,9 +105,7 @@ export class DeviceBuilder {
    * @throws Error, one line; nothing remains then
    */
   hotPlug(config: DeviceConfig): DeviceConfig {
-    const { device, bus } = this.make(config, true);
-    if (!(device instanceof PciDevice)) return { ...config, bus: bus.name };
-    return { ...config, bus: bus.name, addr: `${(device.devfn >> 3).toString(16)}.${device.devfn & 7}` };
+    return this.make(config, true).config;
   }
 
   /** Whether some device has taken it. @param kind "drive", "netdev" or "chardev" */
@@ -159,7 +160,17 @@ export class DeviceBuilder {
       const device = type.create(values as never, this.context(id, bus, holdings)) as Device;
       if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
       holdings.add(() => device.close?.());
-      const built = { device, id: config.id ?? null, type, bus, buses: type.buses?.(device) ?? [], holdings };
+      const placed = hot ? withPlace(config, bus, device) : config;
+      const built = {
+        device,
+        config: placed,
+        hot,
+        id: config.id ?? null,
+        type,
+        bus,
+        buses: type.buses?.(device) ?? [],
+        holdings,
+      };
       this.take(built);
       if (hot) this.announce(bus, device);
       else this.noteBoot(bus, device, values);
@@ -306,6 +317,12 @@ export class DeviceBuilder {
     this.counts.set(kind, count + 1);
     return count;
   }
+}
+
+/** A configuration that puts a device where it is now. */
+function withPlace(config: DeviceConfig, bus: DeviceBus, device: Device): DeviceConfig {
+  if (!(device instanceof PciDevice)) return { ...config, bus: bus.name };
+  return { ...config, bus: bus.name, addr: `${(device.devfn >> 3).toString(16)}.${device.devfn & 7}` };
 }
 
 /** Open Firmware's names by class code, as SeaBIOS and OVMF write them. */

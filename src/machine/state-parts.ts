@@ -6,7 +6,7 @@ import type { StateParts } from '../migration/machine-state.ts';
 import type { Fields } from '../migration/values.ts';
 import type { Accelerator } from './accelerator.ts';
 import { HostClock, type InstructionClock, type ClockTsc } from './clock.ts';
-import { type MachineConfig, type NamedFile, wantedDevices } from './config.ts';
+import type { MachineConfig, NamedFile } from './config.ts';
 import type { DeviceState, StateOwner, StateValue } from './interfaces.ts';
 import type { LocalMachine } from './machine.ts';
 import type { Drive } from './pc-storage.ts';
@@ -167,7 +167,7 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       append: config.append,
     },
     cpu: cpuOf(model),
-    devices: devicesOf(config, drives, machine),
+    devices: devicesOf(drives, machine),
   };
 }
 
@@ -182,7 +182,7 @@ function cpuOf(cpu: CpuModel): Fields {
 }
 
 /** What the guest finds, and what it would notice if it were another. */
-function devicesOf(config: MachineConfig, drives: readonly Drive[], { board }: LocalMachine): Fields {
+function devicesOf(drives: readonly Drive[], { board }: LocalMachine): Fields {
   const devices: Fields = {};
   for (const { id, type } of board.devices) devices[id] = { type };
   drives.forEach(({ config: one, backend }, i) => {
@@ -195,7 +195,7 @@ function devicesOf(config: MachineConfig, drives: readonly Drive[], { board }: L
     };
   });
   const counts = new Map<string, number>();
-  for (const { config: wanted, field } of wantedDevices(config)) {
+  for (const { config: wanted, field } of board.wantedNow) {
     const { driver, id } = wanted;
     const number = counts.get(driver) ?? 0;
     counts.set(driver, number + 1);
