@@ -23,3 +23,4 @@ fi
 cores=$(nproc 2>/dev/null || echo 2)
 pool=$((cores > 6 ? 4 : cores > 3 ? cores - 2 : 1))
 options="--no-warnings --v8-pool-size=$pool --no-wasm-inlining --no-wasm-inlining-call-indirect"
+. "$root/bin/program.sh"

@@ -1,0 +1,47 @@
+/**
+ * Makes what is published: JavaScript in few files, since Node.js does not strip types in packages, and loading hundreds
+ * of modules takes longer than all that a machine does before its guest runs.
+ *
+ *     dist/app/NAME.js      a program, or the library (index.js)
+ *     dist/app/part-*.js    threads, and what is shared
+ */
+import { rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { type Plugin, rolldown } from 'rolldown';
+
+const ROOT = dirname(import.meta.dirname);
+/** As deep below the package's folder as the sources' folders: files that are named by way of `import.meta.url` are found. */
+const OUTPUT = join(ROOT, 'dist/app');
+const ENTRIES = ['index', 'cli/system-main', 'cli/img-main', 'cli/nbd-main', 'cli/virelay-main', 'cli/start'];
+
+/** A module that is named by its address, for a thread to load: an entry of its own. */
+const MODULE_URL = /new URL\('(\.[^']+\.ts)', import\.meta\.url\)/g;
+
+function modulesByAddress(): Plugin {
+  return {
+    name: 'modules by address',
+    transform(code, id) {
+      if (!code.includes('import.meta.url')) return null;
+      return code.replace(MODULE_URL, (_, path: string) => {
+        const reference = this.emitFile({ type: 'chunk', id: join(dirname(id), path), name: basename(path, '.ts') });
+        return `new URL(import.meta.ROLLUP_FILE_URL_${reference})`;
+      });
+    },
+  };
+}
+
+rmSync(OUTPUT, { recursive: true, force: true });
+const bundle = await rolldown({
+  input: Object.fromEntries(ENTRIES.map((entry) => [basename(entry), join(ROOT, 'src', `${entry}.ts`)])),
+  platform: 'node',
+  plugins: [modulesByAddress()],
+});
+const { output } = await bundle.write({
+  dir: OUTPUT,
+  format: 'esm',
+  entryFileNames: '[name].js',
+  chunkFileNames: 'part-[name].js',
+});
+await bundle.close();
+const bytes = output.reduce((sum, one) => sum + (one.type === 'chunk' ? one.code.length : one.source.length), 0);
+console.log(`dist/app: ${output.length} files, ${Math.round(bytes / 1024)} KiB`);
