@@ -8,8 +8,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { drive, Machine, type MachineConfig } from 'virelay';
 import { savedAndEnded, streamOf } from './saved-machine.ts';
+import { grubOrSkip, makeDisk } from './grub-disk.ts';
 import { parseCommandLine } from '../src/cli/command-line.ts';
-import { Conversation, GET_ADDRESS, guestOrSkip, talkTo, textOf } from './virtio-guest.ts';
+import { Conversation, GET_ADDRESS, guestOrSkip, listeningInitramfs, talkTo, textOf } from './virtio-guest.ts';
 
 const MIB = 2 ** 20;
 const LIMIT = { timeout: 180_000 };
@@ -48,7 +49,9 @@ async function useAndRemove(talk: Conversation, bus: string, slots: readonly str
   }
 }
 
-const CASES: readonly { name: string; config: Partial<MachineConfig>; bus: string; slots: string[]; places: RegExp[] }[] = [
+type Case = { name: string; config: Partial<MachineConfig>; bus: string; slots: string[]; places: RegExp[]; kernel?: 'general' };
+
+const CASES: readonly Case[] = [
   {
     name: 'pc, by ACPI, on its own bus',
     config: {},
@@ -81,11 +84,27 @@ const CASES: readonly { name: string; config: Partial<MachineConfig>; bus: strin
     slots: ['0', '0'],
     places: [/^0000:01:00\.0\n16384\n0\n/m, /^0000:01:00\.0\n16384\n0\n/m],
   },
+  {
+    name: "q35, by a bridge's standard controller",
+    config: {
+      machine: 'q35',
+      acpiHotplugBehindBridges: false,
+      devices: [
+        { driver: 'pcie-root-port', id: 'rp', chassis: 1 },
+        { driver: 'pcie-pci-bridge', id: 'pb', bus: 'rp' },
+      ],
+    },
+    // The cloud's kernel has no driver for it.
+    kernel: 'general',
+    bus: 'pb',
+    slots: ['3', '1f'],
+    places: [/^0000:02:03\.0\n16384\n0\n/m, /^0000:02:1f\.0\n16384\n0\n/m],
+  },
 ];
 
-for (const { name, config, bus, slots, places } of CASES) {
+for (const { name, config, bus, slots, places, kernel } of CASES) {
   test(`a disk is plugged in, used, taken out and plugged in again: ${name}`, LIMIT, async (t) => {
-    const guest = await guestOrSkip(t);
+    const guest = await guestOrSkip(t, kernel);
     if (guest === null) return;
     const talk = await talkTo(guest, ['virtio_pci', 'virtio_blk'], config);
     await using machine = talk.machine;
@@ -95,6 +114,34 @@ for (const { name, config, bus, slots, places } of CASES) {
     assert.doesNotMatch(talk.text, /Call Trace|BUG:|Oops|WARNING:|timeout|I\/O error/);
   });
 }
+
+test('what SeaBIOS has set up takes devices, too: on its bus, and behind a root port and a bridge', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  const tools = grubOrSkip(t);
+  if (guest === null || tools === null) return;
+  const folder = mkdtempSync(join(tmpdir(), 'hotplug-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const data = makeDisk(folder, tools, {
+    'boot/grub/grub.cfg': 'linux /vmlinuz console=ttyS0 panic=-1\ninitrd /initrd\nboot\n',
+    vmlinuz: guest.kernel,
+    initrd: listeningInitramfs(guest, ['virtio_pci', 'virtio_blk']),
+  });
+  const cases = [
+    { type: 'pc', device: { driver: 'pci-bridge', chassis_nr: 1 }, bus: 'pci.0', slot: '9', place: /^0000:00:09\.0$/m },
+    { type: 'pc', device: { driver: 'pci-bridge', chassis_nr: 1 }, bus: 'behind', slot: '2', place: /^0000:01:02\.0$/m },
+    { type: 'q35', device: { driver: 'pcie-root-port', chassis: 1 }, bus: 'behind', slot: '0', place: /^0000:01:00\.0$/m },
+  ] as const;
+  for (const { type, device, bus, slot, place } of cases) {
+    await using machine = await Machine.create({
+      ...{ machine: type, memory: 256 * MIB, noReboot: true, drives: [drive({ file: { name: 'boot', data } })] },
+      devices: [{ ...device, id: 'behind' }],
+    });
+    const talk = new Conversation(machine);
+    await talk.until(/^listening/m);
+    await machine.addDrive(disk());
+    await useAndRemove(talk, bus, [slot], [place]);
+  }
+});
 
 test('a machine that devices have come to and gone from is saved, and goes on as another one', LIMIT, async (t) => {
   const guest = await guestOrSkip(t);
