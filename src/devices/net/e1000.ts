@@ -22,7 +22,7 @@ import {
   segmentOf,
   setContext,
   type Work,
-} from './e1000-offload.ts';
+} from './offload.ts';
 import {
   AT,
   CAUSE,
