@@ -34,7 +34,22 @@ const statusOf = (pid: number, field: string): number =>
 
 /** @returns milliseconds to the guest's first byte, MiB resident then */
 async function startOnce(accel: string, image: string): Promise<[ms: number, mib: number]> {
-  const args = ['-accel', accel, '-m', '256', '-bios', image, '-debugcon', 'stdio', '-display', 'none', '-serial', 'none', '-vga', 'none'];
+  const args = [
+    '-accel',
+    accel,
+    '-m',
+    '256',
+    '-bios',
+    image,
+    '-debugcon',
+    'stdio',
+    '-display',
+    'none',
+    '-serial',
+    'none',
+    '-vga',
+    'none',
+  ];
   const begun = performance.now();
   const child = spawn(join(ROOT, 'bin/virelay-system-x86_64'), args, {
     env: { ...process.env, VIRELAY_BUILT: '1' },
@@ -81,7 +96,9 @@ try {
   }
   for (const [accel, list] of Object.entries(starts)) {
     const [ms, mib] = [median(list.map(([one]) => one)), median(list.map(([, one]) => one))];
-    console.log(`${accel}: start to the first instruction ${ms.toFixed(0)} ms (limit for KVM ${LIMITS.start}), ${mib.toFixed(0)} MiB (${LIMITS.resident})`);
+    console.log(
+      `${accel}: start to the first instruction ${ms.toFixed(0)} ms (limit for KVM ${LIMITS.start}), ${mib.toFixed(0)} MiB (${LIMITS.resident})`,
+    );
   }
   const { toJit, toKvm } = await changes(image);
   const show = (list: number[]): string => `${median(list).toFixed(1)} ms (first ${list[0]!.toFixed(1)})`;

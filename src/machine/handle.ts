@@ -113,7 +113,10 @@ export class Machine {
    */
   static async create(given: Partial<MachineConfig>): Promise<Machine> {
     const config = withFirmware(completeConfig(given), findFirmware);
-    const machine = new Machine(config, machineThreadFor(typeof config.accel === 'string' ? config.accel : (config.accel[0] ?? 'jit')).take());
+    const machine = new Machine(
+      config,
+      machineThreadFor(typeof config.accel === 'string' ? config.accel : (config.accel[0] ?? 'jit')).take(),
+    );
     await machine.created.promise;
     return machine;
   }
