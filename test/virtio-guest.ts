@@ -162,6 +162,9 @@ export class Conversation {
   }
 }
 
+/** Of an init script: carries out what it is told, one line after the other. */
+export const LISTEN = 'stty -echo </dev/console; echo listening; while read -r line </dev/console; do eval "$line"; done';
+
 /** Starts a machine that listens to commands once its modules are loaded. */
 export async function talkTo(
   guest: Guest,
@@ -169,9 +172,8 @@ export async function talkTo(
   more: Partial<MachineConfig>,
   programs: readonly ArchiveEntry[] = [],
 ): Promise<Conversation> {
-  const script = 'stty -echo </dev/console; echo listening; while read -r line </dev/console; do eval "$line"; done';
   const { files: extra, load } = moduleFiles(guest.modules, wanted);
-  const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
+  const init = `exec >/dev/console 2>&1\n${load}\n${LISTEN}\npoweroff -f\n`;
   const machine = await Machine.create({
     memory: 256 * MIB,
     append: 'console=ttyS0 panic=-1',

@@ -7,19 +7,20 @@
  */
 import type { Accelerator, FreeRunning } from '../machine/accelerator.ts';
 import type { CpuPort, DeviceState, PowerEvent, Trace, TscSource, VirtualClock } from '../machine/interfaces.ts';
+import type { CpuTopology } from '../machine/cpu-topology.ts';
 import type { InitialCpuState } from '../machine/loader/cpu-state.ts';
 import type { CpuModel } from '../isa/x86/system/models.ts';
 import { MCG_CAP } from '../isa/x86/system/machine-check.ts';
-import { powerOnState, startState } from '../isa/x86/system/power-on.ts';
+import { parkedState, powerOnState, startState } from '../isa/x86/system/power-on.ts';
 import { type ChipBoard, Chips } from './chips.ts';
 import { EXIT } from './constants.ts';
 import { cpuidEntries } from './cpuid-entries.ts';
-import { describeVcpu } from './describe.ts';
 import { type Ports, type Registers, serveMemory, servePort } from './exits.ts';
 import type { KvmHost } from './host.ts';
 import { Kicker } from './kicker.ts';
 import { SystemCallError } from './libc.ts';
 import { MemorySlots, type MemoryMap } from './memory.ts';
+import { errorOf, Processors } from './processors.ts';
 import { cpuFromKernel, cpuToKernel } from './state/cpu.ts';
 import type { Moment } from './state/pit.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -36,6 +37,7 @@ export interface KvmParts {
   readonly board: KvmBoard;
   readonly memory: WebAssembly.Memory;
   readonly model: CpuModel;
+  readonly topology: CpuTopology;
   readonly clock: VirtualClock;
   readonly tsc: TscSource;
   readonly onPower: (event: PowerEvent) => void;
@@ -50,21 +52,26 @@ const TSS = IDENTITY_MAP + 0x1000;
 /** Milliseconds until the event loop has its turn after a device has been used: it may have begun something. */
 const AFTER_EXIT = 1;
 
+/** MSRs that a state tells of. */
+const knownMsrs = ({ fields }: DeviceState): ReadonlySet<number> =>
+  new Set(Object.keys(fields['msrs']!).map((number) => parseInt(number, 16)));
+
 export class KvmAccelerator implements Accelerator {
   readonly name = 'kvm';
   readonly cpuPort: CpuPort;
   readonly free: FreeRunning;
   private readonly parts: KvmParts;
   private readonly vm: Vm;
-  private readonly vcpu: Vcpu;
+  private readonly processors: Processors;
   private readonly chips: Chips;
   private readonly kicker: Kicker;
-  private readonly transfer: VcpuTransfer;
+  /** One for each vCPU, in their order. */
+  private readonly transfers: readonly VcpuTransfer[];
   private readonly xsaveBytes: number;
   /** CPUID's word on family, model and stepping. */
   private readonly version: number;
-  /** The vCPU's state as it last was at home. */
-  private state: DeviceState;
+  /** The vCPUs' states as they last were at home. */
+  private readonly states: DeviceState[];
   private inKernel = false;
   private executed = 0;
   private exits = 0;
@@ -73,29 +80,41 @@ export class KvmAccelerator implements Accelerator {
   /** @throws Error, one line */
   constructor(parts: KvmParts) {
     this.parts = parts;
-    const { host, board, memory, model, tsc } = parts;
+    const { host, board, memory, model, topology, tsc } = parts;
     const { libc } = host.kvm;
     this.vm = host.kvm.createVm();
+    let kicker: Kicker | null = null;
     try {
       this.vm.reservePages(TSS, IDENTITY_MAP);
       this.chips = new Chips(this.vm, board, () => this.vcpu.nmi());
-      const slots = new MemorySlots(this.vm, board.mem, libc.addressOf(new Uint8Array(memory.buffer)));
+      const origin = libc.addressOf(new Uint8Array(memory.buffer));
+      const slots = new MemorySlots(this.vm, board.mem, origin, (change) => this.processors.alone(change));
       slots.update();
       board.mem.onMapChange = () => slots.update();
-      this.vcpu = this.vm.createVcpu(0);
-      const entries = cpuidEntries(model, { apicId: 0, cpus: 1 }, tsc.frequency);
-      this.version = entries.find(({ function: leaf }) => leaf === 1)!.eax!;
-      this.prepareVcpu(entries);
-      this.transfer = new VcpuTransfer(this.vcpu, host.msrs, host.hasSregs2);
-      this.xsaveBytes = this.transfer.xsaveBytes;
-      this.kicker = new Kicker(libc);
+      const leaves = board.apicIds.map((_, index) => cpuidEntries(model, topology, index, tsc.frequency));
+      this.version = leaves[0]!.find(({ function: leaf }) => leaf === 1)!.eax!;
+      kicker = this.kicker = new Kicker(libc);
+      this.processors = new Processors(
+        host.kvm,
+        this.vm,
+        board.apicIds,
+        (vcpu, index) => this.prepareVcpu(vcpu, leaves[index]!),
+        this.kicker,
+        () => {
+          if (this.inKernel) this.processors.answer(this.serve);
+        },
+        (text) => this.fail(text),
+      );
+      this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2));
+      this.xsaveBytes = this.transfers[0]!.xsaveBytes;
     } catch (error) {
       board.mem.onMapChange = undefined;
+      kicker?.close();
       this.vm.close();
       throw error;
     }
     this.kicker.watch(this.vcpu);
-    this.state = powerOnState(this.version);
+    this.states = this.statesAfterReset(powerOnState(this.version));
     this.cpuPort = this.pins();
     this.free = {
       stay: (left, stop) => this.stay(left, stop),
@@ -103,9 +122,18 @@ export class KvmAccelerator implements Accelerator {
     };
   }
 
-  private prepareVcpu(entries: ReturnType<typeof cpuidEntries>): void {
+  /** The boot processor, which runs in this thread. */
+  private get vcpu(): Vcpu {
+    return this.processors.boot;
+  }
+
+  /** @param boot the boot processor's; the others wait to be started */
+  private statesAfterReset(boot: DeviceState): DeviceState[] {
+    return this.processors.all.map((_, index) => (index === 0 ? boot : parkedState(this.version)));
+  }
+
+  private prepareVcpu(vcpu: Vcpu, entries: ReturnType<typeof cpuidEntries>): void {
     const { host, tsc, model } = this.parts;
-    const { vcpu } = this;
     if (model.has('mca')) vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
     vcpu.setCpuid(entries);
     const khz = Math.round(tsc.frequency / 1000);
@@ -151,27 +179,35 @@ export class KvmAccelerator implements Accelerator {
   }
 
   private stay(left: () => number, stop: () => boolean): void {
-    const { kicker, vcpu } = this;
+    const { kicker, vcpu, processors } = this;
     this.enterKernel();
     let used = false;
-    while (!stop() && kicker.enter(used ? Math.min(left(), AFTER_EXIT) : left())) {
-      this.entries++;
-      try {
-        used = this.serve(vcpu.enter()) || used;
-      } catch (error) {
-        if (!(error instanceof SystemCallError)) throw error;
-        this.fail(error);
+    do {
+      used = processors.answer(this.serve) || used;
+      while (!stop() && kicker.enter(used ? Math.min(left(), AFTER_EXIT) : left())) {
+        this.entries++;
+        used = this.runBoot(vcpu) || used;
       }
-    }
-    kicker.leave();
+    } while (!kicker.leave() && !stop());
   }
 
   /** @returns whether a device has been used */
-  private serve(reason: number): boolean {
-    const { vcpu, parts } = this;
+  private runBoot(vcpu: Vcpu): boolean {
+    try {
+      const reason = vcpu.enter();
+      if (reason === EXIT.KVM_EXIT_INTR) return false;
+      this.serve(vcpu, reason);
+    } catch (error) {
+      if (!(error instanceof SystemCallError)) throw error;
+      this.fail(this.processors.describe(vcpu, error));
+    }
+    return true;
+  }
+
+  /** @returns whether the vCPU can go on */
+  private readonly serve = (vcpu: Vcpu, reason: number): boolean => {
+    const { parts } = this;
     switch (reason) {
-      case EXIT.KVM_EXIT_INTR:
-        return false;
       case EXIT.KVM_EXIT_IO:
         this.exits++;
         servePort(vcpu, parts.board.io);
@@ -185,13 +221,14 @@ export class KvmAccelerator implements Accelerator {
         parts.onPower('reset');
         return true;
       default:
-        this.fail(null);
-        return true;
+        this.fail(this.processors.describe(vcpu, errorOf(reason)));
+        return false;
     }
-  }
+  };
 
-  private fail(error: SystemCallError | null): void {
-    this.parts.onFailure(describeVcpu(this.vcpu, error));
+  /** @param text several lines */
+  private fail(text: string): void {
+    this.parts.onFailure(text);
     this.parts.onPower('internal-error');
   }
 
@@ -201,48 +238,55 @@ export class KvmAccelerator implements Accelerator {
 
   private enterKernel(): void {
     if (this.inKernel) return;
-    const { vm, chips, parts, transfer, state } = this;
+    const { vm, chips, parts, transfers, states } = this;
     const moment = this.moment();
     vm.setClock({ clock: BigInt(Math.floor(moment.virtual)) });
-    const apic = chips.take(moment);
-    transfer.write({ cpu: cpuToKernel(state, this.xsaveBytes), apic, tsc: parts.tsc.read() });
+    const apics = chips.take(moment);
+    const tsc = parts.tsc.read();
+    transfers.forEach((transfer, cpu) => {
+      const state = { cpu: cpuToKernel(states[cpu]!, this.xsaveBytes), apic: apics[cpu]!, tsc };
+      transfer.write(state, cpu === 0 ? null : transfers[0]!);
+    });
     parts.board.useKernelChips(chips);
     this.inKernel = true;
+    this.processors.release();
   }
 
   settle(): void {
     if (!this.inKernel) return;
-    const { chips, parts, transfer, state, vcpu } = this;
-    // The instruction of the last exit has to end before its state is one.
-    for (let reason = vcpu.complete(); reason !== EXIT.KVM_EXIT_INTR; reason = vcpu.complete()) this.serve(reason);
-    const known = new Set(Object.keys(state.fields['msrs']!).map((number) => parseInt(number, 16)));
-    const { cpu, apic, tsc } = transfer.read(known);
-    this.state = cpuFromKernel(cpu, state);
-    parts.tsc.write(tsc);
-    chips.giveBack(apic, this.moment());
+    const { chips, parts, transfers, states } = this;
+    this.processors.hold(this.serve);
+    const read = transfers.map((transfer, cpu) => transfer.read(knownMsrs(states[cpu]!)));
+    read.forEach(({ cpu }, index) => (states[index] = cpuFromKernel(cpu, states[index]!)));
+    parts.tsc.write(read[0]!.tsc);
+    chips.giveBack(
+      read.map(({ apic }) => apic),
+      this.moment(),
+    );
     this.inKernel = false;
   }
 
   /** What is in the kernel is of no interest any more. */
   private forget(): void {
     if (!this.inKernel) return;
+    this.processors.hold(this.serve);
     this.parts.board.useKernelChips(null);
     this.inKernel = false;
   }
 
   reset(start: InitialCpuState): void {
     this.forget();
-    this.state = startState(this.version, start);
+    this.states.splice(0, this.states.length, ...this.statesAfterReset(startState(this.version, start)));
   }
 
-  saveState(): DeviceState {
+  saveState(cpu: number): DeviceState {
     this.settle();
-    return this.state;
+    return this.states[cpu]!;
   }
 
-  loadState(state: DeviceState): void {
+  loadState(cpu: number, state: DeviceState): void {
     this.forget();
-    this.state = state;
+    this.states[cpu] = state;
   }
 
   statistics(): Record<string, number> {
@@ -250,7 +294,9 @@ export class KvmAccelerator implements Accelerator {
   }
 
   close(): void {
-    this.forget();
+    this.processors.close();
+    if (this.inKernel) this.parts.board.useKernelChips(null);
+    this.inKernel = false;
     this.parts.board.mem.onMapChange = undefined;
     this.kicker.close();
     this.vm.close();

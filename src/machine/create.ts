@@ -8,6 +8,7 @@ import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
 import {
   type AcceleratorParts,
+  checkCpus,
   CpuPins,
   loadAccelerator,
   type LoadedAccelerator,
@@ -16,7 +17,7 @@ import {
 } from './accelerators.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { ClockTsc, DEFAULT_TSC_HZ, HostClock, InstructionClock } from './clock.ts';
-import { ConfigError, type FolderConfig, wantedDevices } from './config.ts';
+import { ConfigError, type FolderConfig, topologyOf, wantedDevices } from './config.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { PowerEvent, VirtualClock } from './interfaces.ts';
@@ -133,14 +134,16 @@ function linksOf(config: MachineConfig, drives: Drive[], networks: Networks, por
 
 /** The first one of those wanted that can be had. @throws ConfigError saying why there is none */
 async function chooseAccelerator(
-  { accel, icount }: MachineConfig,
+  { accel, icount, cpus }: MachineConfig,
   events: MachineEvents,
 ): Promise<[AcceleratorName, LoadedAccelerator]> {
   const wanted = typeof accel === 'string' ? [accel] : accel;
   for (const [i, name] of wanted.entries()) {
     try {
       if (name === 'kvm' && icount !== null) throw new Error('instructions that the processor runs cannot be counted (-icount)');
-      return [name, await loadAccelerator(name)];
+      const loaded = await loadAccelerator(name);
+      checkCpus(loaded, cpus);
+      return [name, loaded];
     } catch (error) {
       const why = (error as Error).message;
       const next = wanted[i + 1];
@@ -212,6 +215,7 @@ export async function createMachine(
     machine: config.machine,
     memory: { bytes, ramOffset: GUEST_MEMORY, ramSize: config.memory },
     cpuPort: pins,
+    topology: topologyOf(config),
     clock,
     tsc,
     serials: ports.serials,
@@ -234,7 +238,7 @@ export async function createMachine(
     trace,
   });
   const parts: AcceleratorParts = {
-    ...{ board, memory, model, clock, tsc, tracing, trace, tuning, onPower },
+    ...{ board, memory, model, topology: topologyOf(config), clock, tsc, tracing, trace, tuning, onPower },
     onFailure: (text) => events.warn?.(text),
     bootTime: () => boot.time,
     random32: randoms.cpu,

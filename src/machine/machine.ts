@@ -131,14 +131,14 @@ export class LocalMachine implements StateOwner {
   setAccelerator(name: AcceleratorName): void {
     const before = this.inForce;
     if (before.name === name) return;
-    const state = before.saveState();
+    const states = this.board.apicIds.map((_, cpu) => before.saveState(cpu));
     const instructions = before.instructions();
     // Both would have the same memory for what they keep.
     before.close();
     const take = (made: Accelerator): void => {
       made.countFrom(instructions);
       this.accelerators.use(made);
-      made.loadState(state);
+      states.forEach((state, cpu) => made.loadState(cpu, state));
       this.inForce = made;
     };
     try {
@@ -202,6 +202,8 @@ export class LocalMachine implements StateOwner {
 
   reset(): void {
     this.events.onReset?.();
+    // Nothing of the guest runs into what the board is made anew of.
+    this.accelerator.settle?.();
     this.accelerator.reset(this.board.reset());
   }
 
