@@ -20,7 +20,8 @@ export class KvmHost {
   /** vCPUs that a machine may have. */
   readonly mostCpus: number;
 
-  private constructor(kvm: Kvm) {
+  /** @param kvm which may be able to run a part of what guests do only */
+  constructor(kvm: Kvm) {
     this.kvm = kvm;
     this.scalesTsc = kvm.check('KVM_CAP_TSC_CONTROL') !== 0;
     this.hasSregs2 = kvm.check('KVM_CAP_SREGS2') !== 0;

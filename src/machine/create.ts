@@ -18,6 +18,7 @@ import {
 import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { ClockTsc, DEFAULT_TSC_HZ, HostClock, InstructionClock } from './clock.ts';
 import { ConfigError, type FolderConfig, topologyOf, wantedDevices } from './config.ts';
+import type { CpuTopology } from './cpu-topology.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { PowerEvent, VirtualClock } from './interfaces.ts';
@@ -171,6 +172,12 @@ function chooseCpu(
   return { model: within.model, tscFrequency: frequency };
 }
 
+/** AMD's processors tell of the threads of a core by a leaf that not all of them have. */
+function warnOfThreads(model: CpuModel, { threads }: CpuTopology, events: MachineEvents): void {
+  if (threads === 1 || model.vendor !== 'AuthenticAMD' || model.has('topoext')) return;
+  events.warn?.(`CPU ${model.name}: guests take its ${threads} threads a core for cores; -cpu MODEL,+topoext tells them`);
+}
+
 /**
  * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
  */
@@ -182,6 +189,7 @@ export async function createMachine(
 ): Promise<LocalMachine> {
   const [name, accelerator] = await chooseAccelerator(config, events);
   const { model, tscFrequency } = chooseCpu(config.cpu, accelerator, events);
+  warnOfThreads(model, topologyOf(config), events);
   const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
