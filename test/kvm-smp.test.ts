@@ -4,9 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { initramfs } from '../src/guest/initramfs.ts';
 import { runOnKvmHost } from './kvm-host.ts';
-import { guestOrSkip, LISTEN } from './virtio-guest.ts';
+import { guestOrSkip, listeningInitramfs } from './virtio-guest.ts';
 
 test('Linux under KVM uses several CPUs', { timeout: 240_000 }, async (t) => {
   const guest = await guestOrSkip(t, 'kvm');
@@ -17,8 +16,7 @@ test('Linux under KVM uses several CPUs', { timeout: 240_000 }, async (t) => {
     return [`guest/${name}`, join(work, name)];
   };
   try {
-    const init = `exec >/dev/console 2>&1\n${LISTEN}\npoweroff -f\n`;
-    const files = new Map([put('kernel', guest.kernel), put('initrd', initramfs(guest.files, init))]);
+    const files = new Map([put('kernel', guest.kernel), put('initrd', listeningInitramfs(guest, []))]);
     const ran = await runOnKvmHost(
       t,
       ['src', 'test/nested'],

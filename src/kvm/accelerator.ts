@@ -73,6 +73,10 @@ export class KvmAccelerator implements Accelerator {
   /** The vCPUs' states as they last were at home. */
   private readonly states: DeviceState[];
   private inKernel = false;
+  /** As the kernel was told. */
+  private tscFrequency = 0;
+  /** The board's local APIC asks for attention. */
+  private intr = false;
   private executed = 0;
   private exits = 0;
   private entries = 0;
@@ -80,7 +84,7 @@ export class KvmAccelerator implements Accelerator {
   /** @throws Error, one line */
   constructor(parts: KvmParts) {
     this.parts = parts;
-    const { host, board, memory, model, topology, tsc } = parts;
+    const { host, board, memory, model } = parts;
     const { libc } = host.kvm;
     this.vm = host.kvm.createVm();
     let kicker: Kicker | null = null;
@@ -91,20 +95,21 @@ export class KvmAccelerator implements Accelerator {
       const slots = new MemorySlots(this.vm, board.mem, origin, (change) => this.processors.alone(change));
       slots.update();
       board.mem.onMapChange = () => slots.update();
-      const leaves = board.apicIds.map((_, index) => cpuidEntries(model, topology, index, tsc.frequency));
-      this.version = leaves[0]!.find(({ function: leaf }) => leaf === 1)!.eax!;
       kicker = this.kicker = new Kicker(libc);
       this.processors = new Processors(
         host.kvm,
         this.vm,
         board.apicIds,
-        (vcpu, index) => this.prepareVcpu(vcpu, leaves[index]!),
+        (vcpu) => {
+          if (model.has('mca')) vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
+        },
         this.kicker,
         () => {
           if (this.inKernel) this.processors.answer(this.serve);
         },
         (text) => this.fail(text),
       );
+      this.version = this.describeCpus();
       this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2));
       this.xsaveBytes = this.transfers[0]!.xsaveBytes;
     } catch (error) {
@@ -132,10 +137,24 @@ export class KvmAccelerator implements Accelerator {
     return this.processors.all.map((_, index) => (index === 0 ? boot : parkedState(this.version)));
   }
 
-  private prepareVcpu(vcpu: Vcpu, entries: ReturnType<typeof cpuidEntries>): void {
-    const { host, tsc, model } = this.parts;
-    if (model.has('mca')) vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
-    vcpu.setCpuid(entries);
+  /**
+   * Tells the kernel what CPUs the guest finds, at which rate their counters run: before they first run.
+   * @returns CPUID's word on family, model and stepping
+   */
+  private describeCpus(): number {
+    const { tsc, model, topology } = this.parts;
+    this.tscFrequency = tsc.frequency;
+    const entries = this.processors.all.map((vcpu, index) => {
+      const leaves = cpuidEntries(model, topology, index, tsc.frequency);
+      vcpu.setCpuid(leaves);
+      this.setTscRate(vcpu);
+      return leaves;
+    });
+    return entries[0]!.find(({ function: leaf }) => leaf === 1)!.eax!;
+  }
+
+  private setTscRate(vcpu: Vcpu): void {
+    const { host, tsc } = this.parts;
     const khz = Math.round(tsc.frequency / 1000);
     if (khz === vcpu.tscKhz) return;
     if (!host.scalesTsc) {
@@ -150,7 +169,9 @@ export class KvmAccelerator implements Accelerator {
   /** The board's own chips are asleep while the guest runs: what else reaches a vCPU is little. */
   private pins(): CpuPort {
     return {
-      setIntr: () => undefined,
+      setIntr: (pending) => {
+        this.intr = pending;
+      },
       nmi: () => this.vcpu.nmi(),
       smi: () => undefined,
       init: () => undefined,
@@ -179,20 +200,33 @@ export class KvmAccelerator implements Accelerator {
   }
 
   private stay(left: () => number, stop: () => boolean): void {
-    const { kicker, vcpu, processors } = this;
+    const { processors, kicker } = this;
     this.enterKernel();
+    // A device that is used may begin something that the event loop must know of: its turn comes soon.
     let used = false;
     do {
+      // Nobody has looked at what is due since then.
+      let comesSoon = false;
       used = processors.answer(this.serve) || used;
-      while (!stop() && kicker.enter(used ? Math.min(left(), AFTER_EXIT) : left())) {
-        this.entries++;
-        used = this.runBoot(vcpu) || used;
+      while (!stop()) {
+        const due = used ? Math.min(left(), AFTER_EXIT) : left();
+        if (comesSoon && due === AFTER_EXIT) {
+          if (!kicker.mayStay) break;
+        } else {
+          if (!kicker.enter(due)) break;
+          comesSoon = used;
+        }
+        const isDevice = this.runBoot();
+        used ||= isDevice;
+        comesSoon &&= isDevice;
       }
     } while (!kicker.leave() && !stop());
   }
 
   /** @returns whether a device has been used */
-  private runBoot(vcpu: Vcpu): boolean {
+  private runBoot(): boolean {
+    const { vcpu } = this;
+    this.entries++;
     try {
       const reason = vcpu.enter();
       if (reason === EXIT.KVM_EXIT_INTR) return false;
@@ -263,6 +297,9 @@ export class KvmAccelerator implements Accelerator {
       read.map(({ apic }) => apic),
       this.moment(),
     );
+    // The board's local APIC has said meanwhile whether it has an interrupt.
+    const pending = states[0]!.fields['pending'] as { intr: boolean };
+    pending.intr = this.intr;
     this.inKernel = false;
   }
 
@@ -286,6 +323,8 @@ export class KvmAccelerator implements Accelerator {
 
   loadState(cpu: number, state: DeviceState): void {
     this.forget();
+    // A machine that comes from elsewhere brings its rate along.
+    if (this.parts.tsc.frequency !== this.tscFrequency) this.describeCpus();
     this.states[cpu] = state;
   }
 

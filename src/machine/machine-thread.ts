@@ -17,9 +17,9 @@ import {
   type StateStep,
   type ToMachine,
 } from './messages.ts';
-import { Hotplug } from './hotplug.ts';
+import { Changes } from './changes.ts';
 import { PortChannel } from './port-channel.ts';
-import { StateSink, StateSource } from './state-stream.ts';
+import { drain, StateSink, StateSource } from './state-stream.ts';
 
 const parent = threadParent<FromMachine, ToMachine>();
 const post = (message: FromMachine): void => parent.post(message);
@@ -27,9 +27,11 @@ const channels = new Map<number, PortChannel>();
 let traced: string[] = [];
 let machine: LocalMachine | null = null;
 let drives: Drives | null = null;
+/** The machine is being saved, and must stand still. */
+let saving = false;
 let source: StateSource | null = null;
 let sink: StateSink | null = null;
-let hotplug: Hotplug | null = null;
+let changes: Changes | null = null;
 
 /** Traced lines collected before they are sent. */
 const TRACE_BATCH = 1000;
@@ -107,7 +109,7 @@ async function create(config: MachineConfig): Promise<void> {
     const made = await createMachine(config, told, io);
     await networksReady(made);
     machine = made;
-    hotplug = new Hotplug(made, drives, {
+    changes = new Changes(made, drives, {
       openChannel: (id, channel) => io.chardevs.set(id, open(channel)),
       closeChannel: (id) => {
         flush();
@@ -142,42 +144,48 @@ async function networksReady({ networks }: LocalMachine): Promise<void> {
   }
 }
 
-const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void> = {
+const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void | Promise<void>> = {
   start: (one) => {
+    if (saving) throw new Error('the machine is being saved');
     for (const channel of channels.values()) channel.hold(false);
     drives?.retry();
     one.start();
   },
-  pause: (one) => one.pause(),
+  pause: (one) => {
+    one.pause();
+    return drain(one, drives);
+  },
   reset: (one) => one.reset(),
   quit: (one) => one.quit(),
   powerdown: (one) => one.board.powerButton(),
   nmi: (one) => one.board.injectNmi(),
 };
 
-function command(id: number, name: MachineCommand): void {
-  let error: string | null = null;
+async function beginSaving(one: LocalMachine, compress: boolean): Promise<void> {
+  if (saving) throw new Error('the machine is being saved already');
+  saving = true;
+  for (const channel of channels.values()) channel.hold(true);
   try {
-    if (machine === null) throw new Error('there is no machine');
-    COMMANDS[name](machine);
-  } catch (thrown) {
-    error = thrown instanceof Error ? thrown.message : String(thrown);
+    source = await StateSource.begin(one, drives, compress);
+  } catch (error) {
+    saving = false;
+    for (const channel of channels.values()) channel.hold(false);
+    throw error;
   }
-  post({ type: 'done', id, error });
 }
 
 /** Saving and loading, a step at a time. */
 async function state(one: LocalMachine, step: StateStep): Promise<Answer> {
   switch (step.step) {
     case 'save':
-      for (const channel of channels.values()) channel.hold(true);
-      source = await StateSource.begin(one, drives, step.compress);
+      await beginSaving(one, step.compress);
       return null;
     case 'next':
       return source?.next() ?? null;
     case 'end':
       await source?.end();
       source = null;
+      saving = false;
       return null;
     case 'load':
       sink ??= new StateSink(one);
@@ -213,8 +221,8 @@ function query(id: number, name: keyof Queries): void {
 
 async function call({ id, call: name, given }: ToMachine & { type: 'call' }): Promise<void> {
   try {
-    if (hotplug === null) throw new Error('there is no machine');
-    const value = await hotplug.run(name, given as never);
+    if (changes === null) throw new Error('there is no machine');
+    const value = await changes.run(name, given as never);
     post({ type: 'done', id, error: null, value });
   } catch (error) {
     post({ type: 'done', id, error: (error as Error).message });
@@ -234,7 +242,10 @@ function handle(message: ToMachine): void {
       void create(message.config);
       return;
     case 'command':
-      return command(message.id, message.command);
+      return answer(message.id, async (one) => {
+        await COMMANDS[message.command](one);
+        return null;
+      });
     case 'state':
       return answer(message.id, (one) => state(one, message));
     case 'accelerator':

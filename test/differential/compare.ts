@@ -16,7 +16,19 @@ export interface Subject {
 }
 
 /** What the kernel does not keep, or tells in another way. */
-const NOT_COMPARED = new Set(['pending', 'exceptionWatchers', 'clockVersion', 'a20', 'fcs', 'fds', 'pdptes', 'msrs', 'fop', 'fip', 'fdp']);
+const NOT_COMPARED = new Set([
+  'pending',
+  'exceptionWatchers',
+  'clockVersion',
+  'a20',
+  'fcs',
+  'fds',
+  'pdptes',
+  'msrs',
+  'fop',
+  'fip',
+  'fdp',
+]);
 const SEGMENTS = new Set(['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr']);
 /** Exceptions that push an error code. */
 const WITH_CODE = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
@@ -33,7 +45,8 @@ const text = (value: StateValue | undefined): string =>
 /** @param mode in which the case has ended: 64-bit code sees little of a data segment, and nothing of a null one */
 function segmentText(name: string, value: Segment): string {
   const { base, limit, attributes, selector } = value;
-  if (attributes & SEG_NULL) return `null ${selector.toString(16)}${name === 'fs' || name === 'gs' ? ` ${base.toString(16)}` : ''}`;
+  if (attributes & SEG_NULL)
+    return `null ${selector.toString(16)}${name === 'fs' || name === 'gs' ? ` ${base.toString(16)}` : ''}`;
   return `${selector.toString(16)} ${base.toString(16)} ${limit.toString(16)} ${attributes.toString(16)}`;
 }
 
@@ -79,7 +92,10 @@ const whereOf = ({ state }: Outcome): string => {
 };
 
 function memoryDifferences({ mode }: Step, ours: Outcome, theirs: Outcome, undefinedFlags: number): string[] {
-  const [a, b] = [Buffer.from(ours.memory.buffer, ours.memory.byteOffset, ours.memory.length), Buffer.from(theirs.memory.buffer, theirs.memory.byteOffset, theirs.memory.length)];
+  const [a, b] = [
+    Buffer.from(ours.memory.buffer, ours.memory.byteOffset, ours.memory.length),
+    Buffer.from(theirs.memory.buffer, theirs.memory.byteOffset, theirs.memory.length),
+  ];
   if (a.equals(b)) return [];
   const flags = pushedFlags(ours.state, mode);
   const list: string[] = [];

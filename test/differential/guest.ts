@@ -24,8 +24,8 @@ export const HIGH_SIZE = 0x2_0000;
 export const MEMORY_SIZE = LOW_SIZE + HIGH_SIZE;
 /** Whoever writes there has come to a handler. */
 export const END_PORT = 0x42;
-/** UD2: not all KVMs know what to do about INT n in a program. */
-const ENDING = [0x0f, 0x0b];
+/** The kernel's cases end by themselves (out, and again), a program's by an exception (ud2). */
+const ENDING = { kernel: [0xe6, END_PORT, 0xeb, 0xfc], user: [0x0f, 0x0b] };
 
 const GDT = 0x1000;
 const IDT = 0x2000;
@@ -38,11 +38,24 @@ const CODE16_BASE = 0x8000;
 const CODE16 = 0x100;
 const TABLES = 0x1_0000;
 
-export const MODES = ['real16', 'prot16', 'prot32', 'paged32', 'pae32', 'user32', 'v8086', 'long64', 'compat32', 'user64'] as const;
+export const MODES = [
+  'real16',
+  'prot16',
+  'prot32',
+  'paged32',
+  'pae32',
+  'user32',
+  'v8086',
+  'long64',
+  'compat32',
+  'user64',
+] as const;
 export type Mode = (typeof MODES)[number];
 
 /** Selectors that sequences may name, good ones and others. */
-export const SELECTORS = [0, 0x08, 0x10, 0x18, 0x23, 0x2b, 0x33, 0x38, 0x40, 0x60, 0x68, 0x70, 0x78, 0x80, 0x0c, 0x14, 0xf8, 3] as const;
+export const SELECTORS = [
+  0, 0x08, 0x10, 0x18, 0x23, 0x2b, 0x33, 0x38, 0x40, 0x60, 0x68, 0x70, 0x78, 0x80, 0x0c, 0x14, 0xf8, 3,
+] as const;
 
 type Descriptor = readonly [selector: number, base: number, limit: number, attributes: number];
 const DESCRIPTORS: readonly Descriptor[] = [
@@ -81,7 +94,7 @@ export function vectorAt(rip: bigint): number {
   return offset >= 0 && offset < 4 * 256 ? offset >> 2 : -1;
 }
 
-/** @param code followed by an exception that ends the case */
+/** @param code after which the case ends */
 export function makeMemory(mode: Mode, code: Uint8Array, random: Random): Uint8Array {
   const memory = new Uint8Array(MEMORY_SIZE);
   const view = new DataView(memory.buffer);
@@ -98,7 +111,7 @@ export function makeMemory(mode: Mode, code: Uint8Array, random: Random): Uint8A
   if (isPaged(mode)) (usesPae(mode) ? writePae : write32)(view, mode);
   memory.fill(0xcc, at(CODE_BASE), at(CODE_BASE) + 0x1000);
   const start = is16(mode) ? CODE16_BASE + CODE16 : at(CODE_START);
-  memory.set([...code, ...ENDING], start);
+  memory.set([...code, ...(isUser(mode) ? ENDING.user : ENDING.kernel)], start);
   for (let i = 0; i < DATA_SIZE; i += 8) view.setBigUint64(at(DATA_BASE) + i, random.wide(), true);
   for (let i = 0; i < 0x800; i += 8) view.setBigUint64(CODE16_BASE + 0x800 + i, random.wide(), true);
   return memory;
@@ -114,7 +127,7 @@ function writeDescriptors(view: DataView, mode: Mode): void {
   put([0x08, 0, 0xfffff, isLong(mode) ? 0xa09b : 0xc09b]);
   put([0x10, 0, 0xfffff, 0xc093]);
   put([0x40, TSS, 0x67, 0x8b]);
-  view.setUint32(GDT + 0x80, 0x08 << 16 | (HANDLERS + 4 * 0xf0), true);
+  view.setUint32(GDT + 0x80, (0x08 << 16) | (HANDLERS + 4 * 0xf0), true);
   view.setUint32(GDT + 0x84, 0xec00, true);
 }
 
@@ -140,7 +153,13 @@ function pageBits(address: number): number {
 }
 
 function writePae(view: DataView, mode: Mode): void {
-  const [top, pointers, low, high, directory] = [0, 1, 2, 3, 4].map((i) => TABLES + 0x1000 * i) as [number, number, number, number, number];
+  const [top, pointers, low, high, directory] = [0, 1, 2, 3, 4].map((i) => TABLES + 0x1000 * i) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
   const entry = (place: number, value: number): void => view.setBigUint64(place, BigInt(value), true);
   const all = PRESENT | WRITABLE | USER;
   if (isLong(mode)) entry(top, pointers | all);
@@ -182,9 +201,15 @@ function segmentsOf(mode: Mode): { cs: StateValue; data: StateValue } {
   const flat = 0xffffffff;
   switch (mode) {
     case 'real16':
-      return { cs: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0x9b), data: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0x93) };
+      return {
+        cs: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0x9b),
+        data: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0x93),
+      };
     case 'v8086':
-      return { cs: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0xf3), data: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0xf3) };
+      return {
+        cs: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0xf3),
+        data: segment(CODE16_BASE >> 4, CODE16_BASE, 0xffff, 0xf3),
+      };
     case 'prot16':
       return { cs: segment(0x18, CODE16_BASE, 0xffff, 0x9b), data: segment(0x38, CODE16_BASE, 0xffff, 0x93) };
     case 'user32':
@@ -199,8 +224,16 @@ function segmentsOf(mode: Mode): { cs: StateValue; data: StateValue } {
   }
 }
 
-/** @param gpr sixteen, of which 32-bit modes have half; null for random ones */
-export function makeState(mode: Mode, gpr: readonly bigint[] | null, random: Random): DeviceState {
+/**
+ * @param gpr sixteen, of which 32-bit modes have half; null for random ones
+ * @param has which CPU features there are
+ */
+export function makeState(
+  mode: Mode,
+  gpr: readonly bigint[] | null,
+  random: Random,
+  has: (feature: string) => boolean,
+): DeviceState {
   const state = powerOnState(0);
   const { fields } = state;
   const { cs, data } = segmentsOf(mode);
@@ -217,26 +250,31 @@ export function makeState(mode: Mode, gpr: readonly bigint[] | null, random: Ran
   }
   fields['rip'] = BigInt(is16(mode) ? CODE16 : CODE_START);
   const iopl = mode === 'v8086' ? 3n : BigInt(random.below(4));
-  fields['rflags'] = 2n | BigInt(random.next() & 0xcd5 & ~0x400) | (iopl << 12n) | (random.chance(70) ? 0x200n : 0n) | (mode === 'v8086' ? 1n << 17n : 0n);
+  fields['rflags'] =
+    2n |
+    BigInt(random.next() & 0xcd5 & ~0x400) |
+    (iopl << 12n) |
+    (random.chance(70) ? 0x200n : 0n) |
+    (mode === 'v8086' ? 1n << 17n : 0n);
   fields['cpl'] = isUser(mode) ? 3 : 0;
-  setControl(fields, mode, random);
+  setControl(fields, mode, random, has);
   fields['gdtBase'] = BigInt(GDT);
   fields['gdtLimit'] = 0x87;
   fields['idtBase'] = mode === 'real16' ? 0n : BigInt(IDT);
   fields['idtLimit'] = isLong(mode) ? 0xfff : mode === 'real16' ? 0x3ff : 0x7ff;
   fields['tr'] = segment(0x40, TSS, 0x67, 0x8b);
   fields['ldtr'] = random.chance(50) ? segment(0, 0, 0, SEG_NULL) : segment(0x60, LDT, 0xff, 0x82);
-  setVectors(fields, random);
+  setVectors(fields, random, has);
   return state;
 }
 
-function setControl(fields: DeviceState['fields'], mode: Mode, random: Random): void {
+function setControl(fields: DeviceState['fields'], mode: Mode, random: Random, has: (feature: string) => boolean): void {
   let cr0 = CR0.et | CR0.ne | CR0.mp;
   if (mode !== 'real16') cr0 |= CR0.pe;
   if (isPaged(mode)) cr0 |= CR0.pg;
   if (random.chance(50)) cr0 |= CR0.wp;
   if (random.chance(10)) cr0 |= CR0.ts;
-  let cr4 = CR4.osfxsr | CR4.osxmmexcpt | CR4.osxsave | (usesPae(mode) ? CR4.pae : 0n);
+  let cr4 = CR4.osfxsr | CR4.osxmmexcpt | (has('xsave') ? CR4.osxsave : 0n) | (usesPae(mode) ? CR4.pae : 0n);
   if (random.chance(50)) cr4 |= CR4.pge;
   if (random.chance(50)) cr4 |= CR4.de;
   fields['cr0'] = cr0;
@@ -254,11 +292,11 @@ function setControl(fields: DeviceState['fields'], mode: Mode, random: Random): 
   fields['sysenterEip'] = BigInt(HANDLERS + 4 * 0xf2);
 }
 
-function setVectors(fields: DeviceState['fields'], random: Random): void {
+function setVectors(fields: DeviceState['fields'], random: Random, has: (feature: string) => boolean): void {
   const bytes = (count: number): Uint8Array => Uint8Array.from({ length: count }, () => random.below(256));
-  fields['xcr0'] = 7n;
+  fields['xcr0'] = !has('xsave') ? 1n : has('avx') ? 7n : 3n;
   fields['xmm'] = bytes(256);
-  fields['ymmHigh'] = bytes(256);
+  fields['ymmHigh'] = has('avx') ? bytes(256) : new Uint8Array(256);
   const x87 = bytes(128);
   // Sixteen bytes a register, of which ten count.
   for (let i = 0; i < 128; i++) if ((i & 15) > 9) x87[i] = 0;

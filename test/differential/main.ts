@@ -14,7 +14,11 @@ function main(): number {
       mode: { type: 'string' },
     },
   });
-  const [seconds, cases, seed] = [values.seconds, values.cases, values.seed ?? String(Date.now() & 0x7fffffff)].map(Number) as [number, number, number];
+  const [seconds, cases, seed] = [values.seconds, values.cases, values.seed ?? String(Date.now() & 0x7fffffff)].map(Number) as [
+    number,
+    number,
+    number,
+  ];
   const mode = MODES.find((one) => one === values.mode);
   if (!(seconds > 0) || !(cases > 0) || !Number.isInteger(seed) || (values.mode !== undefined && mode === undefined)) {
     console.error(USAGE);

@@ -25,12 +25,22 @@ function usable(row: Row, mode32: boolean): boolean {
   return !row.operands.some((spec) => spec.place === 'O' || spec.place === 'J') && !row.options.f64;
 }
 
-const ORDINARY = { narrow: X86_ROWS.filter((row) => usable(row, true)), wide: X86_ROWS.filter((row) => usable(row, false)) };
+/** What sequences are made of. */
+export interface Choice {
+  readonly narrow: readonly Row[];
+  readonly wide: readonly Row[];
+}
+
+/** @param has which CPU features there are: a KVM may run also what it does not tell of */
+export function choiceFor(has: (feature: string) => boolean): Choice {
+  const rows = X86_ROWS.filter(({ options }) => options.feature === undefined || options.feature.split(' ').every(has));
+  return { narrow: rows.filter((row) => usable(row, true)), wide: rows.filter((row) => usable(row, false)) };
+}
 
 type Ordinary = { name: string; code: readonly number[]; gpr: readonly bigint[]; undefinedFlags: number };
 
-function ordinary(mode: Mode, random: Random): Ordinary | null {
-  const rows = is64(mode) ? ORDINARY.wide : ORDINARY.narrow;
+function ordinary(mode: Mode, random: Random, choice: Choice): Ordinary | null {
+  const rows = is64(mode) ? choice.wide : choice.narrow;
   const row = rows[random.below(rows.length)]!;
   const judged = judgedCase(row, random, !is64(mode));
   if (judged === null) return null;
@@ -64,7 +74,10 @@ function ordinary16(random: Random): { name: string; code: number[] } {
 }
 
 /** MSRs that a sequence reads or writes, and values that may be in them. */
-const MSRS = [0xc0000080, 0xc0000081, 0xc0000082, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102, 0x174, 0x175, 0x176, 0x277, 0xc0000103, 0x12345];
+const MSRS = [
+  0xc0000080, 0xc0000081, 0xc0000082, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102, 0x174, 0x175, 0x176, 0x277, 0xc0000103,
+  0x12345,
+];
 
 type System = readonly [name: string, make: (random: Random, mode: Mode) => readonly number[], only?: (mode: Mode) => boolean];
 
@@ -72,12 +85,20 @@ const word = (value: number): number[] => [value & 0xff, (value >> 8) & 0xff];
 const dword = (value: number): number[] => [...word(value), ...word(value >>> 16)];
 const selector = (random: Random): number => SELECTORS[random.below(SELECTORS.length)]!;
 /** mov eax, value; in 16-bit code with its prefix. */
-const load = (mode: Mode, register: number, value: number): number[] => [...(is16(mode) ? [0x66] : []), 0xb8 + register, ...dword(value)];
+const load = (mode: Mode, register: number, value: number): number[] => [
+  ...(is16(mode) ? [0x66] : []),
+  0xb8 + register,
+  ...dword(value),
+];
 const register = (random: Random): number => 0xc0 | random.below(8) | (random.below(8) << 3);
 const kernel = (mode: Mode): boolean => !isUser(mode);
 /** An operand in the data. */
 const memory = (mode: Mode, digit: number): number[] =>
-  is16(mode) ? [(digit << 3) | 6, ...word(0x800)] : is64(mode) ? [(digit << 3) | 4, 0x25, ...dword(WINDOW + 64)] : [(digit << 3) | 5, ...dword(WINDOW + 64)];
+  is16(mode)
+    ? [(digit << 3) | 6, ...word(0x800)]
+    : is64(mode)
+      ? [(digit << 3) | 4, 0x25, ...dword(WINDOW + 64)]
+      : [(digit << 3) | 5, ...dword(WINDOW + 64)];
 
 const SYSTEM: readonly System[] = [
   ['MOV r,CR', (random) => [0x0f, 0x20, 0xc0 | ([0, 2, 3, 4][random.below(4)]! << 3) | random.below(4)]],
@@ -91,7 +112,11 @@ const SYSTEM: readonly System[] = [
   ['CLTS', () => [0x0f, 0x06]],
   ['SMSW', (random) => [0x0f, 0x01, 0xe0 | random.below(4)]],
   ['SMSW m', (_, mode) => [0x0f, 0x01, ...memory(mode, 4)]],
-  ['LMSW', (random, mode) => [...load(mode, 0, random.below(16) | (mode === 'real16' ? 0 : 1)), 0x0f, 0x01, 0xf0], (mode) => mode !== 'real16'],
+  [
+    'LMSW',
+    (random, mode) => [...load(mode, 0, random.below(16) | (mode === 'real16' ? 0 : 1)), 0x0f, 0x01, 0xf0],
+    (mode) => mode !== 'real16',
+  ],
   ['SGDT', (_, mode) => [0x0f, 0x01, ...memory(mode, 0)]],
   ['SIDT', (_, mode) => [0x0f, 0x01, ...memory(mode, 1)]],
   ['SGDT, LGDT', (_, mode) => [0x0f, 0x01, ...memory(mode, 0), 0x0f, 0x01, ...memory(mode, 2)]],
@@ -104,13 +129,24 @@ const SYSTEM: readonly System[] = [
   ['VERW', (random, mode) => [...load(mode, 0, selector(random)), 0x0f, 0x00, 0xe8]],
   ['LAR', (random, mode) => [...load(mode, 0, selector(random)), 0x0f, 0x02, 0xc8]],
   ['LSL', (random, mode) => [...load(mode, 0, selector(random)), 0x0f, 0x03, 0xc8]],
-  ['MOV Sreg', (random, mode) => [...load(mode, 0, is16(mode) ? random.below(0x1000) : selector(random)), 0x8e, 0xc0 | ([0, 2, 3, 4, 5][random.below(5)]! << 3)]],
+  [
+    'MOV Sreg',
+    (random, mode) => [
+      ...load(mode, 0, is16(mode) ? random.below(0x1000) : selector(random)),
+      0x8e,
+      0xc0 | ([0, 2, 3, 4, 5][random.below(5)]! << 3),
+    ],
+  ],
   ['MOV r,Sreg', (random) => [0x8c, 0xc0 | (random.below(6) << 3) | random.below(4)]],
   ['PUSH Sreg, POP Sreg', (random) => [0x0f, random.chance(50) ? 0xa0 : 0xa8, 0x0f, random.chance(50) ? 0xa1 : 0xa9]],
   ['PUSH ES, POP DS', () => [0x06, 0x1f], (mode) => !is64(mode)],
   ['PUSHF', () => [0x9c]],
   ['PUSHF, POPF', (random, mode) => [...(is16(mode) || random.chance(70) ? [] : [0x66]), 0x9c, 0x9d]],
-  ['PUSH, POPF', (random, mode) => (is16(mode) ? [0x68, ...word(random.next() & ~0x100)] : [0x68, ...dword(random.next() & 0x7e_fe_ff)]).concat(0x9d)],
+  [
+    'PUSH, POPF',
+    (random, mode) =>
+      (is16(mode) ? [0x68, ...word(random.next() & ~0x100)] : [0x68, ...dword(random.next() & 0x7e_fe_ff)]).concat(0x9d),
+  ],
   ['CLI', () => [0xfa]],
   ['STI', () => [0xfb]],
   ['STI, NOP', () => [0xfb, 0x90]],
@@ -123,7 +159,16 @@ const SYSTEM: readonly System[] = [
   ['WBINVD', () => [0x0f, 0x09]],
   ['RDMSR', (random, mode) => [...load(mode, 1, MSRS[random.below(MSRS.length)]!), 0x0f, 0x32]],
   ['RDMSR, WRMSR', (random, mode) => [...load(mode, 1, MSRS[random.below(MSRS.length)]!), 0x0f, 0x32, 0x0f, 0x30]],
-  ['WRMSR', (random, mode) => [...load(mode, 1, MSRS[1 + random.below(MSRS.length - 1)]!), ...load(mode, 0, random.next()), ...load(mode, 2, random.chance(50) ? 0 : random.next()), 0x0f, 0x30]],
+  [
+    'WRMSR',
+    (random, mode) => [
+      ...load(mode, 1, MSRS[1 + random.below(MSRS.length - 1)]!),
+      ...load(mode, 0, random.next()),
+      ...load(mode, 2, random.chance(50) ? 0 : random.next()),
+      0x0f,
+      0x30,
+    ],
+  ],
   ['SWAPGS', () => [0x0f, 0x01, 0xf8]],
   ['SYSCALL', () => [0x0f, 0x05]],
   ['SYSENTER', () => [0x0f, 0x34]],
@@ -138,12 +183,28 @@ const SYSTEM: readonly System[] = [
   ['MOVAPS', (random) => [0x0f, 0x28, register(random)]],
   ['PADDD', (random) => [0x66, 0x0f, 0xfe, register(random)]],
   ['MOVD', (random) => [0x66, 0x0f, random.chance(50) ? 0x6e : 0x7e, register(random)]],
-  ['read of what is not there', (_, mode) => (is64(mode) ? [0x8b, 0x04, 0x25, ...dword(0x20014000)] : [0xa1, ...dword(0x20014000)]), (mode) => !is16(mode)],
-  ['write of what is read-only', (_, mode) => (is64(mode) ? [0x89, 0x04, 0x25, ...dword(0x20013000)] : [0xa3, ...dword(0x20013000)]), (mode) => !is16(mode)],
+  [
+    'read of what is not there',
+    (_, mode) => (is64(mode) ? [0x8b, 0x04, 0x25, ...dword(0x20014000)] : [0xa1, ...dword(0x20014000)]),
+    (mode) => !is16(mode),
+  ],
+  [
+    'write of what is read-only',
+    (_, mode) => (is64(mode) ? [0x89, 0x04, 0x25, ...dword(0x20013000)] : [0xa3, ...dword(0x20013000)]),
+    (mode) => !is16(mode),
+  ],
   ['not canonical', () => [0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x8b, 0x00], is64],
   ['RDGSBASE', (random) => [0xf3, 0x48, 0x0f, 0xae, 0xc8 | random.below(4)], is64],
-  ['far JMP', (random, mode) => [0xea, ...(is16(mode) ? word(0x4000 + 4 * 0xf3) : dword(0x4000 + 4 * 0xf3)), ...word(selector(random))], (mode) => !is64(mode)],
-  ['far CALL', (random, mode) => [0x9a, ...(is16(mode) ? word(0x4000 + 4 * 0xf4) : dword(0x4000 + 4 * 0xf4)), ...word(selector(random))], (mode) => !is64(mode)],
+  [
+    'far JMP',
+    (random, mode) => [0xea, ...(is16(mode) ? word(0x4000 + 4 * 0xf3) : dword(0x4000 + 4 * 0xf3)), ...word(selector(random))],
+    (mode) => !is64(mode),
+  ],
+  [
+    'far CALL',
+    (random, mode) => [0x9a, ...(is16(mode) ? word(0x4000 + 4 * 0xf4) : dword(0x4000 + 4 * 0xf4)), ...word(selector(random))],
+    (mode) => !is64(mode),
+  ],
 ];
 
 /** Turns a bit of EAX over. */
@@ -154,7 +215,7 @@ function flip(mode: Mode, bit: number): number[] {
 
 const LONGEST = 60;
 
-export function makeSequence(mode: Mode, random: Random): Sequence {
+export function makeSequence(mode: Mode, random: Random, choice: Choice): Sequence {
   const names: string[] = [];
   const code: number[] = [];
   let gpr: readonly bigint[] | null = null;
@@ -173,7 +234,7 @@ export function makeSequence(mode: Mode, random: Random): Sequence {
       const { name, code: bytes } = ordinary16(random);
       add(name, bytes);
     } else {
-      const one = ordinary(mode, random);
+      const one = ordinary(mode, random, choice);
       // What is undefined is so only at the end: another instruction might use it.
       if (one === null || (one.undefinedFlags !== 0 && names.length > 0)) continue;
       gpr ??= one.gpr;

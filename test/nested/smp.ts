@@ -42,8 +42,7 @@ const LOAD = (cpus: number): string =>
   `echo "done on $(cut -d " " -f 39 /proc/self/stat)"') & done; wait`;
 
 /** A file is empty while it is being written. */
-const READ_COUNTS =
-  'for cpu in 0 1; do count=; while [ -z "$count" ]; do count=$(cat /tmp/count$cpu); done; echo $count; done';
+const READ_COUNTS = 'for cpu in 0 1; do count=; while [ -z "$count" ]; do count=$(cat /tmp/count$cpu); done; echo $count; done';
 
 test('two CPUs: Linux brings both up, both work, and go on where they were saved', async () => {
   const talk = await start(2);

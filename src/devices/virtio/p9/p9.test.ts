@@ -3,7 +3,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { getAttribute } from '../../../host/node/attributes.ts';
 import { openFileTree } from '../../../host/node/file-tree.ts';
+import { Attributes } from '../../../host/mapped-attributes.ts';
+import { FilesBeside } from '../../../host/mapped-files.ts';
 import { MappedTree } from '../../../host/mapped-tree.ts';
 import { TestDriver } from '../test-driver.ts';
 import { VirtioP9 } from './device.ts';
@@ -16,7 +19,9 @@ const EINVAL = 22;
 const EROFS = 30;
 const ELOOP = 40;
 
-function start(t: TestContext, { mapped = false, readOnly = false } = {}) {
+type Mapping = 'files' | 'attributes' | null;
+
+function start(t: TestContext, { mapped = null as Mapping, readOnly = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'p9-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const inside = join(folder, 'inside');
@@ -24,7 +29,9 @@ function start(t: TestContext, { mapped = false, readOnly = false } = {}) {
   writeFileSync(join(folder, 'secret'), 'outside');
   const tree = openFileTree(inside, readOnly);
   const tag = new TextEncoder().encode('tag');
-  const driver = new TestDriver((memory) => new VirtioP9({ id: 'fs', memory }, tag, mapped ? new MappedTree(tree) : tree));
+  const store = mapped === 'files' ? new FilesBeside(tree) : mapped === 'attributes' ? new Attributes(tree) : null;
+  const shown = store === null ? tree : new MappedTree(tree, store);
+  const driver = new TestDriver((memory) => new VirtioP9({ id: 'fs', memory }, tag, shown));
   driver.start();
   /** @returns the answer's type and what follows its tag */
   const ask = (type: number, fill: (out: Writer) => Writer, room = 8192): { type: number; body: Reader; bytes: Uint8Array } => {
@@ -46,7 +53,10 @@ function start(t: TestContext, { mapped = false, readOnly = false } = {}) {
   ask(104, (out) => out.u32(ROOT).u32(0xffffffff).text('').text('').u32(0));
   const walk = (to: number, ...names: string[]): number =>
     errorOf(110, (out) => names.reduce((all, name) => all.text(name), out.u32(ROOT).u32(to).u16(names.length)));
-  return { inside, driver, ask, errorOf, walk };
+  /** Another device takes the place of this one. */
+  const handOver = (): void =>
+    driver.handOver(new VirtioP9({ id: 'fs', memory: driver.memory }, tag, openFileTree(inside, readOnly)));
+  return { inside, driver, ask, errorOf, walk, handOver };
 }
 
 test('a file is made, written, read back, and is on the host', (t) => {
@@ -150,26 +160,35 @@ test('a read-only folder stays as it is', (t) => {
   );
 });
 
-test('owners and special files that the host need not grant', (t) => {
-  const { inside, ask, errorOf, walk } = start(t, { mapped: true });
-  assert.equal(
-    errorOf(18, (out) => out.u32(ROOT).text('disk').u32(0o060640).u32(8).u32(1).u32(5)),
-    0,
-  );
-  assert.equal(walk(2, 'disk'), 0);
-  assert.equal(
-    errorOf(26, (out) => out.u32(2).u32(6).u32(0).u32(1000).u32(6).u64(0).u64(0).u64(0).u64(0).u64(0)),
-    0,
-  );
-  const { body } = ask(24, (out) => out.u32(2).u64(0x7ff));
-  body.u64();
-  for (let i = 0; i < 13; i++) body.u8();
-  assert.deepEqual([body.u32(), body.u32(), body.u32()], [0o060640, 1000, 6]);
-  body.u64();
-  assert.equal(body.u64(), 0x801n);
-  assert.equal(readFileSync(join(inside, '.virtfs_metadata', 'disk'), 'utf8').includes('virtfs.uid=1000'), true);
-  assert.equal(walk(3, '.virtfs_metadata'), EINVAL);
-});
+for (const mapped of ['files', 'attributes'] as const)
+  test(`owners and special files that the host need not grant, kept in ${mapped}`, (t) => {
+    const { inside, ask, errorOf, walk } = start(t, { mapped });
+    assert.equal(
+      errorOf(18, (out) => out.u32(ROOT).text('disk').u32(0o060640).u32(8).u32(1).u32(5)),
+      0,
+    );
+    assert.equal(walk(2, 'disk'), 0);
+    assert.equal(
+      errorOf(26, (out) => out.u32(2).u32(6).u32(0).u32(1000).u32(6).u64(0).u64(0).u64(0).u64(0).u64(0)),
+      0,
+    );
+    const { body } = ask(24, (out) => out.u32(2).u64(0x7ff));
+    body.u64();
+    for (let i = 0; i < 13; i++) body.u8();
+    assert.deepEqual([body.u32(), body.u32(), body.u32()], [0o060640, 1000, 6]);
+    body.u64();
+    assert.equal(body.u64(), 0x801n);
+    if (mapped === 'files') {
+      assert.equal(readFileSync(join(inside, '.virtfs_metadata', 'disk'), 'utf8').includes('virtfs.uid=1000'), true);
+      assert.equal(walk(3, '.virtfs_metadata'), EINVAL);
+      return;
+    }
+    const attribute = (name: string) => getAttribute(Buffer.from(join(inside, 'disk')), `user.virtfs.${name}`, 100);
+    assert.deepEqual([...attribute('uid')!], [0xe8, 3, 0, 0]);
+    assert.deepEqual([...attribute('mode')!], [0xa0, 0x61, 0, 0]);
+    assert.deepEqual([...attribute('rdev')!], [1, 8, 0, 0, 0, 0, 0, 0]);
+    assert.equal(attribute('other'), null);
+  });
 
 test('messages that are none break the device, not the machine', (t) => {
   const bad: ((driver: TestDriver) => void)[] = [
@@ -192,4 +211,52 @@ test('messages that are none break the device, not the machine', (t) => {
     EINVAL,
   );
   assert.equal(start(t).walk(2, 'absent'), ENOENT);
+});
+
+test('files and directories that are open are opened again by a device with the saved state', (t) => {
+  const { inside, ask, errorOf, walk, handOver, driver } = start(t);
+  writeFileSync(join(inside, 'file'), 'some text');
+  mkdirSync(join(inside, 'folder'));
+  for (const name of ['a', 'b', 'c']) writeFileSync(join(inside, 'folder', name), name);
+  walk(2, 'file');
+  walk(3, 'folder');
+  walk(4, 'file');
+  // Read and write, and truncated, which must not happen again.
+  assert.equal(
+    errorOf(12, (out) => out.u32(4).u32(0o1002)),
+    0,
+  );
+  ask(118, (out) => out.u32(4).u64(0).u32(5).u8(104).u8(101).u8(108).u8(108).u8(111));
+  ask(12, (out) => out.u32(2).u32(0));
+  ask(12, (out) => out.u32(3).u32(0));
+  handOver();
+  const read = ask(116, (out) => out.u32(2).u64(0).u32(100));
+  assert.equal(read.body.u32(), 5);
+  assert.equal(String.fromCharCode(...read.bytes.subarray(11, 16)), 'hello');
+  ask(118, (out) => out.u32(4).u64(5).u32(1).u8(33));
+  assert.equal(readFileSync(join(inside, 'file'), 'latin1'), 'hello!');
+  assert.ok(ask(40, (out) => out.u32(3).u64(2).u32(1000)).body.u32() > 0, 'the directory is read on');
+  assert.equal(
+    errorOf(116, (out) => out.u32(1).u64(0).u32(1)),
+    EBADF,
+  );
+  const saved = driver.device.save();
+  rmSync(join(inside, 'file'));
+  assert.throws(() => driver.device.save(), /^Error: fs: "file" is open and has that name no more/);
+  const other = new VirtioP9({ id: 'fs', memory: driver.memory }, new Uint8Array(1), openFileTree(inside, false));
+  assert.throws(() => other.load(saved), /^Error: fs: "file", which the guest has open, cannot be opened again \(ENOENT\)/);
+});
+
+test('a saved state leads nowhere out of the folder', (t) => {
+  const { inside, driver } = start(t);
+  const { version, fields } = driver.device.save();
+  const fid = { number: 2, path: ['..', 'secret'], open: true, flags: 0, directory: false, entries: [] };
+  const load = (fids: unknown): void => {
+    const device = new VirtioP9({ id: 'fs', memory: driver.memory }, new Uint8Array(1), openFileTree(inside, false));
+    device.load({ version, fields: { ...fields, device: { messageSize: 8192, fids: fids as never } } });
+  };
+  assert.throws(() => load([fid]), /fs: EINVAL/);
+  assert.throws(() => load([{ ...fid, path: ['../secret'] }]), /fs: EINVAL/);
+  assert.throws(() => load([{ ...fid, path: 'secret' }]), /field "fids" is not a list of fids/);
+  assert.throws(() => load({}), /field "fids" is not a list of fids/);
 });
