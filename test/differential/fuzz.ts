@@ -4,7 +4,7 @@ import { KvmHost } from '../../src/kvm/host.ts';
 import { Kvm } from '../../src/kvm/system.ts';
 import { Random } from '../native/generate.ts';
 import { differencesOf, type Outcome } from './compare.ts';
-import { is16, makeMemory, makeState, MODES, type Mode, vectorAt } from './guest.ts';
+import { isUser, makeMemory, makeState, MODES, type Mode, vectorAt } from './guest.ts';
 import { JitSubject } from './jit.ts';
 import { KvmSubject } from './kvm.ts';
 import { choiceFor, makeSequence } from './sequences.ts';
@@ -28,10 +28,19 @@ export interface DifferentialResult {
 
 const MOST_FAILURES = 200;
 
-/** A KVM without the processor's help cannot go on, or does not deliver exceptions to code that it has to emulate. */
+/**
+ * What a KVM does otherwise that has no help of the processor's (kvm_pvm): its guests' programs run with the host's own
+ * privilege, whose IOPL, FS and GS they see, and by whose gates they leave; the rest is emulated, in part.
+ */
+const PVM = {
+  skipped: /INT|SYSCALL|SYSENTER|SWAPGS|GSBASE|Sreg|[FG]S\b|DR6|CLI|STI|POPF/,
+  flags: 0x3000,
+} as const;
+
+/** Such a KVM cannot go on, or does not deliver exceptions to code that it has to emulate. */
 function isBeyond(mode: Mode, ours: Outcome, theirs: Outcome): boolean {
   if (theirs.ended !== 'end') return true;
-  return is16(mode) && vectorAt(ours.state.fields['rip'] as bigint) >= 0;
+  return !isUser(mode) && vectorAt(ours.state.fields['rip'] as bigint) >= 0;
 }
 
 export function runDifferential({ seed, modes, cases, seconds, lenient }: DifferentialOptions): DifferentialResult {
@@ -54,7 +63,7 @@ export function runDifferential({ seed, modes, cases, seconds, lenient }: Differ
         state: makeState(mode, sequence.gpr, random, model.has),
       };
       const mine = ours.run(step);
-      if (mine.ended === 'no end') continue;
+      if (mine.ended === 'no end' || (lenient && PVM.skipped.test(sequence.name))) continue;
       const outcome = theirs.run(step);
       const count = counts.get(mode)!;
       if (lenient && isBeyond(mode, mine, outcome)) {
@@ -62,7 +71,7 @@ export function runDifferential({ seed, modes, cases, seconds, lenient }: Differ
         continue;
       }
       count.compared++;
-      const list = differencesOf(step, mine, outcome, sequence.undefinedFlags);
+      const list = differencesOf(step, mine, outcome, sequence.undefinedFlags | (lenient ? PVM.flags : 0));
       if (list.length === 0 || failures.length >= MOST_FAILURES) continue;
       const bytes = Buffer.from(sequence.code).toString('hex');
       failures.push(`${number} ${mode} ${sequence.name} (${bytes}): ${list.slice(0, 6).join('; ')}`);
