@@ -1,7 +1,7 @@
 /** What differs between two outcomes of a case. */
 import type { DeviceState, StateValue } from '../../src/machine/interfaces.ts';
 import { SEG_NULL } from '../../src/isa/x86/state.ts';
-import { at, HIGH_BASE, is64, isReal, LOW_SIZE, type Mode, type Step, vectorAt } from './guest.ts';
+import { at, HIGH_BASE, isReal, LOW_SIZE, type Mode, type Step, TABLES, vectorAt } from './guest.ts';
 
 export interface Outcome {
   /** `end`, `shutdown`, `no end`, or why it cannot go on. */
@@ -13,6 +13,13 @@ export interface Outcome {
 
 export interface Subject {
   run(step: Step): Outcome;
+}
+
+export interface Rules {
+  /** Bits of RFLAGS that may be anything. */
+  readonly undefinedFlags: number;
+  /** Accessed and dirty bits of page tables must agree. */
+  readonly tables: boolean;
 }
 
 /** What the kernel does not keep, or tells in another way. */
@@ -67,14 +74,13 @@ function pushedFlags({ fields }: DeviceState, mode: Mode): number {
 }
 
 /**
- * @param undefinedFlags bits of RFLAGS that may be anything
  * @returns a line for each difference
  */
-export function differencesOf(step: Step, ours: Outcome, theirs: Outcome, undefinedFlags: number): string[] {
+export function differencesOf(step: Step, ours: Outcome, theirs: Outcome, rules: Rules): string[] {
   if (ours.ended !== theirs.ended) return [`ends: ${ours.ended} / ${theirs.ended}${whereOf(ours)}${whereOf(theirs)}`];
   if (ours.ended === 'shutdown') return [];
   const list: string[] = [];
-  const mask = ~BigInt(undefinedFlags);
+  const mask = ~BigInt(rules.undefinedFlags);
   const [a, b] = [ours.state.fields, theirs.state.fields];
   for (const name of Object.keys(a)) {
     if (NOT_COMPARED.has(name)) continue;
@@ -82,7 +88,7 @@ export function differencesOf(step: Step, ours: Outcome, theirs: Outcome, undefi
     const [x, y] = flags ? [(a[name] as bigint) & mask, (b[name] as bigint) & mask] : [a[name], b[name]];
     if (fieldText(name, x) !== fieldText(name, y)) list.push(`${name} ${fieldText(name, x)} / ${fieldText(name, y)}`);
   }
-  return [...list, ...memoryDifferences(step, ours, theirs, undefinedFlags)];
+  return [...list, ...memoryDifferences(step, ours, theirs, rules)];
 }
 
 const whereOf = ({ state }: Outcome): string => {
@@ -91,7 +97,7 @@ const whereOf = ({ state }: Outcome): string => {
   return vector < 0 ? ` at ${rip.toString(16)}` : ` vector ${vector}`;
 };
 
-function memoryDifferences({ mode }: Step, ours: Outcome, theirs: Outcome, undefinedFlags: number): string[] {
+function memoryDifferences({ mode }: Step, ours: Outcome, theirs: Outcome, { undefinedFlags, tables }: Rules): string[] {
   const [a, b] = [
     Buffer.from(ours.memory.buffer, ours.memory.byteOffset, ours.memory.length),
     Buffer.from(theirs.memory.buffer, theirs.memory.byteOffset, theirs.memory.length),
@@ -100,7 +106,7 @@ function memoryDifferences({ mode }: Step, ours: Outcome, theirs: Outcome, undef
   const flags = pushedFlags(ours.state, mode);
   const list: string[] = [];
   for (let i = 0; i < a.length && list.length < 8; i++) {
-    if (a[i] === b[i]) continue;
+    if (a[i] === b[i] || (!tables && i >= TABLES && i < LOW_SIZE)) continue;
     const byte = i - flags;
     if (flags >= 0 && byte >= 0 && byte < 4 && (((a[i]! ^ b[i]!) << (8 * byte)) & ~undefinedFlags) === 0) continue;
     const address = i < LOW_SIZE ? i : i - LOW_SIZE + HIGH_BASE;
@@ -108,5 +114,3 @@ function memoryDifferences({ mode }: Step, ours: Outcome, theirs: Outcome, undef
   }
   return list;
 }
-
-export { is64 };

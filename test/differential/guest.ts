@@ -36,7 +36,7 @@ const STACK0 = 0x7000;
 /** Of 16-bit modes: code, and the segment that it lies in. */
 const CODE16_BASE = 0x8000;
 const CODE16 = 0x100;
-const TABLES = 0x1_0000;
+export const TABLES = 0x1_0000;
 
 export const MODES = [
   'real16',

@@ -18,11 +18,11 @@ export interface Sequence {
 
 const ARITHMETIC = 0x8d5;
 /** Branches, the stack's frames and ports; what a processor answers by what it is. */
-const LEFT_OUT = /^(J|LOOP|CALL|RET|INT|IN|INS|OUT|OUTS|HLT|MONITOR|MWAIT|CMPXCHG|XCHG8|PREFETCH|UD)/;
+const LEFT_OUT = /^(J|LOOP|CALL|RET|INT|IN|INS|OUT|OUTS|HLT|MONITOR|MWAIT|CMPXCHG|XCHG8|PREFETCH|UD|SYSEXIT)/;
 
 function usable(row: Row, mode32: boolean): boolean {
   if (exclusion(row, mode32) !== null || LEFT_OUT.test(row.name) || kindOf(row) !== 'integer' || row.options.vsib) return false;
-  return !row.operands.some((spec) => spec.place === 'O' || spec.place === 'J') && !row.options.f64;
+  return !row.operands.some((spec) => /[OJS]/.test(spec.place)) && !row.options.f64;
 }
 
 /** What sequences are made of. */
@@ -214,6 +214,7 @@ function flip(mode: Mode, bit: number): number[] {
 }
 
 const LONGEST = 60;
+const REPEATED = /^(MOVS|CMPS|STOS|LODS|SCAS)[BWDQ]?$/;
 
 export function makeSequence(mode: Mode, random: Random, choice: Choice): Sequence {
   const names: string[] = [];
@@ -237,6 +238,8 @@ export function makeSequence(mode: Mode, random: Random, choice: Choice): Sequen
       const one = ordinary(mode, random, choice);
       // What is undefined is so only at the end: another instruction might use it.
       if (one === null || (one.undefinedFlags !== 0 && names.length > 0)) continue;
+      // Nobody knows by then how often it would be repeated.
+      if (names.length > 0 && REPEATED.test(one.name)) continue;
       gpr ??= one.gpr;
       undefinedFlags |= one.undefinedFlags;
       add(one.name, one.code);
