@@ -49,6 +49,7 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/machine/address-space.ts',
     'src/machine/loader/cpu-state.ts',
     'src/machine/config.ts',
+    'src/machine/cpu-topology.ts',
     'src/machine/network-config.ts',
   ],
   isa: ['src/isa/isa.ts'],

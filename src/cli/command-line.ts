@@ -13,6 +13,7 @@ import {
   shortDrive,
   withDefaultDrives,
 } from './drive-options.ts';
+import { ONE_CPU } from '../machine/cpu-topology.ts';
 import type { NetworkConfig } from '../machine/network-config.ts';
 import { NO_NETWORK } from '../machine/network-config.ts';
 import {
@@ -31,6 +32,7 @@ import { type FolderOption, parseFsdev, parseVirtfs } from './folder-options.ts'
 import { type DeviceOption, hasDiskDevice, helpSubject, parseDevice, withCards, withDeviceDrives } from './device-options.ts';
 import { parseOptionText } from '../storage/values.ts';
 import { readSecret } from './secret.ts';
+import { completeSmp, SMP_KEYS } from './smp.ts';
 import { parseTrace } from './trace.ts';
 import {
   listOrJson,
@@ -53,6 +55,7 @@ export interface CommandLine {
   machine: 'pc' | 'q35';
   cpu: string;
   memory: number;
+  smp: ReturnType<typeof completeSmp>;
   /** None is the default. */
   accel: AcceleratorName[];
   icount: IcountConfig | null;
@@ -123,6 +126,7 @@ function initial(): CommandLine {
     machine: 'pc',
     cpu: 'max',
     memory: 128 * MIB,
+    smp: { cpus: 1, topology: ONE_CPU },
     accel: [],
     icount: null,
     rtc: { base: 'utc', clock: 'host' },
@@ -493,12 +497,14 @@ function setMemory(line: CommandLine, text: string): void {
   line.memory = bytes;
 }
 
-function setSmp(_line: CommandLine, text: string): void {
+function setSmp(line: CommandLine, text: string): void {
   const values = parseList(text, 'cpus');
-  onlyKeys(values, ['cpus', 'sockets', 'dies', 'clusters', 'cores', 'threads', 'maxcpus']);
-  for (const [key, value] of values) {
-    const count = parseNumber(value, 1, 1024);
-    if (count !== 1) throw new ValueError(`${key}=${count}: one CPU is what a machine has so far`);
+  onlyKeys(values, SMP_KEYS);
+  const numbers = new Map(Array.from(values, ([key, value]) => [key, parseNumber(value, 1, 1024)] as const));
+  try {
+    line.smp = completeSmp(numbers);
+  } catch (error) {
+    throw new ValueError((error as Error).message);
   }
 }
 

@@ -69,6 +69,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     machine: line.machine,
     cpu: line.cpu,
     memory: line.memory,
+    ...line.smp,
     ...(line.accel.length > 0 ? { accel: line.accel } : {}),
     icount: line.icount,
     rtc: line.rtc,

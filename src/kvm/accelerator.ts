@@ -7,19 +7,20 @@
  */
 import type { Accelerator, FreeRunning } from '../machine/accelerator.ts';
 import type { CpuPort, DeviceState, PowerEvent, Trace, TscSource, VirtualClock } from '../machine/interfaces.ts';
+import type { CpuTopology } from '../machine/cpu-topology.ts';
 import type { InitialCpuState } from '../machine/loader/cpu-state.ts';
 import type { CpuModel } from '../isa/x86/system/models.ts';
 import { MCG_CAP } from '../isa/x86/system/machine-check.ts';
-import { powerOnState, startState } from '../isa/x86/system/power-on.ts';
+import { parkedState, powerOnState, startState } from '../isa/x86/system/power-on.ts';
 import { type ChipBoard, Chips } from './chips.ts';
 import { EXIT } from './constants.ts';
 import { cpuidEntries } from './cpuid-entries.ts';
-import { describeVcpu } from './describe.ts';
 import { type Ports, type Registers, serveMemory, servePort } from './exits.ts';
 import type { KvmHost } from './host.ts';
 import { Kicker } from './kicker.ts';
 import { SystemCallError } from './libc.ts';
 import { MemorySlots, type MemoryMap } from './memory.ts';
+import { errorOf, Processors } from './processors.ts';
 import { cpuFromKernel, cpuToKernel } from './state/cpu.ts';
 import type { Moment } from './state/pit.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -36,6 +37,7 @@ export interface KvmParts {
   readonly board: KvmBoard;
   readonly memory: WebAssembly.Memory;
   readonly model: CpuModel;
+  readonly topology: CpuTopology;
   readonly clock: VirtualClock;
   readonly tsc: TscSource;
   readonly onPower: (event: PowerEvent) => void;
@@ -50,22 +52,27 @@ const TSS = IDENTITY_MAP + 0x1000;
 /** Milliseconds until the event loop has its turn after a device has been used: it may have begun something. */
 const AFTER_EXIT = 1;
 
+/** MSRs that a state tells of. */
+const knownMsrs = ({ fields }: DeviceState): ReadonlySet<number> =>
+  new Set(Object.keys(fields['msrs']!).map((number) => parseInt(number, 16)));
+
 export class KvmAccelerator implements Accelerator {
   readonly name = 'kvm';
   readonly cpuPort: CpuPort;
   readonly free: FreeRunning;
   private readonly parts: KvmParts;
   private readonly vm: Vm;
-  private readonly vcpu: Vcpu;
+  private readonly processors: Processors;
   private readonly chips: Chips;
   private readonly kicker: Kicker;
   private readonly slots: MemorySlots;
-  private readonly transfer: VcpuTransfer;
+  /** One for each vCPU, in their order. */
+  private readonly transfers: readonly VcpuTransfer[];
   private readonly xsaveBytes: number;
   /** CPUID's word on family, model and stepping. */
   private readonly version: number;
-  /** The vCPU's state as it last was at home. */
-  private state: DeviceState;
+  /** The vCPUs' states as they last were at home. */
+  private readonly states: DeviceState[];
   private inKernel = false;
   /** As the kernel was told. */
   private tscFrequency = 0;
@@ -81,23 +88,37 @@ export class KvmAccelerator implements Accelerator {
     const { host, board, memory, model } = parts;
     const { libc } = host.kvm;
     this.vm = host.kvm.createVm();
+    let kicker: Kicker | null = null;
     try {
       this.vm.reservePages(TSS, IDENTITY_MAP);
       this.chips = new Chips(this.vm, board, () => this.vcpu.nmi());
-      this.slots = new MemorySlots(this.vm, board.mem, libc.addressOf(new Uint8Array(memory.buffer)));
+      const origin = libc.addressOf(new Uint8Array(memory.buffer));
+      this.slots = new MemorySlots(this.vm, board.mem, origin, (change) => this.processors.alone(change));
       this.slots.update();
-      this.vcpu = this.vm.createVcpu(0);
-      if (model.has('mca')) this.vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
-      this.version = this.describeCpu();
-      this.transfer = new VcpuTransfer(this.vcpu, host.msrs, host.hasSregs2);
-      this.xsaveBytes = this.transfer.xsaveBytes;
-      this.kicker = new Kicker(libc);
+      kicker = this.kicker = new Kicker(libc);
+      this.processors = new Processors(
+        host.kvm,
+        this.vm,
+        board.apicIds,
+        (vcpu) => {
+          if (model.has('mca')) vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
+        },
+        this.kicker,
+        () => {
+          if (this.inKernel) this.processors.answer(this.serve);
+        },
+        (text) => this.fail(text),
+      );
+      this.version = this.describeCpus();
+      this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2));
+      this.xsaveBytes = this.transfers[0]!.xsaveBytes;
     } catch (error) {
+      kicker?.close();
       this.vm.close();
       throw error;
     }
     this.kicker.watch(this.vcpu);
-    this.state = powerOnState(this.version);
+    this.states = this.statesAfterReset(powerOnState(this.version));
     this.cpuPort = this.pins();
     this.free = {
       stay: (left, stop) => this.stay(left, stop),
@@ -105,27 +126,43 @@ export class KvmAccelerator implements Accelerator {
     };
   }
 
+  /** The boot processor, which runs in this thread. */
+  private get vcpu(): Vcpu {
+    return this.processors.boot;
+  }
+
+  /** @param boot the boot processor's; the others wait to be started */
+  private statesAfterReset(boot: DeviceState): DeviceState[] {
+    return this.processors.all.map((_, index) => (index === 0 ? boot : parkedState(this.version)));
+  }
+
   /**
-   * Tells the kernel what CPU the guest finds, at which rate its counter runs: before it first runs.
+   * Tells the kernel what CPUs the guest finds, at which rate their counters run: before they first run.
    * @returns CPUID's word on family, model and stepping
    */
-  private describeCpu(): number {
-    const { host, tsc, model } = this.parts;
-    const { vcpu } = this;
-    const entries = cpuidEntries(model, { apicId: 0, cpus: 1 }, tsc.frequency);
-    vcpu.setCpuid(entries);
+  private describeCpus(): number {
+    const { tsc, model, topology } = this.parts;
     this.tscFrequency = tsc.frequency;
+    const entries = this.processors.all.map((vcpu, index) => {
+      const leaves = cpuidEntries(model, topology, index, tsc.frequency);
+      vcpu.setCpuid(leaves);
+      this.setTscRate(vcpu);
+      return leaves;
+    });
+    return entries[0]!.find(({ function: leaf }) => leaf === 1)!.eax!;
+  }
+
+  private setTscRate(vcpu: Vcpu): void {
+    const { host, tsc } = this.parts;
     const khz = Math.round(tsc.frequency / 1000);
-    if (khz !== vcpu.tscKhz) {
-      if (!host.scalesTsc) {
-        throw new Error(
-          `this machine's time-stamp counter runs at ${tsc.frequency} Hz, and this host's KVM has only its own rate: ` +
-            `start it with -cpu MODEL,tsc-frequency=${host.tscFrequency}`,
-        );
-      }
-      vcpu.tscKhz = khz;
+    if (khz === vcpu.tscKhz) return;
+    if (!host.scalesTsc) {
+      throw new Error(
+        `this machine's time-stamp counter runs at ${tsc.frequency} Hz, and this host's KVM has only its own rate: ` +
+          `start it with -cpu MODEL,tsc-frequency=${host.tscFrequency}`,
+      );
     }
-    return entries.find(({ function: leaf }) => leaf === 1)!.eax!;
+    vcpu.tscKhz = khz;
   }
 
   /** The board's own chips are asleep while the guest runs: what else reaches a vCPU is little. */
@@ -166,43 +203,48 @@ export class KvmAccelerator implements Accelerator {
   }
 
   private stay(left: () => number, stop: () => boolean): void {
+    const { processors, kicker } = this;
     this.enterKernel();
     // A device that is used may begin something that the event loop must know of: its turn comes soon.
     let used = false;
-    let comesSoon = false;
-    while (!stop()) {
-      const due = used ? Math.min(left(), AFTER_EXIT) : left();
-      if (comesSoon && due === AFTER_EXIT) {
-        if (!this.kicker.mayStay) break;
-      } else {
-        if (!this.kicker.enter(due)) break;
-        comesSoon = used;
+    do {
+      // Nobody has looked at what is due since then.
+      let comesSoon = false;
+      used = processors.answer(this.serve) || used;
+      while (!stop()) {
+        const due = used ? Math.min(left(), AFTER_EXIT) : left();
+        if (comesSoon && due === AFTER_EXIT) {
+          if (!kicker.mayStay) break;
+        } else {
+          if (!kicker.enter(due)) break;
+          comesSoon = used;
+        }
+        const isDevice = this.runBoot();
+        used ||= isDevice;
+        comesSoon &&= isDevice;
       }
-      const isDevice = this.enterGuest();
-      used ||= isDevice;
-      comesSoon &&= isDevice;
-    }
-    this.kicker.leave();
+    } while (!kicker.leave() && !stop());
   }
 
   /** @returns whether a device has been used */
-  private enterGuest(): boolean {
+  private runBoot(): boolean {
+    const { vcpu } = this;
     this.entries++;
     try {
-      return this.serve(this.vcpu.enter());
+      const reason = vcpu.enter();
+      if (reason === EXIT.KVM_EXIT_INTR) return false;
+      this.serve(vcpu, reason);
     } catch (error) {
       if (!(error instanceof SystemCallError)) throw error;
-      this.fail(error);
-      return true;
+      this.fail(this.processors.describe(vcpu, error));
     }
+    return true;
   }
 
-  /** @returns whether a device has been used */
-  private serve(reason: number): boolean {
-    const { vcpu, parts } = this;
+  /** @returns whether the vCPU can go on */
+  private readonly serve = (vcpu: Vcpu, reason: number): boolean => {
+    const { parts } = this;
     switch (reason) {
-      case EXIT.KVM_EXIT_INTR:
-        return false;
       case EXIT.KVM_EXIT_IO:
         this.exits++;
         servePort(vcpu, parts.board.io);
@@ -216,13 +258,14 @@ export class KvmAccelerator implements Accelerator {
         parts.onPower('reset');
         return true;
       default:
-        this.fail(null);
-        return true;
+        this.fail(this.processors.describe(vcpu, errorOf(reason)));
+        return false;
     }
-  }
+  };
 
-  private fail(error: SystemCallError | null): void {
-    this.parts.onFailure(describeVcpu(this.vcpu, error));
+  /** @param text several lines */
+  private fail(text: string): void {
+    this.parts.onFailure(text);
     this.parts.onPower('internal-error');
   }
 
@@ -232,27 +275,33 @@ export class KvmAccelerator implements Accelerator {
 
   private enterKernel(): void {
     if (this.inKernel) return;
-    const { vm, chips, parts, transfer, state } = this;
+    const { vm, chips, parts, transfers, states } = this;
     const moment = this.moment();
     vm.setClock({ clock: BigInt(Math.floor(moment.virtual)) });
-    const apic = chips.take(moment);
-    transfer.write({ cpu: cpuToKernel(state, this.xsaveBytes), apic, tsc: parts.tsc.read() });
+    const apics = chips.take(moment);
+    const tsc = parts.tsc.read();
+    transfers.forEach((transfer, cpu) => {
+      const state = { cpu: cpuToKernel(states[cpu]!, this.xsaveBytes), apic: apics[cpu]!, tsc };
+      transfer.write(state, cpu === 0 ? null : transfers[0]!);
+    });
     parts.board.useKernelChips(chips);
     this.inKernel = true;
+    this.processors.release();
   }
 
   settle(): void {
     if (!this.inKernel) return;
-    const { chips, parts, transfer, state, vcpu } = this;
-    // The instruction of the last exit has to end before its state is one.
-    for (let reason = vcpu.complete(); reason !== EXIT.KVM_EXIT_INTR; reason = vcpu.complete()) this.serve(reason);
-    const known = new Set(Object.keys(state.fields['msrs']!).map((number) => parseInt(number, 16)));
-    const { cpu, apic, tsc } = transfer.read(known);
-    this.state = cpuFromKernel(cpu, state);
-    parts.tsc.write(tsc);
-    chips.giveBack(apic, this.moment());
+    const { chips, parts, transfers, states } = this;
+    this.processors.hold(this.serve);
+    const read = transfers.map((transfer, cpu) => transfer.read(knownMsrs(states[cpu]!)));
+    read.forEach(({ cpu }, index) => (states[index] = cpuFromKernel(cpu, states[index]!)));
+    parts.tsc.write(read[0]!.tsc);
+    chips.giveBack(
+      read.map(({ apic }) => apic),
+      this.moment(),
+    );
     // The board's local APIC has said meanwhile whether it has an interrupt.
-    const pending = this.state.fields['pending'] as { intr: boolean };
+    const pending = states[0]!.fields['pending'] as { intr: boolean };
     pending.intr = this.intr;
     this.inKernel = false;
   }
@@ -260,25 +309,26 @@ export class KvmAccelerator implements Accelerator {
   /** What is in the kernel is of no interest any more. */
   private forget(): void {
     if (!this.inKernel) return;
+    this.processors.hold(this.serve);
     this.parts.board.useKernelChips(null);
     this.inKernel = false;
   }
 
   reset(start: InitialCpuState): void {
     this.forget();
-    this.state = startState(this.version, start);
+    this.states.splice(0, this.states.length, ...this.statesAfterReset(startState(this.version, start)));
   }
 
-  saveState(): DeviceState {
+  saveState(cpu: number): DeviceState {
     this.settle();
-    return this.state;
+    return this.states[cpu]!;
   }
 
-  loadState(state: DeviceState): void {
+  loadState(cpu: number, state: DeviceState): void {
     this.forget();
     // A machine that comes from elsewhere brings its rate along.
-    if (this.parts.tsc.frequency !== this.tscFrequency) this.describeCpu();
-    this.state = state;
+    if (this.parts.tsc.frequency !== this.tscFrequency) this.describeCpus();
+    this.states[cpu] = state;
   }
 
   statistics(): Record<string, number> {
@@ -286,7 +336,9 @@ export class KvmAccelerator implements Accelerator {
   }
 
   close(): void {
-    this.forget();
+    this.processors.close();
+    if (this.inKernel) this.parts.board.useKernelChips(null);
+    this.inKernel = false;
     this.kicker.close();
     this.vm.close();
   }

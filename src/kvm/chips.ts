@@ -16,8 +16,9 @@ export interface ChipBoard {
   readonly pic: Stateful;
   readonly ioapic: Stateful;
   readonly pit: Stateful;
-  /** The boot processor's. */
-  readonly lapic: Stateful;
+  /** One for each CPU, the boot processor's first. */
+  readonly lapics: readonly Stateful[];
+  readonly apicIds: readonly number[];
   /** Levels of the interrupt inputs, a bit each. */
   readonly inputLevels: number;
   useKernelChips(chips: KernelChips | null): void;
@@ -69,8 +70,8 @@ export class Chips implements KernelChips {
     this.nmi();
   }
 
-  /** Gives the kernel the board's state. @returns the local APIC's, which goes with its vCPU */
-  take({ virtual, host }: Moment): KernelApic {
+  /** Gives the kernel the board's state. @returns the local APICs', which go with their vCPUs */
+  take({ virtual, host }: Moment): KernelApic[] {
     const { vm, board } = this;
     const levels = board.inputLevels;
     // First the wires, so that none of them rises when the chips can deliver it.
@@ -80,11 +81,11 @@ export class Chips implements KernelChips {
     vm.setChip('slave', { pic: slave });
     vm.setChip('ioapic', { ioapic: ioApicToKernel(board.ioapic.saveState()) });
     vm.setPit(pitToKernel(board.pit.saveState(), { virtual, host }));
-    return apicToKernel(board.lapic.saveState(), virtual, 0);
+    return board.lapics.map((lapic, cpu) => apicToKernel(lapic.saveState(), virtual, board.apicIds[cpu]!));
   }
 
   /** Gives the board the kernel's state, and its interrupts back. */
-  giveBack(apic: KernelApic, moment: Moment): void {
+  giveBack(apics: readonly KernelApic[], moment: Moment): void {
     const { vm, board } = this;
     const pics = [vm.getChip('master').pic, vm.getChip('slave').pic] as const;
     const { ioapic } = vm.getChip('ioapic');
@@ -93,7 +94,7 @@ export class Chips implements KernelChips {
     const levels = board.inputLevels;
     board.pic.loadState(picFromKernel(pics, board.pic.saveState(), levels));
     board.ioapic.loadState(ioApicFromKernel(ioapic, board.ioapic.saveState(), pinLevels(levels)));
-    board.lapic.loadState(apicFromKernel(apic, board.lapic.saveState(), moment.virtual));
+    board.lapics.forEach((lapic, cpu) => lapic.loadState(apicFromKernel(apics[cpu]!, lapic.saveState(), moment.virtual)));
     board.useKernelChips(null);
   }
 }

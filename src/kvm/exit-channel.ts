@@ -44,9 +44,11 @@ export class ExitChannel {
   readonly cells: Int32Array;
   private readonly libc: Libc;
 
-  constructor(libc: Libc) {
+  /** @param paused the vCPU does not enter the guest before it is told to */
+  constructor(libc: Libc, paused: boolean) {
     this.libc = libc;
     this.cells = makeExitCells();
+    this.cells[ORDER] = paused ? PAUSE : RUN;
   }
 
   /** Why the vCPU waits for us: KVM_EXIT_..., or the negated error of KVM_RUN; null when it does not. */
@@ -71,16 +73,29 @@ export class ExitChannel {
    * @param serve carries a request out that comes first
    */
   pause(serve: (reason: number) => void): void {
-    const { cells } = this;
+    this.beginPause();
+    while (!this.awaitPause()) {
+      serve(this.request!);
+      this.answer();
+    }
+  }
+
+  /** Orders it; `awaitPause` returns when it is so. */
+  beginPause(): void {
     this.order(PAUSE);
+  }
+
+  /**
+   * Returns when the vCPU is out of the guest.
+   * @returns whether it stays there; false when it waits for an answer, and does not enter before it has got it
+   */
+  awaitPause(): boolean {
+    const { cells } = this;
     for (;;) {
-      const { request } = this;
-      if (request !== null) {
-        serve(request);
-        this.answer();
-      }
+      if (this.request !== null) return false;
       const state = Atomics.load(cells, STATE);
-      if (state === PAUSED || state === ENDED) return;
+      // A thread that is being started looks at its order first.
+      if (state !== RUNNING) return true;
       Atomics.wait(cells, STATE, state, PATIENCE);
     }
   }

@@ -19,12 +19,16 @@ export class KvmHost {
   readonly scalesTsc: boolean;
   readonly hasSregs2: boolean;
   readonly msrs: readonly number[];
+  /** vCPUs that a machine may have. */
+  readonly mostCpus: number;
 
-  private constructor(kvm: Kvm) {
+  /** @param kvm which may be able to run a part of what guests do only */
+  constructor(kvm: Kvm) {
     this.kvm = kvm;
     this.scalesTsc = kvm.check('KVM_CAP_TSC_CONTROL') !== 0;
     this.hasSregs2 = kvm.check('KVM_CAP_SREGS2') !== 0;
     this.msrs = kvm.msrs();
+    this.mostCpus = kvm.check('KVM_CAP_MAX_VCPUS') || kvm.check('KVM_CAP_NR_VCPUS') || 1;
     const vm = kvm.createVm();
     try {
       this.tscFrequency = vm.createVcpu(0).tscKhz * 1000;

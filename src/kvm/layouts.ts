@@ -29,6 +29,8 @@ export const KVM_TRANSLATION = struct('kvm_translation', {
   pad: ['u8', 5],
 });
 
+export const KVM_DEVICE_ATTR = struct('kvm_device_attr', { flags: 'u32', group: 'u32', attr: 'u64', addr: 'u64' });
+
 // Registers
 
 export const KVM_REGS = struct('kvm_regs', {

@@ -6,6 +6,7 @@ import { KvmHost } from './host.ts';
 
 export interface Opened {
   readonly features: FeatureWords;
+  readonly mostCpus: number;
   /** Null where guests may have any. */
   readonly tscFrequency: number | null;
   make(parts: Omit<KvmParts, 'host'>): Accelerator;
@@ -16,6 +17,7 @@ export function openKvm(): Opened {
   const host = KvmHost.open();
   return {
     features: host.features(),
+    mostCpus: host.mostCpus,
     tscFrequency: host.scalesTsc ? null : host.tscFrequency,
     make: (parts) => new KvmAccelerator({ ...parts, host }),
   };

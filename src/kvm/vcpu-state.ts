@@ -90,8 +90,11 @@ export class VcpuTransfer {
     return changed;
   }
 
-  /** @throws SystemCallError where the kernel does not take a part of it */
-  write({ cpu, apic, tsc }: KernelVcpu): void {
+  /**
+   * @param like a vCPU that has been written, whose time-stamp counter this one's is to agree with to the tick
+   * @throws SystemCallError where the kernel does not take a part of it
+   */
+  write({ cpu, apic, tsc }: KernelVcpu, like: VcpuTransfer | null = null): void {
     const { vcpu } = this;
     const cr8 = BigInt(viewOf(apic.page).getUint32(AT_TPR, true) >> 4);
     const sregs = { ...cpu.sregs, apic_base: apic.base, cr8 };
@@ -111,6 +114,8 @@ export class VcpuTransfer {
     vcpu.set('lapic', { regs: apic.page });
     this.writeMsrs(cpu.msrs);
     vcpu.setMsrs(new Map([[MSR_TSC, tsc]]));
+    const offset = like?.vcpu.tscOffset ?? null;
+    if (offset !== null) vcpu.setTscOffset(offset);
     vcpu.setMsrs(new Map([[MSR_TSC_DEADLINE, apic.tscDeadline]]));
     vcpu.set('events', cpu.events);
   }

@@ -132,6 +132,12 @@ test('a vCPU that is paused stays out of the guest, and goes on where it was', o
     channel.pause((reason) => assert.fail(exitName(reason)));
     return second.get('regs').rax;
   };
+  // It has to be there first.
+  while (pause() === 0n) {
+    channel.resume();
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  channel.resume();
   const progress: bigint[] = [];
   for (let index = 0; index < 20; index++) {
     progress.push(pause());

@@ -13,15 +13,15 @@ export class VcpuThread {
   private readonly exited: Promise<void>;
 
   /**
-   * Starts in the guest.
    * @param vcpu whose pages are in shared memory
    * @param kicker of the calling thread, which answers the vCPU's exits
    * @param onRequest is called when an exit wants an answer and nobody is in the guest; there may be several, or none any more
    * @param onError when the thread has failed
+   * @param paused does not enter the guest before it is told to (`channel.resume`)
    */
-  constructor(vcpu: Vcpu, kicker: Kicker, onRequest: () => void, onError: (error: Error) => void) {
+  constructor(vcpu: Vcpu, kicker: Kicker, onRequest: () => void, onError: (error: Error) => void, paused = false) {
     this.vcpu = vcpu;
-    this.channel = new ExitChannel(vcpu.libc);
+    this.channel = new ExitChannel(vcpu.libc, paused);
     const { bytes: pages } = vcpu.run;
     if (!(pages.buffer instanceof SharedArrayBuffer))
       throw new Error('a vCPU with a thread of its own needs its pages in shared memory');

@@ -6,7 +6,7 @@ import { drainKicks } from './kick-signal.ts';
 import { type KVM_CPUID_ENTRY2, KVM_MSR_ENTRY, KVM_MSRS } from './layouts.ts';
 import { EAGAIN, EINTR, type Libc, PAGE_SIZE, SystemCallError } from './libc.ts';
 import { RunPage } from './run-page.ts';
-import { decodeList, type Patch, type Value } from './struct.ts';
+import { decodeList, encode, type Patch, type Value } from './struct.ts';
 import { type CpuidEntry, encodeCpuid, encodeMsrs, fetchCpuid } from './cpuid.ts';
 
 /** State that is one structure, and the requests that read and write it. */
@@ -233,6 +233,23 @@ export class Vcpu extends Descriptor {
   /** @throws SystemCallError where the processor cannot scale it */
   set tscKhz(value: number) {
     this.call('KVM_SET_TSC_KHZ', value);
+  }
+
+  /** What the guest's time-stamp counter is ahead of the processor's; null where the kernel does not say. */
+  get tscOffset(): bigint | null {
+    const value = new BigUint64Array(1);
+    return this.deviceAttribute('KVM_GET_DEVICE_ATTR', value) ? value[0]! : null;
+  }
+
+  /** @returns false where the kernel does not take it */
+  setTscOffset(value: bigint): boolean {
+    return this.deviceAttribute('KVM_SET_DEVICE_ATTR', BigUint64Array.of(value));
+  }
+
+  private deviceAttribute(name: 'KVM_GET_DEVICE_ATTR' | 'KVM_SET_DEVICE_ATTR', value: BigUint64Array): boolean {
+    const addr = this.libc.addressOf(new Uint8Array(value.buffer));
+    const { KVM_VCPU_TSC_CTRL: group, KVM_VCPU_TSC_OFFSET: attr } = NUMBERS;
+    return this.tryTransfer(name, encode(REQUESTS[name].layout, { group, attr: BigInt(attr), addr })) >= 0;
   }
 
   /** Tells a guest's watchdogs that it stood still. @returns whether it has a clock that can tell it */

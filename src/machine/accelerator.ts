@@ -37,8 +37,10 @@ export interface Accelerator {
   /** Memory has come, gone or moved in the board's address space. */
   memoryMapChanged(): void;
   reset(state: InitialCpuState): void;
-  saveState(): DeviceState;
-  loadState(state: DeviceState): void;
+  /** @param cpu which one, from 0 */
+  saveState(cpu: number): DeviceState;
+  /** Another state for one CPU, of which the others keep theirs. */
+  loadState(cpu: number, state: DeviceState): void;
   /** What it has done so far, for `info jit` and tracing. */
   statistics(): Record<string, number>;
   /** Gives up what it holds; it is of no use afterwards. Its state has been saved, or nobody wants it. */

@@ -2,6 +2,7 @@
 import type { CpuModel, FeatureWords } from '../isa/x86/system/models.ts';
 import type { EngineOptions } from '../jit/engine.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
+import type { CpuTopology } from './cpu-topology.ts';
 import type { CpuPort, PowerEvent, Trace, TscSource, VirtualClock } from './interfaces.ts';
 import type { PcMachine } from './pc.ts';
 
@@ -14,6 +15,7 @@ export interface AcceleratorParts {
   /** The machine's memory: guest RAM, and what accelerators keep beside it (jit/layout.ts). */
   readonly memory: WebAssembly.Memory;
   readonly model: CpuModel;
+  readonly topology: CpuTopology;
   readonly clock: VirtualClock;
   readonly tsc: TscSource;
   /** Wall-clock time at virtual time 0, in seconds since 1970. */
@@ -36,6 +38,8 @@ export interface LoadedAccelerator {
   readonly features: FeatureWords | null;
   /** Rate of its guests' time-stamp counters in hertz, where it has a choice of one; else null. */
   readonly tscFrequency: number | null;
+  /** CPUs that a machine may have at most. */
+  readonly mostCpus: number;
   /** @throws Error, one line */
   make(parts: AcceleratorParts): Accelerator;
 }
@@ -51,16 +55,24 @@ export async function loadAccelerator(name: AcceleratorName): Promise<LoadedAcce
   return made;
 }
 
+/** @throws Error, one line, where there would be too many */
+export function checkCpus({ mostCpus }: LoadedAccelerator, cpus: number): void {
+  if (cpus <= mostCpus) return;
+  const most = mostCpus === 1 ? 'one CPU' : `at most ${mostCpus} CPUs`;
+  throw new Error(`it runs ${most}, and this machine has ${cpus}${mostCpus === 1 ? ', which needs kvm' : ''}`);
+}
+
 /** @throws Error, one line; the accelerator must have been loaded */
 export function makeAccelerator(name: AcceleratorName, parts: AcceleratorParts): Accelerator {
   const accelerator = loaded.get(name);
   if (accelerator === undefined) throw new Error(`accelerator ${name} has not been loaded`);
+  checkCpus(accelerator, parts.board.apicIds.length);
   return accelerator.make(parts);
 }
 
 async function translating(name: 'jit' | 'interp'): Promise<LoadedAccelerator> {
   const { TranslatingAccelerator } = await import('./translating.ts');
-  return { features: null, tscFrequency: null, make: (parts) => new TranslatingAccelerator(name, parts) };
+  return { features: null, tscFrequency: null, mostCpus: 1, make: (parts) => new TranslatingAccelerator(name, parts) };
 }
 
 const LOADERS: Record<AcceleratorName, () => Promise<LoadedAccelerator>> = {

@@ -1,6 +1,7 @@
 /** What a machine is made of: a plain object that can be sent to the machine's own thread. */
 import { type AcceleratorName, ACCELERATORS } from './accelerator.ts';
 import { checkNetwork, type NetworkConfig, NO_NETWORK } from './network-config.ts';
+import { coresOnly, type CpuTopology, topologyFault } from './cpu-topology.ts';
 import type { BlockBackend, CharBackend } from './interfaces.ts';
 
 /** Host ends of the machine's byte streams, as `createMachine` needs them beside the configuration. */
@@ -116,6 +117,10 @@ export interface MachineConfig {
   readonly machine: 'pc' | 'q35';
   /** As after QEMU's `-cpu`: `model,+feature,-feature,property=value`. */
   readonly cpu: string;
+  /** How many CPUs. */
+  readonly cpus: number;
+  /** How they are arranged; null for cores of one package. */
+  readonly topology: CpuTopology | null;
   /** Bytes of RAM, a whole number of MiB. */
   readonly memory: number;
   /** What runs the vCPU; of several, the first that can be had. */
@@ -175,6 +180,8 @@ export const DEFAULT_MEMORY = 128 * MIB;
 const DEFAULTS: MachineConfig = {
   machine: 'pc',
   cpu: 'max',
+  cpus: 1,
+  topology: null,
   memory: DEFAULT_MEMORY,
   accel: 'jit',
   icount: null,
@@ -311,6 +318,7 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
   const config: MachineConfig = { ...DEFAULTS, ...Object.fromEntries(set) };
   checkChoices(config);
   checkMemory(config.memory);
+  checkCpus(config);
   checkIcount(config.icount);
   checkRtc(config.rtc);
   checkPorts(config);
@@ -346,6 +354,13 @@ function checkMemory(memory: number): void {
     throw new ConfigError('memory', `${memory} bytes is not a whole number of MiB from 1 up`);
   }
 }
+
+function checkCpus(config: MachineConfig): void {
+  const fault = topologyFault(config.cpus, topologyOf(config));
+  if (fault !== null) throw new ConfigError(config.topology === null ? 'cpus' : 'topology', fault);
+}
+
+export const topologyOf = ({ cpus, topology }: MachineConfig): CpuTopology => topology ?? coresOnly(cpus);
 
 function checkIcount(icount: IcountConfig | null): void {
   if (icount === null || icount.shift === 'auto') return;

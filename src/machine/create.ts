@@ -8,6 +8,7 @@ import type { RtcOptions } from '../devices/timer/mc146818.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
 import {
   type AcceleratorParts,
+  checkCpus,
   CpuPins,
   loadAccelerator,
   type LoadedAccelerator,
@@ -16,7 +17,8 @@ import {
 } from './accelerators.ts';
 import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { ClockTsc, DEFAULT_TSC_HZ, HostClock, InstructionClock } from './clock.ts';
-import { ConfigError, type FolderConfig, wantedDevices } from './config.ts';
+import { ConfigError, type FolderConfig, topologyOf, wantedDevices } from './config.ts';
+import type { CpuTopology } from './cpu-topology.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { PowerEvent, VirtualClock } from './interfaces.ts';
@@ -136,14 +138,16 @@ function linksOf(config: MachineConfig, drives: Drive[], networks: Networks, por
 
 /** The first one of those wanted that can be had. @throws ConfigError saying why there is none */
 async function chooseAccelerator(
-  { accel, icount }: MachineConfig,
+  { accel, icount, cpus }: MachineConfig,
   events: MachineEvents,
 ): Promise<[AcceleratorName, LoadedAccelerator]> {
   const wanted = typeof accel === 'string' ? [accel] : accel;
   for (const [i, name] of wanted.entries()) {
     try {
       if (name === 'kvm' && icount !== null) throw new Error('instructions that the processor runs cannot be counted (-icount)');
-      return [name, await loadAccelerator(name)];
+      const loaded = await loadAccelerator(name);
+      checkCpus(loaded, cpus);
+      return [name, loaded];
     } catch (error) {
       const why = (error as Error).message;
       const next = wanted[i + 1];
@@ -171,6 +175,12 @@ function chooseCpu(
   return { model: within.model, tscFrequency: frequency };
 }
 
+/** AMD's processors tell of the threads of a core by a leaf that not all of them have. */
+function warnOfThreads(model: CpuModel, { threads }: CpuTopology, events: MachineEvents): void {
+  if (threads === 1 || model.vendor !== 'AuthenticAMD' || model.has('topoext')) return;
+  events.warn?.(`CPU ${model.name}: guests take its ${threads} threads a core for cores; -cpu MODEL,+topoext tells them`);
+}
+
 /**
  * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
  */
@@ -182,6 +192,7 @@ export async function createMachine(
 ): Promise<LocalMachine> {
   const [name, accelerator] = await chooseAccelerator(config, events);
   const { model, tscFrequency } = chooseCpu(config.cpu, accelerator, events);
+  warnOfThreads(model, topologyOf(config), events);
   const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
@@ -215,6 +226,7 @@ export async function createMachine(
     machine: config.machine,
     memory: { bytes, ramOffset: GUEST_MEMORY, ramSize: config.memory },
     cpuPort: pins,
+    topology: topologyOf(config),
     clock,
     tsc,
     serials: ports.serials,
@@ -238,7 +250,7 @@ export async function createMachine(
   });
   board.mem.release = releasePages;
   const parts: AcceleratorParts = {
-    ...{ board, memory, model, clock, tsc, tracing, trace, tuning, onPower },
+    ...{ board, memory, model, topology: topologyOf(config), clock, tsc, tracing, trace, tuning, onPower },
     onFailure: (text) => events.warn?.(text),
     bootTime: () => boot.time,
     random32: randoms.cpu,

@@ -136,13 +136,13 @@ export class LocalMachine implements StateOwner {
     // Translators keep what they know of the guest at the same place of the memory: there, the new one comes after the old.
     const apart = before.name === 'kvm' || name === 'kvm';
     const early = apart ? this.accelerators.make(name) : null;
-    const state = before.saveState();
+    const states = this.board.apicIds.map((_, cpu) => before.saveState(cpu));
     const instructions = before.instructions();
     before.close();
     const take = (made: Accelerator): void => {
       made.countFrom(instructions);
       this.accelerators.use(made);
-      made.loadState(state);
+      states.forEach((state, cpu) => made.loadState(cpu, state));
       this.inForce = made;
     };
     try {
@@ -210,6 +210,8 @@ export class LocalMachine implements StateOwner {
     this.resetWaits = this.current === 'running' && this.awaitsDisk();
     if (this.resetWaits) return this.accelerator.kick();
     this.events.onReset?.();
+    // Nothing of the guest runs into what the board is made anew of.
+    this.accelerator.settle?.();
     this.accelerator.reset(this.board.reset());
   }
 

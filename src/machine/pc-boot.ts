@@ -10,6 +10,7 @@ import type { HotplugTables } from './firmware/hotplug-aml.ts';
 import { buildE820, HIGH_RAM_BASE } from './firmware/e820.ts';
 import { buildSmbios, type SmbiosTables } from './firmware/smbios.ts';
 import { gpePlace } from './pc-chipset.ts';
+import { apicIdsOf, type CpuTopology } from './cpu-topology.ts';
 import { assignResources } from './pci-resources.ts';
 import type { IoSpace } from './io-space.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
@@ -23,6 +24,7 @@ export type StartOptions = {
   sci: number;
   /** End of RAM below 4 GiB. */
   lowRam: number;
+  topology: CpuTopology;
   /** Where a Q35 shows configuration space in memory; null for boards that do not. */
   ecamBase: (() => number) | null;
   serials: readonly (readonly [number, number] | null)[];
@@ -94,10 +96,11 @@ export function boardAcpiTables(options: StartOptions, pmBase: number, base: num
     sleepTypeS5: SLEEP_TYPE_S5,
     hpet: options.hpetBase !== null,
     hotplug: options.hotplug,
+    cpus: apicIdsOf(options.topology).length,
   });
   return buildAcpiTables(
     {
-      cpuCount: 1,
+      apicIds: apicIdsOf(options.topology),
       dsdt,
       pmBase,
       gpeBase: gpe.base,
@@ -137,7 +140,7 @@ export function boardSmbios(options: StartOptions, base: number): SmbiosTables {
     {
       ramSize: options.ramSize,
       lowRam: options.lowRam,
-      cpuCount: 1,
+      topology: options.topology,
       uuid: options.uuid,
       machine: 'Standard PC',
     },

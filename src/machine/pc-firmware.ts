@@ -8,6 +8,7 @@ import { RSDP_LINKS, type AcpiTables, TABLE_CHECKSUM } from './firmware/acpi-tab
 import { E820, e820File, HIGH_RAM_BASE } from './firmware/e820.ts';
 import { TableLoader, ZONE } from './firmware/table-loader.ts';
 import type { BootConfig } from './config.ts';
+import { apicIdLimit, cpuCount } from './cpu-topology.ts';
 import { boardAcpiTables, boardSmbios, type StartOptions } from './pc-boot.ts';
 
 const FILES = { rsdp: 'etc/acpi/rsdp', tables: 'etc/acpi/tables' } as const;
@@ -53,8 +54,8 @@ export function describeBoard(fwCfg: FwCfg, pmBase: () => number, options: Firmw
   fwCfg.setItem(FW_CFG.uuid, start.uuid ?? new Uint8Array(16));
   // Interrupt 0 arrives at the I/O APIC's pin 2.
   fwCfg.setNumber(FW_CFG.irq0Override, 1, 4);
-  // Number of nodes, then a node for each CPU: no NUMA.
-  fwCfg.setItem(FW_CFG.numa, new Uint8Array(16));
+  // Number of nodes, then a node for each APIC ID: no NUMA.
+  fwCfg.setItem(FW_CFG.numa, new Uint8Array(8 + 8 * apicIdLimit(start.topology)));
   fwCfg.setFile('etc/e820', e820File(ramOnly(start)));
   fwCfg.setFile('etc/boot-fail-wait', number(boot.rebootTimeout ?? -1, 4));
   if (boot.splashTime !== null) fwCfg.setFile('etc/boot-menu-wait', number(boot.splashTime, 2));
@@ -129,5 +130,5 @@ export function writeBiosSettings(rtc: Mc146818, options: FirmwareOptions, order
     if (needed === true) bits |= 1 << (2 * i);
   });
   rtc.setCmos(CMOS.translation, bits);
-  rtc.setCmos(CMOS.cpus, 0);
+  rtc.setCmos(CMOS.cpus, cpuCount(options.start.topology) - 1);
 }

@@ -17,6 +17,7 @@ import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
 import { Vga, VGA_MEMORY } from '../devices/vga/vga.ts';
 import { AddressSpace } from './address-space.ts';
 import { type BootConfig, ConfigError, type WantedDevice } from './config.ts';
+import { apicIdLimit, apicIdsOf, cpuCount, type CpuTopology, ONE_CPU } from './cpu-topology.ts';
 import { DeviceBuilder, type DeviceLinks } from './device-builder.ts';
 import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
 import { describeBoard, type FirmwareOptions, writeBiosSettings } from './pc-firmware.ts';
@@ -53,7 +54,10 @@ export type PcConfig = {
   machine?: 'pc' | 'q35';
   /** `bytes` views the whole shared buffer; RAM lies at `ramOffset`, a whole number of pages. */
   memory: { bytes: Uint8Array; ramOffset: number; ramSize: number };
+  /** Pins of the first CPU. */
   cpuPort: CpuPort;
+  /** One CPU when not given. */
+  topology?: CpuTopology;
   clock: VirtualClock;
   tsc: TscSource;
   /** One per serial port, COM1 first; `null` leaves a port out, at most four. */
@@ -113,6 +117,16 @@ const DEFAULT_BOOT: BootConfig = {
 
 const INPUTS = 24;
 
+/** Pins of a CPU beside the first: whoever runs several CPUs has their interrupts delivered by the kernel's APICs. */
+const UNCONNECTED: CpuPort = {
+  setIntr: () => undefined,
+  nmi: () => undefined,
+  smi: () => undefined,
+  init: () => undefined,
+  sipi: () => undefined,
+  setA20: () => undefined,
+};
+
 /** Whether there has been a reset since power-on. */
 class BoardLife implements StateOwner {
   readonly id = 'machine/board';
@@ -135,7 +149,10 @@ export class PcMachine {
   readonly mem: AddressSpace;
   readonly io = new IoSpace();
   readonly devices: Device[] = [];
-  readonly lapic: LocalApic;
+  /** One for each CPU, in their order. */
+  readonly lapics: readonly LocalApic[];
+  /** APIC IDs of the CPUs. */
+  readonly apicIds: readonly number[];
   readonly apicBus = new ApicBus();
   readonly pic = new I8259Pair();
   readonly ioapic: IoApic;
@@ -170,7 +187,7 @@ export class PcMachine {
 
   constructor(config: PcConfig) {
     this.config = config;
-    const { memory, clock, tsc } = config;
+    const { memory, clock } = config;
     if (memory.ramSize < 2 ** 20 || memory.ramSize % 4096 !== 0) {
       throw new Error(`memory size ${memory.ramSize} is not a whole number of pages from 1 MiB up`);
     }
@@ -179,14 +196,8 @@ export class PcMachine {
     this.io.trace = config.trace;
     this.mapRam();
     this.ioapic = new IoApic(this.apicBus);
-    this.lapic = new LocalApic({
-      cpuIndex: 0,
-      cpu: config.cpuPort,
-      bus: this.apicBus,
-      clock,
-      tsc,
-      external: this.pic,
-    });
+    this.apicIds = apicIdsOf(this.topology);
+    this.lapics = this.apicIds.map((apicId, cpuIndex) => this.makeApic(cpuIndex, apicId));
     this.wireInterrupts();
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
     this.keyboard = this.addKeyboard();
@@ -209,7 +220,23 @@ export class PcMachine {
     if (this.hasFirmware) {
       this.fwCfg.fillLater(() => describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions()));
     }
-    this.lapic.reset();
+    for (const lapic of this.lapics) lapic.reset();
+  }
+
+  /** The boot processor's. */
+  get lapic(): LocalApic {
+    return this.lapics[0]!;
+  }
+
+  private get topology(): CpuTopology {
+    return this.config.topology ?? ONE_CPU;
+  }
+
+  private makeApic(cpuIndex: number, apicId: number): LocalApic {
+    const { cpuPort, clock, tsc } = this.config;
+    const first = cpuIndex === 0;
+    const external = first ? this.pic : null;
+    return new LocalApic({ cpuIndex, apicId, cpu: first ? cpuPort : UNCONNECTED, bus: this.apicBus, clock, tsc, external });
   }
 
   /** A line of a new source at an interrupt input (0 to 23). */
@@ -244,6 +271,7 @@ export class PcMachine {
       ioApicBase: IOAPIC_BASE,
       sci: SCI,
       lowRam: this.lowRam,
+      topology: this.topology,
       ecamBase: this.chipset.ecamBase,
       serials: this.serials.map((uart, i) => (uart === null ? null : COM_PORTS[i]!)),
       hotplug: this.hotplug === null ? null : { base: this.chipset.hotplugBase, length: HOTPLUG_PORTS, tree: this.hotplug.tree },
@@ -287,7 +315,7 @@ export class PcMachine {
    * their inputs, so that a line that is loaded is no interrupt.
    */
   get stateOwners(): StateOwner[] {
-    const controllers: Device[] = [this.pic, this.ioapic, this.lapic];
+    const controllers: Device[] = [this.pic, this.ioapic, ...this.lapics];
     const others = this.devices.filter((device) => !controllers.includes(device));
     return [this.life, this.typist, ...others, ...controllers];
   }
@@ -345,7 +373,7 @@ export class PcMachine {
     };
     this.add(this.pic);
     this.add(this.ioapic);
-    this.add(this.lapic);
+    for (const lapic of this.lapics) this.add(lapic);
     this.mem.addMmio(IOAPIC_BASE, 0x1000, this.ioapic.mmio, 'ioapic');
     this.byteWide(0x20, 2, this.pic.master, 'pic');
     this.byteWide(0xa0, 2, this.pic.slave, 'pic');
@@ -366,7 +394,7 @@ export class PcMachine {
    */
   useKernelChips(chips: KernelChips | null): void {
     this.kernelChips = chips;
-    for (const device of [this.lapic, this.pit]) device.setDormant(chips !== null);
+    for (const device of [...this.lapics, this.pit]) device.setDormant(chips !== null);
   }
 
   /** Levels of the interrupt inputs, a bit each. */
@@ -483,8 +511,9 @@ export class PcMachine {
   private addFwCfg(): FwCfg {
     const fwCfg = this.add(new FwCfg(this.mem));
     fwCfg.setNumber(FW_CFG.ramSize, this.config.memory.ramSize, 8);
-    fwCfg.setNumber(FW_CFG.cpuCount, 1, 2);
-    fwCfg.setNumber(FW_CFG.maxCpus, 1, 2);
+    fwCfg.setNumber(FW_CFG.cpuCount, cpuCount(this.topology), 2);
+    // Firmware sizes its tables by APIC IDs.
+    fwCfg.setNumber(FW_CFG.maxCpus, apicIdLimit(this.topology), 2);
     this.io.register(0x510, 2, fwCfg.ports, fwCfg.id);
     this.io.register(0x514, 8, fwCfg.dma, 'fw_cfg-dma');
     return fwCfg;

@@ -6,7 +6,7 @@ import type { StateParts } from '../migration/machine-state.ts';
 import type { Fields } from '../migration/values.ts';
 import type { Accelerator } from './accelerator.ts';
 import { HostClock, type InstructionClock, type ClockTsc } from './clock.ts';
-import type { DeviceConfig, MachineConfig, NamedFile } from './config.ts';
+import { type DeviceConfig, type MachineConfig, type NamedFile, topologyOf } from './config.ts';
 import { PciDevice } from '../devices/pci.ts';
 import type { DeviceState, StateOwner, StateValue } from './interfaces.ts';
 import type { LocalMachine } from './machine.ts';
@@ -33,6 +33,7 @@ export type StatePieces = {
 export function statePartsOf(pieces: StatePieces): StateParts {
   const { machine, random, networks, bytes, areas, disks } = pieces;
   const { board } = machine;
+  const cpus = board.apicIds.map((_, cpu) => new VcpuState(machine, cpu));
   const memory = areas.map(
     ({ id, offset, size }): MemoryBlock => ({
       id,
@@ -43,7 +44,7 @@ export function statePartsOf(pieces: StatePieces): StateParts {
   return {
     configuration: configurationOf(pieces),
     memory: [...memory, ...disks.map((disk) => ({ ...disk, changed: () => undefined }))],
-    owners: named([new ClockState(pieces), machine, random, networks, ...board.stateOwners, new VcpuState(machine)]),
+    owners: named([new ClockState(pieces), machine, random, networks, ...board.stateOwners, ...cpus]),
   };
 }
 
@@ -134,21 +135,24 @@ class ClockState implements StateOwner {
   }
 }
 
-/** The vCPU, in the form that all accelerators share. */
+/** A vCPU, in the form that all accelerators share. */
 class VcpuState implements StateOwner {
-  readonly id = 'cpu/0';
+  readonly id: string;
   private readonly machine: { readonly accelerator: Accelerator };
+  private readonly index: number;
 
-  constructor(machine: { readonly accelerator: Accelerator }) {
+  constructor(machine: { readonly accelerator: Accelerator }, index: number) {
+    this.id = `cpu/${index}`;
     this.machine = machine;
+    this.index = index;
   }
 
   saveState(): DeviceState {
-    return this.machine.accelerator.saveState();
+    return this.machine.accelerator.saveState(this.index);
   }
 
   loadState(state: DeviceState): void {
-    this.machine.accelerator.loadState(state);
+    this.machine.accelerator.loadState(this.index, state);
   }
 }
 
@@ -174,6 +178,7 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       append: config.append,
     },
     cpu: cpuOf(model),
+    ...(config.cpus === 1 ? {} : { topology: { ...topologyOf(config) } }),
     devices: devicesOf(drives, machine),
   };
 }

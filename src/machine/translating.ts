@@ -54,11 +54,11 @@ export class TranslatingAccelerator implements Accelerator {
     this.engine.flushAll();
   }
 
-  saveState(): DeviceState {
+  saveState(_cpu: number): DeviceState {
     return this.cpu.saveState();
   }
 
-  loadState(state: DeviceState): void {
+  loadState(_cpu: number, state: DeviceState): void {
     this.cpu.loadState(state);
   }
 

@@ -69,7 +69,9 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
   /** The register page moved, or went away (`null`). */
   onBaseChange: ((base: number | null) => void) | undefined;
 
-  private readonly cpuIndex: number;
+  private readonly boot: boolean;
+  /** As the machine gave it, which x2APIC mode shows. */
+  private readonly fixedId: number;
   private readonly cpu: CpuPort;
   private readonly bus: ApicBus;
   private readonly external: ExternalController | null;
@@ -82,7 +84,10 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
 
   constructor(
     options: {
+      /** Its CPU among those of the machine: the first one boots. */
       cpuIndex: number;
+      /** The same as `cpuIndex` when not given. */
+      apicId?: number;
       cpu: CpuPort;
       bus: ApicBus;
       clock: VirtualClock;
@@ -93,7 +98,8 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     id = `lapic${options.cpuIndex}`,
   ) {
     this.id = id;
-    this.cpuIndex = options.cpuIndex;
+    this.boot = options.cpuIndex === 0;
+    this.fixedId = options.apicId ?? options.cpuIndex;
     this.cpu = options.cpu;
     this.bus = options.bus;
     this.external = options.external;
@@ -177,7 +183,7 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
     if (index === REG.eoi || index === REG.selfIpi) return null;
     const s = this.state.value;
     if (index === REG.icrLow) return [s.icrLow, s.icrHigh];
-    if (index === REG.id) return [this.cpuIndex, 0];
+    if (index === REG.id) return [this.fixedId, 0];
     if (index === REG.ldr) return [this.x2apicLogicalId(), 0];
     return [this.readRegister(index), 0];
   }
@@ -293,9 +299,9 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
 
   private powerOn() {
     return {
-      baseLow: (DEFAULT_BASE | BASE_ENABLE | (this.cpuIndex === 0 ? BASE_BSP : 0)) >>> 0,
+      baseLow: (DEFAULT_BASE | BASE_ENABLE | (this.boot ? BASE_BSP : 0)) >>> 0,
       baseHigh: 0,
-      xapicId: this.cpuIndex & 0xff,
+      xapicId: this.fixedId & 0xff,
       tpr: 0,
       ldr: 0,
       dfr: 0xffffffff,
@@ -343,12 +349,12 @@ export class LocalApic implements Device, InterruptController, ApicBusAgent {
   }
 
   private apicId(): number {
-    return this.x2apic ? this.cpuIndex : this.state.value.xapicId;
+    return this.x2apic ? this.fixedId : this.state.value.xapicId;
   }
 
   /** Derived from the ID (12.12.10.2). */
   private x2apicLogicalId(): number {
-    return (((this.cpuIndex >> 4) << 16) | (1 << (this.cpuIndex & 15))) >>> 0;
+    return (((this.fixedId >> 4) << 16) | (1 << (this.fixedId & 15))) >>> 0;
   }
 
   private matchesCluster(destination: number): boolean {

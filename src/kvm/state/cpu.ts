@@ -85,7 +85,8 @@ export function cpuToKernel(state: DeviceState, xsaveBytes: number): KernelCpu {
     sregs: sregsToKernel(f),
     debugRegs: debugToKernel(f),
     events: eventsToKernel(f, pending),
-    mpState: pending.waitForSipi ? MP_STATE.uninitialized : f['halted'] ? MP_STATE.halted : MP_STATE.runnable,
+    // The kernel waits for INIT first where a vCPU is uninitialized; after a reset, a processor does not.
+    mpState: pending.waitForSipi ? MP_STATE.initReceived : f['halted'] ? MP_STATE.halted : MP_STATE.runnable,
     xcr0: f['xcr0'] as bigint,
     xsave: xsaveToKernel(f, xsaveBytes),
     msrs: msrsToKernel(f, pending),

@@ -11,7 +11,8 @@ const HEADER_SIZE = 36;
 export const RSDP_SIZE = 36;
 
 export type AcpiOptions = {
-  cpuCount: number;
+  /** Of the CPUs, in order; below 255. */
+  apicIds: readonly number[];
   dsdt: Uint8Array;
   pmBase: number;
   gpeBase: number;
@@ -185,10 +186,8 @@ const LEVEL_HIGH = 0x0d;
 function buildMadt(o: AcpiOptions): Uint8Array {
   // Flag 0: there is an 8259 pair, too.
   const out = new ByteWriter().u32(o.localApicBase).u32(1);
-  for (let cpu = 0; cpu < o.cpuCount; cpu++) {
-    if (cpu < 255) out.u8(0, 8, cpu, cpu).u32(1);
-    else out.u8(9, 16).u16(0).u32(cpu).u32(1).u32(cpu);
-  }
+  // A processor is known by its place, which is the _UID of its device in the DSDT.
+  o.apicIds.forEach((id, cpu) => out.u8(0, 8, cpu, id).u32(1));
   out.u8(1, 12, 0, 0).u32(o.ioApicBase).u32(0);
   // The timer's ISA interrupt 0 arrives at pin 2.
   out.u8(2, 10, 0, 0).u32(2).u16(0);

@@ -19,6 +19,7 @@ import {
   returnEither,
   scope,
   store,
+  text,
 } from './aml.ts';
 import { type HotplugTables, hotplugEvent, hotplugSlots, osControl } from './hotplug-aml.ts';
 
@@ -41,6 +42,8 @@ export type DsdtOptions = {
   hpet: boolean;
   /** Slots whose devices come and go by ACPI; null for none. */
   hotplug: HotplugTables | null;
+  /** How many there are. */
+  cpus: number;
 };
 
 export function buildDsdt(options: DsdtOptions): Uint8Array {
@@ -48,9 +51,17 @@ export function buildDsdt(options: DsdtOptions): Uint8Array {
   return Uint8Array.from([
     ...name('\\_S5', five),
     ...(options.q35 === null ? [] : interruptModel()),
-    ...scope('\\_SB', pciRoot(options), ...(options.hpet ? [hpet()] : [])),
+    ...scope('\\_SB', pciRoot(options), ...(options.hpet ? [hpet()] : []), ...processors(options.cpus)),
     ...(options.hotplug === null ? [] : hotplugEvent()),
   ]);
+}
+
+/** Processor devices (8.4), by whose _UID the MADT tells their APICs. */
+function processors(count: number): Aml[] {
+  const path = (cpu: number): string => `C${cpu.toString(16).toUpperCase().padStart(3, '0')}`;
+  return Array.from({ length: count }, (_, cpu) =>
+    device(path(cpu), name('_HID', text('ACPI0007')), name('_UID', integer(cpu)), name('_STA', integer(0x0f))),
+  );
 }
 
 function pciRoot(options: DsdtOptions): Aml {

@@ -11,7 +11,7 @@ const BASE = 0x7fe0000;
 function tables() {
   const built = buildAcpiTables(
     {
-      cpuCount: 2,
+      apicIds: [0, 1],
       dsdt: Uint8Array.from(name('\\TEST', integer(5))),
       pmBase: 0x600,
       gpeBase: 0xafe0,
@@ -96,7 +96,7 @@ test('SMBIOS: checksums, structures end to end', () => {
     {
       ramSize: 6 * 2 ** 30,
       lowRam: 3 * 2 ** 30,
-      cpuCount: 1,
+      topology: { sockets: 1, cores: 1, threads: 1 },
       uuid: null,
       machine: 'x',
     },

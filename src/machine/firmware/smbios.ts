@@ -1,11 +1,12 @@
 /** SMBIOS tables: DMTF DSP0134, version 3.0, with the 2.8 entry point beside the 3.0 one. */
+import type { CpuTopology } from '../cpu-topology.ts';
 import { ByteWriter, fixChecksum } from './bytes.ts';
 
 export type SmbiosOptions = {
   ramSize: number;
   /** RAM below the hole under 4 GiB; the rest starts at 4 GiB. */
   lowRam: number;
-  cpuCount: number;
+  topology: CpuTopology;
   /** 16 bytes in text order, or null for "not set". */
   uuid: Uint8Array | null;
   machine: string;
@@ -54,8 +55,8 @@ export function buildSmbios(options: SmbiosOptions, base: number): SmbiosTables 
   b.add(0, 0x000, biosInformation(), [MANUFACTURER, '1', '01/01/2026']);
   b.add(1, 0x100, systemInformation(options.uuid), [MANUFACTURER, options.machine, '1']);
   b.add(3, 0x300, chassis(), [MANUFACTURER, '1']);
-  for (let cpu = 0; cpu < options.cpuCount; cpu++) {
-    b.add(4, 0x400 + cpu, processor(), [`CPU ${cpu}`, MANUFACTURER, '1']);
+  for (let socket = 0; socket < options.topology.sockets; socket++) {
+    b.add(4, 0x400 + socket, processor(options.topology), [`CPU ${socket}`, MANUFACTURER, '1']);
   }
   addMemory(b, options);
   b.add(32, 0x2000, new Uint8Array(7));
@@ -84,8 +85,8 @@ function chassis(): Uint8Array {
   return new ByteWriter().u8(1, 1, 2, 0, 0, 3, 3, 3, 2).u32(0).u8(0, 0, 0, 0, 0).finish();
 }
 
-/** 7.5: one core with one thread each. */
-function processor(): Uint8Array {
+/** 7.5: a socket. Counts are below 256, so that the older fields of a byte have them, too. */
+function processor({ cores, threads }: CpuTopology): Uint8Array {
   return new ByteWriter()
     .u8(1, 3, 1, 2)
     .u64(0)
@@ -97,12 +98,12 @@ function processor(): Uint8Array {
     .u16(0xffff)
     .u16(0xffff)
     .u16(0xffff)
-    .u8(0, 0, 0, 1, 1, 1)
+    .u8(0, 0, 0, cores, cores, cores * threads)
     .u16(2)
     .u16(1)
-    .u16(1)
-    .u16(1)
-    .u16(1)
+    .u16(cores)
+    .u16(cores)
+    .u16(cores * threads)
     .finish();
 }
 

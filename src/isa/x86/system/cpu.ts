@@ -506,11 +506,6 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.debug.reset(pending.heldTraps);
     this.modeReplaced();
   }
-
-  /** What depends on the machine: this CPU's APIC ID and how many there are. */
-  setTopology(apicId: number, cpus: number): void {
-    this.cpuid.topology = { apicId, cpus };
-  }
 }
 
 const KEPT_BY_INIT = [

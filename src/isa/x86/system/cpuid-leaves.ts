@@ -1,5 +1,6 @@
 /** CPUID: what a model answers to each leaf (SDM vol. 2 CPUID, AMD APM vol. 3 appendix E). */
 import type { CpuModel } from './models.ts';
+import { apicIdOf, type CpuTopology, ONE_CPU, packageBits, threadBits } from '../../../machine/cpu-topology.ts';
 import { AVX, AVX_BYTES, AVX_OFFSET, areaBytes, componentsOf } from './xsave-layout.ts';
 
 /** Twelve characters that software may look for at leaf 0x40000000. */
@@ -8,6 +9,10 @@ export const KVM_SIGNATURE = 'KVMKVMKVM\0\0\0';
 const HIGHEST_EXTENDED = 0x80000021;
 const OSXSAVE = 1 << 27;
 const APIC = 1 << 9;
+/** Leaf 1, EDX: a package has several threads. */
+const HTT = 1 << 28;
+/** Leaf 80000001h, ECX: those threads are cores. */
+const CMP_LEGACY = 1 << 1;
 const CACHE_LINE = 64;
 /** What local APICs' timers count: 1 GHz. */
 const APIC_KHZ = 1_000_000;
@@ -23,12 +28,6 @@ export interface CpuidEntry {
   /** The answer is for this subleaf only. */
   readonly indexed: boolean;
   readonly answer: CpuidAnswer;
-}
-
-/** What depends on the machine rather than on the model. */
-export interface Topology {
-  readonly apicId: number;
-  readonly cpus: number;
 }
 
 /** What answers follow while the CPU runs. */
@@ -53,11 +52,18 @@ function word(text: string, at: number): number {
 export class CpuidLeaves {
   private readonly model: CpuModel;
   private readonly live: LiveCpu;
-  topology: Topology = { apicId: 0, cpus: 1 };
+  private readonly topology: CpuTopology;
+  private readonly index: number;
 
-  constructor(model: CpuModel, live: LiveCpu) {
+  /**
+   * @param topology the CPUs of the machine
+   * @param index which of them this is
+   */
+  constructor(model: CpuModel, live: LiveCpu, topology: CpuTopology = ONE_CPU, index = 0) {
     this.model = model;
     this.live = live;
+    this.topology = topology;
+    this.index = index;
   }
 
   /** All leaves that answer anything, in order; those with subleaves once for each. */
@@ -83,6 +89,15 @@ export class CpuidLeaves {
     if (leaf >= 0x40000000 && leaf < 0x40000100 && model.has('hypervisor')) return this.hypervisor(leaf);
     // Beyond the highest leaf, processors answer for that one; all zeros is what software expects.
     return leaf <= model.level ? this.basic(leaf, subleaf) : [0, 0, 0, 0];
+  }
+
+  private get apicId(): number {
+    return apicIdOf(this.topology, this.index);
+  }
+
+  /** Threads of a package. */
+  private get together(): number {
+    return this.topology.cores * this.topology.threads;
   }
 
   private basic(leaf: number, subleaf: number): CpuidAnswer {
@@ -126,21 +141,24 @@ export class CpuidLeaves {
 
   private features(): CpuidAnswer {
     const { words } = this.model;
-    const { apicId, cpus } = this.topology;
     let ecx = words.f1c & ~OSXSAVE;
     if (words.f1c & (1 << 26) && this.live.osxsave) ecx |= OSXSAVE;
     let edx = words.f1d;
     if (!this.live.apicEnabled) edx &= ~APIC;
-    if (cpus > 1) edx |= 1 << 28;
-    const ebx = (apicId << 24) | (Math.min(cpus, 255) << 16) | ((CACHE_LINE / 8) << 8);
+    if (this.together > 1) edx |= HTT;
+    // IDs of a package, used or not.
+    const ids = Math.min(2 ** packageBits(this.topology), 255);
+    const ebx = (this.apicId << 24) | (ids << 16) | ((CACHE_LINE / 8) << 8);
     return [this.version, ebx, ecx, edx];
   }
 
   /** Data, instruction and second-level cache; kernels want plausible numbers, no more. */
   private caches(subleaf: number): CpuidAnswer {
-    const cores = (this.topology.cpus - 1) << 26;
+    const { topology } = this;
+    const threads = 2 ** threadBits(topology) - 1;
+    const cores = Math.min(2 ** (packageBits(topology) - threadBits(topology)) - 1, 63);
     const describe = (type: number, level: number, ways: number, sets: number): CpuidAnswer => [
-      type | (level << 5) | (1 << 8) | cores,
+      type | (level << 5) | (1 << 8) | (threads << 14) | (cores << 26),
       (CACHE_LINE - 1) | ((ways - 1) << 22),
       sets - 1,
       0,
@@ -157,13 +175,20 @@ export class CpuidLeaves {
     }
   }
 
-  /** Topology: one thread a core, all cores in one package. */
+  /** Threads of a core, then cores of a package: how far an APIC ID is to be shifted, and how many threads there are. */
   private processors(subleaf: number): CpuidAnswer {
-    const { apicId, cpus } = this.topology;
-    const shift = Math.ceil(Math.log2(Math.max(1, cpus)));
-    if (subleaf === 0) return [0, 1, 0x100, apicId];
-    if (subleaf === 1) return [shift, cpus, 0x201, apicId];
+    const { apicId, topology } = this;
+    if (subleaf === 0) return [threadBits(topology), topology.threads, 0x100, apicId];
+    if (subleaf === 1) return [packageBits(topology), this.together, 0x201, apicId];
     return [0, 0, subleaf & 0xff, apicId];
+  }
+
+  /** AMD's way to tell it: the extended APIC ID, core and threads of a core, node. */
+  private amdTopology(): CpuidAnswer {
+    const { apicId, topology } = this;
+    const inPackage = apicId & (2 ** packageBits(topology) - 1);
+    const core = inPackage >> threadBits(topology);
+    return [apicId, core | ((topology.threads - 1) << 8), apicId >> packageBits(topology), 0];
   }
 
   private extendedState(subleaf: number): CpuidAnswer {
@@ -192,6 +217,7 @@ export class CpuidLeaves {
   private extended(leaf: number): CpuidAnswer {
     const { words, vendor, modelId, physicalBits } = this.model;
     const amd = vendor === 'AuthenticAMD';
+    const { together } = this;
     switch (leaf) {
       case 0x80000000: {
         const highest = this.model.has('lm') ? HIGHEST_EXTENDED : 0x80000004;
@@ -199,7 +225,12 @@ export class CpuidLeaves {
       }
       case 0x80000001:
         // AMD repeats bits of leaf 1 here.
-        return [this.version, 0, words.e1c, words.e1d | (amd ? words.f1d & 0x0183f3ff : 0)];
+        return [
+          this.version,
+          0,
+          words.e1c | (amd && together > 1 ? CMP_LEGACY : 0),
+          words.e1d | (amd ? words.f1d & 0x0183f3ff : 0),
+        ];
       case 0x80000002:
       case 0x80000003:
       case 0x80000004: {
@@ -214,8 +245,15 @@ export class CpuidLeaves {
         return [0, 0, 0, words.e7d];
       case 0x80000008: {
         const linear = this.model.has('la57') ? 57 : this.model.has('lm') ? 48 : 32;
-        return [physicalBits | (linear << 8), words.e8b, this.topology.cpus - 1, 0];
+        return [
+          physicalBits | (linear << 8),
+          words.e8b,
+          together > 1 ? (packageBits(this.topology) << 12) | (together - 1) : 0,
+          0,
+        ];
       }
+      case 0x8000001e:
+        return this.model.has('topoext') ? this.amdTopology() : [0, 0, 0, 0];
       case 0x80000021:
         return [words.e21, 0, 0, 0];
       default:

@@ -2,7 +2,7 @@
 import { CR4, XCR0 } from '../state.ts';
 import { CR4_OSXSAVE } from './core.ts';
 import type { Core } from './core.ts';
-import { type CpuidAnswer, CpuidLeaves, type Topology } from './cpuid-leaves.ts';
+import { type CpuidAnswer, CpuidLeaves } from './cpuid-leaves.ts';
 
 export class Cpuid {
   private readonly core: Core;
@@ -27,10 +27,6 @@ export class Cpuid {
         return core.platform.tsc.frequency;
       },
     });
-  }
-
-  set topology(topology: Topology) {
-    this.leaves.topology = topology;
   }
 
   /** Operands and results in the general registers. */

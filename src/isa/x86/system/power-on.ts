@@ -64,6 +64,15 @@ export function powerOnState(version: number): DeviceState {
   return { version: STATE_VERSION, fields };
 }
 
+/** A processor beside the first, which waits until it is told where to start. */
+export function parkedState(version: number): DeviceState {
+  const state = powerOnState(version);
+  const { fields } = state;
+  fields['halted'] = 1;
+  fields['pending'] = { ...(fields['pending'] as Fields), waitForSipi: true };
+  return state;
+}
+
 /** The same as a loader wants it, which skips firmware. */
 export function startState(version: number, start: InitialCpuState): DeviceState {
   const state = powerOnState(version);

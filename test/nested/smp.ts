@@ -1,0 +1,87 @@
+/** Machines with several CPUs, for a host with a whole KVM (test/kvm-smp.test.ts): an unmodified Linux finds and uses them. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { Machine, type MachineConfig } from 'virelay';
+import { savedAndEnded, streamOf } from '../saved-machine.ts';
+import { Conversation } from '../virtio-guest.ts';
+
+const MIB = 2 ** 20;
+const named = (name: string) => ({ name, data: readFileSync(`/guest/${name}`) });
+
+/** Without a wait for the loops-per-jiffy, and without self-tests, which take their time here. */
+const APPEND = 'console=ttyS0 panic=-1 quiet cryptomgr.notests lpj=4000000 tsc=reliable no_timer_check';
+const config = (cpus: number, more: Partial<MachineConfig> = {}): Partial<MachineConfig> => ({
+  accel: 'kvm',
+  memory: 192 * MIB,
+  cpus,
+  append: APPEND,
+  noReboot: true,
+  kernel: named('kernel'),
+  initrd: named('initrd'),
+  ...more,
+});
+
+async function start(cpus: number, more: Partial<MachineConfig> = {}): Promise<Conversation> {
+  const talk = new Conversation(await Machine.create(config(cpus, more)));
+  await talk.until(/^listening/m);
+  return talk;
+}
+
+/** Sum of a line of /proc/interrupts over all CPUs. */
+const countOf = async (talk: Conversation, name: string): Promise<number> =>
+  Number(
+    await talk.run(
+      `awk '/^ *${name}:/ { for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) sum += $i } END { print sum + 0 }' /proc/interrupts`,
+    ),
+  );
+
+/** Each CPU counts by itself; a process of each says which CPU it has run on. */
+const LOAD = (cpus: number): string =>
+  `for cpu in $(seq 0 ${cpus - 1}); do (taskset $((1 << cpu)) sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; ` +
+  `echo "done on $(cut -d " " -f 39 /proc/self/stat)"') & done; wait`;
+
+/** A file is empty while it is being written. */
+const READ_COUNTS = 'for cpu in 0 1; do count=; while [ -z "$count" ]; do count=$(cat /tmp/count$cpu); done; echo $count; done';
+
+test('two CPUs: Linux brings both up, both work, and go on where they were saved', async () => {
+  const talk = await start(2);
+  assert.equal((await talk.run('nproc')).trim(), '2');
+  assert.equal((await talk.run('cat /sys/devices/system/cpu/online')).trim(), '0-1');
+  const load = await talk.run(LOAD(2));
+  assert.deepEqual(load.trim().split('\n').sort(), ['done on 0', 'done on 1']);
+  const [calls, wakes] = [await countOf(talk, 'CAL'), await countOf(talk, 'RES')];
+  assert.ok(calls + wakes > 0, `${calls} calls and ${wakes} wake-ups from one CPU to the other`);
+  // A device is used by either.
+  const said = await talk.run(
+    `for cpu in 0 1; do taskset $((1 << cpu)) sh -c 'echo said on $(cut -d " " -f 39 /proc/self/stat)'; done`,
+  );
+  assert.deepEqual(said.trim().split('\n'), ['said on 0', 'said on 1']);
+  assert.equal((await talk.run('dmesg | grep -ci "tsc.*unsync\\|skew"')).trim(), '0');
+
+  const count = `i=0; while :; do i=$((i + 1)); echo $i >/tmp/count$0; done`;
+  await talk.run(`for cpu in 0 1; do (taskset $((1 << cpu)) sh -c '${count}' $cpu) & done; sleep 0.3`);
+  const pieces = await savedAndEnded(talk.machine);
+  const again = new Conversation(await Machine.restore(streamOf(pieces), config(2)));
+  const read = async (): Promise<number[]> => (await again.run(READ_COUNTS)).trim().split('\n').map(Number);
+  const before = await read();
+  await again.run('sleep 0.3');
+  const after = await read();
+  assert.ok(after[0]! > before[0]! && after[1]! > before[1]!, `${before} and then ${after}`);
+  await again.machine.quit();
+});
+
+test('four CPUs: two sockets of two cores each', async () => {
+  const talk = await start(4, { topology: { sockets: 2, cores: 2, threads: 1 } });
+  assert.equal((await talk.run('nproc')).trim(), '4');
+  const packages = await talk.run('cat /sys/devices/system/cpu/cpu*/topology/physical_package_id');
+  assert.deepEqual(packages.trim().split('\n'), ['0', '0', '1', '1']);
+  const cores = await talk.run('cat /sys/devices/system/cpu/cpu*/topology/core_id');
+  assert.deepEqual(cores.trim().split('\n'), ['0', '1', '0', '1']);
+  // A CPU goes, and comes again.
+  await talk.run('echo 0 >/sys/devices/system/cpu/cpu3/online');
+  assert.equal((await talk.run('cat /sys/devices/system/cpu/online')).trim(), '0-2');
+  await talk.run('echo 1 >/sys/devices/system/cpu/cpu3/online');
+  assert.equal((await talk.run('nproc')).trim(), '4');
+  await talk.machine.quit();
+});
