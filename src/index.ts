@@ -16,5 +16,5 @@ export type {
   RtcConfig,
   SerialConfig,
 } from './machine/config.ts';
-export type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './machine/interfaces.ts';
+export type { GraphicsScreen, InputEvent, Picture, PointerButton, PowerEvent, TextScreen } from './machine/interfaces.ts';
 export type { RunState } from './machine/machine.ts';

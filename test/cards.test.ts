@@ -7,13 +7,15 @@ import { test } from 'node:test';
 import { parseCommandLine } from '../src/cli/command-line.ts';
 import { GET_ADDRESS, guestOrSkip, runGuest } from './virtio-guest.ts';
 
-const CARDS: readonly { name: string; nic: string; modules: readonly string[]; speed: RegExp }[] = [
+const CARDS: readonly { name: string; nic: string; modules: readonly string[]; speed: RegExp; append?: string }[] = [
   { name: 'the card of `-nic user`', nic: 'user', modules: ['e1000'], speed: /^1000\r?$/m },
+  { name: 'e1000e', nic: 'user,model=e1000e', modules: ['e1000e'], speed: /^1000\r?$/m },
+  { name: 'e1000e without messages', nic: 'user,model=e1000e', modules: ['e1000e'], speed: /^1000\r?$/m, append: ' pci=nomsi' },
   { name: 'ne2k_pci', nic: 'user,model=ne2k_pci', modules: ['ne2k-pci'], speed: /^cat: read error/m },
   { name: 'rtl8139', nic: 'user,model=rtl8139', modules: ['8139cp'], speed: /^100\r?$/m },
 ];
 
-for (const { name, nic, modules, speed } of CARDS)
+for (const { name, nic, modules, speed, append = '' } of CARDS)
   test(`${name} gets an address, and moves files both ways`, { timeout: 180_000 }, async (t) => {
     const guest = await guestOrSkip(t, 'general');
     if (guest === null) return;
@@ -44,7 +46,7 @@ echo
 grep eth0 /proc/interrupts
 cat /sys/class/net/eth0/statistics/rx_packets
 `,
-      { network },
+      { network, append: `console=ttyS0 panic=-1${append}` },
     );
     const has = (line: RegExp): void => assert.match(text, line, text);
     has(/^52:54:00:12:34:56\r?$/m);

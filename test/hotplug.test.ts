@@ -6,9 +6,11 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { drive, type Machine, type MachineConfig } from 'virelay';
+import { drive, Machine, type MachineConfig } from 'virelay';
+import { savedAndEnded, streamOf } from './saved-machine.ts';
+import { grubOrSkip, makeDisk } from './grub-disk.ts';
 import { parseCommandLine } from '../src/cli/command-line.ts';
-import { type Conversation, GET_ADDRESS, guestOrSkip, talkTo, textOf } from './virtio-guest.ts';
+import { Conversation, GET_ADDRESS, guestOrSkip, listeningInitramfs, talkTo, textOf } from './virtio-guest.ts';
 
 const MIB = 2 ** 20;
 const LIMIT = { timeout: 180_000 };
@@ -47,7 +49,9 @@ async function useAndRemove(talk: Conversation, bus: string, slots: readonly str
   }
 }
 
-const CASES: readonly { name: string; config: Partial<MachineConfig>; bus: string; slots: string[]; places: RegExp[] }[] = [
+type Case = { name: string; config: Partial<MachineConfig>; bus: string; slots: string[]; places: RegExp[]; kernel?: 'general' };
+
+const CASES: readonly Case[] = [
   {
     name: 'pc, by ACPI, on its own bus',
     config: {},
@@ -80,11 +84,27 @@ const CASES: readonly { name: string; config: Partial<MachineConfig>; bus: strin
     slots: ['0', '0'],
     places: [/^0000:01:00\.0\n16384\n0\n/m, /^0000:01:00\.0\n16384\n0\n/m],
   },
+  {
+    name: "q35, by a bridge's standard controller",
+    config: {
+      machine: 'q35',
+      acpiHotplugBehindBridges: false,
+      devices: [
+        { driver: 'pcie-root-port', id: 'rp', chassis: 1 },
+        { driver: 'pcie-pci-bridge', id: 'pb', bus: 'rp' },
+      ],
+    },
+    // The cloud's kernel has no driver for it.
+    kernel: 'general',
+    bus: 'pb',
+    slots: ['3', '1f'],
+    places: [/^0000:02:03\.0\n16384\n0\n/m, /^0000:02:1f\.0\n16384\n0\n/m],
+  },
 ];
 
-for (const { name, config, bus, slots, places } of CASES) {
+for (const { name, config, bus, slots, places, kernel } of CASES) {
   test(`a disk is plugged in, used, taken out and plugged in again: ${name}`, LIMIT, async (t) => {
-    const guest = await guestOrSkip(t);
+    const guest = await guestOrSkip(t, kernel);
     if (guest === null) return;
     const talk = await talkTo(guest, ['virtio_pci', 'virtio_blk'], config);
     await using machine = talk.machine;
@@ -94,6 +114,59 @@ for (const { name, config, bus, slots, places } of CASES) {
     assert.doesNotMatch(talk.text, /Call Trace|BUG:|Oops|WARNING:|timeout|I\/O error/);
   });
 }
+
+test('what SeaBIOS has set up takes devices, too: on its bus, and behind a root port and a bridge', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  const tools = grubOrSkip(t);
+  if (guest === null || tools === null) return;
+  const folder = mkdtempSync(join(tmpdir(), 'hotplug-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const data = makeDisk(folder, tools, {
+    'boot/grub/grub.cfg': 'linux /vmlinuz console=ttyS0 panic=-1\ninitrd /initrd\nboot\n',
+    vmlinuz: guest.kernel,
+    initrd: listeningInitramfs(guest, ['virtio_pci', 'virtio_blk']),
+  });
+  const cases = [
+    { type: 'pc', device: { driver: 'pci-bridge', chassis_nr: 1 }, bus: 'pci.0', slot: '9', place: /^0000:00:09\.0$/m },
+    { type: 'pc', device: { driver: 'pci-bridge', chassis_nr: 1 }, bus: 'behind', slot: '2', place: /^0000:01:02\.0$/m },
+    { type: 'q35', device: { driver: 'pcie-root-port', chassis: 1 }, bus: 'behind', slot: '0', place: /^0000:01:00\.0$/m },
+  ] as const;
+  for (const { type, device, bus, slot, place } of cases) {
+    await using machine = await Machine.create({
+      ...{ machine: type, memory: 256 * MIB, noReboot: true, drives: [drive({ file: { name: 'boot', data } })] },
+      devices: [{ ...device, id: 'behind' }],
+    });
+    const talk = new Conversation(machine);
+    await talk.until(/^listening/m);
+    await machine.addDrive(disk());
+    await useAndRemove(talk, bus, [slot], [place]);
+  }
+});
+
+test('a machine that devices have come to and gone from is saved, and goes on as another one', LIMIT, async (t) => {
+  const guest = await guestOrSkip(t);
+  if (guest === null) return;
+  const gone = { driver: 'virtio-rng-pci', id: 'gone' };
+  const talk = await talkTo(guest, ['virtio_pci', 'virtio_blk'], { devices: [gone] });
+  const { machine } = talk;
+  await machine.addDrive(disk());
+  await remove(machine, 'gone');
+  const placed = await machine.addDevice({ driver: 'virtio-blk-pci', id: 'disk', drive: 'd0' });
+  assert.match(await talk.run(`${APPEARS}; ${WHERE}`), /0000:00:/);
+  await talk.run('echo kept | dd of=/dev/vda conv=fsync 2>/dev/null');
+  const state = await savedAndEnded(machine);
+  const { kernel, initrd, append, memory } = machine.config;
+  const config = { kernel, initrd, append, memory, noReboot: true, drives: [disk()], devices: [placed] };
+  await using second = await Machine.restore(streamOf(state), config);
+  const later = new Conversation(second);
+  const read = await later.run(
+    'dd if=/dev/vda bs=5 count=1 iflag=direct 2>/dev/null; dd if=/dev/vda bs=64k count=4 2>/dev/null | wc -c',
+  );
+  assert.match(read, /^262144$/m);
+  await remove(second, 'disk');
+  assert.match(await later.run('ls /sys/block'), /^(?!.*vda)/s);
+  await assert.rejects(Machine.restore(streamOf(state), { ...config, devices: [placed, gone] }), /lacks the device "gone"/);
+});
 
 test('block nodes come and go with the disks that name them, and leave no file open', LIMIT, async (t) => {
   const guest = await guestOrSkip(t);

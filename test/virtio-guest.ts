@@ -41,7 +41,7 @@ const GUESTS = {
     folders: [
       ...['net/9p', 'fs/9p', 'fs/netfs', 'fs/fscache', 'drivers/virtio', 'drivers/mmc', 'drivers/ptp', 'drivers/pps'],
       ...['intel/e1000', 'intel/e1000e', 'realtek', '8390'].map((cards) => `drivers/net/ethernet/${cards}`),
-      ...['drivers/net/mii.ko', 'drivers/net/mdio.ko'],
+      ...['drivers/block/virtio_blk.ko', 'drivers/net/mii.ko', 'drivers/net/mdio.ko'],
     ],
   },
   // A host for virtual machines.
@@ -162,6 +162,17 @@ export class Conversation {
   }
 }
 
+/** An initramfs whose init loads modules, says "listening", and carries out what it is told. */
+export function listeningInitramfs(
+  { files, modules }: Guest,
+  wanted: readonly string[],
+  programs: readonly ArchiveEntry[] = [],
+): Uint8Array {
+  const script = 'stty -echo </dev/console; echo listening; while read -r line </dev/console; do eval "$line"; done';
+  const { files: extra, load } = moduleFiles(modules, wanted);
+  return initramfs(files, `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`, [...extra, ...programs]);
+}
+
 /** Starts a machine that listens to commands once its modules are loaded. */
 export async function talkTo(
   guest: Guest,
@@ -169,15 +180,12 @@ export async function talkTo(
   more: Partial<MachineConfig>,
   programs: readonly ArchiveEntry[] = [],
 ): Promise<Conversation> {
-  const script = 'stty -echo </dev/console; echo listening; while read -r line </dev/console; do eval "$line"; done';
-  const { files: extra, load } = moduleFiles(guest.modules, wanted);
-  const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
   const machine = await Machine.create({
     memory: 256 * MIB,
     append: 'console=ttyS0 panic=-1',
     noReboot: true,
     kernel: { name: 'vmlinuz', data: guest.kernel },
-    initrd: { name: 'initramfs', data: initramfs(guest.files, init, [...extra, ...programs]) },
+    initrd: { name: 'initramfs', data: listeningInitramfs(guest, wanted, programs) },
     ...more,
   });
   const talk = new Conversation(machine);

@@ -384,7 +384,7 @@ grep virtio /proc/interrupts
         { driver: 'pcie-root-port', id: 'rp1', addr: '4', slot: 1 },
         { driver: 'virtio-blk-pci', drive: 'a', bus: 'rp1' },
         { driver: 'pcie-pci-bridge', id: 'b1', addr: '5' },
-        { driver: 'pci-bridge', id: 'b2', bus: 'b1', addr: '6' },
+        { driver: 'pci-bridge', id: 'b2', bus: 'b1', addr: '6', chassis_nr: 1 },
         { driver: 'virtio-blk-pci', drive: 'b', bus: 'b2', addr: '7', vectors: 0 },
       ],
     },

@@ -34,11 +34,9 @@ function folderOf(values: ReadonlyMap<string, string>, id: string): FolderConfig
   if (driver !== 'local') throw new ValueError(`fsdriver ${driver} not found (known: local)`);
   const path = values.get('path');
   if (path === undefined) throw new ValueError('fsdev: path property not set');
-  const model = values.get('security_model');
+  const given = values.get('security_model');
+  const model = given === 'mapped' ? 'mapped-xattr' : given;
   if (model === undefined) throw new ValueError(`security_model= is missing (${SECURITY_MODELS.join(', ')})`);
-  if (model === 'mapped' || model === 'mapped-xattr') {
-    throw new ValueError(`security_model=${model} needs extended attributes, which cannot be had here: use mapped-file`);
-  }
   if (!SECURITY_MODELS.includes(model as never)) {
     throw new ValueError(`security_model=${model} is not known (known: ${SECURITY_MODELS.join(', ')})`);
   }

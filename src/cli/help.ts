@@ -47,7 +47,7 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-device TYPE[,PROPERTY=VALUE,...]', 'a device (-device help and -device TYPE,help list what there is)'],
   [
     '-fsdev local,id=ID,path=FOLDER,security_model=M[,readonly=on]',
-    'a folder for virtio-9p-pci (M: none, passthrough, mapped-file)',
+    'a folder for virtio-9p-pci (M: none, passthrough, mapped-xattr, mapped-file)',
   ],
   ['-virtfs local,path=FOLDER,mount_tag=TAG,security_model=M', 'the same, with its device'],
   ['-debugcon DEV', 'debug console at port 0xe9 (-global isa-debugcon.iobase=PORT)'],

@@ -6,6 +6,7 @@ import {
   describeCreation,
   findCreation,
   newFile,
+  openFile,
   parseCreateOptions,
 } from '../storage/create.ts';
 import { DRIVER_NAMES } from '../storage/drivers.ts';
@@ -117,6 +118,7 @@ export async function makeImage(images: Images, request: NewImageRequest): Promi
       filename,
       secrets: images.secrets,
       newFile,
+      openFile,
       reopen: () => reopen(images, filename, format, values),
     });
   } catch (error) {

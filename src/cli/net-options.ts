@@ -11,6 +11,7 @@ import { splitCommas } from './values.ts';
 /** Cards by QEMU's names, and other names for them after `model=`. */
 export const NIC_MODELS = [
   'e1000',
+  'e1000e',
   'ne2k_pci',
   'rtl8139',
   'virtio-net-pci',

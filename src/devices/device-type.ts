@@ -8,7 +8,9 @@ import type {
   BlockBackend,
   CharBackend,
   GuestMemory,
+  InputPointer,
   IrqLine,
+  MemoryBalloon,
   NetworkPort,
   PortBus,
   VirtualClock,
@@ -64,6 +66,10 @@ export interface DeviceContext {
   readonly hostNetwork: HostNetwork | null;
   /** Keys go to the newest keyboard whose guest listens. @param take is given scancodes (set 1), and says whether it does */
   addKeyboard(take: (codes: readonly number[]) => boolean): void;
+  /** Movements go to the newest pointer that knows such and whose guest listens. */
+  addPointer(pointer: InputPointer): void;
+  /** @throws Error when the machine has one */
+  setBalloon(balloon: MemoryBalloon): void;
   /** What the device is plugged into. */
   readonly bus: DeviceBus;
 }

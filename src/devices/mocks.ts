@@ -129,6 +129,10 @@ export class FlatMemory implements GuestMemory {
     this.changes.push([offset, length]);
   }
 
+  ramReleased(offset: number, length: number): void {
+    this.bytes.fill(0, offset, offset + length);
+  }
+
   writeBytes(addr: number, from: Uint8Array): void {
     if (addr < this.bytes.length) this.bytes.set(from.subarray(0, this.bytes.length - addr), addr);
   }

@@ -1,5 +1,6 @@
 /** Bridges to further PCI buses: PCI-to-PCI Bridge Architecture 1.2, and root ports (PCI Express Base 3.0, 7.8). */
-import { PciBus, PciDevice, type PciIdentity, type PciSpaces } from './pci.ts';
+import { PCI, PciBus, PciDevice, type PciIdentity, type PciSpaces } from './pci.ts';
+import { SHPC_BODY, SHPC_BYTES, SHPC_CAPABILITY, SHPC_ID, StandardHotplug } from './pci-shpc.ts';
 import { ExpressSlot, SLOT_CAPABILITIES, SLOT_CONTROL_WRITABLE, SLOT_STATUS_CLEARS } from './pci-slot.ts';
 
 /** Configuration space of a bridge (3.2). */
@@ -18,6 +19,12 @@ const HEADER_TYPE = 1;
 
 /** Of the subsystem: its vendor and number, which a bridge's header has no room for (PCI-to-PCI Bridge 1.2, 3.2.5.13). */
 const SUBSYSTEM = { id: 0x0d, offset: 0x40 } as const;
+/** Slots that are the first of a chassis (3.2.5.17 and chapter 13), and power management. */
+const CHASSIS = { id: 0x04, offset: 0x48, first: 0x20 } as const;
+const POWER = { id: 0x01, body: [0x03, 0, 0, 0, 0, 0], control: [0x03, 0] } as const;
+/** Capabilities, 66 MHz, fast cycles one after the other. */
+const CONVENTIONAL_STATUS = 0xb0;
+const SHPC_AT = 0x40;
 /** Where a root port has its one vector. */
 const MSIX = { offset: 0x48, bar: 0, size: 0x1000, table: 0, pending: 0x800 } as const;
 
@@ -47,6 +54,8 @@ const ROLE_BASED_ERRORS = 0x8000;
 /** One lane of 2.5 GT/s, and a link that is up. */
 const LINK = 0x11;
 const LINK_UP = 0x2000;
+/** The link may rest (L0s). */
+const LINK_STANDBY = 0x400;
 /** A root port: 32 lanes of 16 GT/s, which says when its link is up, and how wide it has become. */
 const PORT = { link: 0x604, reports: 0x300000, idle: 0x204, capabilities2: 0x300020, speeds: 0x1e, speed: 4 } as const;
 
@@ -57,11 +66,11 @@ export function expressBody(type: ExpressType, port = 0, slot = 0): number[] {
   const root = type === EXPRESS_TYPE.rootPort;
   view.setUint16(EXPRESS.flags, VERSION | (type << 4) | (root ? SLOT_IMPLEMENTED : 0), true);
   view.setUint32(EXPRESS.capabilities, ROLE_BASED_ERRORS, true);
-  view.setUint32(EXPRESS.linkCapabilities, (root ? PORT.link | PORT.reports | (port << 24) : LINK) >>> 0, true);
-  view.setUint16(EXPRESS.linkStatus, root ? PORT.idle : LINK | LINK_UP, true);
+  view.setUint32(EXPRESS.linkCapabilities, (root ? PORT.link | PORT.reports | (port << 24) : LINK | LINK_STANDBY) >>> 0, true);
+  view.setUint16(EXPRESS.linkStatus, root ? PORT.idle : LINK, true);
+  view.setUint32(EXPRESS.capabilities2, PORT.capabilities2, true);
   if (!root) return [...bytes.subarray(2)];
   view.setUint32(EXPRESS.slotCapabilities, (SLOT_CAPABILITIES | (slot << 19)) >>> 0, true);
-  view.setUint32(EXPRESS.capabilities2, PORT.capabilities2, true);
   view.setUint32(EXPRESS.linkCapabilities2, PORT.speeds, true);
   view.setUint16(EXPRESS.linkControl2, PORT.speed, true);
   return [...bytes.subarray(2)];
@@ -78,6 +87,19 @@ export type BridgeOptions = {
   capability: { offset: number; type: ExpressType } | null;
   /** A root port, and whether devices may come to its slot and go. */
   port?: { number: number; slot: number; hotplug: boolean } | null;
+  /** A bridge to a conventional bus. */
+  conventional?: ConventionalOptions | null;
+};
+
+export type ConventionalOptions = {
+  /** Place of its messages; null for none. */
+  messages: number | null;
+  /** Place of its power management; null for none. */
+  power: number | null;
+  /** Which chassis its slots are in, 1 to 255; null where it does not say. */
+  chassis: number | null;
+  /** There is a standard hot-plug controller. */
+  hotplug: boolean;
 };
 
 /** The bus behind a bridge: interrupts come out at the bridge's own pins, moved on by the slot (9.1). */
@@ -108,6 +130,7 @@ export class PciBridge extends PciDevice {
   private readonly options: BridgeOptions;
   private secondaryBus: PciBus | null = null;
   private slot: ExpressSlot | null = null;
+  private shpc: StandardHotplug | null = null;
 
   constructor(id: string, identity: PciIdentity, options: BridgeOptions) {
     super(id, { ...identity, headerType: HEADER_TYPE });
@@ -122,7 +145,11 @@ export class PciBridge extends PciDevice {
     this.writable.set([0xff, 0xff, 0xff, 0xff], BRIDGE.ioUpper);
     this.writeOneClears[BRIDGE.secondaryStatus + 1] = 0xf9;
     this.writable[BRIDGE.control] = 0x7f;
+    const { conventional = null } = options;
+    if (conventional?.messages != null) this.addMsi(conventional.messages, { vectors: 1, masking: true });
+    if (conventional?.power != null) this.addPower(conventional.power);
     if (options.capability !== null) this.addExpress(options.capability);
+    if (conventional !== null) this.addConventional(conventional);
     if (options.port == null) return;
     this.addVector();
     this.addCapability(SUBSYSTEM.offset, SUBSYSTEM.id, [0, 0, identity.vendor & 0xff, identity.vendor >> 8, 0, 0]);
@@ -142,7 +169,7 @@ export class PciBridge extends PciDevice {
   override plug(bus: PciBus, devfn: number, spaces: PciSpaces): void {
     super.plug(bus, devfn, spaces);
     this.secondaryBus = new SecondaryBus(this, spaces, this.options);
-    this.secondaryBus.hotplug = this.slot;
+    this.secondaryBus.hotplug = this.slot ?? this.shpc;
   }
 
   /** Numbers of the buses that are reached by this bridge; none while it has not been set up. */
@@ -157,6 +184,7 @@ export class PciBridge extends PciDevice {
 
   override configRead(offset: number, size: number): number {
     this.showSlot();
+    this.showShpc(offset, size);
     return super.configRead(offset, size);
   }
 
@@ -165,6 +193,8 @@ export class PciBridge extends PciDevice {
     const touched = (first: number): boolean => this.slot !== null && offset < first + 2 && offset + size > first;
     const before = super.configRead(at, 2);
     super.configWrite(offset, size, value);
+    const data = SHPC_AT + SHPC_CAPABILITY.data;
+    if (offset >= data && offset < data + 4) this.shpc?.memory.write(this.shpcWord + offset - data, size, value);
     if (touched(at)) this.slot!.controlWritten(before);
     else if (touched(at + 2)) this.slot!.update();
   }
@@ -177,13 +207,50 @@ export class PciBridge extends PciDevice {
 
   protected override onReset(): void {
     this.slot?.reset();
+    this.shpc?.reset();
+  }
+
+  private addPower(at: number): void {
+    this.addCapability(at, POWER.id, POWER.body);
+    this.setWritable(at + 4, POWER.control);
+  }
+
+  private addConventional({ chassis, hotplug }: ConventionalOptions): void {
+    this.setInitial(PCI.status, [CONVENTIONAL_STATUS]);
+    if (chassis !== null) this.addCapability(CHASSIS.offset, CHASSIS.id, [CHASSIS.first, chassis]);
+    if (!hotplug) return;
+    this.addCapability(SHPC_AT, SHPC_ID, SHPC_BODY);
+    this.setWritable(SHPC_AT + SHPC_CAPABILITY.select, [0xff]);
+    const bridge = this;
+    const shpc = new StandardHotplug({
+      interrupt: (level) => this.slotInterrupt(level),
+      get bus() {
+        return bridge.secondary;
+      },
+    });
+    this.shpc = shpc;
+    this.addBar(0, { kind: 'mem64', size: SHPC_BYTES, handler: shpc.memory, name: 'shpc' });
+    this.addPart('shpc', { reset: () => undefined, save: () => shpc.save(), load: (state) => shpc.load(state) });
+  }
+
+  /** The register that configuration space shows, by its offset. */
+  private get shpcWord(): number {
+    return 4 * this.config[SHPC_AT + SHPC_CAPABILITY.select]!;
+  }
+
+  private showShpc(offset: number, size: number): void {
+    const data = SHPC_AT + SHPC_CAPABILITY.data;
+    if (this.shpc === null || offset >= data + 4 || offset + size <= data) return;
+    const word = this.shpc.read(this.shpcWord);
+    for (let i = 0; i < 4; i++) this.config[data + i] = word >>> (8 * i);
   }
 
   private addExpress({ offset, type }: NonNullable<BridgeOptions['capability']>): void {
     const { port } = this.options;
     this.addCapability(offset, EXPRESS_ID, expressBody(type, port?.number, port?.slot));
     this.setWritable(offset + EXPRESS.control, [0xff, 0x7f]);
-    this.setWritable(offset + EXPRESS.linkControl, [0xfb, 0x0f]);
+    // Bit 5 trains the link anew, which is over at once.
+    this.setWritable(offset + EXPRESS.linkControl, [0xdb, 0x0f]);
     if (port == null) return;
     this.setWritable(offset + EXPRESS.slotControl, SLOT_CONTROL_WRITABLE);
     this.writeOneClears.set(SLOT_STATUS_CLEARS, offset + EXPRESS.slotStatus);
@@ -230,8 +297,9 @@ export class PciBridge extends PciDevice {
   }
 
   private slotInterrupt(level: boolean): void {
-    if (this.msix?.enabled !== true) this.setIntx(level);
-    else if (level) this.msix.notify(0);
+    const messages = this.msix ?? this.msi;
+    if (messages?.enabled !== true) this.setIntx(level);
+    else if (level) messages.notify(0);
   }
 
   /** Presence, and a link that is up while there is something at its other end. */

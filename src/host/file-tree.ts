@@ -74,8 +74,17 @@ export class TreeError extends Error {
   }
 }
 
+/** Extended attributes of files. */
+export interface TreeAttributes {
+  /** @param most bytes @returns null when there is none, or it is longer */
+  get(path: TreePath, name: string, most: number): Uint8Array | null;
+  set(path: TreePath, name: string, value: Uint8Array): void;
+}
+
 /** Everything throws TreeError. */
 export interface FileTree {
+  /** Null where there are none. */
+  readonly attributes: TreeAttributes | null;
   status(path: TreePath): FileStatus;
   open(path: TreePath, flags: OpenFlags): OpenFile;
   /** @param exclusive it must not be there yet */

@@ -1,7 +1,4 @@
-/**
- * Owners, permissions and special files that the host need not grant: kept in files beside the real ones, as
- * QEMU's `security_model=mapped-file` has them. `.virtfs_metadata/NAME` has lines like `virtfs.uid=0`.
- */
+/** Owners, permissions and special files that the host need not grant: they are kept apart, and the guest sees them. */
 import {
   FILE_TYPE,
   type FileStatus,
@@ -13,15 +10,26 @@ import {
   type TreeSpace,
 } from './file-tree.ts';
 
-const FOLDER = '.virtfs_metadata';
-/** Of the folder itself, whose own place for such files lies outside. */
-const ROOT_NAME = '.virtfs_metadata_root';
-const FOLDER_MODE = 0o700;
-const FILE_MODE = 0o600;
-const LARGEST = 4096;
+/** What the real ones have. */
+export const FOLDER_MODE = 0o700;
+export const FILE_MODE = 0o600;
+const LARGEST_LINK = 4096;
 
-type Mapped = { uid?: number; gid?: number; mode?: number; rdev?: number };
-const KEYS = ['uid', 'gid', 'mode', 'rdev'] as const;
+/** What is kept of a file. */
+export type Mapped = { uid?: number; gid?: number; mode?: number; rdev?: number };
+export const MAPPED_KEYS = ['uid', 'gid', 'mode', 'rdev'] as const;
+
+/** Where it is kept. */
+export interface MappedStore {
+  load(path: TreePath): Mapped;
+  save(path: TreePath, mapped: Mapped): void;
+  /** The file is gone, or has another name. */
+  forget(path: TreePath): void;
+  /** A directory that is empty for the guest is about to be removed. */
+  clear(path: TreePath): void;
+  /** A name is the store's own, and is not there for guests. */
+  hides(name: string): boolean;
+}
 
 const READ: OpenFlags = { read: true, write: false, append: false, truncate: false };
 const REPLACE: OpenFlags = { read: false, write: true, append: false, truncate: true };
@@ -30,15 +38,19 @@ const latin1 = (data: Uint8Array): string => String.fromCharCode(...data);
 const fromLatin1 = (text: string): Uint8Array => Uint8Array.from(text, (char) => char.charCodeAt(0));
 
 export class MappedTree implements FileTree {
+  /** What the host's files have is not the guest's. */
+  readonly attributes = null;
   private readonly base: FileTree;
+  private readonly store: MappedStore;
 
-  constructor(base: FileTree) {
+  constructor(base: FileTree, store: MappedStore) {
     this.base = base;
+    this.store = store;
   }
 
   status(path: TreePath): FileStatus {
     this.check(path);
-    return withMapped(this.base.status(path), this.load(path));
+    return withMapped(this.base.status(path), this.store.load(path));
   }
 
   open(path: TreePath, flags: OpenFlags): OpenFile {
@@ -58,7 +70,7 @@ export class MappedTree implements FileTree {
 
   list(path: TreePath): string[] {
     this.check(path);
-    return this.base.list(path).filter((name) => !isOurs(name));
+    return this.base.list(path).filter((name) => !this.store.hides(name));
   }
 
   makeDirectory(path: TreePath, mode: number): void {
@@ -88,23 +100,26 @@ export class MappedTree implements FileTree {
     this.check(from);
     this.check(to);
     this.base.link(from, to);
-    this.save(to, this.load(from));
+    this.store.save(to, this.store.load(from));
   }
 
   rename(from: TreePath, to: TreePath): void {
     this.check(from);
     this.check(to);
-    const mapped = this.load(from);
+    const mapped = this.store.load(from);
     this.base.rename(from, to);
-    this.forget(from);
-    this.save(to, mapped);
+    this.store.forget(from);
+    this.store.save(to, mapped);
   }
 
   remove(path: TreePath, directory: boolean): void {
     this.check(path);
-    if (directory) this.removeFolder(path);
+    if (directory) {
+      if (this.list(path).length > 0) throw new TreeError('ENOTEMPTY');
+      this.store.clear(path);
+    }
     this.base.remove(path, directory);
-    this.forget(path);
+    this.store.forget(path);
   }
 
   setMode(path: TreePath, mode: number): void {
@@ -131,9 +146,9 @@ export class MappedTree implements FileTree {
     return this.base.space();
   }
 
-  /** Our own files are not there for guests. */
+  /** The store's own files are not there for guests. */
   private check(path: TreePath): void {
-    if (path.some(isOurs)) throw new TreeError('EINVAL');
+    if (path.some((name) => this.store.hides(name))) throw new TreeError('EINVAL');
   }
 
   private mappedFile(file: OpenFile, path: TreePath): OpenFile {
@@ -141,7 +156,7 @@ export class MappedTree implements FileTree {
       read: (offset, into) => file.read(offset, into),
       write: (offset, from) => file.write(offset, from),
       sync: (dataOnly) => file.sync(dataOnly),
-      status: () => withMapped(file.status(), this.load(path)),
+      status: () => withMapped(file.status(), this.store.load(path)),
       truncate: (size) => file.truncate(size),
       close: () => file.close(),
     };
@@ -154,79 +169,20 @@ export class MappedTree implements FileTree {
     file.close();
   }
 
-  private place(path: TreePath): string[] {
-    if (path.length === 0) return [ROOT_NAME];
-    return [...path.slice(0, -1), FOLDER, path.at(-1)!];
-  }
-
   private read(path: TreePath, size: number): Uint8Array {
     const file = this.base.open(path, READ);
     try {
-      const data = new Uint8Array(Math.min(size, LARGEST));
+      const data = new Uint8Array(Math.min(size, LARGEST_LINK));
       return data.subarray(0, file.read(0, data));
     } finally {
       file.close();
     }
   }
 
-  private load(path: TreePath): Mapped {
-    let text: string;
-    try {
-      text = latin1(this.read(this.place(path), LARGEST));
-    } catch {
-      return {};
-    }
-    const found: Mapped = {};
-    for (const key of KEYS) {
-      const value = new RegExp(`^virtfs\\.${key}=(\\d+)$`, 'm').exec(text)?.[1];
-      if (value !== undefined) found[key] = Number(value);
-    }
-    return found;
-  }
-
   private change(path: TreePath, more: Mapped): void {
-    this.save(path, { ...this.load(path), ...more });
-  }
-
-  private save(path: TreePath, mapped: Mapped): void {
-    const text = KEYS.filter((key) => mapped[key] !== undefined).map((key) => `virtfs.${key}=${mapped[key]!}\n`);
-    const place = this.place(path);
-    if (path.length > 0) this.makeFolder(place.slice(0, -1));
-    const file = this.base.create(place, REPLACE, FILE_MODE, false);
-    file.write(0, fromLatin1(text.join('')));
-    file.close();
-  }
-
-  private makeFolder(path: TreePath): void {
-    try {
-      this.base.makeDirectory(path, FOLDER_MODE);
-    } catch (error) {
-      if ((error as TreeError).code !== 'EEXIST') throw error;
-    }
-  }
-
-  /** A directory is empty for guests when only our files are left in it. */
-  private removeFolder(path: TreePath): void {
-    if (this.list(path).length > 0) throw new TreeError('ENOTEMPTY');
-    const ours = [...path, FOLDER];
-    try {
-      for (const name of this.base.list(ours)) this.base.remove([...ours, name], false);
-      this.base.remove(ours, true);
-    } catch (error) {
-      if ((error as TreeError).code !== 'ENOENT') throw error;
-    }
-  }
-
-  private forget(path: TreePath): void {
-    try {
-      this.base.remove(this.place(path), false);
-    } catch {
-      // There was none.
-    }
+    this.store.save(path, { ...this.store.load(path), ...more });
   }
 }
-
-const isOurs = (name: string): boolean => name === FOLDER || name === ROOT_NAME;
 
 function withMapped(status: FileStatus, { uid, gid, mode, rdev }: Mapped): FileStatus {
   return {

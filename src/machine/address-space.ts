@@ -36,6 +36,8 @@ export class AddressSpace implements GuestMemory, MmioBus {
   onCodeWrite: ((hostOffset: number, length: number) => void) | undefined;
   /** RAM, ROM or registers came, went or moved: cached translations are stale. */
   onMapChange: (() => void) | undefined;
+  /** Gives pages of the shared buffer back to the host, where there is a way. */
+  release: ((memory: Uint8Array, offset: number, length: number) => void) | undefined;
   trace: Trace | undefined;
   ramGeneration = 0;
 
@@ -190,6 +192,11 @@ export class AddressSpace implements GuestMemory, MmioBus {
       const from = Math.max(offset, page * PAGE);
       this.onCodeWrite?.(from, Math.min(offset + length, (page + 1) * PAGE) - from);
     }
+  }
+
+  ramReleased(offset: number, length: number): void {
+    this.release?.(this.bytes, offset, length);
+    this.ramChanged(offset, length);
   }
 
   /** Memory in the shared buffer has changed, within one page. */

@@ -56,8 +56,8 @@ export interface DeviceConfig {
   readonly [property: string]: unknown;
 }
 
-/** How owners and permissions that a guest sets are kept: as the host's own, or in files beside. */
-export const SECURITY_MODELS = ['none', 'passthrough', 'mapped-file'] as const;
+/** How owners and permissions that a guest sets are kept: as the host's own, in extended attributes, or in files beside. */
+export const SECURITY_MODELS = ['none', 'passthrough', 'mapped-xattr', 'mapped-file'] as const;
 
 /** A folder of the host's that devices let the guest into. */
 export interface FolderConfig {

@@ -26,8 +26,10 @@ import { PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
-import { network as hostNetwork, openFileTree } from '#host';
+import { network as hostNetwork, openFileTree, releasePages } from '#host';
 import type { FileTree } from '../host/file-tree.ts';
+import { Attributes } from '../host/mapped-attributes.ts';
+import { FilesBeside } from '../host/mapped-files.ts';
 import { MappedTree } from '../host/mapped-tree.ts';
 import { Networks } from '../network/open.ts';
 import { hostRandom, RandomSources } from './random.ts';
@@ -114,7 +116,8 @@ function openNetworks(config: MachineConfig, clock: VirtualClock, events: Machin
 function openFolder({ path, securityModel, readOnly }: FolderConfig, index: number): FileTree {
   try {
     const tree = openFileTree(path, readOnly);
-    return securityModel === 'mapped-file' ? new MappedTree(tree) : tree;
+    if (securityModel === 'mapped-file') return new MappedTree(tree, new FilesBeside(tree));
+    return securityModel === 'mapped-xattr' ? new MappedTree(tree, new Attributes(tree)) : tree;
   } catch (error) {
     throw new ConfigError('folders', `folder ${index}: ${path}: ${(error as Error).message}`);
   }
@@ -233,6 +236,7 @@ export async function createMachine(
     onPower,
     trace,
   });
+  board.mem.release = releasePages;
   const parts: AcceleratorParts = {
     ...{ board, memory, model, clock, tsc, tracing, trace, tuning, onPower },
     onFailure: (text) => events.warn?.(text),

@@ -34,6 +34,7 @@ function start() {
     exit: () => undefined,
     buses: [[bus, null]],
     addKeyboard: () => () => undefined,
+    addPointer: () => () => undefined,
     add: (device) => void devices.push(device),
     remove: (device) => void devices.splice(devices.indexOf(device), 1),
   });

@@ -6,7 +6,17 @@ import { PCI, PciBus, PciDevice } from '../devices/pci.ts';
 import { type DeviceConfig, driveName } from './config.ts';
 import { Holdings } from './device-holdings.ts';
 import { findDeviceType } from './device-types.ts';
-import type { CharBackend, Device, GuestMemory, NetworkPort, PortBus, Trace, VirtualClock } from './interfaces.ts';
+import type {
+  CharBackend,
+  Device,
+  GuestMemory,
+  InputPointer,
+  MemoryBalloon,
+  NetworkPort,
+  PortBus,
+  Trace,
+  VirtualClock,
+} from './interfaces.ts';
 import type { Drive } from './pc-storage.ts';
 
 /** What devices may refer to by name. */
@@ -33,6 +43,8 @@ export type BuilderParts = {
   buses: readonly (readonly [DeviceBus, Device | null])[];
   /** @returns a function that takes it away again */
   addKeyboard: (take: Parameters<DeviceContext['addKeyboard']>[0]) => () => void;
+  /** The same. */
+  addPointer: (pointer: InputPointer) => () => void;
   /** Takes a device into the machine, and out of it. */
   add: (device: Device) => void;
   remove: (device: Device) => void;
@@ -41,9 +53,9 @@ export type BuilderParts = {
 /** A device that was built, and what goes with it when it leaves. */
 export type BuiltDevice = {
   readonly device: Device;
-  /** As it was given; null for a device without a name. */
-  readonly id: string | null;
   readonly config: DeviceConfig;
+  /** Null for a device without a name. */
+  readonly id: string | null;
   readonly type: DeviceType;
   readonly bus: DeviceBus;
   /** Buses that it provides. */
@@ -62,6 +74,8 @@ export class DeviceBuilder {
   readonly bootEntries: BootEntry[] = [];
   /** What was built, in the order of building. */
   readonly built: BuiltDevice[] = [];
+  /** What takes memory away from the guest. */
+  balloon: MemoryBalloon | null = null;
   /** A device has left by its guest's will. */
   onRemoved: ((gone: BuiltDevice) => void) | null = null;
   private readonly parts: BuilderParts;
@@ -89,9 +103,7 @@ export class DeviceBuilder {
    * @throws Error, one line; nothing remains then
    */
   hotPlug(config: DeviceConfig): DeviceConfig {
-    const { device, bus } = this.make(config, true);
-    if (!(device instanceof PciDevice)) return { ...config, bus: bus.name };
-    return { ...config, bus: bus.name, addr: `${(device.devfn >> 3).toString(16)}.${device.devfn & 7}` };
+    return this.make(config, true).config;
   }
 
   /** Whether some device has taken it. @param kind "drive", "netdev" or "chardev" */
@@ -146,7 +158,15 @@ export class DeviceBuilder {
       const device = type.create(values as never, this.context(id, bus, holdings)) as Device;
       if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
       holdings.add(() => device.close?.());
-      const built = { device, id: config.id ?? null, config, type, bus, buses: type.buses?.(device) ?? [], holdings };
+      const built = {
+        device,
+        config,
+        id: config.id ?? null,
+        type,
+        bus,
+        buses: type.buses?.(device) ?? [],
+        holdings,
+      };
       this.take(built);
       if (hot) this.announce(bus, device);
       else this.noteBoot(bus, device, values);
@@ -242,7 +262,7 @@ export class DeviceBuilder {
   }
 
   private context(id: string, bus: DeviceBus, holdings: Holdings): DeviceContext {
-    const { memory, memorySize, clock, random, trace, links, addKeyboard, ports, irq, exit } = this.parts;
+    const { memory, memorySize, clock, random, trace, links, addKeyboard, addPointer, ports, irq, exit } = this.parts;
     const found = <T>(kind: string, property: string, name: string, what: T | null | undefined): T => {
       if (what == null) throw new Error(`Property '${property}' can't find value '${name}'`);
       const key = `${kind} ${name}`;
@@ -259,9 +279,17 @@ export class DeviceBuilder {
       random,
       trace,
       addKeyboard: (take) => holdings.add(addKeyboard(take)),
+      addPointer: (pointer) => holdings.add(addPointer(pointer)),
       ports,
       irq,
       exit,
+      setBalloon: (balloon) => {
+        if (this.balloon !== null) throw new Error('Only one balloon device is supported');
+        this.balloon = balloon;
+        holdings.add(() => {
+          this.balloon = null;
+        });
+      },
       hostNetwork: links.hostNetwork,
       next: (kind) => this.next(kind),
       drive: (property, name) => {

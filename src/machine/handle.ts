@@ -13,7 +13,7 @@ import {
 import { keySequence, textSequence } from '../display/keys.ts';
 import { encodePng } from '../display/png.ts';
 import { linesOf } from '../display/text.ts';
-import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { GraphicsScreen, InputEvent, Picture, PowerEvent, TextScreen } from './interfaces.ts';
 import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import {
@@ -29,6 +29,7 @@ import {
 } from './messages.ts';
 import { SerialPort } from './serial-port.ts';
 import type { NetdevConfig } from './network-config.ts';
+import { Mouse } from './mouse.ts';
 import { machineThread } from './thread.ts';
 
 export interface MachineEnd {
@@ -67,6 +68,8 @@ export class Machine {
     /** Presses keys by QEMU's names, as in `ctrl-alt-delete`. @throws Error naming a key that there is not */
     press(combination: string): Promise<void>;
   };
+  /** The guest's mouse or tablet; the promises are settled when events are on their way to the guest. */
+  readonly mouse: Mouse;
   /** What the machine has warned of so far, also while it was being made. */
   readonly warnings: string[] = [];
   /** The machine whose state this one was given ran; so does one that is new, unless it is told not to. */
@@ -95,6 +98,7 @@ export class Machine {
       type: async (text) => this.typed(textSequence(text)),
       press: async (combination) => this.typed(keySequence(combination)),
     };
+    this.mouse = new Mouse((events) => this.sendInput(events));
     this.debugcon = config.debugcon === null ? null : new SerialPort(DEBUGCON_CHANNEL, post);
     this.chardevs = new Map();
     for (const id of config.chardevs) this.openChannel(id);
@@ -276,6 +280,27 @@ export class Machine {
     port?.end();
     this.chardevs.delete(id);
     for (const [channel, one] of this.channels) if (one === port) this.channels.delete(channel);
+  }
+
+  /**
+   * Asks the guest to make do with so many bytes of its memory (`balloon`); the host gets the rest.
+   * @throws Error when there is no balloon device
+   */
+  async setBalloon(bytes: number): Promise<void> {
+    await this.call('setBalloon', bytes);
+  }
+
+  /** @returns bytes that the guest has (`query-balloon`) @throws Error when there is no balloon device */
+  getBalloon(): Promise<number> {
+    return this.call('getBalloon', null);
+  }
+
+  /**
+   * Gives the guest's pointer events that happen together (QMP's `input-send-event`).
+   * @returns whether there is a device that takes them and whose guest listens
+   */
+  sendInput(events: readonly InputEvent[]): Promise<boolean> {
+    return this.call('sendInput', events);
   }
 
   /** Ends the machine at once. */

@@ -146,6 +146,8 @@ export interface GuestMemory {
   ramOffset(addr: number, length: number): number;
   /** Bytes of `ram` have been changed: code in them is translated anew. */
   ramChanged(offset: number, length: number): void;
+  /** What bytes of `ram` hold matters no more: the host gets their pages back where it can, which read as zeros then. */
+  ramReleased(offset: number, length: number): void;
 }
 
 /** Where messages go that stand for interrupts (PCI 3.0, 6.8). */
@@ -204,6 +206,36 @@ export interface BlockBackend {
    */
   writeZeroes?(offset: number, length: number, mayUnmap: boolean): Completion;
   close(): Completion;
+}
+
+/** Buttons of a mouse by QMP's names; a turn of its wheel is a button that goes down. */
+export const POINTER_BUTTONS = ['left', 'middle', 'right', 'wheel-up', 'wheel-down', 'side', 'extra'] as const;
+export type PointerButton = (typeof POINTER_BUTTONS)[number];
+
+/** Something that a pointer does, in the shape of QMP's `InputEvent`. */
+export type InputEvent =
+  | { readonly type: 'btn'; readonly data: { readonly down: boolean; readonly button: PointerButton } }
+  /** To the right, and down. */
+  | { readonly type: 'rel'; readonly data: { readonly axis: 'x' | 'y'; readonly value: number } }
+  /** From 0, left or at the top, to `POINTER_MAX`. */
+  | { readonly type: 'abs'; readonly data: { readonly axis: 'x' | 'y'; readonly value: number } };
+export const POINTER_MAX = 0x7fff;
+
+/** A device that a pointer's events may go to. */
+export interface InputPointer {
+  readonly absolute: boolean;
+  readonly relative: boolean;
+  /** The guest has a driver for it. */
+  readonly listens: boolean;
+  take(events: readonly InputEvent[]): void;
+}
+
+/** A device that takes memory away from the guest and gives it back. */
+export interface MemoryBalloon {
+  /** Bytes that the guest has. */
+  readonly actual: number;
+  /** Asks the guest to make do with so many bytes. */
+  setTarget(bytes: number): void;
 }
 
 /** A picture: rows from the top, four bytes a pixel (red, green, blue, 255). */

@@ -17,7 +17,7 @@ import {
   type StateStep,
   type ToMachine,
 } from './messages.ts';
-import { Hotplug } from './hotplug.ts';
+import { Changes } from './changes.ts';
 import { PortChannel } from './port-channel.ts';
 import { drain, StateSink, StateSource } from './state-stream.ts';
 
@@ -31,7 +31,7 @@ let drives: Drives | null = null;
 let saving = false;
 let source: StateSource | null = null;
 let sink: StateSink | null = null;
-let hotplug: Hotplug | null = null;
+let changes: Changes | null = null;
 
 /** Traced lines collected before they are sent. */
 const TRACE_BATCH = 1000;
@@ -109,7 +109,7 @@ async function create(config: MachineConfig): Promise<void> {
     const made = await createMachine(config, told, io);
     await networksReady(made);
     machine = made;
-    hotplug = new Hotplug(made, drives, {
+    changes = new Changes(made, drives, {
       openChannel: (id, channel) => io.chardevs.set(id, open(channel)),
       closeChannel: (id) => {
         flush();
@@ -222,8 +222,8 @@ function query(id: number, name: keyof Queries): void {
 
 async function call({ id, call: name, given }: ToMachine & { type: 'call' }): Promise<void> {
   try {
-    if (hotplug === null) throw new Error('there is no machine');
-    const value = await hotplug.run(name, given as never);
+    if (changes === null) throw new Error('there is no machine');
+    const value = await changes.run(name, given as never);
     post({ type: 'done', id, error: null, value });
   } catch (error) {
     post({ type: 'done', id, error: (error as Error).message });

@@ -1,6 +1,6 @@
 /** Everything that passes between a machine's thread and the handle to it. */
 import type { BlockOptions, DeviceConfig, DriveConfig, MachineConfig } from './config.ts';
-import type { GraphicsScreen, Picture, PowerEvent, TextScreen } from './interfaces.ts';
+import type { GraphicsScreen, InputEvent, Picture, PowerEvent, TextScreen } from './interfaces.ts';
 import type { AcceleratorName } from './accelerator.ts';
 import type { RunState } from './machine.ts';
 import type { NetdevConfig } from './network-config.ts';
@@ -29,6 +29,11 @@ export interface Calls {
   removeNetdev: { given: string; answer: null };
   addChardev: { given: { readonly id: string; readonly channel: number }; answer: null };
   removeChardev: { given: string; answer: null };
+  /** Bytes that the guest is to make do with; bytes that it has. */
+  setBalloon: { given: number; answer: null };
+  getBalloon: { given: null; answer: number };
+  /** Answered by whether some device has taken them. */
+  sendInput: { given: readonly InputEvent[]; answer: boolean };
 }
 
 /** A device has left the machine (`DEVICE_DELETED`). */

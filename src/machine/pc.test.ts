@@ -371,3 +371,36 @@ for (const [name, make] of [
     assert.ok(loaded > 100);
   });
 }
+test('devices that a guest lets go leave no registers, no interrupts and no timers behind, 50 times over', () => {
+  const links = { drives: [], network: () => null, character: () => null, folder: () => null, hostNetwork: null };
+  const { pc, clock } = machine({ devices: { wanted: [], links, random: () => 1 } });
+  pc.reset();
+  const builder = pc.builder!;
+  const cards = ['virtio-rng-pci', 'e1000e', 'rtl8139', 'ne2k_pci', 'sdhci-pci', 'e1000', 'virtio-net-pci'];
+  const [owners, memory, ports, deadline] = [pc.devices.length, pc.mem.describe(), pc.io.describe(), clock.nextDeadline()];
+  const gone: (string | null)[] = [];
+  builder.onRemoved = ({ id }) => void gone.push(id);
+  for (let round = 0; round < 50; round++) {
+    const driver = cards[round % cards.length]!;
+    builder.hotPlug({ driver, id: 'card', addr: '9' });
+    const card = pc.pci.find(9 * 8)!;
+    for (let bar = 0; bar < 6; bar++) {
+      const kind = card.configRead(0x10 + 4 * bar, 4);
+      card.configWrite(0x10 + 4 * bar, 4, (kind & 1) === 0 ? 0xe0000000 + bar * 0x100000 : 0xd000 + bar * 0x100);
+      if ((kind & 7) === 4) bar++;
+    }
+    card.configWrite(4, 2, 7);
+    card.setIntx(true);
+    assert.ok(pc.mem.describe().length + pc.io.describe().length > memory.length + ports.length, driver);
+    builder.requestUnplug('card');
+    pc.io.out(0xae10, 4, 0);
+    assert.equal(pc.io.in(0xae00, 4), 1 << 9, 'came');
+    assert.equal(pc.io.in(0xae04, 4), 1 << 9, 'is to go');
+    pc.io.out(0xae08, 4, 1 << 9);
+    assert.deepEqual([pc.mem.describe(), pc.io.describe()], [memory, ports], driver);
+    for (let pirq = 0; pirq < 4; pirq++) assert.equal(pc.pci.level(pirq), false, driver);
+  }
+  assert.equal(gone.length, 50);
+  assert.equal(pc.devices.length, owners);
+  assert.equal(clock.nextDeadline(), deadline);
+});

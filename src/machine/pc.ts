@@ -4,6 +4,7 @@ import { AcpiPm, ResetControl } from '../devices/acpi/pm.ts';
 import { DebugConsole, DebugExit } from '../devices/debug/debug.ts';
 import { FW_CFG, FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
 import { I8042, Port92 } from '../devices/input/i8042.ts';
+import { Ps2Pointer } from '../devices/input/ps2-pointer.ts';
 import { ApicBus } from '../devices/intc/apic-bus.ts';
 import { LocalApic } from '../devices/intc/apic.ts';
 import { I8259Pair } from '../devices/intc/i8259.ts';
@@ -42,6 +43,7 @@ import type {
 import { IoSpace } from './io-space.ts';
 import { SharedIrq } from './irq.ts';
 import { type InitialCpuState, resetState } from './loader/cpu-state.ts';
+import { Pointers } from './pointers.ts';
 import { Typist } from './typist.ts';
 import type { BootImage } from './loader/loader.ts';
 import { BUS_PRIORITY, mapBios, pamMapper, smramMapper } from './pc-memory.ts';
@@ -148,6 +150,7 @@ export class PcMachine {
   readonly serials: (Uart16550 | null)[] = [];
   readonly dma: IsaDma;
   readonly typist: Typist;
+  readonly pointers = new Pointers();
   readonly display: DisplaySource | null;
   /** Makes devices, also while the machine runs. */
   readonly builder: DeviceBuilder | null;
@@ -187,6 +190,7 @@ export class PcMachine {
     this.wireInterrupts();
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
     this.keyboard = this.addKeyboard();
+    this.pointers.add(new Ps2Pointer(this.keyboard));
     this.typist = new Typist(clock, (codes) => {
       if (!this.keyboards.some((take) => take(codes))) this.keyboard.injectScancode(...codes);
     });
@@ -528,6 +532,7 @@ export class PcMachine {
         this.keyboards.unshift(take);
         return () => void this.keyboards.splice(this.keyboards.indexOf(take), 1);
       },
+      addPointer: (pointer) => this.pointers.add(pointer),
       add: (device) => this.add(device),
       remove: (device) => void this.devices.splice(this.devices.indexOf(device), 1),
     });

@@ -1,6 +1,6 @@
 /** What a machine's saved state consists of. */
 import { crc32c } from '../host/crc32c.ts';
-import { type CpuModel, featureNames } from '../isa/x86/system/models.ts';
+import { type CpuModel, featureNames, TSC_HZ } from '../isa/x86/system/models.ts';
 import type { MemoryBlock } from '../migration/ram.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { Fields } from '../migration/values.ts';
@@ -95,6 +95,7 @@ class ClockState implements StateOwner {
       now: clock.now(),
       instructions: machine.accelerator.instructions(),
       tscOffset: tsc.offset,
+      tscFrequency: tsc.frequency,
       bootTime: boot.time,
     };
     if (!(clock instanceof HostClock)) fields['nsPerInstruction'] = clock.nsPerInstruction;
@@ -122,6 +123,11 @@ class ClockState implements StateOwner {
       throw new Error('clock: field "tscOffset" is not a signed integer of 64 bits');
     }
     tsc.offset = tscOffset;
+    const { tscFrequency = tsc.frequency } = fields;
+    if (typeof tscFrequency !== 'number' || !(tscFrequency >= TSC_HZ.min && tscFrequency <= TSC_HZ.max)) {
+      throw new Error(`clock: field "tscFrequency" is not a number from ${TSC_HZ.min} to ${TSC_HZ.max}`);
+    }
+    tsc.frequency = tscFrequency;
     const saved = number('bootTime', Number.MAX_SAFE_INTEGER);
     // Where the guest's calendar follows the host's, it has gone on meanwhile.
     boot.time = config.rtc.clock === 'vm' || config.icount !== null ? saved : Date.now() / 1000 - now / 1e9;

@@ -83,7 +83,7 @@ export abstract class ClusterNode extends BlockNode {
     yield* several.end();
   }
 
-  private readBehind(offset: number, into: Uint8Array): Completion {
+  protected readBehind(offset: number, into: Uint8Array): Completion {
     const { behind } = this;
     const there = behind === null ? 0 : Math.max(0, Math.min(into.length, behind.size - offset));
     into.fill(0, there);

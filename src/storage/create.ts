@@ -25,6 +25,8 @@ export interface Target {
   readonly secrets: ReadonlyMap<string, Uint8Array>;
   /** An empty file. @param shared others may write to it meanwhile, as they may to any raw disk */
   newFile(name: string, shared?: boolean): Promise<BlockNode>;
+  /** Another image's file, only to be read. */
+  openFile(name: string): Promise<BlockNode>;
   /** Opens the finished image, to put something in it. */
   reopen(): Promise<{ node: BlockNode; close: () => Promise<void> }>;
 }
@@ -91,6 +93,15 @@ export function describeCreation(filename: string, format: string, creation: Cre
     .filter(({ name }) => values[name] !== undefined)
     .map(({ name }) => ` ${name}=${show(values[name]!)}`);
   return `Formatting '${filename}', fmt=${format}${parts.join('')}`;
+}
+
+/** See `Target.openFile`. @throws Error in one line */
+export async function openFile(path: string): Promise<BlockNode> {
+  const how = { writable: false, create: false, direct: false, immediate: true };
+  const host = await openBlockFile(path.replace(/^file:/, ''), how).catch((error: Error) => {
+    throw new Error(`Could not open '${path}': ${error.message}`);
+  });
+  return new FileNode('file', host, HOW);
 }
 
 /** See `Target.newFile`. @throws Error in one line */

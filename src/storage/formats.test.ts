@@ -4,7 +4,7 @@ import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { deflateSync } from 'node:zlib';
 import { test } from 'node:test';
-import { findCreation, newFile, parseCreateOptions } from './create.ts';
+import { findCreation, newFile, openFile, parseCreateOptions } from './create.ts';
 import { Graph, HOW } from './graph.ts';
 import { needsQemu, qemuImg, qemuIo, readAll, temporaryFolder, torture, using, WRITABLE } from './test-kit.ts';
 
@@ -42,7 +42,7 @@ async function create(format: string, path: string, size: number, options: strin
   };
   await creation.create(
     { ...parseCreateOptions(creation, given), size },
-    { filename: path, secrets: new Map(), newFile, reopen },
+    { filename: path, secrets: new Map(), newFile, openFile, reopen },
   );
 }
 
@@ -168,7 +168,7 @@ test('LUKS disks pass between both tools', needsQemu, async () => {
   );
   await creation.create(
     { ...values, size: MIB },
-    { filename: ours, secrets, newFile, reopen: () => Promise.reject(new Error('not needed')) },
+    { filename: ours, secrets, newFile, openFile, reopen: () => Promise.reject(new Error('not needed')) },
   );
   const disk = await graph.openImage(ours, 'qcow2', { ...WRITABLE, secrets }, { encrypt: { format: 'luks', 'key-secret': 's' } });
   const model = new Uint8Array(MIB);

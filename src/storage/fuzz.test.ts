@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Completion } from '../machine/interfaces.ts';
-import { findCreation, newFile, parseCreateOptions } from './create.ts';
+import { findCreation, newFile, openFile, parseCreateOptions } from './create.ts';
 import { Graph, HOW } from './graph.ts';
 import { MemoryNode } from './memory.ts';
 import { random, temporaryFolder, using, WRITABLE } from './test-kit.ts';
@@ -85,7 +85,13 @@ async function sample(format: string, options: string): Promise<Uint8Array> {
   const creation = await findCreation(format, []);
   const given = new Map(options === '' ? [] : options.split(',').map((one) => one.split('=') as [string, string]));
   const values = { ...parseCreateOptions(creation, given), size: SIZE };
-  await creation.create(values, { filename: path, secrets, newFile, reopen: () => Promise.reject(new Error('not needed')) });
+  await creation.create(values, {
+    filename: path,
+    secrets,
+    newFile,
+    openFile,
+    reopen: () => Promise.reject(new Error('not needed')),
+  });
   if (format === 'luks') return new Uint8Array(readFileSync(path));
   await using(path, format, { ...WRITABLE, immediate: true }, async (node) => {
     await node.write(0, new Uint8Array(200_704).fill(1));
@@ -218,7 +224,13 @@ test('a chain of backing files that leads back to itself is refused', async () =
     [b, a],
   ] as const) {
     const values = { ...parseCreateOptions(creation, new Map()), size: MIB, backing_file: behind, backing_fmt: 'qcow2' };
-    await creation.create(values, { filename: path, secrets, newFile, reopen: () => Promise.reject(new Error('not needed')) });
+    await creation.create(values, {
+      filename: path,
+      secrets,
+      newFile,
+      openFile,
+      reopen: () => Promise.reject(new Error('not needed')),
+    });
   }
   await assert.rejects(
     using(a, 'qcow2', HOW, async () => undefined),
@@ -228,7 +240,13 @@ test('a chain of backing files that leads back to itself is refused', async () =
   const c = join(folder, 'loop-c');
   const options = JSON.stringify({ driver: 'qcow2', file: { driver: 'file', filename: c } });
   const values = { ...parseCreateOptions(creation, new Map()), size: MIB, backing_file: `json:${options}` };
-  await creation.create(values, { filename: c, secrets, newFile, reopen: () => Promise.reject(new Error('not needed')) });
+  await creation.create(values, {
+    filename: c,
+    secrets,
+    newFile,
+    openFile,
+    reopen: () => Promise.reject(new Error('not needed')),
+  });
   await assert.rejects(
     using(c, 'qcow2', HOW, async () => undefined),
     /infinite loop/,

@@ -9,12 +9,13 @@
  */
 import { crc32c } from '../host/crc32c.ts';
 import type { Completion } from '../machine/interfaces.ts';
-import { ClusterNode, ZEROED } from './clusters.ts';
-import { driver } from './driver.ts';
-import { type BlockNode, type CheckResult, MAX_SIZE, NO_FINDINGS, type NodeInfo, readBytes } from './node.ts';
-import { node, type Schema } from './schema.ts';
-import { run, type Task } from './task.ts';
+import { ABSENT, ClusterNode, ZEROED } from './clusters.ts';
+import { driver, type Opening } from './driver.ts';
+import { type BlockNode, type CheckResult, type Extent, MAX_SIZE, NO_FINDINGS, type NodeInfo, readBytes } from './node.ts';
+import { node, nodeOrNull, optional, type Schema } from './schema.ts';
+import { Lock, type Maybe, run, type Task } from './task.ts';
 import { LOG_SECTOR, replayLog, writeLogEntry } from './vhdx-log.ts';
+import { checkLinkage, MAX_LOCATOR, openParent, type ParentLocator, parentNames, parseLocator } from './vhdx-parent.ts';
 
 const MIB = 2 ** 20;
 export const KIB64 = 65536;
@@ -32,9 +33,17 @@ export const GUID = {
   page83: 'beca12ab-b2e6-4523-93ef-c309e000c746',
   logicalSector: '8141bf1d-a96f-4709-ba47-f233a8faab5f',
   physicalSector: 'cda348c7-445d-4471-9cc9-e9885251c556',
+  parentLocator: 'a8d35f2d-b30b-454d-abf7-d3d84834ab0c',
+  /** Of a locator whose texts are names of VHDX files. */
+  locatorKind: 'b04aefb7-d19e-4a81-b789-25b8e9445913',
 } as const;
 
-const OPTIONS = { file: node } satisfies Schema;
+const OPTIONS = { file: node, backing: optional(nodeOrNull, undefined) } satisfies Schema;
+
+const SECTOR = 512;
+const HAS_PARENT = 2;
+/** Where a header has the GUID that changes with the disk's contents. */
+const DATA_WRITES = 32;
 
 /** GUIDs are stored with their first three groups little-endian. */
 export function guidBytes(text: string): Uint8Array {
@@ -66,7 +75,7 @@ const tag = (bytes: Uint8Array, length: number): string => new TextDecoder('lati
 export type Header = { bytes: Uint8Array; view: DataView; which: number };
 
 /** The header that was written last. @throws Error where neither is whole */
-async function readHeader(file: BlockNode): Promise<Header> {
+export async function readHeader(file: BlockNode): Promise<Header> {
   let best: Header | null = null;
   for (const [which, at] of HEADERS_AT.entries()) {
     const bytes = await readBytes(file, at, HEADER_BYTES);
@@ -109,7 +118,7 @@ async function readRegions(file: BlockNode): Promise<{ bat: Region; metadata: Re
   throw new Error('VHDX: no region table is valid');
 }
 
-type Metadata = { blockSize: number; size: number; sector: number };
+type Metadata = { blockSize: number; size: number; sector: number; parent: ParentLocator | null };
 
 async function readMetadata(file: BlockNode, { offset, length }: Region): Promise<Metadata> {
   const table = await readBytes(file, offset, Math.min(length, KIB64));
@@ -117,12 +126,14 @@ async function readMetadata(file: BlockNode, { offset, length }: Region): Promis
   const view = new DataView(table.buffer);
   const count = view.getUint16(10, true);
   if (count > 2047) throw new Error('VHDX: the metadata table is not valid');
-  const item = async (name: keyof typeof GUID, bytes: number): Promise<DataView> => {
+  /** @param bytes as many as the item says when not given */
+  const item = async (name: keyof typeof GUID, bytes?: number): Promise<DataView> => {
     for (let i = 0; i < count; i++) {
       const at = 32 + 32 * i;
       if (at + 32 > table.length || !sameBytes(guidBytes(GUID[name]), table.subarray(at, at + 16))) continue;
-      if (view.getUint32(at + 16, true) + bytes > length) break;
-      return new DataView((await readBytes(file, offset + view.getUint32(at + 16, true), bytes)).buffer);
+      const size = bytes ?? Math.min(view.getUint32(at + 20, true), MAX_LOCATOR);
+      if (view.getUint32(at + 16, true) + size > length) break;
+      return new DataView((await readBytes(file, offset + view.getUint32(at + 16, true), size)).buffer);
     }
     throw new Error(`VHDX: metadata item "${name}" is missing`);
   };
@@ -130,12 +141,13 @@ async function readMetadata(file: BlockNode, { offset, length }: Region): Promis
   const size = Number((await item('diskSize', 8)).getBigUint64(0, true));
   const sector = (await item('logicalSector', 4)).getUint32(0, true);
   const blockSize = parameters.getUint32(0, true);
-  if (parameters.getUint32(4, true) & 2) throw new Error('VHDX: differencing disks are not supported');
+  const differs = (parameters.getUint32(4, true) & HAS_PARENT) !== 0;
   if (blockSize < MIB || blockSize > 256 * MIB || (blockSize & (blockSize - 1)) !== 0)
     throw new Error(`VHDX: block size ${blockSize} is out of range`);
   if (sector !== 512) throw new Error(`VHDX: sectors of ${sector} bytes are not supported`);
   if (size > Math.min(MAX_DISK, MAX_SIZE) || size % sector !== 0) throw new Error('VHDX: the size of the disk is out of range');
-  return { blockSize, size, sector };
+  const parent = differs ? parseLocator(new Uint8Array((await item('parentLocator')).buffer)) : null;
+  return { blockSize, size, sector, parent };
 }
 
 /** Blocks between two entries for bitmaps. */
@@ -150,7 +162,15 @@ class VhdxNode extends ClusterNode {
   private readonly table: Uint8Array;
   private readonly entries: DataView;
   private readonly ratio: number;
+  /** Blocks that are not there are the parent's, and some sectors of others. */
+  private readonly differs: boolean;
+  private readonly parentName: string | null;
+  /** Which sectors of a block are its own, of blocks that have been looked at. */
+  private readonly bitmaps = new Map<number, Uint8Array>();
+  private readonly completing = new Lock();
   private started = false;
+  /** Settles when the headers say that the image is being changed. */
+  private starting: Promise<void> | null = null;
   private logSequence = 1n;
   private logAt = 0;
 
@@ -160,9 +180,12 @@ class VhdxNode extends ClusterNode {
     header: Header,
     bat: Region,
     table: Uint8Array,
-    { blockSize, size, sector }: Metadata,
+    { blockSize, size, sector, parent }: Metadata,
+    behind: BlockNode | null = null,
   ) {
-    super(file, null, readOnly);
+    super(file, behind, readOnly);
+    this.differs = parent !== null;
+    this.parentName = parent === null ? null : (parentNames(parent)[0] ?? null);
     this.clusterSize = blockSize;
     this.size = size;
     this.header = header;
@@ -170,6 +193,15 @@ class VhdxNode extends ClusterNode {
     this.table = table;
     this.entries = new DataView(table.buffer, table.byteOffset, table.byteLength);
     this.ratio = chunkRatio(blockSize, sector);
+  }
+
+  override get backingName(): { file: string; format: string | null } | null {
+    return this.parentName === null ? null : { file: this.parentName, format: 'vhdx' };
+  }
+
+  /** 16 bytes that change with what is on the disk. */
+  get dataWrites(): Uint8Array {
+    return this.header.bytes.subarray(DATA_WRITES, DATA_WRITES + 16);
   }
 
   private entryAt(cluster: number): number {
@@ -181,25 +213,148 @@ class VhdxNode extends ClusterNode {
     const state = this.entries.getUint32(at, true) & 7;
     switch (state) {
       case STATE.absent:
+        return this.differs ? ABSENT : ZEROED;
       case STATE.undefined:
       case STATE.zero:
       case STATE.unmapped:
       case STATE.unmappedOld:
         return ZEROED;
-      case STATE.full: {
-        const host = Math.floor(Number(this.entries.getBigUint64(at, true)) / MIB) * MIB;
-        if (host < MIB || host >= this.below.size) throw new Error(`block ${cluster} lies at offset ${host}, which cannot be`);
-        return host;
-      }
+      case STATE.full:
+        return this.placeAt(at, `block ${cluster}`);
+      case STATE.partial:
+        if (this.differs) return this.placeAt(at, `block ${cluster}`);
+        throw new Error(`block ${cluster} is there in part, and there is no parent`);
       default:
         throw new Error(`block ${cluster} is in state ${state}, which is not supported`);
     }
   }
 
-  protected take(): number | Promise<number> {
-    const place = (): number => Math.ceil(this.below.size / MIB) * MIB;
-    const starting = run(this.start());
-    return starting === undefined ? place() : starting.then(place);
+  private placeAt(entry: number, what: string): number {
+    const host = Math.floor(Number(this.entries.getBigUint64(entry, true)) / MIB) * MIB;
+    if (host < MIB || host >= this.below.size) throw new Error(`${what} lies at offset ${host}, which cannot be`);
+    return host;
+  }
+
+  // --- Blocks of which some sectors are the parent's.
+
+  private isPartial(cluster: number): boolean {
+    return (this.entries.getUint32(this.entryAt(cluster), true) & 7) === STATE.partial;
+  }
+
+  /** A bit for each sector of a block, the lowest one first: set for those of its own. */
+  private *bitmapOf(cluster: number): Task<Uint8Array> {
+    const there = this.bitmaps.get(cluster);
+    if (there !== undefined) return there;
+    const { ratio } = this;
+    const entry = ((Math.floor(cluster / ratio) + 1) * (ratio + 1) - 1) * 8;
+    if (entry + 8 > this.entries.byteLength || (this.entries.getUint32(entry, true) & 7) !== STATE.full) {
+      throw new Error(`block ${cluster} is there in part, and its bitmap is missing`);
+    }
+    const bits = new Uint8Array(this.clusterSize / SECTOR / 8);
+    const at = this.placeAt(entry, `the bitmap of block ${cluster}`) + (cluster % ratio) * bits.length;
+    const reading = this.below.read(at, bits);
+    if (reading !== undefined) yield reading;
+    if (this.bitmaps.size >= 256) this.bitmaps.delete(this.bitmaps.keys().next().value!);
+    this.bitmaps.set(cluster, bits);
+    return bits;
+  }
+
+  protected override readCluster(cluster: number, host: number, within: number, into: Uint8Array): Completion {
+    if (!this.differs || !this.isPartial(cluster)) return super.readCluster(cluster, host, within, into);
+    return run(this.readMixed(cluster, host, within, into));
+  }
+
+  private *readMixed(cluster: number, host: number, within: number, into: Uint8Array): Task<void> {
+    const bits = yield* this.bitmapOf(cluster);
+    for (let at = 0; at < into.length; ) {
+      const { own, length } = stretch(bits, within + at, into.length - at);
+      const part = into.subarray(at, at + length);
+      const place = cluster * this.clusterSize + within + at;
+      const reading = own ? this.below.read(host + within + at, part) : this.readBehind(place, part);
+      if (reading !== undefined) yield reading;
+      at += length;
+    }
+  }
+
+  protected override writeCluster(cluster: number, host: number, within: number, from: Uint8Array): Completion {
+    if (!this.differs || !this.isPartial(cluster)) return super.writeCluster(cluster, host, within, from);
+    return run(this.writeCompleted(cluster, host, within, from));
+  }
+
+  /** The first write to such a block brings over what it lacks: then all of it is its own. */
+  private *writeCompleted(cluster: number, host: number, within: number, from: Uint8Array): Task<void> {
+    yield* this.completing.acquire();
+    try {
+      if (this.isPartial(cluster)) yield* this.complete(cluster, host);
+    } finally {
+      this.completing.release();
+    }
+    const writing = this.below.write(host + within, from);
+    if (writing !== undefined) yield writing;
+  }
+
+  private *complete(cluster: number, host: number): Task<void> {
+    const bits = yield* this.bitmapOf(cluster);
+    const { clusterSize } = this;
+    for (let at = 0; at < clusterSize; ) {
+      const { own, length } = stretch(bits, at, Math.min(MIB, clusterSize - at));
+      if (!own) {
+        const data = new Uint8Array(length);
+        const reading = this.readBehind(cluster * clusterSize + at, data);
+        if (reading !== undefined) yield reading;
+        const writing = this.below.write(host + at, data);
+        if (writing !== undefined) yield writing;
+      }
+      at += length;
+    }
+    yield* this.setEntry(this.entryAt(cluster), BigInt(host) | BigInt(STATE.full));
+    this.bitmaps.delete(cluster);
+  }
+
+  override status(offset: number, length: number): Maybe<Extent> {
+    const cluster = Math.floor(offset / this.clusterSize);
+    if (!this.differs || !this.isPartial(cluster)) {
+      // What follows may be there in part: it is looked at by itself.
+      const most = this.differs ? (cluster + 1) * this.clusterSize - offset : length;
+      return super.status(offset, Math.min(length, most));
+    }
+    return run(this.mixedStatus(cluster, offset, length));
+  }
+
+  private *mixedStatus(cluster: number, offset: number, length: number): Task<Extent> {
+    const bits = yield* this.bitmapOf(cluster);
+    const within = offset % this.clusterSize;
+    const found = stretch(bits, within, Math.min(length, this.clusterSize - within));
+    const at = this.placeAt(this.entryAt(cluster), `block ${cluster}`) + within;
+    const { own } = found;
+    return {
+      length: found.length,
+      data: own,
+      zero: false,
+      allocated: own,
+      offset: own ? at : null,
+      file: own ? this.below : null,
+    };
+  }
+
+  protected take(): number {
+    return Math.ceil(this.below.size / MIB) * MIB;
+  }
+
+  override write(offset: number, from: Uint8Array): Completion {
+    this.checkWritable();
+    const starting = this.begin();
+    return starting === undefined ? super.write(offset, from) : starting.then(() => super.write(offset, from));
+  }
+
+  private begin(): Completion {
+    if (this.started) return this.starting ?? undefined;
+    const running = run(this.start());
+    if (running === undefined) return undefined;
+    this.starting = running.finally(() => {
+      this.starting = null;
+    });
+    return this.starting;
   }
 
   protected link(cluster: number, host: number): Completion {
@@ -260,11 +415,32 @@ class VhdxNode extends ClusterNode {
   }
 }
 
+/** How far sectors from one on are alike. @param from, most bytes */
+function stretch(bits: Uint8Array, from: number, most: number): { own: boolean; length: number } {
+  const isOwn = (at: number): boolean => ((bits[at >> 12]! >> ((at >> 9) & 7)) & 1) !== 0;
+  const own = isOwn(from);
+  let end = from - (from % SECTOR) + SECTOR;
+  while (end < from + most && isOwn(end) === own) end += SECTOR;
+  return { own, length: Math.min(end - from, most) };
+}
+
+/** @returns null where nothing is to be behind it */
+async function behindOf(name: string, parent: ParentLocator | null, given: unknown, opening: Opening): Promise<BlockNode | null> {
+  if (given === null || opening.how.noBacking) return null;
+  const changes = { writable: false, share: false, resize: false };
+  if (given !== undefined) return opening.child(given as string, changes, true);
+  if (parent === null) return null;
+  const behind = await openParent(name, parent, opening);
+  if (behind instanceof VhdxNode) checkLinkage(parent, behind.dataWrites);
+  return behind;
+}
+
 export const vhdxDriver = driver({
   name: 'vhdx',
   protocol: false,
   options: OPTIONS,
-  open: async (values, { how, child }) => {
+  open: async (values, opening) => {
+    const { how, child } = opening;
     const file = await child(values.file, { share: false, resize: true });
     if (tag(await readBytes(file, 0, 8), 8) !== 'vhdxfile') throw new Error('VHDX: the signature is missing');
     const readOnly = !how.writable || file.readOnly;
@@ -284,9 +460,13 @@ export const vhdxDriver = driver({
     const { bat, metadata } = await readRegions(file);
     const facts = await readMetadata(file, metadata);
     const blocks = Math.ceil(facts.size / facts.blockSize);
-    const needed = (blocks + Math.floor(Math.max(0, blocks - 1) / chunkRatio(facts.blockSize, facts.sector))) * 8;
+    const ratio = chunkRatio(facts.blockSize, facts.sector);
+    // With a parent, each chunk has an entry for its bitmap, the last one, too.
+    const bitmaps = facts.parent === null ? Math.floor(Math.max(0, blocks - 1) / ratio) : Math.ceil(blocks / ratio);
+    const needed = (facts.parent === null ? blocks + bitmaps : bitmaps * (ratio + 1)) * 8;
     if (needed > bat.length) throw new Error('VHDX: the block table is too small for the disk');
     const table = await readBytes(file, bat.offset, Math.min(bat.length, Math.ceil(needed / LOG_SECTOR) * LOG_SECTOR));
-    return new VhdxNode(file, readOnly, header, bat, table, facts);
+    const behind = await behindOf(file.filename, facts.parent, values.backing, opening);
+    return new VhdxNode(file, readOnly, header, bat, table, facts, behind);
   },
 });

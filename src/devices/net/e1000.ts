@@ -8,9 +8,9 @@ import type {
   Timer,
   VirtualClock,
 } from '../../machine/interfaces.ts';
-import { PciDevice } from '../pci.ts';
+import { PciDevice, type PciIdentity } from '../pci.ts';
 import { StateBlock } from '../state.ts';
-import { Eeprom, eepromPowerOn, Phy, phyPowerOn } from './e1000-eeprom.ts';
+import { EEPROM_CONTROL, EEPROM_FAST, Eeprom, type EepromModel, eepromPowerOn, Phy, phyPowerOn } from './e1000-eeprom.ts';
 import {
   canCut,
   contextPowerOn,
@@ -22,7 +22,7 @@ import {
   segmentOf,
   setContext,
   type Work,
-} from './e1000-offload.ts';
+} from './offload.ts';
 import {
   AT,
   CAUSE,
@@ -40,6 +40,7 @@ import {
   TRANSMIT_ENABLE,
   WIDE_COUNTS,
 } from './e1000-registers.ts';
+import { FCS, HEADER, isBroadcast, SMALLEST_FRAME } from './frame.ts';
 
 const IDENTITY = { vendor: 0x8086, device: 0x100e, revision: 3, subsystemVendor: 0x1af4, subsystem: 0x1100 } as const;
 const REGISTER_BYTES = 0x20000;
@@ -50,9 +51,6 @@ const LARGEST_FRAME = 65536 + 256;
 /** Bytes of a frame on the wire, with its FCS, that are not "long" (13.4.22), and that ever are received. */
 const ORDINARY_FRAME = 1522;
 const LONG_FRAME = 16384;
-const SMALLEST_FRAME = 60;
-const HEADER = 14;
-const FCS = 4;
 const TAG = 4;
 const TAG_AT = 12;
 /** Descriptors that are worked on at a time; the rest comes after the guest had its turn. */
@@ -111,14 +109,35 @@ export type E1000Options = {
 /** What a frame's descriptors say of it. */
 type Sent = { next: number; length: number; descriptors: number };
 
+/** What tells cards of the family apart. */
+export type E1000Model = {
+  identity: PciIdentity;
+  /** Status of a card that works, without its link. */
+  status: number;
+  phy: readonly (readonly [register: number, value: number])[];
+  eeprom: EepromModel;
+};
+
+const MODEL: E1000Model = {
+  identity: { ...IDENTITY, classCode: 0x020000, interruptPin: 1 },
+  status: STATUS_AT_SPEED,
+  phy: [],
+  eeprom: {
+    ids: [IDENTITY.subsystem, IDENTITY.subsystemVendor, IDENTITY.device, IDENTITY.vendor],
+    control: EEPROM_CONTROL,
+    fast: EEPROM_FAST,
+  },
+};
+
 export class E1000 extends PciDevice {
-  readonly type = 'e1000';
-  private readonly memory: GuestMemory;
-  private readonly clock: VirtualClock;
-  private readonly backend: NetworkPort | null;
+  readonly type: string = 'e1000';
+  protected readonly memory: GuestMemory;
+  protected readonly clock: VirtualClock;
+  protected readonly backend: NetworkPort | null;
+  private readonly model: E1000Model;
   private readonly mac: Uint8Array;
   private readonly mitigation: boolean;
-  private readonly block: StateBlock<ReturnType<typeof powerOn>>;
+  protected readonly block: StateBlock<ReturnType<typeof powerOn>>;
   private readonly eeprom: Eeprom;
   private readonly phy: Phy;
   private readonly interruptTimer: Timer;
@@ -132,8 +151,9 @@ export class E1000 extends PciDevice {
   private starved = false;
   private sending = false;
 
-  constructor({ id, memory, clock, backend, mac, mitigation }: E1000Options) {
-    super(id, { ...IDENTITY, classCode: 0x020000, interruptPin: 1 });
+  constructor({ id, memory, clock, backend, mac, mitigation }: E1000Options, model = MODEL) {
+    super(id, model.identity);
+    this.model = model;
     this.memory = memory;
     this.clock = clock;
     this.backend = backend;
@@ -141,18 +161,23 @@ export class E1000 extends PciDevice {
     this.mitigation = mitigation;
     this.block = new StateBlock(id, 1, powerOn, LIMITS);
     const { eeprom, phy } = this.block.value;
-    this.eeprom = new Eeprom(mac, [IDENTITY.subsystem, IDENTITY.subsystemVendor, IDENTITY.device, IDENTITY.vendor], eeprom);
-    this.phy = new Phy(phy, () => this.linkUp);
+    this.eeprom = new Eeprom(mac, model.eeprom, eeprom);
+    this.phy = new Phy(phy, () => this.linkUp, model.phy);
     this.interruptTimer = clock.timer(() => this.updateInterrupt());
     this.transmitTimer = clock.timer(() => this.transmit());
     this.block.keepTimers({ interrupt: this.interruptTimer, transmit: this.transmitTimer });
     this.addBar(0, { kind: 'mem32', size: REGISTER_BYTES, name: 'e1000-mmio', handler: this.mmio() });
-    this.addBar(1, { kind: 'io', size: WINDOW_BYTES, name: 'e1000-io', handler: this.ioWindow() });
+    this.addWindow();
     this.takeAddress();
     if (backend === null) return;
     backend.onReceive = (frame) => this.receive(frame);
     backend.onWritable = () => this.transmit();
     backend.onLinkChange = () => this.raise(CAUSE.link);
+  }
+
+  /** Registers by way of two ports. */
+  protected addWindow(): void {
+    this.addBar(1, { kind: 'io', size: WINDOW_BYTES, name: 'e1000-io', handler: this.ioWindow() });
   }
 
   protected override extraState(): { save(): DeviceState; load(state: DeviceState): void } {
@@ -161,6 +186,7 @@ export class E1000 extends PciDevice {
 
   protected override onReset(): void {
     this.block.reset();
+    this.phy.reset();
     this.takeAddress();
     this.quiet();
   }
@@ -180,16 +206,16 @@ export class E1000 extends PciDevice {
     if (offset === 4) this.resume();
   }
 
-  private get registers(): Record<RegisterName, number> {
+  protected get registers(): Record<RegisterName, number> {
     return this.block.value.registers;
   }
 
-  private get linkUp(): boolean {
+  protected get linkUp(): boolean {
     return this.backend?.linkUp === true;
   }
 
   /** `CTRL.RST` (13.4.1): all but what lies beside the card. */
-  private resetRegisters(): void {
+  protected resetRegisters(): void {
     const { value } = this.block;
     Object.assign(value.registers, initialRegisters());
     for (const table of [value.statistics, value.multicast, value.addresses, value.vlans]) table.fill(0);
@@ -226,7 +252,7 @@ export class E1000 extends PciDevice {
   }
 
   /** An address and a word at it (13.2.2). */
-  private ioWindow(): IoHandler {
+  protected ioWindow(): IoHandler {
     const { value: state } = this.block;
     return {
       read: (offset, size) => {
@@ -246,13 +272,13 @@ export class E1000 extends PciDevice {
     return size === 4 ? word : word & (size === 2 ? 0xffff : 0xff);
   }
 
-  private read(offset: number): number {
+  protected read(offset: number): number {
     const name = registerAt(offset);
     if (name === 'cause') return this.takeCause();
     if (name !== undefined) return this.registers[name];
     switch (offset) {
       case AT.status:
-        return STATUS_AT_SPEED | (this.linkUp ? STATUS_LINK : 0);
+        return this.model.status | (this.linkUp ? STATUS_LINK : 0);
       case AT.eeprom:
         return this.eeprom.readWires();
       case AT.eepromRead:
@@ -264,7 +290,7 @@ export class E1000 extends PciDevice {
     }
   }
 
-  private write(offset: number, value: number): void {
+  protected write(offset: number, value: number): void {
     const name = registerAt(offset);
     if (name !== undefined) return this.writeRegister(name, value);
     switch (offset) {
@@ -277,7 +303,7 @@ export class E1000 extends PciDevice {
         return this.raise((interrupt ? CAUSE.phy : 0) | (link && this.linkUp ? CAUSE.link : 0));
       }
       case AT.causeSet:
-        return this.raise(value & CAUSES);
+        return this.raise(value & this.causes);
       case AT.maskClear:
         this.registers.mask &= ~value;
         return this.updateInterrupt();
@@ -289,7 +315,7 @@ export class E1000 extends PciDevice {
   private writeRegister(name: RegisterName, value: number): void {
     const { registers } = this;
     if (name === 'cause') registers.cause &= ~value;
-    else if (name === 'mask') registers.mask |= value & CAUSES;
+    else if (name === 'mask') registers.mask |= value & this.causes;
     else registers[name] = (value & REGISTERS[name][2]) >>> 0;
     switch (name) {
       case 'control':
@@ -352,7 +378,7 @@ export class E1000 extends PciDevice {
     return value;
   }
 
-  private count(index: number, by = 1): void {
+  protected count(index: number, by = 1): void {
     const { statistics } = this.block.value;
     statistics[index] = Math.min(statistics[index]! + by, 0xffffffff);
   }
@@ -381,26 +407,31 @@ export class E1000 extends PciDevice {
 
   // --- Interrupts (13.4.17 to 13.4.21).
 
-  private takeCause(): number {
+  /** Bits that software may set. */
+  protected get causes(): number {
+    return CAUSES;
+  }
+
+  protected takeCause(): number {
     const { cause } = this.registers;
     this.registers.cause = 0;
     this.updateInterrupt();
     return cause;
   }
 
-  private raise(cause: number): void {
+  protected raise(cause: number): void {
     if (cause === 0) return;
     this.registers.cause |= cause;
     this.updateInterrupt();
   }
 
-  private updateInterrupt(): void {
+  protected updateInterrupt(): void {
     const { value: state } = this.block;
     const { cause, mask, throttle } = state.registers;
     if ((cause & mask) === 0) {
       this.interruptTimer.cancel();
       state.interrupt = false;
-      this.setIntx(false);
+      this.signal(false);
       return;
     }
     if (state.interrupt) return;
@@ -412,7 +443,12 @@ export class E1000 extends PciDevice {
     }
     state.quietUntil = now + throttle * THROTTLE_NS;
     state.interrupt = true;
-    this.setIntx(true);
+    this.signal(true);
+  }
+
+  /** The card's interrupt has come or gone. */
+  protected signal(level: boolean): void {
+    this.setIntx(level);
   }
 
   // --- Transmitting.
@@ -611,7 +647,7 @@ export class E1000 extends PciDevice {
 
   // --- Receiving.
 
-  private resume(): void {
+  protected resume(): void {
     this.transmit();
     if (!this.starved) return;
     this.starved = false;
@@ -661,17 +697,22 @@ export class E1000 extends PciDevice {
         ram.fill(0, to + bytes.length, to + part);
         memory.ramChanged(to, part);
       }
-      const last = done + size >= total;
-      const status = RECEIVED.end | RECEIVED.unchecked | (tag < 0 ? 0 : RECEIVED.tagged);
-      ram[at + 8] = part;
-      ram[at + 9] = part >> 8;
-      ram[at + 10] = ram[at + 11] = ram[at + 13] = 0;
-      ram[at + 14] = tag < 0 ? 0 : tag;
-      ram[at + 15] = tag < 0 ? 0 : tag >> 8;
-      ram[at + 12] = RECEIVED.done | (last ? status : 0);
+      this.reportReceived(at, part, tag, done + size >= total);
       memory.ramChanged(at, DESCRIPTOR);
       registers.receiveHead = registers.receiveHead + 1 === count ? 0 : registers.receiveHead + 1;
     }
+  }
+
+  /** Writes to a descriptor what its buffer holds now. @param tag of a VLAN, or -1 @param last the frame ends there */
+  protected reportReceived(at: number, length: number, tag: number, last: boolean): void {
+    const { ram } = this.memory;
+    const status = RECEIVED.end | RECEIVED.unchecked | (tag < 0 ? 0 : RECEIVED.tagged);
+    ram[at + 8] = length;
+    ram[at + 9] = length >> 8;
+    ram[at + 10] = ram[at + 11] = ram[at + 13] = 0;
+    ram[at + 14] = tag < 0 ? 0 : tag;
+    ram[at + 15] = tag < 0 ? 0 : tag >> 8;
+    ram[at + 12] = RECEIVED.done | (last ? status : 0);
   }
 
   private fits(frame: Uint8Array): boolean {
@@ -711,7 +752,7 @@ export class E1000 extends PciDevice {
     return this.isOwn(frame) || (group && this.inMulticast(frame));
   }
 
-  private isOwn(frame: Uint8Array): boolean {
+  protected isOwn(frame: Uint8Array): boolean {
     const { addresses } = this.block.value;
     const low = (frame[0]! | (frame[1]! << 8) | (frame[2]! << 16) | (frame[3]! << 24)) >>> 0;
     // Valid, and for a frame's destination.
@@ -743,9 +784,4 @@ function addressOf(ram: Uint8Array, at: number): number {
 function bufferSize(receiveControl: number): number {
   const size = 2048 >> ((receiveControl >> 16) & 3);
   return (receiveControl & RECEIVE.sizeTimes16) !== 0 && size < 2048 ? size * 16 : size;
-}
-
-function isBroadcast(frame: Uint8Array): boolean {
-  for (let i = 0; i < 6; i++) if (frame[i] !== 0xff) return false;
-  return true;
 }

@@ -1,5 +1,5 @@
 /** Finds a frame's headers, for cards whose drivers do not say where they are. */
-import { contextPowerOn, type OffloadContext } from './e1000-offload.ts';
+import { contextPowerOn, type OffloadContext } from './offload.ts';
 
 const TYPE_AT = 12;
 const IP_AT = 14;

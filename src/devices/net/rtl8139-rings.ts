@@ -1,6 +1,6 @@
 /** Rings of descriptors of the RTL8139C+: datasheet 1.6, chapter 9.2. */
 import type { GuestMemory, NetworkPort, PacketOffload } from '../../machine/interfaces.ts';
-import { canCut, finishFrame, type OffloadContext, Rest, segmentCount, segmentOf, type Work } from './e1000-offload.ts';
+import { canCut, finishFrame, type OffloadContext, Rest, segmentCount, segmentOf, type Work } from './offload.ts';
 import { FCS, HEADER, isBroadcast, isGroup } from './frame.ts';
 import { headersOf, putPseudoSum } from './ip-headers.ts';
 import { AT, CAUSE, COMMAND, PLUS } from './rtl8139-registers.ts';

@@ -11,6 +11,7 @@ import {
   uint,
 } from '../device-type.ts';
 import { E1000 } from './e1000.ts';
+import { E1000e } from './e1000e.ts';
 import { NE2000_PORTS, Ne2kIsa, Ne2kPci } from './ne2000.ts';
 import { Rtl8139 } from './rtl8139.ts';
 
@@ -36,6 +37,13 @@ export const NETWORK_CARDS: readonly DeviceType[] = [
     bus: 'PCI',
     properties: { ...PCI_CARD, mitigation: bool(true, 'interrupts no faster than the driver says') },
     create: ({ mitigation, ...values }, context) => new E1000({ ...common(values, context), mitigation }),
+  }),
+  deviceType({
+    name: 'e1000e',
+    category: 'network',
+    bus: 'PCI',
+    properties: PCI_CARD,
+    create: (values, context) => new E1000e({ ...common(values, context), mitigation: true }),
   }),
   deviceType({
     name: 'rtl8139',

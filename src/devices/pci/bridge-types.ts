@@ -1,5 +1,5 @@
 /** `pcie-root-port`, `pci-bridge`, `pcie-pci-bridge`. */
-import { bool, deviceType, type DeviceType, PCI_ADDRESS, text, uint } from '../device-type.ts';
+import { bool, deviceType, type DeviceType, onOffAuto, PCI_ADDRESS, text, uint } from '../device-type.ts';
 import { EXPRESS_TYPE, PciBridge } from '../pci-bridge.ts';
 
 const VENDOR = 0x1b36;
@@ -41,27 +41,35 @@ export const BRIDGE_TYPES: readonly DeviceType[] = [
     name: 'pci-bridge',
     category: 'bridge',
     bus: 'PCI',
-    properties: { ...COMMON, chassis_nr: uint(8, 0), shpc: bool(false), msi: text() },
-    create: ({ multifunction }, { id }) =>
-      new PciBridge(
+    properties: { ...COMMON, chassis_nr: uint(8, 0), shpc: bool(true), msi: onOffAuto('auto') },
+    create({ multifunction, chassis_nr: chassis, shpc, msi }, { id }) {
+      if (chassis === 0) {
+        throw new Error('Bridge chassis not specified. Each bridge is required to be assigned a unique chassis id > 0.');
+      }
+      return new PciBridge(
         id,
         { vendor: VENDOR, device: 0x0001, classCode: CLASS, interruptPin: 1, multifunction },
-        { type: 'pci-bridge', busName: id, slots: ALL_SLOTS, express: false, capability: null },
-      ),
+        {
+          ...{ type: 'pci-bridge', busName: id, slots: ALL_SLOTS, express: false, capability: null },
+          conventional: { messages: msi !== 'off' && shpc ? 0x4c : null, power: null, chassis, hotplug: shpc },
+        },
+      );
+    },
     buses: secondary,
   }),
   deviceType({
     name: 'pcie-pci-bridge',
     category: 'bridge',
     bus: 'PCI',
-    properties: { ...COMMON, msi: text() },
-    create: ({ multifunction }, { id }) =>
+    properties: { ...COMMON, msi: onOffAuto('auto') },
+    create: ({ multifunction, msi }, { id }) =>
       new PciBridge(
         id,
         { vendor: VENDOR, device: 0x000e, classCode: CLASS, interruptPin: 1, multifunction },
         {
           ...{ type: 'pcie-pci-bridge', busName: id, slots: ALL_SLOTS, express: false },
-          capability: { offset: 0x60, type: EXPRESS_TYPE.toPci },
+          capability: { offset: 0x48, type: EXPRESS_TYPE.toPci },
+          conventional: { messages: msi === 'off' ? null : 0x8c, power: 0x84, chassis: null, hotplug: true },
         },
       ),
     buses: secondary,

@@ -11,11 +11,14 @@ export const VIRTIO_BALLOON_PCI = virtioPciTypes({
   classCode: OTHERS,
   transitional: true,
   properties: { 'deflate-on-oom': bool(false), 'free-page-reporting': bool(false) },
-  create: (values, parts, { clock, memorySize }) =>
-    new VirtioBalloon(parts, {
+  create(values, parts, { clock, memorySize, setBalloon }) {
+    const device = new VirtioBalloon(parts, {
       clock,
       memorySize,
       deflateOnOom: values['deflate-on-oom'],
       reporting: values['free-page-reporting'],
-    }),
+    });
+    setBalloon(device);
+    return device;
+  },
 });

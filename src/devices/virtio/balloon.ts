@@ -15,6 +15,8 @@ const QUEUE_SIZE = 128;
 const INFLATE = 0;
 const DEFLATE = 1;
 const PAGE = 4096;
+/** Numbers of pages in one request at most. */
+const MAX_PAGES = 1 << 16;
 /** A statistic: tag 16, value 64 (5.5.6.3). */
 const STATISTIC = 10;
 const TAGS = [
@@ -137,10 +139,37 @@ export class VirtioBalloon extends VirtioDevice {
 
   protected queueNotified(queue: Virtqueue): void {
     if (queue.index === this.statisticsQueue) return this.takeStatistics(queue);
-    // Which pages they are is of no use: memory of this machine is not given back to the host in part.
-    const plain = queue.index === INFLATE || queue.index === DEFLATE;
-    for (let chain = queue.pop(); chain !== null; chain = queue.pop()) queue.push(chain, plain ? 0 : chain.writable);
+    for (let chain = queue.pop(); chain !== null; chain = queue.pop()) {
+      if (queue.index === INFLATE) this.inflate(chain);
+      const reports = queue.index !== INFLATE && queue.index !== DEFLATE;
+      if (reports) for (let i = chain.readableCount; i < chain.count; i++) this.release(chain.offsets[i]!, chain.lengths[i]!);
+      queue.push(chain, 0);
+    }
     queue.flush();
+  }
+
+  /** Pages by their numbers (5.5.6); those that follow each other are given back together. */
+  private inflate(chain: Chain): void {
+    const bytes = chain.readAll(4 * MAX_PAGES);
+    const pages = new Uint32Array(bytes.buffer, 0, bytes.length >> 2).sort();
+    for (let from = 0; from < pages.length; ) {
+      let to = from + 1;
+      while (to < pages.length && pages[to]! <= pages[to - 1]! + 1) to++;
+      const [first, last] = [pages[from]!, pages[to - 1]!];
+      this.releaseRange(first, last + 1 - first);
+      from = to;
+    }
+  }
+
+  /** What is no memory, or lies in several places, is tried page by page, and left alone in the end. */
+  private releaseRange(page: number, count: number): void {
+    const at = this.memory.ramOffset(page * PAGE, count * PAGE);
+    if (at >= 0) return this.release(at, count * PAGE);
+    if (count > 1) for (let i = 0; i < count; i++) this.releaseRange(page + i, 1);
+  }
+
+  private release(offset: number, length: number): void {
+    this.memory.ramReleased(offset, length);
   }
 
   /** Queues that have not been negotiated leave no gap (5.5.2). */

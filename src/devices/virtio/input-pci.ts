@@ -2,12 +2,11 @@
 import { type DeviceType, text } from '../device-type.ts';
 import { keyEvents } from './input-keys.ts';
 import { ABS, BTN, EV, type InputDescription, REL, VirtioInput } from './input.ts';
+import { TABLET_MAX, VirtioPointer } from './input-pointer.ts';
 import { virtioPciTypes } from './pci-type.ts';
 
 const BUS_VIRTUAL = 6;
 const VENDOR = 0x0627;
-/** Largest coordinate of a tablet. */
-export const TABLET_MAX = 0x7fff;
 const BUTTONS = [BTN.left, BTN.right, BTN.middle, BTN.side, BTN.extra, BTN.gearDown, BTN.gearUp];
 /** Keys of a PC's keyboard have codes from 1 on. */
 const KEYS = Array.from({ length: 248 }, (_, i) => i + 1);
@@ -29,6 +28,7 @@ function row(
       const ids = [BUS_VIRTUAL, VENDOR, product, 1] as const;
       const device = new VirtioInput(parts, { ...description, serial: values.serial ?? '', ids });
       if (kind === 'keyboard') context.addKeyboard((codes) => takeKeys(device, codes));
+      else context.addPointer(new VirtioPointer(device, kind === 'tablet'));
       return device;
     },
     // The configuration's own, and one for both queues.

@@ -25,4 +25,6 @@ export const network: HostNetwork = {
   tap: () => missing('TAP interfaces'),
   appendFile: () => missing('files'),
 };
+/** A page has no way to give memory back. */
+export const releasePages = (_memory: Uint8Array, _offset: number, _length: number): void => undefined;
 export const openFileTree = (_path: string, _readOnly: boolean): FileTree => missing('folders');

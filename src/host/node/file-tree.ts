@@ -31,10 +31,12 @@ import {
   type FileTree,
   type OpenFile,
   type OpenFlags,
+  type TreeAttributes,
   TreeError,
   type TreePath,
   type TreeSpace,
 } from '../file-tree.ts';
+import { getAttribute, hasAttributes, setAttribute } from './attributes.ts';
 import { describeError } from './errors.ts';
 
 const NS_PER_S = 1e9;
@@ -67,6 +69,12 @@ function attempt<T>(call: () => T): T {
 }
 
 class Folder implements FileTree {
+  readonly attributes: TreeAttributes | null = hasAttributes()
+    ? {
+        get: (path, name, most) => getAttribute(this.place(path), name, most),
+        set: (path, name, value) => setAttribute(this.changed(path), name, value),
+      }
+    : null;
   private readonly root: string;
   private readonly readOnly: boolean;
 

@@ -3,7 +3,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { getAttribute } from '../../../host/node/attributes.ts';
 import { openFileTree } from '../../../host/node/file-tree.ts';
+import { Attributes } from '../../../host/mapped-attributes.ts';
+import { FilesBeside } from '../../../host/mapped-files.ts';
 import { MappedTree } from '../../../host/mapped-tree.ts';
 import { TestDriver } from '../test-driver.ts';
 import { VirtioP9 } from './device.ts';
@@ -16,7 +19,9 @@ const EINVAL = 22;
 const EROFS = 30;
 const ELOOP = 40;
 
-function start(t: TestContext, { mapped = false, readOnly = false } = {}) {
+type Mapping = 'files' | 'attributes' | null;
+
+function start(t: TestContext, { mapped = null as Mapping, readOnly = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'p9-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const inside = join(folder, 'inside');
@@ -24,7 +29,9 @@ function start(t: TestContext, { mapped = false, readOnly = false } = {}) {
   writeFileSync(join(folder, 'secret'), 'outside');
   const tree = openFileTree(inside, readOnly);
   const tag = new TextEncoder().encode('tag');
-  const driver = new TestDriver((memory) => new VirtioP9({ id: 'fs', memory }, tag, mapped ? new MappedTree(tree) : tree));
+  const store = mapped === 'files' ? new FilesBeside(tree) : mapped === 'attributes' ? new Attributes(tree) : null;
+  const shown = store === null ? tree : new MappedTree(tree, store);
+  const driver = new TestDriver((memory) => new VirtioP9({ id: 'fs', memory }, tag, shown));
   driver.start();
   /** @returns the answer's type and what follows its tag */
   const ask = (type: number, fill: (out: Writer) => Writer, room = 8192): { type: number; body: Reader; bytes: Uint8Array } => {
@@ -153,26 +160,35 @@ test('a read-only folder stays as it is', (t) => {
   );
 });
 
-test('owners and special files that the host need not grant', (t) => {
-  const { inside, ask, errorOf, walk } = start(t, { mapped: true });
-  assert.equal(
-    errorOf(18, (out) => out.u32(ROOT).text('disk').u32(0o060640).u32(8).u32(1).u32(5)),
-    0,
-  );
-  assert.equal(walk(2, 'disk'), 0);
-  assert.equal(
-    errorOf(26, (out) => out.u32(2).u32(6).u32(0).u32(1000).u32(6).u64(0).u64(0).u64(0).u64(0).u64(0)),
-    0,
-  );
-  const { body } = ask(24, (out) => out.u32(2).u64(0x7ff));
-  body.u64();
-  for (let i = 0; i < 13; i++) body.u8();
-  assert.deepEqual([body.u32(), body.u32(), body.u32()], [0o060640, 1000, 6]);
-  body.u64();
-  assert.equal(body.u64(), 0x801n);
-  assert.equal(readFileSync(join(inside, '.virtfs_metadata', 'disk'), 'utf8').includes('virtfs.uid=1000'), true);
-  assert.equal(walk(3, '.virtfs_metadata'), EINVAL);
-});
+for (const mapped of ['files', 'attributes'] as const)
+  test(`owners and special files that the host need not grant, kept in ${mapped}`, (t) => {
+    const { inside, ask, errorOf, walk } = start(t, { mapped });
+    assert.equal(
+      errorOf(18, (out) => out.u32(ROOT).text('disk').u32(0o060640).u32(8).u32(1).u32(5)),
+      0,
+    );
+    assert.equal(walk(2, 'disk'), 0);
+    assert.equal(
+      errorOf(26, (out) => out.u32(2).u32(6).u32(0).u32(1000).u32(6).u64(0).u64(0).u64(0).u64(0).u64(0)),
+      0,
+    );
+    const { body } = ask(24, (out) => out.u32(2).u64(0x7ff));
+    body.u64();
+    for (let i = 0; i < 13; i++) body.u8();
+    assert.deepEqual([body.u32(), body.u32(), body.u32()], [0o060640, 1000, 6]);
+    body.u64();
+    assert.equal(body.u64(), 0x801n);
+    if (mapped === 'files') {
+      assert.equal(readFileSync(join(inside, '.virtfs_metadata', 'disk'), 'utf8').includes('virtfs.uid=1000'), true);
+      assert.equal(walk(3, '.virtfs_metadata'), EINVAL);
+      return;
+    }
+    const attribute = (name: string) => getAttribute(Buffer.from(join(inside, 'disk')), `user.virtfs.${name}`, 100);
+    assert.deepEqual([...attribute('uid')!], [0xe8, 3, 0, 0]);
+    assert.deepEqual([...attribute('mode')!], [0xa0, 0x61, 0, 0]);
+    assert.deepEqual([...attribute('rdev')!], [1, 8, 0, 0, 0, 0, 0, 0]);
+    assert.equal(attribute('other'), null);
+  });
 
 test('messages that are none break the device, not the machine', (t) => {
   const bad: ((driver: TestDriver) => void)[] = [

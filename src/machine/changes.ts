@@ -1,11 +1,12 @@
-/** Devices, and what is behind them, that come and go while a machine is there: QMP's `device_add` and its like. */
+/** What changes a machine that is there: devices and what is behind them come and go, memory, input; QMP's `device_add` and its like. */
 import type { Drives } from '../storage/open.ts';
 import { type DeviceConfig, type DriveConfig, drive, driveName } from './config.ts';
 import type { BuiltDevice, DeviceBuilder } from './device-builder.ts';
+import type { MemoryBalloon } from './interfaces.ts';
 import type { LocalMachine } from './machine.ts';
 import type { Calls, DeletedDevice } from './messages.ts';
 
-export interface HotplugHost {
+export interface ChangesHost {
   openChannel(id: string, channel: number): void;
   closeChannel(id: string): void;
   hasChannel(id: string): boolean;
@@ -15,14 +16,20 @@ export interface HotplugHost {
 
 type Handlers = { [K in keyof Calls]: (given: Calls[K]['given']) => Calls[K]['answer'] | Promise<Calls[K]['answer']> };
 
-export class Hotplug {
+export class Changes {
   private readonly machine: LocalMachine;
   private readonly builder: DeviceBuilder;
   private readonly drives: Drives;
-  private readonly host: HotplugHost;
+  private readonly host: ChangesHost;
   /** Drives that were made for a device that named a block node, by the device. */
   private readonly ownDrives = new Map<string, string>();
   private readonly handlers: Handlers = {
+    setBalloon: (bytes) => {
+      this.balloon.setTarget(bytes);
+      return null;
+    },
+    getBalloon: () => this.balloon.actual,
+    sendInput: (events) => this.machine.board.pointers.send(events),
     addDevice: (given) => this.addDevice(given),
     removeDevice: (id) => {
       this.builder.requestUnplug(id);
@@ -59,7 +66,7 @@ export class Hotplug {
     },
   };
 
-  constructor(machine: LocalMachine, drives: Drives, host: HotplugHost) {
+  constructor(machine: LocalMachine, drives: Drives, host: ChangesHost) {
     this.machine = machine;
     this.drives = drives;
     this.host = host;
@@ -101,6 +108,12 @@ export class Hotplug {
     const [gone] = this.builder.links.drives.splice(at, 1);
     await this.drives.remove(gone!.backend);
     return null;
+  }
+
+  private get balloon(): MemoryBalloon {
+    const { balloon } = this.builder;
+    if (balloon === null) throw new Error('No balloon device has been activated');
+    return balloon;
   }
 
   private find(name: string): number {

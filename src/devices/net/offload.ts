@@ -1,4 +1,4 @@
-/** Checksums and cutting that a driver leaves to the 82540EM: 317453, sections 3.3.6, 3.5 and 3.6. */
+/** Checksums and cutting that a driver leaves to its card; a context is what Intel's cards are told (317453, 3.3.6, 3.5 and 3.6). */
 import { GSO_NONE, GSO_TCP4, GSO_TCP6, type Offloads, type PacketOffload } from '../../machine/interfaces.ts';
 
 const IPV4 = 0x0800;
