@@ -27,7 +27,7 @@ import { VcpuTransfer } from './vcpu-state.ts';
 import type { Vm } from './vm.ts';
 
 export interface KvmBoard extends ChipBoard {
-  readonly mem: MemoryMap & Registers & { onMapChange: (() => void) | undefined };
+  readonly mem: MemoryMap & Registers;
   readonly io: Ports;
 }
 
@@ -59,6 +59,7 @@ export class KvmAccelerator implements Accelerator {
   private readonly vcpu: Vcpu;
   private readonly chips: Chips;
   private readonly kicker: Kicker;
+  private readonly slots: MemorySlots;
   private readonly transfer: VcpuTransfer;
   private readonly xsaveBytes: number;
   /** CPUID's word on family, model and stepping. */
@@ -83,9 +84,8 @@ export class KvmAccelerator implements Accelerator {
     try {
       this.vm.reservePages(TSS, IDENTITY_MAP);
       this.chips = new Chips(this.vm, board, () => this.vcpu.nmi());
-      const slots = new MemorySlots(this.vm, board.mem, libc.addressOf(new Uint8Array(memory.buffer)));
-      slots.update();
-      board.mem.onMapChange = () => slots.update();
+      this.slots = new MemorySlots(this.vm, board.mem, libc.addressOf(new Uint8Array(memory.buffer)));
+      this.slots.update();
       this.vcpu = this.vm.createVcpu(0);
       if (model.has('mca')) this.vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
       this.version = this.describeCpu();
@@ -93,7 +93,6 @@ export class KvmAccelerator implements Accelerator {
       this.xsaveBytes = this.transfer.xsaveBytes;
       this.kicker = new Kicker(libc);
     } catch (error) {
-      board.mem.onMapChange = undefined;
       this.vm.close();
       throw error;
     }
@@ -141,6 +140,10 @@ export class KvmAccelerator implements Accelerator {
       sipi: () => undefined,
       setA20: () => undefined,
     };
+  }
+
+  memoryMapChanged(): void {
+    this.slots.update();
   }
 
   run(): void {
@@ -284,7 +287,6 @@ export class KvmAccelerator implements Accelerator {
 
   close(): void {
     this.forget();
-    this.parts.board.mem.onMapChange = undefined;
     this.kicker.close();
     this.vm.close();
   }
