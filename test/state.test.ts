@@ -6,7 +6,8 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { drive, Machine, type MachineConfig } from 'virelay';
+import { type DriveConfig, drive, Machine, type MachineConfig } from 'virelay';
+import type { BlockOptions } from '../src/machine/config.ts';
 import { parseCommandLine } from '../src/cli/command-line.ts';
 import { type GuestFiles, guestFiles } from '../src/cli/guest-files.ts';
 import { SILENT } from '../src/cli/progress.ts';
@@ -231,6 +232,74 @@ for (const machine of ['pc', 'q35'] as const) {
       const found = [...text.matchAll(new RegExp(`^${disk} ([0-9a-f]{64})`, 'gm'))].map(([, sum]) => sum);
       assert.deepEqual(found, [wanted, wanted, wanted, wanted], `${disk}\n${text.slice(-3000)}`);
     }
+    assert.doesNotMatch(text, TROUBLE);
+  });
+}
+
+/** Fails a write to sector 4000 until the machine is another one. */
+const broken = (path: string): BlockOptions => ({
+  driver: 'blkdebug',
+  image: { driver: 'file', filename: path },
+  'inject-error': [{ event: 'write_aio', sector: '4000' }],
+});
+
+const WRITE_ONE = `
+until [ -e /dev/DISK ]; do sleep 0.1; done
+dd if=/dev/urandom of=/tmp/data bs=64k count=64 2>/dev/null
+sha256sum </tmp/data
+dd if=/tmp/data of=/dev/DISK bs=64k conv=fsync 2>/dev/null && echo written
+echo 3 >/proc/sys/vm/drop_caches
+dd if=/dev/DISK bs=64k count=64 2>/dev/null | sha256sum
+`;
+
+for (const [name, disk, modules, device] of [
+  ['virtio-blk', 'vda', ['virtio_blk', 'virtio_pci'], [{ driver: 'virtio-blk-pci', drive: 'd' }]],
+  ['NVMe', 'nvme0n1', [], [{ driver: 'nvme', drive: 'd', serial: 's' }]],
+  [
+    'virtio-scsi',
+    'sda',
+    ['virtio_scsi', 'virtio_pci', 'sd_mod'],
+    [{ driver: 'virtio-scsi-pci' }, { driver: 'scsi-hd', drive: 'd' }],
+  ],
+  ['IDE', 'sda', ['ata_piix', 'sd_mod'], [{ driver: 'ide-hd', bus: 'ide.0', drive: 'd' }]],
+] as const) {
+  test(`a write that fails and waits succeeds in another machine (${name})`, LIMIT, async (t) => {
+    const guest = await guestOrSkip(t);
+    if (guest === null) return;
+    const folder = mkdtempSync(join(tmpdir(), 'saved-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, 'disk');
+    writeFileSync(path, new Uint8Array(16 * MIB));
+    const { files, load } = moduleFiles(guest.modules, modules);
+    const script = WRITE_ONE.replaceAll('DISK', disk);
+    const init = `exec >/dev/console 2>&1\n${load}\n${script}\npoweroff -f\n`;
+    const made = (more: Partial<DriveConfig>): Partial<MachineConfig> =>
+      config(guest, initramfs(guest.files, init, files), {
+        drives: [drive({ id: 'd', interface: 'none', ...more })],
+        devices: [...device],
+      });
+    const first = await Machine.create(made({ writeError: 'stop', block: broken(path) }));
+    const before = new Console(first);
+    const stopped = new Promise<void>((resolve) => {
+      first.on('state', (state) => {
+        if (state === 'paused') resolve();
+      });
+    });
+    await stopped;
+    assert.match(first.warnings.join(), /the machine is paused, and tries again when it goes on/);
+    const pieces = await savedAndEnded(first);
+    await before.done;
+    const second = await Machine.restore(streamOf(pieces), made({ file: path, format: 'raw' }));
+    assert.equal(second.state, 'prelaunch');
+    const after = new Console(second);
+    await second.start();
+    await second.ended;
+    await after.done;
+    const text = before.text + after.text;
+    assert.match(text, /^written\r?$/m, text);
+    const sums = [...text.matchAll(/^([0-9a-f]{64}) /gm)].map(([, sum]) => sum);
+    assert.equal(sums.length, 2, text);
+    assert.equal(sums[0], sums[1]);
     assert.doesNotMatch(text, TROUBLE);
   });
 }

@@ -18,15 +18,18 @@ export class StateBlock<T extends StateFields> {
   private readonly version: number;
   private readonly powerOn: () => T;
   private readonly limits: Limits<T>;
+  private readonly added: Partial<T>;
   private timers: { readonly [name: string]: Timer } = {};
   /** Deadlines of a state that has been loaded, by the timers' names. */
   private loaded: { readonly [name: string]: number } = {};
 
-  constructor(id: string, version: number, powerOn: () => T, limits: Limits<T> = {}) {
+  /** @param added fields that states of before lack, with what they then are */
+  constructor(id: string, version: number, powerOn: () => T, limits: Limits<T> = {}, added: Partial<T> = {}) {
     this.id = id;
     this.version = version;
     this.powerOn = powerOn;
     this.limits = limits;
+    this.added = added;
     this.value = powerOn() as Widened<T>;
   }
 
@@ -65,7 +68,8 @@ export class StateBlock<T extends StateFields> {
     }
     const limits = this.limits as { readonly [name: string]: number | undefined };
     const { timers, ...fields } = state.fields;
-    const own = Object.keys(this.timers).length === 0 ? state.fields : fields;
+    const timed = Object.keys(this.timers).length > 0;
+    const own: StateFields = { ...this.added, ...(timed ? fields : state.fields) };
     for (const name of Object.keys(own)) {
       if (!Object.hasOwn(this.value, name)) {
         throw new Error(`${this.id}: field "${name}" is not known`);
@@ -74,7 +78,7 @@ export class StateBlock<T extends StateFields> {
     for (const [name, model] of Object.entries(this.value)) {
       this.check(name, model, own[name], limits[name]);
     }
-    if (own !== state.fields) this.loaded = this.checkTimers(timers);
+    if (timed) this.loaded = this.checkTimers(timers);
     assignFields(this.value, cloneFields(own));
   }
 

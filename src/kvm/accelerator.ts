@@ -66,6 +66,10 @@ export class KvmAccelerator implements Accelerator {
   /** The vCPU's state as it last was at home. */
   private state: DeviceState;
   private inKernel = false;
+  /** As the kernel was told. */
+  private tscFrequency = 0;
+  /** The board's local APIC asks for attention. */
+  private intr = false;
   private executed = 0;
   private exits = 0;
   private entries = 0;
@@ -73,7 +77,7 @@ export class KvmAccelerator implements Accelerator {
   /** @throws Error, one line */
   constructor(parts: KvmParts) {
     this.parts = parts;
-    const { host, board, memory, model, tsc } = parts;
+    const { host, board, memory, model } = parts;
     const { libc } = host.kvm;
     this.vm = host.kvm.createVm();
     try {
@@ -83,9 +87,8 @@ export class KvmAccelerator implements Accelerator {
       slots.update();
       board.mem.onMapChange = () => slots.update();
       this.vcpu = this.vm.createVcpu(0);
-      const entries = cpuidEntries(model, { apicId: 0, cpus: 1 }, tsc.frequency);
-      this.version = entries.find(({ function: leaf }) => leaf === 1)!.eax!;
-      this.prepareVcpu(entries);
+      if (model.has('mca')) this.vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
+      this.version = this.describeCpu();
       this.transfer = new VcpuTransfer(this.vcpu, host.msrs, host.hasSregs2);
       this.xsaveBytes = this.transfer.xsaveBytes;
       this.kicker = new Kicker(libc);
@@ -103,26 +106,35 @@ export class KvmAccelerator implements Accelerator {
     };
   }
 
-  private prepareVcpu(entries: ReturnType<typeof cpuidEntries>): void {
+  /**
+   * Tells the kernel what CPU the guest finds, at which rate its counter runs: before it first runs.
+   * @returns CPUID's word on family, model and stepping
+   */
+  private describeCpu(): number {
     const { host, tsc, model } = this.parts;
     const { vcpu } = this;
-    if (model.has('mca')) vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
+    const entries = cpuidEntries(model, { apicId: 0, cpus: 1 }, tsc.frequency);
     vcpu.setCpuid(entries);
+    this.tscFrequency = tsc.frequency;
     const khz = Math.round(tsc.frequency / 1000);
-    if (khz === vcpu.tscKhz) return;
-    if (!host.scalesTsc) {
-      throw new Error(
-        `this machine's time-stamp counter runs at ${tsc.frequency} Hz, and this host's KVM has only its own rate: ` +
-          `start it with -cpu MODEL,tsc-frequency=${host.tscFrequency}`,
-      );
+    if (khz !== vcpu.tscKhz) {
+      if (!host.scalesTsc) {
+        throw new Error(
+          `this machine's time-stamp counter runs at ${tsc.frequency} Hz, and this host's KVM has only its own rate: ` +
+            `start it with -cpu MODEL,tsc-frequency=${host.tscFrequency}`,
+        );
+      }
+      vcpu.tscKhz = khz;
     }
-    vcpu.tscKhz = khz;
+    return entries.find(({ function: leaf }) => leaf === 1)!.eax!;
   }
 
   /** The board's own chips are asleep while the guest runs: what else reaches a vCPU is little. */
   private pins(): CpuPort {
     return {
-      setIntr: () => undefined,
+      setIntr: (pending) => {
+        this.intr = pending;
+      },
       nmi: () => this.vcpu.nmi(),
       smi: () => undefined,
       init: () => undefined,
@@ -151,19 +163,35 @@ export class KvmAccelerator implements Accelerator {
   }
 
   private stay(left: () => number, stop: () => boolean): void {
-    const { kicker, vcpu } = this;
     this.enterKernel();
+    // A device that is used may begin something that the event loop must know of: its turn comes soon.
     let used = false;
-    while (!stop() && kicker.enter(used ? Math.min(left(), AFTER_EXIT) : left())) {
-      this.entries++;
-      try {
-        used = this.serve(vcpu.enter()) || used;
-      } catch (error) {
-        if (!(error instanceof SystemCallError)) throw error;
-        this.fail(error);
+    let comesSoon = false;
+    while (!stop()) {
+      const due = used ? Math.min(left(), AFTER_EXIT) : left();
+      if (comesSoon && due === AFTER_EXIT) {
+        if (!this.kicker.mayStay) break;
+      } else {
+        if (!this.kicker.enter(due)) break;
+        comesSoon = used;
       }
+      const isDevice = this.enterGuest();
+      used ||= isDevice;
+      comesSoon &&= isDevice;
     }
-    kicker.leave();
+    this.kicker.leave();
+  }
+
+  /** @returns whether a device has been used */
+  private enterGuest(): boolean {
+    this.entries++;
+    try {
+      return this.serve(this.vcpu.enter());
+    } catch (error) {
+      if (!(error instanceof SystemCallError)) throw error;
+      this.fail(error);
+      return true;
+    }
   }
 
   /** @returns whether a device has been used */
@@ -220,6 +248,9 @@ export class KvmAccelerator implements Accelerator {
     this.state = cpuFromKernel(cpu, state);
     parts.tsc.write(tsc);
     chips.giveBack(apic, this.moment());
+    // The board's local APIC has said meanwhile whether it has an interrupt.
+    const pending = this.state.fields['pending'] as { intr: boolean };
+    pending.intr = this.intr;
     this.inKernel = false;
   }
 
@@ -242,6 +273,8 @@ export class KvmAccelerator implements Accelerator {
 
   loadState(state: DeviceState): void {
     this.forget();
+    // A machine that comes from elsewhere brings its rate along.
+    if (this.parts.tsc.frequency !== this.tscFrequency) this.describeCpu();
     this.state = state;
   }
 

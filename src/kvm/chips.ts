@@ -39,6 +39,9 @@ function wiring(): Route[] {
   return routes;
 }
 
+/** Levels of the I/O APIC's pins by those of the board's inputs. */
+const pinLevels = (inputs: number): number => (inputs & ~((1 << CASCADE) | 1)) | (inputs & 1 ? 1 << CASCADE : 0);
+
 export class Chips implements KernelChips {
   private readonly vm: Vm;
   private readonly board: ChipBoard;
@@ -84,9 +87,12 @@ export class Chips implements KernelChips {
   giveBack(apic: KernelApic, moment: Moment): void {
     const { vm, board } = this;
     const pics = [vm.getChip('master').pic, vm.getChip('slave').pic] as const;
-    board.pic.loadState(picFromKernel(pics, board.pic.saveState()));
-    board.ioapic.loadState(ioApicFromKernel(vm.getChip('ioapic').ioapic, board.ioapic.saveState(), board.inputLevels));
+    const { ioapic } = vm.getChip('ioapic');
+    // The board's timer drives its wire again: as it stood, which is no edge.
     board.pit.loadState(pitFromKernel(vm.getPit(), board.pit.saveState(), moment));
+    const levels = board.inputLevels;
+    board.pic.loadState(picFromKernel(pics, board.pic.saveState(), levels));
+    board.ioapic.loadState(ioApicFromKernel(ioapic, board.ioapic.saveState(), pinLevels(levels)));
     board.lapic.loadState(apicFromKernel(apic, board.lapic.saveState(), moment.virtual));
     board.useKernelChips(null);
   }

@@ -84,6 +84,16 @@ test('nothing to do is no reason to leave', { skip, timeout: 30_000 }, async () 
   guest.close();
 });
 
+test('events are served without the kicker, too', { skip, timeout: 30_000 }, async () => {
+  const guest = makeGuest(SPIN);
+  const { stop, kicker } = runGuest(guest);
+  await kicker['worker'].terminate();
+  assert.equal(Atomics.load(kicker.cells, READY), 0);
+  for (let index = 0; index < 20; index++) await pause(1);
+  stop();
+  guest.close();
+});
+
 test('another thread calls it out once', { skip, timeout: 30_000 }, () => {
   const guest = makeGuest(SPIN);
   const { libc } = guest.vm;
@@ -135,4 +145,25 @@ test('a process with a thread in the guest can exit', { skip, timeout: 30_000 },
     cwd: fileURLToPath(new URL('.', url)),
   });
   assert.deepEqual(await once(child, 'exit'), [7, null]);
+});
+
+test('timers of the event loop are no later for a guest that never leaves', { skip, timeout: 30_000 }, async () => {
+  const guest = makeGuest(SPIN);
+  const kicker = new Kicker(guest.vm.libc);
+  kicker.watch(guest.vcpu);
+  while (Atomics.load(kicker.cells, READY) === 0) await pause(1);
+  let rang = false;
+  setTimeout(() => (rang = true), 20);
+  await new Promise<void>((resolve) => {
+    const slice = (): void => {
+      // Without `leave` in between, as one does who serves exits.
+      while (kicker.enter(10_000)) assert.equal(guest.vcpu.enter(), EXIT.KVM_EXIT_INTR);
+      kicker.leave();
+      if (rang) resolve();
+      else kicker.afterEvents(slice);
+    };
+    kicker.afterEvents(slice);
+  });
+  kicker.close();
+  guest.close();
 });

@@ -35,8 +35,6 @@ export class Kicker {
   private readonly waiting: (() => void)[] = [];
   /** When the timer goes off, by `performance.now`; in the past when it has. */
   private alarm = 0;
-  /** The shortest time in the guest that has been asked for since it was entered, in milliseconds. */
-  private span = 0;
   /** The event loop is to have its turn although nobody has kicked. */
   private due = false;
   private closed = false;
@@ -74,13 +72,13 @@ export class Kicker {
     const { cells } = this;
     const state = Atomics.load(cells, STATE);
     if (state === LOOP_WANTS || state === THREAD_WANTS) return false;
+    const now = performance.now();
     const idle = this.libc.loopTimeout();
-    this.due = idle === 0 || milliseconds <= 0;
+    // A loop knows the time of its last turn: only the alarm tells that its timers are due.
+    this.due = idle === 0 || milliseconds <= 0 || (state === INSIDE && this.alarm <= now);
     if (this.due) return false;
     const ready = Atomics.load(cells, READY) !== 0;
-    const span = Math.min(milliseconds, idle > 0 ? idle : LONGEST, ready ? LONGEST : LONGEST_ALONE);
-    // Inside, an alarm that was set before for no longer than this goes off before.
-    if (state === OUTSIDE || span < this.span) this.setAlarm(span);
+    this.setAlarm(now, Math.min(milliseconds, idle > 0 ? idle : LONGEST, ready ? LONGEST : LONGEST_ALONE));
     if (state === OUTSIDE) {
       Atomics.store(cells, STATE, INSIDE);
       Atomics.notify(cells, STATE);
@@ -97,18 +95,15 @@ export class Kicker {
   }
 
   /**
-   * After KVM_EXIT_INTR, or when `enter` says no: the guest has been left. Requests of other threads are looked for after this.
+   * When `enter` says no: the guest has been left. Requests of other threads are looked for after this.
    * @returns whether the loop is to have its turn now; else, the guest may be entered again
    */
   leave(): boolean {
-    // A loop knows the time of its last turn: only the alarm tells that its timers are due.
     return Atomics.exchange(this.cells, STATE, OUTSIDE) === LOOP_WANTS || this.due || this.alarm <= performance.now();
   }
 
   /** Has the timer go off no later than this; earlier does not matter, since the guest is entered again. */
-  private setAlarm(span: number): void {
-    const now = performance.now();
-    this.span = span;
+  private setAlarm(now: number, span: number): void {
     if (this.alarm > now && this.alarm <= now + span) return;
     this.alarm = now + span;
     this.libc.setTimer(this.timer, span);

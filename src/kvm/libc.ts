@@ -158,16 +158,27 @@ function functionsOf(ffi: Ffi) {
     syscall: { arguments: ['i64', 'i64', 'i64', 'i64'], return: 'i64' },
     pthread_sigmask: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
     sigtimedwait: { arguments: ['buffer', 'u64', 'buffer'], return: 'i32' },
-    timer_create: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
-    timer_settime: { arguments: ['u64', 'i32', 'buffer', 'u64'], return: 'i32' },
-    timer_delete: { arguments: ['u64'], return: 'i32' },
     __errno_location: { arguments: [], return: 'u64' },
     uv_backend_fd: { arguments: ['u64'], return: 'i32' },
     uv_backend_timeout: { arguments: ['u64'], return: 'i32' },
   }).functions;
   // The same function once more needs a library of its own.
   const { ioctl } = ffi.dlopen(null, { ioctl: { arguments: ['i32', 'u64', 'buffer'], return: 'i32' } }).functions;
-  return { ...main, ioctlBytes: ioctl };
+  return { ...main, ...timersOf(ffi), ioctlBytes: ioctl };
+}
+
+function timersOf(ffi: Ffi) {
+  const signatures = {
+    timer_create: { arguments: ['i32', 'buffer', 'buffer'], return: 'i32' },
+    timer_settime: { arguments: ['u64', 'i32', 'buffer', 'u64'], return: 'i32' },
+    timer_delete: { arguments: ['u64'], return: 'i32' },
+  } as const;
+  try {
+    return ffi.dlopen(null, signatures).functions;
+  } catch {
+    // glibc before 2.34 has them in a library that Node.js does not load.
+    return ffi.dlopen('librt.so.1', signatures).functions;
+  }
 }
 
 let loaded: Libc | null = null;
@@ -187,7 +198,8 @@ function makeLibc(): Libc {
     c = functionsOf(ffi);
   } catch {
     throw new Error(
-      `this Node.js (${process.version}) cannot call functions of the system (node:ffi): use version 26 without --no-ffi`,
+      `this Node.js (${process.version}) cannot call functions of the system (node:ffi): use version 26 or newer, without ` +
+        '--no-experimental-ffi, and with --allow-ffi beside --permission',
     );
   }
   // Both belong to the calling thread, as does this module's state.
@@ -237,7 +249,7 @@ function makeLibc(): Libc {
     poll: (fds, count, seconds) => result(c.ppoll(fds, BigInt(count), seconds < 0 ? null : setTime(seconds), 0n)),
     gettid: () => long(c.syscall(numbers.gettid, 0n, 0n, 0n)),
     tgkill: (tid, signal) => long(c.syscall(numbers.tgkill, pid, BigInt(tid), BigInt(signal))),
-    blockSignal: (signal) => -c.pthread_sigmask(SIG_BLOCK, only(signal), null),
+    blockSignal: (signal) => 0 - c.pthread_sigmask(SIG_BLOCK, only(signal), null),
     blockedSignals: () => {
       signals.fill(0);
       c.pthread_sigmask(SIG_BLOCK, none, signals);

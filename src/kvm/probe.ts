@@ -16,10 +16,11 @@ import {
   writePageTables64,
 } from './guest-modes.ts';
 import { acceptKicks, drainKicks, KICK_SIGNAL } from './kick-signal.ts';
-import type { CpuidEntry } from './cpuid.ts';
+import { encodeCpuid } from './cpuid.ts';
 import { demand } from './libc.ts';
 import { Kvm } from './system.ts';
 import type { Vcpu, VcpuState } from './vcpu.ts';
+import type { Vm } from './vm.ts';
 
 type Sregs = VcpuState<'sregs'>;
 
@@ -53,11 +54,8 @@ const FAST_CALLS = new Map([
 ]);
 /** Always set, and IOPL 3: programs may use ports. */
 const RFLAGS = 0x3002n;
-/**
- * Milliseconds for a guest of a handful of instructions; a KVM that emulates takes some. On a host that is busy with
- * something else it takes what it takes: whoever does not get there at once is given a longer time.
- */
-const PATIENCE = [20, 500];
+/** Milliseconds for a guest of a handful of instructions. One is enough, but where the host itself is emulated or busy. */
+const PATIENCE = 500;
 
 const KINDS = {
   realMode: { label: 'real mode', code: ARRIVED, mode: realMode },
@@ -95,13 +93,12 @@ export type KvmProbe =
 
 /** Takes some milliseconds. Does not throw, and leaves nothing open. */
 export function probeKvm(): KvmProbe {
-  let kvm: Kvm | null = null;
+  let room: ProbeRoom | null = null;
   try {
-    kvm = new Kvm();
+    room = new ProbeRoom();
     const failures: Partial<Record<GuestKind, string>> = {};
-    const cpuid = kvm.supportedCpuid();
     for (const [name, kind] of Object.entries<Kind>(KINDS)) {
-      const failure = tryGuest(kvm, cpuid, kind);
+      const failure = room.tryGuest(kind);
       if (failure !== null) failures[name as GuestKind] = failure;
     }
     const names = Object.keys(KINDS) as GuestKind[];
@@ -114,7 +111,7 @@ export function probeKvm(): KvmProbe {
   } catch (error) {
     return { available: false, reason: describeUnavailable(error) };
   } finally {
-    kvm?.close();
+    room?.close();
   }
 }
 
@@ -125,34 +122,69 @@ function describeMissing(names: readonly GuestKind[]): string | null {
 
 export const labelOf = (kind: GuestKind): string => KINDS[kind].label;
 
-/** @returns what went wrong, null when the guest got where it should */
-function tryGuest(kvm: Kvm, cpuid: readonly CpuidEntry[], { code, mode, pageTables, msrs }: Kind): string | null {
-  const memory = new Uint8Array(new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }).buffer, 0, MEMORY_SIZE);
-  memory.set(code, CODE);
-  memory.set(SYSRET, KERNEL_ENTRY);
-  pageTables?.(memory);
-  const vm = kvm.createVm();
-  try {
-    vm.setMemory({ slot: 0, guestAddress: 0, size: MEMORY_SIZE, hostAddress: kvm.libc.addressOf(memory) });
-    const vcpu = vm.createVcpu(0);
-    vcpu.setCpuid(cpuid);
-    vcpu.set('sregs', mode(vcpu.get('sregs')));
-    vcpu.set('regs', { rip: BigInt(CODE), rsp: BigInt(STACK), rflags: RFLAGS });
-    if (msrs !== undefined && vcpu.setMsrs(msrs).length > 0) return 'MSRs are refused';
-    let failure: string | null = null;
-    for (const patience of PATIENCE) {
-      failure = enterWithin(vcpu, patience);
-      if (failure !== LATE) break;
+/** One guest after the other, each with a vCPU of its own; a VM serves until a guest fails in it. */
+class ProbeRoom {
+  private readonly kvm: Kvm;
+  private readonly memory: Uint8Array;
+  private readonly cpuid: Uint8Array;
+  private vm: Vm | null = null;
+  private vcpus = 0;
+
+  /** @throws SystemCallError */
+  constructor() {
+    this.kvm = new Kvm();
+    try {
+      this.memory = new Uint8Array(new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }).buffer, 0, MEMORY_SIZE);
+      this.cpuid = encodeCpuid(this.kvm.supportedCpuid());
+    } catch (error) {
+      this.kvm.close();
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.vm?.close();
+    this.kvm.close();
+  }
+
+  /** @returns what went wrong, null when the guest got where it should @throws SystemCallError where there can be no VM */
+  tryGuest({ code, mode, pageTables, msrs }: Kind): string | null {
+    const { memory } = this;
+    memory.fill(0);
+    memory.set(code, CODE);
+    memory.set(SYSRET, KERNEL_ENTRY);
+    pageTables?.(memory);
+    const vm = (this.vm ??= this.makeVm());
+    let failure: string | null;
+    try {
+      const vcpu = vm.createVcpu(this.vcpus++);
+      vcpu.transfer('KVM_SET_CPUID2', this.cpuid);
+      vcpu.set('sregs', mode(vcpu.get('sregs')));
+      vcpu.set('regs', { rip: BigInt(CODE), rsp: BigInt(STACK), rflags: RFLAGS });
+      const refused = msrs === undefined ? [] : vcpu.setMsrs(msrs);
+      failure = refused.length > 0 ? 'MSRs are refused' : enterWithin(vcpu, PATIENCE);
+    } catch (error) {
+      failure = (error as Error).message;
+    }
+    if (failure !== null) {
+      vm.close();
+      this.vm = null;
     }
     return failure;
-  } catch (error) {
-    return (error as Error).message;
-  } finally {
-    vm.close();
+  }
+
+  private makeVm(): Vm {
+    const vm = this.kvm.createVm();
+    this.vcpus = 0;
+    try {
+      vm.setMemory({ slot: 0, guestAddress: 0, size: MEMORY_SIZE, hostAddress: vm.libc.addressOf(this.memory) });
+      return vm;
+    } catch (error) {
+      vm.close();
+      throw error;
+    }
   }
 }
-
-const LATE = 'does not get there';
 
 function enterWithin(vcpu: Vcpu, milliseconds: number): string | null {
   const { libc } = vcpu;
@@ -163,7 +195,7 @@ function enterWithin(vcpu: Vcpu, milliseconds: number): string | null {
   try {
     const reason = vcpu.enter();
     if (reason === EXIT.KVM_EXIT_IO && vcpu.run.ioIsOut && vcpu.run.ioPort === PORT) return null;
-    return reason === EXIT.KVM_EXIT_INTR ? LATE : exitName(reason);
+    return reason === EXIT.KVM_EXIT_INTR ? 'does not get there' : exitName(reason);
   } finally {
     libc.deleteTimer(timer);
     drainKicks(libc);

@@ -1,4 +1,5 @@
 /** A vCPU's whole state, read from the kernel and written to it in the order that it needs. */
+import { MCE_BANKS } from '../isa/x86/system/machine-check.ts';
 import { SREGS2_PDPTRS_VALID, type KernelCpu, type KernelSregs } from './state/cpu.ts';
 import type { KernelApic } from './state/lapic.ts';
 import { viewOf } from './struct.ts';
@@ -7,10 +8,19 @@ import type { Vcpu } from './vcpu.ts';
 const MSR_TSC = 0x10;
 const MSR_TSC_DEADLINE = 0x6e0;
 /**
- * MSRs that are kept elsewhere: the counter and its deadline below, EFER with the control registers; and those that do
- * something when they are written, which for the guest's clock is done under its newer number alone.
+ * MSRs that are kept elsewhere: the counter and its deadline below, EFER with the control registers; those that do
+ * something when they are written, which for the guest's clock is done under its newer number alone; and the count of SMIs.
  */
-const ELSEWHERE: ReadonlySet<number> = new Set([MSR_TSC, MSR_TSC_DEADLINE, 0xc0000080, 0x11, 0x12, 0x4b564d00]);
+const ELSEWHERE: ReadonlySet<number> = new Set([MSR_TSC, MSR_TSC_DEADLINE, 0xc0000080, 0x11, 0x12, 0x4b564d00, 0x34]);
+/** MSRs that the kernel keeps but does not list: memory types, and machine-check banks. */
+const UNLISTED = [
+  ...Array.from({ length: 16 }, (_, i) => 0x200 + i),
+  ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x277, 0x2ff],
+  ...Array.from({ length: 4 * MCE_BANKS }, (_, i) => 0x400 + i),
+];
+/** Hyper-V's interface, which guests are not shown: some of it tells times. */
+const HYPERV = { first: 0x40000000, last: 0x400001ff } as const;
+const isKept = (index: number): boolean => !ELSEWHERE.has(index) && (index < HYPERV.first || index > HYPERV.last);
 const AT_TPR = 0x80;
 
 export interface KernelVcpu {
@@ -35,7 +45,7 @@ export class VcpuTransfer {
   constructor(vcpu: Vcpu, indices: readonly number[], hasSregs2: boolean) {
     this.vcpu = vcpu;
     this.hasSregs2 = hasSregs2;
-    const { values } = vcpu.getMsrs(indices.filter((index) => !ELSEWHERE.has(index)));
+    const { values } = vcpu.getMsrs([...new Set([...indices.filter(isKept), ...UNLISTED])]);
     this.afterReset = values;
     this.indices = [...values.keys()];
   }

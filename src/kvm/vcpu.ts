@@ -3,11 +3,11 @@ import { EXIT, NUMBERS } from './constants.ts';
 import { Descriptor } from './descriptor.ts';
 import { type LayoutOf, REQUESTS } from './ioctls.ts';
 import { drainKicks } from './kick-signal.ts';
-import { KVM_CPUID2, KVM_CPUID_ENTRY2, KVM_MSR_ENTRY, KVM_MSRS } from './layouts.ts';
+import { type KVM_CPUID_ENTRY2, KVM_MSR_ENTRY, KVM_MSRS } from './layouts.ts';
 import { EAGAIN, EINTR, type Libc, PAGE_SIZE, SystemCallError } from './libc.ts';
 import { RunPage } from './run-page.ts';
-import { decodeList, encodeList, type Patch, type Value } from './struct.ts';
-import { type CpuidEntry, encodeMsrs, fetchCpuid } from './cpuid.ts';
+import { decodeList, type Patch, type Value } from './struct.ts';
+import { type CpuidEntry, encodeCpuid, encodeMsrs, fetchCpuid } from './cpuid.ts';
 
 /** State that is one structure, and the requests that read and write it. */
 const STATE = {
@@ -159,7 +159,7 @@ export class Vcpu extends Descriptor {
 
   /** Before the vCPU first runs. @throws SystemCallError */
   setCpuid(entries: readonly Patch<typeof KVM_CPUID_ENTRY2>[]): void {
-    this.transfer('KVM_SET_CPUID2', encodeList(KVM_CPUID2, { nent: entries.length }, KVM_CPUID_ENTRY2, entries));
+    this.transfer('KVM_SET_CPUID2', encodeCpuid(entries));
   }
 
   /** @returns values of those that KVM knows, and the others */

@@ -140,6 +140,32 @@ test('pages that the guest writes are found in the log', { skip }, () => {
   });
 });
 
+test('the log can be kept until pages have been seen to', { skip }, () => {
+  const code = [
+    ...[0xc6, 0x06, 0x00, 0x30, 0x01], // mov byte [3000h], 1
+    ...[0xc6, 0x06, 0x00, 0x50, 0x01], // mov byte [5000h], 1
+    HLT,
+  ];
+  const size = 64 * 4096;
+  withGuest(code, ({ vm, vcpu }) => {
+    const memory = new Uint8Array(new WebAssembly.Memory({ initial: 4, maximum: 4, shared: true }).buffer);
+    memory.set(code, CODE);
+    vm.keepWrites();
+    vm.removeMemory(0);
+    vm.setMemory({ slot: 0, guestAddress: 0, size, hostAddress: vm.libc.addressOf(memory), logged: true });
+    const written = (): number => vm.dirtyPages(0, 64)[0]! & 0b10_1000;
+    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_HLT);
+    assert.equal(written(), 0b10_1000);
+    assert.equal(written(), 0b10_1000, 'it has not been told');
+    vm.forgetWrites(0, 0, 64, Uint8Array.of(0b1000, 0, 0, 0, 0, 0, 0, 0));
+    assert.equal(written(), 0b10_0000);
+    startAt(vcpu, CODE);
+    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_HLT);
+    assert.equal(written(), 0b10_1000);
+    assert.equal(memory[0x3000], 1);
+  });
+});
+
 test('writes to read-only memory leave, reads do not', { skip }, () => {
   const code = [
     ...[0xb8, 0x00, 0xf0], // mov ax, F000h
@@ -263,6 +289,38 @@ interruptTest('an eventfd pulses a wire', (vm) => {
   libc.close(eventfd);
 });
 
+/** Spurious-interrupt vector register: bit 8 turns a local APIC on. */
+const APIC_SPURIOUS = 0xf0;
+
+for (const [name, prepare] of [
+  ["all chips are the kernel's", (vm: Vm) => vm.createIrqchip()],
+  ["only local APICs are the kernel's", (vm: Vm) => vm.createSplitIrqchip(24)],
+] as const) {
+  test(`a message to a local APIC wakes a halted guest (${name})`, { skip }, () => {
+    const code = [
+      ...[0xc7, 0x06, 0x94, 0x00, 0x00, 0x20], // mov word [25h * 4], 2000h
+      ...[0xe6, 0x99], // out 99h, al
+      ...[0xfb, HLT], // sti; hlt
+      ...[0xe6, 0x98], // out 98h, al
+    ];
+    withGuest(
+      code,
+      ({ vm, vcpu, memory }) => {
+        memory.set(HANDLER, 0x2000);
+        const { regs } = vcpu.get('lapic');
+        new DataView(regs.buffer).setUint32(APIC_SPURIOUS, 0x1ff, true);
+        vcpu.set('lapic', { regs });
+        assert.equal(vcpu.enter(), EXIT.KVM_EXIT_IO);
+        assert.equal(vm.signalMsi(0xfee0_0000, 0, 0x25), true);
+        assert.equal(vcpu.enter(), EXIT.KVM_EXIT_IO);
+        assert.deepEqual([vcpu.run.ioPort, vcpu.run.ioValue(0)], [0x98, 0x55]);
+        assert.equal(vm.signalMsi(0xfee0_7000, 0, 0x25), false, 'nobody has that ID');
+      },
+      prepare,
+    );
+  });
+}
+
 test('without interrupt chips in the kernel, a vector is handed over when the guest takes it', { skip }, () => {
   const code = [
     ...[0xc7, 0x06, 0x94, 0x00, 0x00, 0x20], // mov word [25h * 4], 2000h
@@ -285,6 +343,14 @@ test('without interrupt chips in the kernel, a vector is handed over when the gu
     assert.equal(vcpu.enter(), EXIT.KVM_EXIT_IO);
     assert.deepEqual([vcpu.run.ioPort, vcpu.run.ioValue(0)], [0x98, 0x55]);
   });
+});
+
+test('pages for real mode can be put where the guest has nothing', { skip }, () => {
+  withGuest(
+    [HLT],
+    ({ vcpu }) => assert.equal(vcpu.enter(), EXIT.KVM_EXIT_HLT),
+    (vm) => vm.reservePages(0xfeff_d000, 0xfeff_c000),
+  );
 });
 
 test('state of the chips and the clock is read and written', { skip }, () => {

@@ -254,7 +254,8 @@ export const DEFAULT_TSC_HZ = 1e9;
 
 /** A TSC that counts the clock's time at a rate of its own. */
 export class ClockTsc implements TscSource {
-  readonly frequency: number;
+  /** Changes only with the state of another machine, which is loaded. */
+  frequency: number;
   private readonly clock: VirtualClock;
   /** Ticks the guest's counter is ahead of the clock, a signed integer of 64 bits. */
   offset = 0n;

@@ -53,9 +53,7 @@ export type BuilderParts = {
 /** A device that was built, and what goes with it when it leaves. */
 export type BuiltDevice = {
   readonly device: Device;
-  /** As it was given, but with its place for one that came while the machine ran. */
   readonly config: DeviceConfig;
-  readonly hot: boolean;
   /** Null for a device without a name. */
   readonly id: string | null;
   readonly type: DeviceType;
@@ -160,11 +158,9 @@ export class DeviceBuilder {
       const device = type.create(values as never, this.context(id, bus, holdings)) as Device;
       if (bus instanceof PciBus && device instanceof PciDevice) this.plug(bus, device, values);
       holdings.add(() => device.close?.());
-      const placed = hot ? withPlace(config, bus, device) : config;
       const built = {
         device,
-        config: placed,
-        hot,
+        config,
         id: config.id ?? null,
         type,
         bus,
@@ -317,12 +313,6 @@ export class DeviceBuilder {
     this.counts.set(kind, count + 1);
     return count;
   }
-}
-
-/** A configuration that puts a device where it is now. */
-function withPlace(config: DeviceConfig, bus: DeviceBus, device: Device): DeviceConfig {
-  if (!(device instanceof PciDevice)) return { ...config, bus: bus.name };
-  return { ...config, bus: bus.name, addr: `${(device.devfn >> 3).toString(16)}.${device.devfn & 7}` };
 }
 
 /** Open Firmware's names by class code, as SeaBIOS and OVMF write them. */

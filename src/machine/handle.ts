@@ -154,13 +154,17 @@ export class Machine {
       {
         pull: async (controller) => {
           await (begun ??= this.step({ step: 'save', compress }));
-          const data = (await this.step({ step: 'next' })) as Uint8Array | null;
+          const data = (await this.step({ step: 'next' }).catch((error: Error) => this.notSaved(error))) as Uint8Array | null;
           if (data !== null) return controller.enqueue(data);
           await this.step({ step: 'end' });
           controller.close();
         },
         cancel: async () => {
-          await this.step({ step: 'end' });
+          const mine = await (begun ?? Promise.resolve(false)).then(
+            () => begun !== null,
+            () => false,
+          );
+          if (mine && !this.over) await this.step({ step: 'end' });
         },
       },
       { highWaterMark: 0 },
@@ -328,7 +332,12 @@ export class Machine {
     return this.ask((id) => ({ type: 'command', id, command })).then(() => undefined);
   }
 
-  private step(step: StateStep): Promise<unknown> {
+  private async notSaved(error: Error): Promise<never> {
+    await this.step({ step: 'end' });
+    throw error;
+  }
+
+  private async step(step: StateStep): Promise<unknown> {
     if (this.over) throw new Error('the machine has ended');
     return this.ask((id) => ({ type: 'state', id, ...step }));
   }

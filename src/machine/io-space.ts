@@ -37,7 +37,10 @@ export class IoSpace implements PortBus {
       return size === 4 ? 0xffffffff : size === 2 ? 0xffff : 0xff;
     }
     const piece = pieceSize(region, port, size);
-    if (piece === size) return region.handler.read(port - region.base, size) >>> 0;
+    if (piece === size) {
+      const value = region.handler.read(port - region.base, size);
+      return size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff);
+    }
     let value = 0;
     for (let i = 0; i < size; i += piece) {
       value |= this.in((port + i) & 0xffff, piece) << (8 * i);

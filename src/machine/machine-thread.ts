@@ -19,7 +19,7 @@ import {
 } from './messages.ts';
 import { Changes } from './changes.ts';
 import { PortChannel } from './port-channel.ts';
-import { StateSink, StateSource } from './state-stream.ts';
+import { drain, StateSink, StateSource } from './state-stream.ts';
 
 const parent = threadParent<FromMachine, ToMachine>();
 const post = (message: FromMachine): void => parent.post(message);
@@ -27,6 +27,8 @@ const channels = new Map<number, PortChannel>();
 let traced: string[] = [];
 let machine: LocalMachine | null = null;
 let drives: Drives | null = null;
+/** The machine is being saved, and must stand still. */
+let saving = false;
 let source: StateSource | null = null;
 let sink: StateSink | null = null;
 let changes: Changes | null = null;
@@ -142,42 +144,48 @@ async function networksReady({ networks }: LocalMachine): Promise<void> {
   }
 }
 
-const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void> = {
+const COMMANDS: Record<MachineCommand, (machine: LocalMachine) => void | Promise<void>> = {
   start: (one) => {
+    if (saving) throw new Error('the machine is being saved');
     for (const channel of channels.values()) channel.hold(false);
     drives?.retry();
     one.start();
   },
-  pause: (one) => one.pause(),
+  pause: (one) => {
+    one.pause();
+    return drain(one, drives);
+  },
   reset: (one) => one.reset(),
   quit: (one) => one.quit(),
   powerdown: (one) => one.board.powerButton(),
   nmi: (one) => one.board.injectNmi(),
 };
 
-function command(id: number, name: MachineCommand): void {
-  let error: string | null = null;
+async function beginSaving(one: LocalMachine, compress: boolean): Promise<void> {
+  if (saving) throw new Error('the machine is being saved already');
+  saving = true;
+  for (const channel of channels.values()) channel.hold(true);
   try {
-    if (machine === null) throw new Error('there is no machine');
-    COMMANDS[name](machine);
-  } catch (thrown) {
-    error = thrown instanceof Error ? thrown.message : String(thrown);
+    source = await StateSource.begin(one, drives, compress);
+  } catch (error) {
+    saving = false;
+    for (const channel of channels.values()) channel.hold(false);
+    throw error;
   }
-  post({ type: 'done', id, error });
 }
 
 /** Saving and loading, a step at a time. */
 async function state(one: LocalMachine, step: StateStep): Promise<Answer> {
   switch (step.step) {
     case 'save':
-      for (const channel of channels.values()) channel.hold(true);
-      source = await StateSource.begin(one, drives, step.compress);
+      await beginSaving(one, step.compress);
       return null;
     case 'next':
       return source?.next() ?? null;
     case 'end':
       await source?.end();
       source = null;
+      saving = false;
       return null;
     case 'load':
       sink ??= new StateSink(one);
@@ -234,7 +242,10 @@ function handle(message: ToMachine): void {
       void create(message.config);
       return;
     case 'command':
-      return command(message.id, message.command);
+      return answer(message.id, async (one) => {
+        await COMMANDS[message.command](one);
+        return null;
+      });
     case 'state':
       return answer(message.id, (one) => state(one, message));
     case 'accelerator':

@@ -96,6 +96,8 @@ export class LocalMachine implements StateOwner {
   private stopRequested = false;
   /** It stands still only to be saved: what is loaded from that runs. */
   private savedRunning = false;
+  /** A reset is due as soon as disks have nothing under way. */
+  private resetWaits = false;
   private adaptiveShift: AdaptiveShift | null = null;
   /** Instructions per host nanosecond, a running estimate. */
   private speed = 0.2;
@@ -201,12 +203,15 @@ export class LocalMachine implements StateOwner {
   }
 
   reset(): void {
+    // What has been asked of disks before must not reach them afterwards.
+    this.resetWaits = this.current === 'running' && this.awaitsDisk();
+    if (this.resetWaits) return this.accelerator.kick();
     this.events.onReset?.();
     this.accelerator.reset(this.board.reset());
   }
 
   saveState(): DeviceState {
-    const { event, code } = this.pendingPower ?? { event: '', code: 0 };
+    const { event, code } = this.pendingPower ?? { event: this.resetWaits ? 'reset' : '', code: 0 };
     return { version: 1, fields: { running: this.savedRunning, power: event, powerCode: code } };
   }
 
@@ -254,7 +259,7 @@ export class LocalMachine implements StateOwner {
     this.sleeping = null;
   }
 
-  private readonly stop = (): boolean => this.stopRequested || this.pendingPower !== null;
+  private readonly stop = (): boolean => this.stopRequested || this.pendingPower !== null || this.resetWaits;
 
   private turnMs(): number {
     return this.awaitsDisk() ? DISK_TURN_MS : TURN_MS;
@@ -269,6 +274,8 @@ export class LocalMachine implements StateOwner {
 
   private turn(): void {
     if (this.current !== 'running') return;
+    if (this.resetWaits) this.reset();
+    if (this.resetWaits) return this.schedule();
     const { free } = this.accelerator;
     if (free !== undefined) return this.freeTurn(free);
     const start = performance.now();
@@ -280,7 +287,7 @@ export class LocalMachine implements StateOwner {
       } else this.slice();
       if (this.pendingPower && this.handlePower()) return;
       // A request may have begun in this turn.
-    } while (performance.now() < start + this.turnMs() && this.current === 'running');
+    } while (performance.now() < start + this.turnMs() && this.current === 'running' && !this.resetWaits);
     this.events.onYield?.();
     if (this.current === 'running') this.schedule();
   }

@@ -5,9 +5,9 @@ import { ClockTsc } from './clock.ts';
 import { loadOwners, saveOwners } from '../migration/machine-state.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { MemoryNode } from '../storage/memory.ts';
-import { type DriveConfig, drive } from './config.ts';
+import { type DeviceConfig, type DriveConfig, drive, type WantedDevice } from './config.ts';
 import type { Drive } from './pc-storage.ts';
-import type { PowerEvent } from './interfaces.ts';
+import { type NetworkPort, NO_OFFLOADS, type PowerEvent, type StateValue } from './interfaces.ts';
 import { type PcConfig, PcMachine } from './pc.ts';
 
 const RAM = 32 * 2 ** 20;
@@ -182,6 +182,62 @@ function fullMachine(more: Partial<PcConfig> = {}) {
   });
 }
 
+/** A cable that leads nowhere. */
+function silence(): NetworkPort {
+  return {
+    ...{ onReceive: null, onWritable: null, onLinkChange: null, linkUp: true, offloads: NO_OFFLOADS, accepts: NO_OFFLOADS },
+    send: () => true,
+    resume: () => undefined,
+    close: () => undefined,
+  };
+}
+
+/** A board with one device of each kind, set up as for a kernel. */
+function crowded(more: Partial<PcConfig> = {}) {
+  const disk = (id: string): Drive => ({
+    config: drive({ id, interface: 'none' }),
+    backend: new MemoryNode(new Uint8Array(1 << 20), false),
+  });
+  const named = ['nvme', 'blk', 'hd', 'cd', 'ide', 'sd'].map(disk);
+  const configs: DeviceConfig[] = [
+    { driver: 'e1000', netdev: 'n0', mac: '52:54:00:12:34:56' },
+    { driver: 'rtl8139', netdev: 'n2', mac: '52:54:00:12:34:58' },
+    { driver: 'ne2k_pci', netdev: 'n3', mac: '52:54:00:12:34:59' },
+    { driver: 'sdhci-pci', id: 'sd' },
+    { driver: 'sd-card', drive: 'sd' },
+    { driver: 'nvme', drive: 'nvme', serial: 's' },
+    { driver: 'virtio-blk-pci', drive: 'blk', 'num-queues': 2, vectors: 3 },
+    { driver: 'virtio-net-pci', netdev: 'n1', mac: '52:54:00:12:34:57' },
+    { driver: 'virtio-scsi-pci', id: 'scsi' },
+    { driver: 'scsi-hd', drive: 'hd' },
+    { driver: 'scsi-cd', drive: 'cd' },
+    { driver: 'virtio-serial-pci' },
+    { driver: 'virtconsole', chardev: 'c0' },
+    { driver: 'virtio-rng-pci' },
+    { driver: 'virtio-balloon-pci' },
+    { driver: 'virtio-keyboard-pci' },
+    { driver: 'ich9-ahci', id: 'sata' },
+    { driver: 'ide-hd', bus: 'sata.0', drive: 'ide' },
+  ];
+  let seed = 1;
+  return machine({
+    kernel: kernel(),
+    drives: named,
+    devices: {
+      wanted: configs.map((config, index): WantedDevice => ({ config, field: 'devices', index })),
+      links: {
+        drives: named,
+        network: silence,
+        character: () => new RecordingBackend(),
+        folder: () => null,
+        hostNetwork: null,
+      },
+      random: () => (seed = (Math.imul(seed, 1103515245) + 12345) | 0),
+    },
+    ...more,
+  });
+}
+
 /** Pokes at everything that a board has, the same way for each seed. @returns what was read, and where */
 function poke({ pc, clock }: ReturnType<typeof machine>, seed: number, count: number): string[] {
   const random = () => (seed = (Math.imul(seed, 1103515245) + 12345) >>> 0);
@@ -189,7 +245,8 @@ function poke({ pc, clock }: ReturnType<typeof machine>, seed: number, count: nu
   const byPlace = <T extends { base: number; name: string }>(all: T[]): T[] =>
     all.sort((a, b) => a.base - b.base || (a.name < b.name ? -1 : 1));
   const regions = byPlace(pc.mem.describe());
-  const ports = byPlace(pc.io.describe());
+  // Devices that leave are another machine.
+  const ports = byPlace(pc.io.describe()).filter(({ name }) => !name.includes('hotplug'));
   const read: string[] = [];
   for (let i = 0; i < count; i++) {
     const size = 1 << ((random() >>> 8) % 3);
@@ -219,6 +276,8 @@ for (const [name, make] of [
   ['started directly', () => machine({ kernel: kernel() })],
   ['with firmware', fullMachine],
   ['a Q35 with firmware', () => fullMachine({ machine: 'q35' })],
+  ['a device of each kind', () => crowded()],
+  ['a device of each kind on a Q35', () => crowded({ machine: 'q35' })],
 ] as const) {
   test(`no access throws or hangs (${name})`, () => {
     const one = make();
@@ -247,6 +306,71 @@ for (const [name, make] of [
   });
 }
 
+/** Replaces one value somewhere in a state by one that nobody would have saved. @returns where it is */
+function spoil(fields: { [name: string]: StateValue }, random: (below: number) => number): string {
+  const names = Object.keys(fields);
+  if (names.length === 0) return '';
+  const name = names[random(names.length)]!;
+  const value = fields[name]!;
+  if (Array.isArray(value) && value.length > 0 && random(8) > 0) {
+    const list = Object.fromEntries(value.map((item, i) => [String(i), item]));
+    const where = spoil(list, random);
+    fields[name] = Object.values(list);
+    return `${name}[${where}]`;
+  }
+  const isRecord = typeof value === 'object' && !Array.isArray(value) && !(value instanceof Uint8Array);
+  if (isRecord && random(8) > 0) return `${name}.${spoil(value, random)}`;
+  const others: StateValue[] = [-1, 0.5, 255, 65536, 2 ** 31, 2 ** 32 - 1, 2 ** 53, 1e300, -1e300, Number.NaN, Infinity];
+  const strange: StateValue[] = [true, 'text', -1n, 2n ** 70n, new Uint8Array(3), [], {}, [1, 2, 3]];
+  if (typeof value === 'number') fields[name] = random(5) > 0 ? others[random(others.length)]! : strange[random(strange.length)]!;
+  else if (typeof value === 'bigint') fields[name] = [-1n, 2n ** 63n, 2n ** 64n - 1n, 2n ** 200n, 1][random(5)]!;
+  else if (typeof value === 'boolean') fields[name] = random(3) > 0 ? !value : strange[random(strange.length)]!;
+  else if (value instanceof Uint8Array && random(4) > 0) fields[name] = value.map(() => random(256));
+  else fields[name] = strange[random(strange.length)]!;
+  return name;
+}
+
+for (const [name, make] of [
+  ['the boards with everything', fullMachine],
+  ['a device of each kind', crowded],
+] as const) {
+  test(`states that nobody saved are refused with a line, or do no harm (${name})`, () => {
+    let seed = 5;
+    const random = (below: number): number => {
+      seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+      return (seed >>> 8) % below;
+    };
+    const one = make();
+    one.pc.reset();
+    poke(one, 1, 3000);
+    const states = saveOwners(one.pc.stateOwners);
+    const ids = [...states.keys()];
+    const copy = make();
+    let loaded = 0;
+    for (let i = 0; i < 1500; i++) {
+      const id = ids[random(ids.length)]!;
+      const changed = new Map(states).set(id, structuredClone(states.get(id)!));
+      const where = `${id}: ${spoil(changed.get(id)!.fields, random)}, round ${i}`;
+      try {
+        loadOwners(copy.pc.stateOwners, changed);
+      } catch (error) {
+        assert.equal(Object.getPrototypeOf(error), Error.prototype, `${where}: ${(error as Error).stack}`);
+        assert.match((error as Error).message, /^saved state: section "[^\n]+$/);
+        continue;
+      }
+      loaded++;
+      try {
+        poke(copy, i, 40);
+        copy.pc.display?.text();
+        copy.pc.display?.picture();
+        saveOwners(copy.pc.stateOwners);
+      } catch (error) {
+        throw new Error(where, { cause: error });
+      }
+    }
+    assert.ok(loaded > 100);
+  });
+}
 test('devices that a guest lets go leave no registers, no interrupts and no timers behind, 50 times over', () => {
   const links = { drives: [], network: () => null, character: () => null, folder: () => null, hostNetwork: null };
   const { pc, clock } = machine({ devices: { wanted: [], links, random: () => 1 } });

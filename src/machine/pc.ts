@@ -290,15 +290,6 @@ export class PcMachine {
     return [this.life, this.typist, ...others, ...controllers];
   }
 
-  /** Devices beyond the board's own that are there now, with what asked for them. */
-  get wantedNow(): WantedDevice[] {
-    const { builder } = this;
-    if (builder === null) return [];
-    const first = this.config.devices!.wanted.filter(({ config }) => builder.built.some((one) => one.config === config));
-    const came = builder.built.filter(({ hot }) => hot);
-    return [...first, ...came.map(({ config }, index): WantedDevice => ({ config, field: 'devices', index }))];
-  }
-
   private get hasFirmware(): boolean {
     return this.config.bios !== undefined || (this.config.flash ?? []).length > 0;
   }

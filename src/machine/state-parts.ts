@@ -1,12 +1,13 @@
 /** What a machine's saved state consists of. */
 import { crc32c } from '../host/crc32c.ts';
-import { type CpuModel, featureNames } from '../isa/x86/system/models.ts';
+import { type CpuModel, featureNames, TSC_HZ } from '../isa/x86/system/models.ts';
 import type { MemoryBlock } from '../migration/ram.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { Fields } from '../migration/values.ts';
 import type { Accelerator } from './accelerator.ts';
 import { HostClock, type InstructionClock, type ClockTsc } from './clock.ts';
-import type { MachineConfig, NamedFile } from './config.ts';
+import type { DeviceConfig, MachineConfig, NamedFile } from './config.ts';
+import { PciDevice } from '../devices/pci.ts';
 import type { DeviceState, StateOwner, StateValue } from './interfaces.ts';
 import type { LocalMachine } from './machine.ts';
 import type { Drive } from './pc-storage.ts';
@@ -94,6 +95,7 @@ class ClockState implements StateOwner {
       now: clock.now(),
       instructions: machine.accelerator.instructions(),
       tscOffset: tsc.offset,
+      tscFrequency: tsc.frequency,
       bootTime: boot.time,
     };
     if (!(clock instanceof HostClock)) fields['nsPerInstruction'] = clock.nsPerInstruction;
@@ -121,6 +123,11 @@ class ClockState implements StateOwner {
       throw new Error('clock: field "tscOffset" is not a signed integer of 64 bits');
     }
     tsc.offset = tscOffset;
+    const { tscFrequency = tsc.frequency } = fields;
+    if (typeof tscFrequency !== 'number' || !(tscFrequency >= TSC_HZ.min && tscFrequency <= TSC_HZ.max)) {
+      throw new Error(`clock: field "tscFrequency" is not a number from ${TSC_HZ.min} to ${TSC_HZ.max}`);
+    }
+    tsc.frequency = tscFrequency;
     const saved = number('bootTime', Number.MAX_SAFE_INTEGER);
     // Where the guest's calendar follows the host's, it has gone on meanwhile.
     boot.time = config.rtc.clock === 'vm' || config.icount !== null ? saved : Date.now() / 1000 - now / 1e9;
@@ -195,11 +202,13 @@ function devicesOf(drives: readonly Drive[], { board }: LocalMachine): Fields {
     };
   });
   const counts = new Map<string, number>();
-  for (const { config: wanted, field } of board.wantedNow) {
-    const { driver, id } = wanted;
-    const number = counts.get(driver) ?? 0;
-    counts.set(driver, number + 1);
-    devices[`-device ${id ?? `${driver}#${number}`}`] = { type: driver, from: field, ...seenOf(wanted) };
+  for (const { device, id, type, bus, config } of board.builder?.built ?? []) {
+    const number = counts.get(type.name) ?? 0;
+    counts.set(type.name, number + 1);
+    // Where a device has found its place by itself, it might find another one here.
+    const place: Fields = { ...seenOf(config), bus: bus.name };
+    if (device instanceof PciDevice) place['addr'] = `${(device.devfn >> 3).toString(16)}.${device.devfn & 7}`;
+    devices[`-device ${id ?? `${type.name}#${number}`}`] = { type: type.name, ...place };
   }
   return devices;
 }
@@ -207,9 +216,9 @@ function devicesOf(drives: readonly Drive[], { board }: LocalMachine): Fields {
 /** Properties that say what is behind a device, which may be elsewhere on another host. */
 const BEHIND = new Set(['driver', 'id', 'drive', 'netdev', 'chardev', 'fsdev', 'path', 'uds-path', 'werror', 'rerror', 'rng']);
 
-function seenOf(wanted: { readonly [property: string]: unknown }): Fields {
+function seenOf(config: DeviceConfig): Fields {
   const seen: Fields = {};
-  for (const [name, value] of Object.entries(wanted)) {
+  for (const [name, value] of Object.entries(config)) {
     if (BEHIND.has(name) || value === null || value === undefined) continue;
     seen[name] = value instanceof Uint8Array ? value : String(value);
   }

@@ -41,17 +41,23 @@ export class StateSource {
     this.pieces = saveMachine(machine.stateParts(), compress);
   }
 
-  /** @throws Error, one line, when the machine cannot be saved */
+  /** @throws Error, one line, when the machine cannot be saved; it goes on then */
   static async begin(machine: LocalMachine, drives: Drainable | null, compress: boolean): Promise<StateSource> {
     if (drives !== null && drives.obstacle !== null) throw new Error(`the machine cannot be saved: ${drives.obstacle}`);
+    const ran = machine.state === 'running';
     machine.standStill();
-    await drain(machine, drives);
-    await drives?.flush();
-    const source = new StateSource(machine, compress);
-    // The first piece comes when everything has agreed to be saved.
-    const { value } = await source.pieces.next();
-    source.rest = value ?? null;
-    return source;
+    try {
+      await drain(machine, drives);
+      await drives?.flush();
+      const source = new StateSource(machine, compress);
+      // The first piece comes when everything has agreed to be saved.
+      const { value } = await source.pieces.next();
+      source.rest = value ?? null;
+      return source;
+    } catch (error) {
+      if (ran) machine.start();
+      throw error;
+    }
   }
 
   /** @returns the next bytes, in a buffer of their own, or null at the end */

@@ -82,19 +82,28 @@ class Counted implements BlockBackend {
   }
 }
 
+/** What a drive is over. */
+type Below = {
+  readonly name: string;
+  readonly node: BlockNode;
+  /** The node goes with the drive. */
+  readonly own: boolean;
+  /** What is written is forgotten with the machine. */
+  readonly forgets: boolean;
+  readonly policy: ErrorPolicy | null;
+  /** The disk is nothing but memory that may be written to. */
+  readonly memory: MemoryNode | null;
+};
+
 /** The open drives of a machine. */
 export class Drives {
   /** Requests that have not ended. */
   requests = 0;
   /** One for each drive of the configuration; null where it has no medium. */
   readonly backends: (BlockBackend | null)[] = [];
-  /** Disks in memory, by their drives' places: what is written to them is part of the machine. */
-  readonly memories: { readonly id: string; readonly node: MemoryNode }[] = [];
-  /** Why the machine cannot be saved: a drive's writes end with it. */
-  obstacle: string | null = null;
   private readonly graph = new Graph();
   /** What each drive is over: a node of its own, or one that has a name and stays. */
-  private readonly below = new Map<Counted, { node: BlockNode; own: boolean; policy: ErrorPolicy | null }>();
+  private readonly below = new Map<Counted, Below>();
   private readonly policies: ErrorPolicy[] = [];
   private readonly groups = new Map<string, ThrottleGroup>();
   private readonly events: DriveEvents;
@@ -190,9 +199,23 @@ export class Drives {
     return this.policies.reduce((sum, { waits }) => sum - waits, this.requests);
   }
 
-  /** What has been written is in the images, whoever opens them next. */
+  /** What has been written is in the images, whoever opens them next. @throws Error */
   async flush(): Promise<void> {
-    for (const backend of this.backends) if (backend?.readOnly === false) await backend.flush();
+    // Beneath the policies: nobody waits here for better times.
+    for (const { node } of this.below.values()) if (!node.readOnly) await node.flush();
+  }
+
+  /** Disks in memory, by their drives: what is written to them is part of the machine. */
+  get memories(): { readonly id: string; readonly node: MemoryNode }[] {
+    return [...this.below.values()].flatMap(({ name, memory }) => (memory === null ? [] : [{ id: name, node: memory }]));
+  }
+
+  /** Why the machine cannot be saved: a drive's writes end with it. One line, or null. */
+  get obstacle(): string | null {
+    for (const { name, node, forgets } of this.below.values()) {
+      if (forgets) return `${name} (${node.filename}): what is written to it ends with this machine (snapshot=on)`;
+    }
+    return null;
   }
 
   private async openDrive(drive: DriveConfig): Promise<BlockBackend | null> {
@@ -200,17 +223,18 @@ export class Drives {
     const base = await this.openNode(drive, writes);
     if (base === null) return null;
     if (this.how.immediate) checkRepeatable(base);
-    const place = this.backends.length;
-    if (base instanceof MemoryNode && writes) this.memories.push({ id: `drive${place}`, node: base });
-    if (drive.snapshot && !drive.readOnly) {
-      this.obstacle ??= `drive ${place} (${base.filename}): what is written to it ends with this machine (snapshot=on)`;
-    }
-    const node = drive.snapshot && !drive.readOnly ? await this.withSnapshot(drive, base) : base;
+    const forgets = drive.snapshot && !drive.readOnly;
+    const node = forgets ? await this.withSnapshot(drive, base) : base;
     const stable = drive.writeThrough && !node.readOnly ? new WriteThrough(node) : node;
     const guarded = this.withPolicy(drive, stable);
     const backend = new Counted(guarded, this);
     const own = drive.node === null && this.graph.nodes.get(node.nodeName) === node;
-    this.below.set(backend, { node, own, policy: guarded instanceof ErrorPolicy ? guarded : null });
+    this.below.set(backend, {
+      ...{ node, own, forgets },
+      name: drive.id === null ? `drive ${this.backends.length}` : `drive ${drive.id}`,
+      policy: guarded instanceof ErrorPolicy ? guarded : null,
+      memory: base instanceof MemoryNode && writes ? base : null,
+    });
     return backend;
   }
 

@@ -99,7 +99,7 @@ export class Piix3Ide extends PciDevice {
 
   protected override onLoad(): void {
     for (const { selected, interrupts } of this.registers.value.channels) {
-      if (selected > 1 || interrupts.length !== 2) throw new Error(`${this.id}: no such drive`);
+      if (![0, 1].includes(selected) || interrupts.length !== 2) throw new Error(`${this.id}: field "channels" names no drive`);
     }
     for (const channel of this.channels) channel.drive();
   }

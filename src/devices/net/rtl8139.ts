@@ -60,6 +60,8 @@ const powerOn = () => ({
   /** Time of the timer's zero, virtual nanoseconds. */
   timerStart: 0,
   plus: plusPowerOn(),
+  /** The network had no room for the last frame. */
+  networkFull: false,
 });
 
 export type Rtl8139Options = {
@@ -102,6 +104,7 @@ export class Rtl8139 extends PciDevice {
     this.timer = clock.timer(() => this.timeOut());
     this.retry = clock.timer(() => this.resume());
     this.sendLater = clock.timer(() => this.sender.run());
+    this.block.keepTimers({ timer: this.timer, retry: this.retry, sendLater: this.sendLater });
     const handler: IoHandler = {
       read: (offset, size) => this.read(offset, size),
       write: (offset, size, written) => this.write(offset, size, written),
@@ -125,9 +128,12 @@ export class Rtl8139 extends PciDevice {
 
   protected override onLoad(): void {
     this.starved = true;
-    this.armTimer();
-    this.updateInterrupt();
-    this.sender.run();
+    this.block.armTimers();
+  }
+
+  /** Frames that waited for a network that was full. */
+  afterLoad(): void {
+    if (this.block.value.networkFull) this.sender.run();
     this.resume();
   }
 
@@ -167,7 +173,9 @@ export class Rtl8139 extends PciDevice {
       this.receive(frame.slice());
       return true;
     }
-    return this.backend === null || this.backend.send(frame, rest);
+    const taken = this.backend === null || this.backend.send(frame, rest);
+    this.block.value.networkFull = !taken;
+    return taken;
   }
 
   // --- Registers.

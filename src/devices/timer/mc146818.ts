@@ -27,6 +27,8 @@ const REG = {
   d: 13,
   century: 0x32,
 } as const;
+/** Nanoseconds since what a saved state tells of: three hundred years. */
+const MOST_AGO = 1e19;
 const A_UIP = 0x80;
 const B = {
   set: 0x80,
@@ -149,6 +151,11 @@ export class Mc146818 implements Device {
   loadState(state: DeviceState): void {
     const { wallMs, ...fields } = state.fields;
     if (typeof wallMs !== 'number' || !Number.isFinite(wallMs)) throw new Error(`${this.id}: field "wallMs" is not a time`);
+    for (const name of ['epochNs', 'flagsNs']) {
+      const ago = fields[name];
+      if (typeof ago === 'number' && Math.abs(ago) > MOST_AGO)
+        throw new Error(`${this.id}: field "${name}" is ${ago}, which is no time`);
+    }
     this.state.load({ ...state, fields });
     const s = this.state.value;
     const now = this.now();

@@ -31,7 +31,8 @@ export class RecordingTransport implements Transport {
 export class TestDriver {
   readonly memory: FlatMemory;
   readonly transport = new RecordingTransport();
-  readonly device: VirtioDevice;
+  /** The one that the driver works with now. */
+  device: VirtioDevice;
   readonly rings: SplitDriver[] = [];
   /** The same rings, where they are packed ones. */
   readonly packedRings: PackedDriver[] = [];
@@ -41,6 +42,14 @@ export class TestDriver {
     this.memory = new FlatMemory(size);
     this.device = make(this.memory);
     this.device.attach(this.transport);
+  }
+
+  /** Another device takes the place of this one: over the same memory, with its state. */
+  handOver(other: VirtioDevice): void {
+    other.attach(this.transport);
+    other.load(this.device.save());
+    this.device = other;
+    other.afterLoad();
   }
 
   /** Takes all features but some, sets up all queues, and is ready. @returns what was agreed on */

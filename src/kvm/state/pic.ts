@@ -10,6 +10,9 @@ import type { Value } from '../struct.ts';
 export type KernelPic = Value<typeof KVM_PIC_STATE>;
 
 /** ELCR bits that exist: not those of the timer, the keyboard, the cascade, the clock and the coprocessor. */
+/** The slave's output at the master. */
+const CASCADE = 4;
+
 const ELCR_MASKS = [0xf8, 0xde] as const;
 
 /** @returns master and slave */
@@ -18,12 +21,22 @@ export function picToKernel(state: DeviceState): [KernelPic, KernelPic] {
   return [chipToKernel(master, ELCR_MASKS[0]), chipToKernel(slave, ELCR_MASKS[1])];
 }
 
-/** @param before the board's state, for what the kernel does not keep */
-export function picFromKernel([master, slave]: readonly [KernelPic, KernelPic], before: DeviceState): DeviceState {
+/**
+ * @param before the board's state, for what the kernel does not keep
+ * @param levels of the inputs of both, a bit each
+ */
+export function picFromKernel(
+  [master, slave]: readonly [KernelPic, KernelPic],
+  before: DeviceState,
+  levels: number,
+): DeviceState {
   const old = before.fields as unknown as { master: ChipState; slave: ChipState };
   return {
     version: before.version,
-    fields: { master: chipFromKernel(master, old.master), slave: chipFromKernel(slave, old.slave) },
+    fields: {
+      master: chipFromKernel(master, old.master, levels, CASCADE),
+      slave: chipFromKernel(slave, old.slave, levels >> 8, 0),
+    },
   };
 }
 
@@ -49,9 +62,10 @@ function chipToKernel(s: ChipState, elcrMask: number): KernelPic {
   };
 }
 
-function chipFromKernel(k: KernelPic, old: ChipState): ChipState {
+/** @param inner inputs that the chips drive themselves */
+function chipFromKernel(k: KernelPic, old: ChipState, levels: number, inner: number): ChipState {
   return {
-    lines: k.last_irr,
+    lines: (k.last_irr & inner) | (levels & 0xff & ~inner),
     irr: k.irr,
     imr: k.imr,
     isr: k.isr,

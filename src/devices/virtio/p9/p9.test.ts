@@ -53,7 +53,10 @@ function start(t: TestContext, { mapped = null as Mapping, readOnly = false } = 
   ask(104, (out) => out.u32(ROOT).u32(0xffffffff).text('').text('').u32(0));
   const walk = (to: number, ...names: string[]): number =>
     errorOf(110, (out) => names.reduce((all, name) => all.text(name), out.u32(ROOT).u32(to).u16(names.length)));
-  return { inside, driver, ask, errorOf, walk };
+  /** Another device takes the place of this one. */
+  const handOver = (): void =>
+    driver.handOver(new VirtioP9({ id: 'fs', memory: driver.memory }, tag, openFileTree(inside, readOnly)));
+  return { inside, driver, ask, errorOf, walk, handOver };
 }
 
 test('a file is made, written, read back, and is on the host', (t) => {
@@ -208,4 +211,52 @@ test('messages that are none break the device, not the machine', (t) => {
     EINVAL,
   );
   assert.equal(start(t).walk(2, 'absent'), ENOENT);
+});
+
+test('files and directories that are open are opened again by a device with the saved state', (t) => {
+  const { inside, ask, errorOf, walk, handOver, driver } = start(t);
+  writeFileSync(join(inside, 'file'), 'some text');
+  mkdirSync(join(inside, 'folder'));
+  for (const name of ['a', 'b', 'c']) writeFileSync(join(inside, 'folder', name), name);
+  walk(2, 'file');
+  walk(3, 'folder');
+  walk(4, 'file');
+  // Read and write, and truncated, which must not happen again.
+  assert.equal(
+    errorOf(12, (out) => out.u32(4).u32(0o1002)),
+    0,
+  );
+  ask(118, (out) => out.u32(4).u64(0).u32(5).u8(104).u8(101).u8(108).u8(108).u8(111));
+  ask(12, (out) => out.u32(2).u32(0));
+  ask(12, (out) => out.u32(3).u32(0));
+  handOver();
+  const read = ask(116, (out) => out.u32(2).u64(0).u32(100));
+  assert.equal(read.body.u32(), 5);
+  assert.equal(String.fromCharCode(...read.bytes.subarray(11, 16)), 'hello');
+  ask(118, (out) => out.u32(4).u64(5).u32(1).u8(33));
+  assert.equal(readFileSync(join(inside, 'file'), 'latin1'), 'hello!');
+  assert.ok(ask(40, (out) => out.u32(3).u64(2).u32(1000)).body.u32() > 0, 'the directory is read on');
+  assert.equal(
+    errorOf(116, (out) => out.u32(1).u64(0).u32(1)),
+    EBADF,
+  );
+  const saved = driver.device.save();
+  rmSync(join(inside, 'file'));
+  assert.throws(() => driver.device.save(), /^Error: fs: "file" is open and has that name no more/);
+  const other = new VirtioP9({ id: 'fs', memory: driver.memory }, new Uint8Array(1), openFileTree(inside, false));
+  assert.throws(() => other.load(saved), /^Error: fs: "file", which the guest has open, cannot be opened again \(ENOENT\)/);
+});
+
+test('a saved state leads nowhere out of the folder', (t) => {
+  const { inside, driver } = start(t);
+  const { version, fields } = driver.device.save();
+  const fid = { number: 2, path: ['..', 'secret'], open: true, flags: 0, directory: false, entries: [] };
+  const load = (fids: unknown): void => {
+    const device = new VirtioP9({ id: 'fs', memory: driver.memory }, new Uint8Array(1), openFileTree(inside, false));
+    device.load({ version, fields: { ...fields, device: { messageSize: 8192, fids: fids as never } } });
+  };
+  assert.throws(() => load([fid]), /fs: EINVAL/);
+  assert.throws(() => load([{ ...fid, path: ['../secret'] }]), /fs: EINVAL/);
+  assert.throws(() => load([{ ...fid, path: 'secret' }]), /field "fids" is not a list of fids/);
+  assert.throws(() => load({}), /field "fids" is not a list of fids/);
 });

@@ -349,7 +349,7 @@ const DEPENDENTS: Readonly<Record<string, readonly string[]>> = {
 
 const PHYSICAL_BITS = 40;
 /** What CPUID's leaf 15h can tell. */
-const TSC_HZ = { min: 1e6, max: 2 ** 32 - 1 } as const;
+export const TSC_HZ = { min: 1e6, max: 2 ** 32 - 1 } as const;
 
 class Parser {
   readonly warnings: string[] = [];
