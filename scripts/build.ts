@@ -12,7 +12,11 @@ import { type Plugin, rolldown } from 'rolldown';
 const ROOT = dirname(import.meta.dirname);
 /** As deep below the package's folder as the sources' folders: files that are named by way of `import.meta.url` are found. */
 const OUTPUT = join(ROOT, 'dist/app');
-const ENTRIES = ['index', 'cli/system-main', 'cli/img-main', 'cli/nbd-main', 'cli/virelay-main', 'cli/start'];
+const ENTRIES = [
+  'src/index.ts',
+  ...['system', 'img', 'nbd', 'virelay'].map((name) => `src/cli/${name}-main.ts`),
+  'src/cli/start.ts',
+];
 
 /** A module that is named by its address, for a thread to load: an entry of its own. */
 const MODULE_URL = /new URL\('(\.[^']+\.ts)', import\.meta\.url\)/g;
@@ -30,18 +34,23 @@ function modulesByAddress(): Plugin {
   };
 }
 
-rmSync(OUTPUT, { recursive: true, force: true });
-const bundle = await rolldown({
-  input: Object.fromEntries(ENTRIES.map((entry) => [basename(entry), join(ROOT, 'src', `${entry}.ts`)])),
-  platform: 'node',
-  plugins: [modulesByAddress()],
-});
-const { output } = await bundle.write({
-  dir: OUTPUT,
-  format: 'esm',
-  entryFileNames: '[name].js',
-  chunkFileNames: 'part-[name].js',
-});
-await bundle.close();
-const bytes = output.reduce((sum, one) => sum + (one.type === 'chunk' ? one.code.length : one.source.length), 0);
-console.log(`dist/app: ${output.length} files, ${Math.round(bytes / 1024)} KiB`);
+/**
+ * @param folder where the files go, in place of what is there
+ * @param entries modules, as they lie in the package
+ * @returns how much was written, in a line
+ */
+export async function build(folder: string, entries: readonly string[] = ENTRIES): Promise<string> {
+  rmSync(folder, { recursive: true, force: true });
+  const bundle = await rolldown({
+    input: Object.fromEntries(entries.map((entry) => [basename(entry, '.ts'), join(ROOT, entry)])),
+    platform: 'node',
+    plugins: [modulesByAddress()],
+  });
+  const names = { entryFileNames: '[name].js', chunkFileNames: 'part-[name].js' };
+  const { output } = await bundle.write({ dir: folder, format: 'esm', ...names });
+  await bundle.close();
+  const bytes = output.reduce((sum, one) => sum + (one.type === 'chunk' ? one.code.length : one.source.length), 0);
+  return `${folder}: ${output.length} files, ${Math.round(bytes / 1024)} KiB`;
+}
+
+if (import.meta.main) console.log(await build(OUTPUT));

@@ -81,8 +81,8 @@ const CASES: readonly Case[] = [
       devices: [{ driver: 'pcie-root-port', id: 'rp', chassis: 1, slot: 5 }],
     },
     bus: 'rp',
-    slots: ['0', '0'],
-    places: [/^0000:01:00\.0\n16384\n0\n/m, /^0000:01:00\.0\n16384\n0\n/m],
+    slots: ['0'],
+    places: [/^0000:01:00\.0\n16384\n0\n/m],
   },
   {
     name: "q35, by a bridge's standard controller",
@@ -97,8 +97,8 @@ const CASES: readonly Case[] = [
     // The cloud's kernel has no driver for it.
     kernel: 'general',
     bus: 'pb',
-    slots: ['3', '1f'],
-    places: [/^0000:02:03\.0\n16384\n0\n/m, /^0000:02:1f\.0\n16384\n0\n/m],
+    slots: ['1f'],
+    places: [/^0000:02:1f\.0\n16384\n0\n/m],
   },
 ];
 

@@ -21,7 +21,7 @@ const SAME: Partial<MachineConfig> = {
 };
 
 const DISKS = ['nvme', 'blk', 'hd', 'cd', 'ide', 'sd'];
-const NETS = ['e1000', 'rtl8139', 'ne2k_pci', 'virtio-net-pci'];
+const NETS = ['e1000', 'e1000e', 'rtl8139', 'ne2k_pci', 'virtio-net-pci'];
 
 /** One device of each type that can be had without the host's help. */
 const DEVICES = [

@@ -21,6 +21,7 @@ test('a machine has a card on a user network, unless it is told otherwise', () =
   for (const args of [['-nodefaults'], ['-nic', 'none'], ['-net', 'none'], ['-netdev', 'user,id=a']]) {
     assert.equal(network(...args).nics.length, 0, args.join(' '));
   }
+  assert.equal(network('-nic', 'user,model=ne2k_isa').nics[0]!.model, 'ne2k_isa');
 });
 
 test("QEMU's defaults of a user network", () => {

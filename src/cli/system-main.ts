@@ -1,6 +1,8 @@
 /** Entry of the emulator's process. */
-import { machineThread } from '../machine/thread.ts';
+import { machineThreadFor } from '../machine/thread.ts';
 
+// Before the command line is understood: a wrong guess costs time, no more.
+const machineThread = machineThreadFor(process.argv.some((arg) => /\bkvm\b/.test(arg)) ? 'kvm' : 'jit');
 machineThread.begin();
 const { main } = await import('./system.ts');
 await main(process.argv.slice(2));

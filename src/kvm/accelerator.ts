@@ -28,7 +28,7 @@ import { VcpuTransfer } from './vcpu-state.ts';
 import type { Vm } from './vm.ts';
 
 export interface KvmBoard extends ChipBoard {
-  readonly mem: MemoryMap & Registers & { onMapChange: (() => void) | undefined };
+  readonly mem: MemoryMap & Registers;
   readonly io: Ports;
 }
 
@@ -65,6 +65,7 @@ export class KvmAccelerator implements Accelerator {
   private readonly processors: Processors;
   private readonly chips: Chips;
   private readonly kicker: Kicker;
+  private readonly slots: MemorySlots;
   /** One for each vCPU, in their order. */
   private readonly transfers: readonly VcpuTransfer[];
   private readonly xsaveBytes: number;
@@ -92,9 +93,8 @@ export class KvmAccelerator implements Accelerator {
       this.vm.reservePages(TSS, IDENTITY_MAP);
       this.chips = new Chips(this.vm, board, () => this.vcpu.nmi());
       const origin = libc.addressOf(new Uint8Array(memory.buffer));
-      const slots = new MemorySlots(this.vm, board.mem, origin, (change) => this.processors.alone(change));
-      slots.update();
-      board.mem.onMapChange = () => slots.update();
+      this.slots = new MemorySlots(this.vm, board.mem, origin, (change) => this.processors.alone(change));
+      this.slots.update();
       kicker = this.kicker = new Kicker(libc);
       this.processors = new Processors(
         host.kvm,
@@ -113,7 +113,6 @@ export class KvmAccelerator implements Accelerator {
       this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2));
       this.xsaveBytes = this.transfers[0]!.xsaveBytes;
     } catch (error) {
-      board.mem.onMapChange = undefined;
       kicker?.close();
       this.vm.close();
       throw error;
@@ -178,6 +177,10 @@ export class KvmAccelerator implements Accelerator {
       sipi: () => undefined,
       setA20: () => undefined,
     };
+  }
+
+  memoryMapChanged(): void {
+    this.slots.update();
   }
 
   run(): void {
@@ -336,7 +339,6 @@ export class KvmAccelerator implements Accelerator {
     this.processors.close();
     if (this.inKernel) this.parts.board.useKernelChips(null);
     this.inKernel = false;
-    this.parts.board.mem.onMapChange = undefined;
     this.kicker.close();
     this.vm.close();
   }

@@ -34,6 +34,8 @@ export interface Accelerator {
   countFrom(instructions: number): void;
   /** The vCPU waits for an interrupt, and none is pending. */
   readonly idle: boolean;
+  /** Memory has come, gone or moved in the board's address space. */
+  memoryMapChanged(): void;
   reset(state: InitialCpuState): void;
   /** @param cpu which one, from 0 */
   saveState(cpu: number): DeviceState;

@@ -264,6 +264,8 @@ export async function createMachine(
         use: (accelerator) => {
           inForce = accelerator;
           pins.target = accelerator.cpuPort;
+          board.mem.onMapChange = () => accelerator.memoryMapChanged();
+          accelerator.memoryMapChanged();
         },
       },
       accelerator: name,

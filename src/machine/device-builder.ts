@@ -103,7 +103,8 @@ export class DeviceBuilder {
    * @throws Error, one line; nothing remains then
    */
   hotPlug(config: DeviceConfig): DeviceConfig {
-    return this.make(config, true).config;
+    const { device, bus } = this.make(config, true);
+    return { ...config, ...placeOf(bus, device) };
   }
 
   /** Whether some device has taken it. @param kind "drive", "netdev" or "chardev" */
@@ -313,6 +314,12 @@ export class DeviceBuilder {
     this.counts.set(kind, count + 1);
     return count;
   }
+}
+
+/** The properties that put a device where it is. */
+export function placeOf(bus: DeviceBus, device: Device): { bus: string; addr?: string } {
+  if (!(device instanceof PciDevice)) return { bus: bus.name };
+  return { bus: bus.name, addr: `${(device.devfn >> 3).toString(16)}.${device.devfn & 7}` };
 }
 
 /** Open Firmware's names by class code, as SeaBIOS and OVMF write them. */

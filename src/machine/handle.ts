@@ -30,7 +30,7 @@ import {
 import { SerialPort } from './serial-port.ts';
 import type { NetdevConfig } from './network-config.ts';
 import { Mouse } from './mouse.ts';
-import { machineThread } from './thread.ts';
+import { machineThreadFor } from './thread.ts';
 
 export interface MachineEnd {
   readonly event: PowerEvent;
@@ -113,7 +113,10 @@ export class Machine {
    */
   static async create(given: Partial<MachineConfig>): Promise<Machine> {
     const config = withFirmware(completeConfig(given), findFirmware);
-    const machine = new Machine(config, machineThread.take());
+    const machine = new Machine(
+      config,
+      machineThreadFor(typeof config.accel === 'string' ? config.accel : (config.accel[0] ?? 'jit')).take(),
+    );
     await machine.created.promise;
     return machine;
   }

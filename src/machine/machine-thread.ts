@@ -203,7 +203,8 @@ function answer(id: number, work: (machine: LocalMachine) => Promise<Answer>): v
     return work(machine);
   };
   attempt().then(
-    (value) => post({ type: 'done', id, error: null, value }),
+    // Bytes are the handle's from now on.
+    (value) => parent.post({ type: 'done', id, error: null, value }, value instanceof Uint8Array ? [value.buffer] : []),
     (error: Error) => post({ type: 'done', id, error: error.message.split('\n')[0]! }),
   );
 }

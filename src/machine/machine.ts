@@ -133,9 +133,11 @@ export class LocalMachine implements StateOwner {
   setAccelerator(name: AcceleratorName): void {
     const before = this.inForce;
     if (before.name === name) return;
+    // Translators keep what they know of the guest at the same place of the memory: there, the new one comes after the old.
+    const apart = before.name === 'kvm' || name === 'kvm';
+    const early = apart ? this.accelerators.make(name) : null;
     const states = this.board.apicIds.map((_, cpu) => before.saveState(cpu));
     const instructions = before.instructions();
-    // Both would have the same memory for what they keep.
     before.close();
     const take = (made: Accelerator): void => {
       made.countFrom(instructions);
@@ -144,8 +146,9 @@ export class LocalMachine implements StateOwner {
       this.inForce = made;
     };
     try {
-      take(this.accelerators.make(name));
+      take(early ?? this.accelerators.make(name));
     } catch (error) {
+      early?.close();
       take(this.accelerators.make(before.name as AcceleratorName));
       throw error;
     }

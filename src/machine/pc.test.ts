@@ -203,6 +203,8 @@ function crowded(more: Partial<PcConfig> = {}) {
     { driver: 'e1000', netdev: 'n0', mac: '52:54:00:12:34:56' },
     { driver: 'rtl8139', netdev: 'n2', mac: '52:54:00:12:34:58' },
     { driver: 'ne2k_pci', netdev: 'n3', mac: '52:54:00:12:34:59' },
+    { driver: 'e1000e', netdev: 'n4', mac: '52:54:00:12:34:60' },
+    { driver: 'pci-bridge', id: 'bridge', chassis_nr: 1 },
     { driver: 'sdhci-pci', id: 'sd' },
     { driver: 'sd-card', drive: 'sd' },
     { driver: 'nvme', drive: 'nvme', serial: 's' },

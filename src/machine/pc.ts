@@ -217,7 +217,9 @@ export class PcMachine {
     this.display = this.addDisplay();
     this.builder = this.addDevices();
     this.hotplug = this.addHotplug();
-    if (this.hasFirmware) describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions());
+    if (this.hasFirmware) {
+      this.fwCfg.fillLater(() => describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions()));
+    }
     for (const lapic of this.lapics) lapic.reset();
   }
 

@@ -7,7 +7,7 @@ import type { Fields } from '../migration/values.ts';
 import type { Accelerator } from './accelerator.ts';
 import { HostClock, type InstructionClock, type ClockTsc } from './clock.ts';
 import { type DeviceConfig, type MachineConfig, type NamedFile, topologyOf } from './config.ts';
-import { PciDevice } from '../devices/pci.ts';
+import { placeOf } from './device-builder.ts';
 import type { DeviceState, StateOwner, StateValue } from './interfaces.ts';
 import type { LocalMachine } from './machine.ts';
 import type { Drive } from './pc-storage.ts';
@@ -211,9 +211,7 @@ function devicesOf(drives: readonly Drive[], { board }: LocalMachine): Fields {
     const number = counts.get(type.name) ?? 0;
     counts.set(type.name, number + 1);
     // Where a device has found its place by itself, it might find another one here.
-    const place: Fields = { ...seenOf(config), bus: bus.name };
-    if (device instanceof PciDevice) place['addr'] = `${(device.devfn >> 3).toString(16)}.${device.devfn & 7}`;
-    devices[`-device ${id ?? `${type.name}#${number}`}`] = { type: type.name, ...place };
+    devices[`-device ${id ?? `${type.name}#${number}`}`] = { type: type.name, ...seenOf(config), ...placeOf(bus, device) };
   }
   return devices;
 }

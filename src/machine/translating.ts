@@ -17,12 +17,14 @@ export class TranslatingAccelerator implements Accelerator {
     this.name = name;
     this.engine = makeEngine(parts, name === 'jit');
     this.cpu = makeCpu(parts, this.engine);
-    const { cpu } = this;
-    parts.board.mem.onMapChange = () => cpu.memoryMapChanged();
   }
 
   get cpuPort(): CpuPort {
     return this.cpu;
+  }
+
+  memoryMapChanged(): void {
+    this.cpu.memoryMapChanged();
   }
 
   run(count: number, stop: () => boolean): void {

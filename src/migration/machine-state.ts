@@ -19,7 +19,7 @@ const MAX_FIELDS = 2 ** 26;
 
 /**
  * @param parts of a machine that stands still until the stream has ended
- * @returns the stream, in pieces
+ * @returns the stream, in pieces, each of which holds until the next is asked for
  */
 export async function* saveMachine(parts: StateParts, compress: boolean): AsyncGenerator<Uint8Array> {
   // Whatever may refuse to be saved does so before anything has been written.

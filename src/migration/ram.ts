@@ -86,7 +86,7 @@ function* groupsOf(words: Int32Array, pages: number): Generator<Run[]> {
 /**
  * All pages of a block, each once.
  * @param compress whether to make the stream smaller, where the host can do it fast
- * @returns pieces of the stream
+ * @returns pieces of the stream, each of which holds until the next is asked for
  */
 export async function* savePages({ id, bytes }: MemoryBlock, compress: boolean): AsyncGenerator<Uint8Array> {
   const head: SectionHead = { type: SECTION.pages, id, instance: 0, version: 1 };
@@ -101,11 +101,12 @@ export async function* savePages({ id, bytes }: MemoryBlock, compress: boolean):
     const plain = gathered.subarray(0, used);
     const packed = compress && used > 0 ? await zstdCompressFast(plain) : null;
     const smaller = packed !== null && packed.length < used * WORTHWHILE;
-    yield* sectionBytes(head, bodyOf(group, smaller ? CODEC.zstd : CODEC.none, smaller ? packed : plain));
+    yield* sectionBytes(head, tableOf(group, smaller ? CODEC.zstd : CODEC.none), smaller ? packed : plain);
   }
 }
 
-function bodyOf(group: readonly Run[], codec: number, data: Uint8Array): Uint8Array {
+/** A body's beginning. */
+function tableOf(group: readonly Run[], codec: number): Uint8Array {
   const body = new ByteWriter();
   body.u8(codec);
   body.u32(group.length);
@@ -113,7 +114,6 @@ function bodyOf(group: readonly Run[], codec: number, data: Uint8Array): Uint8Ar
     body.u32(first);
     body.u32(zero ? (count | ZEROS) >>> 0 : count);
   }
-  body.raw(data);
   return body.written;
 }
 

@@ -56,9 +56,14 @@ export function streamHeader(): Uint8Array {
   return out.written.slice();
 }
 
-/** @returns the section's bytes, in pieces: the body is not copied @throws Error for what does not fit */
-export function sectionBytes({ type, id, instance, version }: SectionHead, body: Uint8Array): Uint8Array[] {
-  if (body.length > MAX_BODY) throw new Error(`"${id}": ${body.length} bytes of state are more than ${MAX_BODY}`);
+/**
+ * @param body in pieces, which are not copied
+ * @returns the section's bytes, in pieces
+ * @throws Error for what does not fit
+ */
+export function sectionBytes({ type, id, instance, version }: SectionHead, ...body: readonly Uint8Array[]): Uint8Array[] {
+  const length = body.reduce((sum, piece) => sum + piece.length, 0);
+  if (length > MAX_BODY) throw new Error(`"${id}": ${length} bytes of state are more than ${MAX_BODY}`);
   const name = new TextEncoder().encode(id);
   const head = new ByteWriter();
   head.u8(type);
@@ -66,10 +71,11 @@ export function sectionBytes({ type, id, instance, version }: SectionHead, body:
   head.u8(version & 0xff);
   head.u8(version >> 8);
   head.u32(instance);
-  head.u32(body.length);
+  head.u32(length);
   head.raw(name);
   head.u32(crc32c(head.written));
-  return [head.written.slice(), body, u32(crc32c(body))];
+  const sum = body.reduce((before, piece) => crc32c(piece, before), 0);
+  return [head.written.slice(), ...body, u32(sum)];
 }
 
 export function fieldsSection(id: string, version: number, fields: Fields, instance = 0): Uint8Array[] {

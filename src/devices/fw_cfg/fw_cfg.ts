@@ -56,6 +56,7 @@ export class FwCfg implements Device {
   private readonly memory: GuestMemory;
   private readonly items = new Map<number, Uint8Array>();
   private readonly names = new Map<string, number>();
+  private fill: (() => void) | null = null;
   private readonly generators = new Map<number, () => Uint8Array>();
   private readonly state = new StateBlock(
     'fw_cfg',
@@ -120,6 +121,17 @@ export class FwCfg implements Device {
     this.generators.set(this.names.get(name)!, make);
   }
 
+  /** What is filled in only when somebody looks: guests that are started directly never do. */
+  fillLater(fill: () => void): void {
+    this.fill = fill;
+  }
+
+  private fillNow(): void {
+    const { fill } = this;
+    this.fill = null;
+    fill?.();
+  }
+
   reset(): void {
     this.state.reset();
   }
@@ -134,6 +146,7 @@ export class FwCfg implements Device {
 
   /** What is being read was made when it was selected: it is made again by a board that is set up like that one. */
   afterLoad(): void {
+    this.fillNow();
     const key = this.state.value.selector;
     const make = this.generators.get(key);
     if (make !== undefined) this.items.set(key, make());
@@ -155,6 +168,7 @@ export class FwCfg implements Device {
   }
 
   private select(key: number): void {
+    this.fillNow();
     this.state.value.selector = key & 0xffff;
     this.state.value.offset = 0;
     const make = this.generators.get(key & 0xffff);

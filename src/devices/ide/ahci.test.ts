@@ -169,6 +169,29 @@ test('an error holds the port until software starts it anew', () => {
   assert.deepEqual([...new Set(moved(512))], [3]);
 });
 
+test('what a disk has not answered is asked again by a port that has its state', async () => {
+  for (const write of [false, true]) {
+    const a = setUp();
+    a.disk.read = a.disk.write = () => new Promise<void>(() => undefined);
+    a.memory.writeBytes(DATA, new Uint8Array(0x500).fill(0xaa));
+    a.issue(0, [write ? 0xca : 0xc8, 0, 7, 0, 0, 0x40, 0, 0, 0, 0, 2], 1024, { write });
+    assert.equal(a.read(0, PORT.issue), 1);
+    const b = setUp();
+    const bytes = new Uint8Array(0x10000);
+    a.memory.readBytes(0, bytes);
+    b.memory.writeBytes(0, bytes);
+    b.ahci.loadState(a.ahci.saveState());
+    assert.deepEqual(b.ahci.saveState(), a.ahci.saveState());
+    assert.deepEqual([b.level(), b.read(0, PORT.issue)], [false, 1]);
+    b.ahci.afterLoad();
+    await new Promise(setImmediate);
+    assert.equal(b.read(0, PORT.issue), 0);
+    if (write) assert.ok(b.disk.data.subarray(7 * 512, 9 * 512).every((byte) => byte === 0xaa));
+    else assert.deepEqual([b.moved(1024)[0], b.moved(1024)[1023]], [7, 8]);
+    assert.deepEqual([b.read(0, PORT.interrupts) & IS.deviceFis, b.level()], [IS.deviceFis, true]);
+  }
+});
+
 test('a software reset is two FISes, a link reset two writes', () => {
   const { memory, write, read } = setUp();
   const control = (value: number): void => {

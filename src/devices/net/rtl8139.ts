@@ -95,7 +95,7 @@ export class Rtl8139 extends PciDevice {
     this.clock = clock;
     this.backend = backend;
     this.mac = mac;
-    this.block = new StateBlock(id, 1, powerOn);
+    this.block = new StateBlock(id, 1, powerOn, { slot: SLOTS - 1 });
     const { value } = this.block;
     this.view = new DataView(value.registers.buffer);
     this.chip = new Microwire(eepromWords(mac), value.eeprom);

@@ -226,3 +226,30 @@ test('sizes that no card has', () => {
   );
   assert.throws(() => make(512), /Invalid SD card size/);
 });
+
+test('drivers that write anything anywhere', async () => {
+  const { memory, clock, disk, host, read, write, select } = start();
+  let state = 12345;
+  const next = (below: number): number => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % below;
+  };
+  for (let i = 0; i < 1 << 16; i += 4) memory.write(i, 4, next(4) === 0 ? 0x23 | (next(64) << 22) : next(1 << 20));
+  for (let i = 0; i < 30_000; i++) {
+    const size = [1, 2, 4][next(3)]!;
+    const at = next(0x60) & ~(size - 1);
+    if (next(3) === 0) read(at, size);
+    else write(at, size, next(2) === 0 ? next(1 << 20) : (next(0x10000) * 0x10000 + next(0x10000)) >>> 0);
+    if (next(20) === 0) clock.run(1000);
+    if (next(300) === 0) select();
+    if (next(500) === 0) host.load(host.save());
+    if (next(1000) === 0) {
+      disk.slow = !disk.slow;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  host.reset();
+  await new Promise((resolve) => setImmediate(resolve));
+});
