@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { probeKvm } from '../src/kvm/probe.ts';
 import { modesOf, runDifferential } from './differential/fuzz.ts';
+import { hostKind } from './differential/hosts.ts';
 
 const probe = probeKvm();
 
@@ -10,8 +11,8 @@ test('random states and sequences of instructions: KVM and the translator agree'
   skip: probe.available ? false : probe.reason,
   timeout: 120_000,
 }, (t) => {
-  const lenient = !probe.available || probe.missing !== null;
-  const { counts, failures } = runDifferential({ seed: 1, modes: modesOf(!lenient), cases: 100, seconds: 30, lenient });
+  const kind = hostKind(probe.available && probe.missing === null);
+  const { counts, failures } = runDifferential({ seed: 1, kind, modes: modesOf(kind), cases: 150, seconds: 30 });
   for (const [mode, { compared, beyond }] of counts) t.diagnostic(`${mode}: ${compared} compared, ${beyond} beyond this KVM`);
   assert.deepEqual(failures, []);
   for (const [mode, { compared }] of counts) assert.ok(compared > 0, `nothing compared in ${mode}`);

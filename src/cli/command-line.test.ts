@@ -42,6 +42,19 @@ test('accelerators: names, aliases, the first of a list that can be had', () => 
   assert.throws(() => withKernel('-accel xen'), /-accel xen: accelerator "xen" is not known/);
 });
 
+test('CPUs: what is left out follows from the rest', () => {
+  const smp = (text: string) => {
+    const { cpus, topology } = withKernel(`-smp ${text}`).smp;
+    return [cpus, topology.sockets, topology.cores, topology.threads];
+  };
+  assert.deepEqual(smp('4'), [4, 1, 4, 1]);
+  assert.deepEqual(smp('cpus=8,sockets=2,threads=2'), [8, 2, 2, 2]);
+  assert.deepEqual(smp('4,maxcpus=4,sockets=2,dies=1,clusters=1,cores=1,threads=2'), [4, 2, 1, 2]);
+  assert.deepEqual(smp('8,cores=2'), [8, 4, 2, 1]);
+  assert.deepEqual(smp('8,sockets=1,cores=4'), [8, 1, 4, 2]);
+  assert.deepEqual(smp('sockets=2,cores=2'), [4, 2, 2, 1]);
+});
+
 test('time: icount and the real-time clock', () => {
   const line = withKernel('-icount shift=3,sleep=off -rtc base=2020-01-01T00:00:00,clock=vm');
   assert.deepEqual(line.icount, { shift: 3, sleep: false });

@@ -244,6 +244,7 @@ export function makeState(
     const value = gpr?.[i] ?? random.wide();
     fields[name] = wide ? value : i < 8 ? value & 0xffffffffn : 0n;
   });
+  if (gpr === null) fields['rsp'] = BigInt(WINDOW + 192);
   if (is16(mode)) {
     for (const name of ['rbx', 'rbp', 'rsi', 'rdi']) fields[name] = BigInt(0x800 + random.below(0x200));
     fields['rsp'] = 0x1800n;

@@ -1,9 +1,11 @@
 /** `npm run fuzz:kvm [-- --seconds N --seed S --without MODES]`: machine states under KVM and under the translator. */
+import { writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { probeKvm } from '../../src/kvm/probe.ts';
 import { MODES, type Mode, modesOf, runDifferential } from './fuzz.ts';
+import { hostKind } from './hosts.ts';
 
-const USAGE = `fuzz:kvm [--seconds N] [--cases N] [--seed S] [--only MODES] [--without MODES]; modes are ${MODES.join(', ')}`;
+const USAGE = `fuzz:kvm [--seconds N] [--cases N] [--seed S] [--only MODES] [--without MODES] [--verbose]; modes are ${MODES.join(', ')}`;
 
 function main(): number {
   const { values } = parseArgs({
@@ -12,6 +14,7 @@ function main(): number {
       cases: { type: 'string', default: 'Infinity' },
       seed: { type: 'string' },
       only: { type: 'string', default: '' },
+      verbose: { type: 'boolean', default: false },
       without: { type: 'string', default: '' },
     },
   });
@@ -34,10 +37,11 @@ function main(): number {
     console.error(`fuzz:kvm: ${probe.reason}`);
     return 1;
   }
-  const complete = probe.missing === null;
-  const modes = modesOf(complete).filter((mode) => (only.length === 0 || only.includes(mode)) && !without.includes(mode));
-  console.log(`seed ${seed}, ${seconds} s${complete ? '' : `; ${probe.missing}`}`);
-  const { counts, failures } = runDifferential({ seed, modes, cases, seconds, lenient: !complete });
+  const kind = hostKind(probe.missing === null);
+  const modes = modesOf(kind).filter((mode) => (only.length === 0 || only.includes(mode)) && !without.includes(mode));
+  console.log(`seed ${seed}, ${seconds} s, the KVM is ${kind.name}`);
+  const tell = (name: string): void => void writeSync(1, `${name}\n`);
+  const { counts, failures } = runDifferential({ seed, kind, modes, cases, seconds, ...(values.verbose ? { tell } : {}) });
   for (const line of failures) console.log(line);
   for (const [name, { compared, beyond }] of counts) console.log(`${name}: ${compared} compared, ${beyond} beyond this KVM`);
   console.log(`${failures.length} differences`);

@@ -33,7 +33,9 @@ export interface Choice {
 
 /** @param has which CPU features there are: a KVM may run also what it does not tell of */
 export function choiceFor(has: (feature: string) => boolean): Choice {
-  const rows = X86_ROWS.filter(({ options }) => options.feature === undefined || options.feature.split(' ').every(has));
+  const needs = ({ name, options }: Row): string[] =>
+    /^(STAC|CLAC)$/.test(name) ? ['smap'] : (options.feature?.split(' ') ?? []);
+  const rows = X86_ROWS.filter((row) => needs(row).every(has));
   return { narrow: rows.filter((row) => usable(row, true)), wide: rows.filter((row) => usable(row, false)) };
 }
 
@@ -45,6 +47,8 @@ function ordinary(mode: Mode, random: Random, choice: Choice): Ordinary | null {
   const judged = judgedCase(row, random, !is64(mode));
   if (judged === null) return null;
   const { before } = judged;
+  // What LOCK may stand before is for test/native to tell.
+  if (before.code[0] === 0xf0) return null;
   return { name: row.name, code: [...before.code], gpr: before.gpr, undefinedFlags: ARITHMETIC & ~maskOf(row, before) };
 }
 

@@ -19,6 +19,20 @@ async function readAll(stream: ReadableStream<Uint8Array>): Promise<string> {
   return new Response(stream).text();
 }
 
+test('several CPUs are more than the translator runs, and it says so', async () => {
+  const wanted = config(greeter('hello\n', 5), { accel: ['jit', 'interp'], cpus: 2 });
+  await assert.rejects(Machine.create(wanted), (error: Error) => {
+    assert.match(error.message, /interp: it runs one CPU, and this machine has 2, which needs kvm$/);
+    return true;
+  });
+  await assert.rejects(Machine.create({ ...wanted, cpus: 0 }), /cpus=0 is not a number from 1 to 255/);
+  const topology = { sockets: 1, cores: 1, threads: 1 };
+  await assert.rejects(
+    Machine.create({ ...wanted, topology }),
+    /topology: sockets \(1\) \* cores \(1\) \* threads \(1\) is not 2/,
+  );
+});
+
 for (const accel of ['jit', 'interp'] as const) {
   test(`a guest prints and ends the machine (${accel})`, async () => {
     const machine = await Machine.create(config(greeter('hello\n', 5), { accel }));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LEAVE_CPUID, LEAVE_RDMSR, LEAVE_WRMSR, LEAVE_WRITE_CR } from '../leave.ts';
 import { CR4, FS, XMM } from '../state.ts';
+import { CpuidLeaves } from './cpuid-leaves.ts';
 import { featureNames, isSupported, modelNames, parseCpu } from './models.ts';
 import { Kit } from './test-kit.ts';
 
@@ -38,6 +39,26 @@ test('features: OSXSAVE follows CR4, AMD repeats leaf 1', () => {
   assert.deepEqual(cpuid(kit, 0xd), [7, 576, 832, 0]);
   assert.deepEqual(cpuid(kit, 0xd, 2), [256, 576, 0, 0]);
   assert.equal(cpuid(kit, 0x80000008)[0], 0x3028);
+});
+
+test('the arrangement of CPUs: APIC IDs, threads of a core, cores of a package', () => {
+  const topology = { sockets: 2, cores: 3, threads: 2 };
+  const live = { osxsave: false, apicEnabled: true, xcr0: 1, tscFrequency: 1e9 };
+  // The second thread of the second package's last core: 1 10 1 in bits.
+  const leaves = (model: string): CpuidLeaves => new CpuidLeaves(parseCpu(model).model, live, topology, 11);
+  const amd = leaves('max,+topoext');
+  const [, ebx, , edx] = amd.leaf(1, 0);
+  assert.deepEqual([ebx >>> 24, (ebx >> 16) & 0xff, (edx >> 28) & 1], [13, 8, 1]);
+  // A level's shift to the next, its threads, its number and kind.
+  assert.deepEqual(amd.leaf(0xb, 0), [1, 2, 0x100, 13]);
+  assert.deepEqual(amd.leaf(0xb, 1), [3, 6, 0x201, 13]);
+  assert.equal((amd.leaf(4, 0)[0] >>> 26) + 1, 4);
+  assert.equal(((amd.leaf(4, 0)[0] >>> 14) & 0xfff) + 1, 2);
+  assert.equal(amd.leaf(0x80000008, 0)[2], 0x3005);
+  assert.equal((amd.leaf(0x80000001, 0)[2] >> 1) & 1, 1);
+  assert.deepEqual(leaves('max').leaf(0x8000001e, 0), [0, 0, 0, 0]);
+  const one = new CpuidLeaves(parseCpu('max').model, live);
+  assert.deepEqual([one.leaf(0x80000008, 0)[2], (one.leaf(1, 0)[3] >> 28) & 1], [0, 0]);
 });
 
 test('models and feature text', () => {
