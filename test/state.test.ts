@@ -108,11 +108,11 @@ date
 cat /proc/interrupts /proc/uptime /proc/sys/kernel/random/boot_id
 sha256sum /bin/busybox
 for disk in vda nvme0n1 sda; do
-  dd if=/dev/urandom of=/dev/$disk bs=64k count=40 conv=fsync 2>/dev/null
+  dd if=/dev/urandom of=/dev/$disk bs=64k count=10 conv=fsync 2>/dev/null
   echo written $disk
 done
 echo 3 >/proc/sys/vm/drop_caches
-for disk in vda nvme0n1 sda; do dd if=/dev/$disk bs=64k count=40 2>/dev/null | sha256sum; done
+for disk in vda nvme0n1 sda; do dd if=/dev/$disk bs=64k count=10 2>/dev/null | sha256sum; done
 sleep 1
 (echo a & echo b & wait)
 cat /proc/interrupts

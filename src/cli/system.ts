@@ -209,6 +209,12 @@ async function run(line: CommandLine): Promise<number> {
   if (obstacle !== null) throw new OptionError('-display', 'curses', obstacle);
   for (const warning of line.warnings) say(`warning: ${warning}`);
   const machine = await create(line);
+  // What is known of the command line already has been said with the option's name.
+  const warn = (text: string): void => {
+    if (!line.warnings.some((said) => said.endsWith(text))) say(text.includes('\n') ? text : `warning: ${text}`);
+  };
+  machine.warnings.forEach(warn);
+  machine.on('warning', warn);
   const quit = quitter(machine);
   traceTo(machine, line.traceFile);
   writePidFile(line.pidFile);

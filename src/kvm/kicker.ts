@@ -48,6 +48,8 @@ export class Kicker {
     this.worker = new Worker(new URL('./kicker-thread.ts', import.meta.url), {
       execArgv: ['--no-warnings'],
       workerData: { cells: this.cells, loop: libc.loopDescriptor() } satisfies KickerData,
+      // It makes nothing: most of what a thread takes is room for new objects.
+      resourceLimits: { maxYoungGenerationSizeMb: 1 },
     });
     this.worker.on('error', () => undefined);
     this.worker.on('exit', () => Atomics.store(this.cells, READY, 0));

@@ -10,6 +10,7 @@ export interface Opened {
   /** Null where guests may have any. */
   readonly tscFrequency: number | null;
   make(parts: Omit<KvmParts, 'host'>): Accelerator;
+  close(): void;
 }
 
 /** @throws Error, one line */
@@ -20,5 +21,6 @@ export function openKvm(): Opened {
     mostCpus: host.mostCpus,
     tscFrequency: host.scalesTsc ? null : host.tscFrequency,
     make: (parts) => new KvmAccelerator({ ...parts, host }),
+    close: () => host.close(),
   };
 }

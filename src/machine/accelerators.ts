@@ -42,6 +42,8 @@ export interface LoadedAccelerator {
   readonly mostCpus: number;
   /** @throws Error, one line */
   make(parts: AcceleratorParts): Accelerator;
+  /** Gives up what all that it makes have in common. */
+  close?(): void;
 }
 
 const loaded = new Map<AcceleratorName, LoadedAccelerator>();
@@ -60,6 +62,12 @@ export function checkCpus({ mostCpus }: LoadedAccelerator, cpus: number): void {
   if (cpus <= mostCpus) return;
   const most = mostCpus === 1 ? 'one CPU' : `at most ${mostCpus} CPUs`;
   throw new Error(`it runs ${most}, and this machine has ${cpus}${mostCpus === 1 ? ', which needs kvm' : ''}`);
+}
+
+/** After the last machine of this thread, whose accelerator has been closed. */
+export function unloadAccelerators(): void {
+  for (const accelerator of loaded.values()) accelerator.close?.();
+  loaded.clear();
 }
 
 /** @throws Error, one line; the accelerator must have been loaded */

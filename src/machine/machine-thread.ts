@@ -2,7 +2,7 @@
 import { threadParent } from '#threads';
 import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
-import { loadAccelerator } from './accelerators.ts';
+import { loadAccelerator, unloadAccelerators } from './accelerators.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
@@ -68,6 +68,7 @@ function events(config: MachineConfig): MachineEvents {
       // What the guest has written is in its images before anybody is told that it has ended.
       closeDrives().then(() => {
         flush();
+        unloadAccelerators();
         post({ type: 'end', event, status });
       });
     },
@@ -125,6 +126,7 @@ async function create(config: MachineConfig): Promise<void> {
     if (!config.startPaused) machine.start();
   } catch (error) {
     await closeDrives();
+    unloadAccelerators();
     const message = (error instanceof Error ? error.message : String(error)).split('\n')[0]!;
     if (error instanceof ImageError) {
       const why = message.replace(`kernel ${config.kernel?.name ?? ''}: `, '');

@@ -243,6 +243,7 @@ export class LocalMachine implements StateOwner {
     this.networks.close();
     this.cancelSleep();
     this.setState(event === 'panic' ? 'crashed' : 'shutdown');
+    this.accelerator.close();
     this.events.onYield?.();
     this.events.onEnd(event, status);
   }

@@ -1,0 +1,70 @@
+/** Machines under the host's KVM, whatever that runs: their firmware gets along with real mode. */
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { test } from 'node:test';
+import { Machine, type MachineConfig } from 'virelay';
+import { NO_KVM } from '../../src/kvm/test-kit.ts';
+
+process.env['VIRELAY_KVM_PARTIAL'] = '1';
+
+const LIMIT = { timeout: 60_000, skip: NO_KVM };
+const MIB = 2 ** 20;
+const OUT_E9 = [0xba, 0xe9, 0x00, 0xee]; // mov dx, 0e9h; out dx, al
+
+/** @param code at the place where processors begin, which is the end of the image: 16 bytes */
+function machineOf(code: readonly number[], more: Partial<MachineConfig> = {}): Promise<Machine> {
+  const data = new Uint8Array(0x1_0000).fill(0xf4);
+  data.set(code, 0xfff0);
+  return Machine.create({
+    ...{ accel: 'kvm', memory: 8 * MIB, bios: { name: 'firmware', data }, serials: [], startPaused: true, noReboot: true },
+    ...more,
+  });
+}
+
+test('a guest goes on from one accelerator to the other, and back, as if nothing had been', LIMIT, async () => {
+  // mov dx, 0e9h; again: out dx, al; inc ax; mov cx, 400; loop $; jmp again
+  const counting = [0xba, 0xe9, 0x00, 0xee, 0x40, 0xb9, 0x90, 0x01, 0xe2, 0xfe, 0xeb, 0xf7];
+  await using machine = await machineOf(counting, { debugcon: { iobase: 0xe9 } });
+  const reader = machine.debugcon!.readable.getReader();
+  let next = 0;
+  const count = async (bytes: number): Promise<void> => {
+    for (let seen = 0; seen < bytes; ) {
+      const { value } = await reader.read();
+      for (const byte of value!) assert.equal(byte, next++ & 0xff);
+      seen += value!.length;
+    }
+  };
+  await machine.start();
+  await count(100);
+  for (const accelerator of ['jit', 'kvm', 'interp', 'kvm'] as const) {
+    await machine.setAccelerator(accelerator);
+    await count(1000);
+  }
+});
+
+test('what KVM cannot do ends the machine, with the registers as they are', LIMIT, async (t) => {
+  // cli; the first byte of an instruction at the top of the address space, then lock hlt, which nobody can execute
+  await using machine = await machineOf([0x0f, 0x01, 0x1e, 0, 0, 0xd9, 0xe8, 0xf0, 0xf4]);
+  const warnings: string[] = [];
+  machine.on('warning', (line) => void warnings.push(line));
+  await machine.start();
+  const end = await Promise.race([machine.ended, new Promise<null>((resolve) => setTimeout(resolve, 3000, null))]);
+  if (end === null) return t.skip('this KVM executes it all');
+  if (end.event === 'reset') return t.skip('this KVM gives the guest its exceptions');
+  assert.deepEqual(end, { event: 'internal-error', status: 1 });
+  assert.match(warnings.join('\n'), /KVM_EXIT_INTERNAL_ERROR[\s\S]*RIP=000000000000fff\w/);
+});
+
+test('machines that come and go leave no files open', LIMIT, async () => {
+  const once = async (): Promise<number> => {
+    await using machine = await machineOf([...OUT_E9, 0xeb, 0xfe], { debugcon: { iobase: 0xe9 } });
+    await machine.start();
+    await machine.debugcon!.readable.getReader().read();
+    await machine.quit();
+    return readdirSync('/proc/self/fd').length;
+  };
+  await once();
+  const before = await once();
+  for (let i = 0; i < 6; i++) await once();
+  assert.ok((await once()) <= before, 'descriptors stay');
+});
