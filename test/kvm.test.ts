@@ -10,18 +10,23 @@ import { runOnKvmHost } from './kvm-host.ts';
 const UNLIKE_SVM = 'breakpoints of the processor';
 /** A thousand machines take their time there, and there is no compiler. */
 const ELSEWHERE = ['lifecycle.test.ts', 'layouts.test.ts'];
+/** Of each mode. */
+const CASES = 15;
 const PROBE = `import('/virelay/src/kvm/probe.ts').then(({ probeKvm }) => console.log('probe=' + JSON.stringify(probeKvm())))`;
 
-test('a processor with SVM runs every kind of guest, and KVM on it does all that we ask', { timeout: 180_000 }, async (t) => {
+test('a processor with SVM runs every kind of guest, KVM on it does all that we ask, and the translator the same', {
+  timeout: 240_000,
+}, async (t) => {
   const files = readdirSync(join(import.meta.dirname, '../src/kvm'))
     .filter((name) => name.endsWith('.test.ts') && !ELSEWHERE.includes(name))
     .map((name) => `src/kvm/${name}`);
   const ran = await runOnKvmHost(
     t,
-    ['src/kvm'],
+    ['src', 'test/differential', 'test/native'],
     [
       'export NODE_OPTIONS=--no-warnings',
       `node -e "${PROBE}"`,
+      `node test/differential/main.ts --seed 1 --cases ${CASES} --seconds 90; echo "differential=$?"`,
       `node --test --test-isolation=none --test-reporter=tap --test-skip-pattern='${UNLIKE_SVM}' ${files.join(' ')}`,
     ].join('\n'),
   );
@@ -29,6 +34,7 @@ test('a processor with SVM runs every kind of guest, and KVM on it does all that
   const probe = JSON.parse(/probe=(.*)/.exec(ran.output)?.[1] ?? 'null') as KvmProbe | null;
   assert.ok(probe?.available, ran.output);
   assert.equal(probe.missing, null);
+  assert.match(ran.output, /^differential=0$/m, ran.output);
   assert.equal(ran.status, 0, ran.output);
   assert.ok(Number(/^# pass (\d+)/m.exec(ran.output)?.[1]) > 30, ran.output);
 });

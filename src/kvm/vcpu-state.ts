@@ -1,6 +1,6 @@
 /** A vCPU's whole state, read from the kernel and written to it in the order that it needs. */
 import { MCE_BANKS } from '../isa/x86/system/machine-check.ts';
-import { SREGS2_PDPTRS_VALID, type KernelCpu, type KernelSregs } from './state/cpu.ts';
+import { ALWAYS_KEPT, SREGS2_PDPTRS_VALID, type KernelCpu, type KernelSregs } from './state/cpu.ts';
 import type { KernelApic } from './state/lapic.ts';
 import { viewOf } from './struct.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -85,7 +85,8 @@ export class VcpuTransfer {
     const changed = new Map(this.aside);
     for (const index of this.indices) {
       const value = values.get(index);
-      if (value !== undefined && (known.has(index) || value !== this.afterReset.get(index))) changed.set(index, value);
+      if (value !== undefined && (known.has(index) || ALWAYS_KEPT.has(index) || value !== this.afterReset.get(index)))
+        changed.set(index, value);
     }
     return changed;
   }

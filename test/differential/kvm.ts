@@ -9,6 +9,8 @@ import type { Vcpu, VcpuState } from '../../src/kvm/vcpu.ts';
 import { type KernelVcpu, VcpuTransfer } from '../../src/kvm/vcpu-state.ts';
 import type { Vm } from '../../src/kvm/vm.ts';
 import type { CpuModel } from '../../src/isa/x86/system/models.ts';
+import type { DeviceState } from '../../src/machine/interfaces.ts';
+import { powerOnState } from '../../src/isa/x86/system/power-on.ts';
 import { ONE_CPU } from '../../src/machine/cpu-topology.ts';
 import type { Outcome, Subject } from './compare.ts';
 import { END_PORT, HIGH_BASE, HIGH_SIZE, LOW_SIZE, MEMORY_SIZE, type Step } from './guest.ts';
@@ -51,6 +53,15 @@ export class KvmSubject implements Subject {
     vcpu.setCpuid(cpuidEntries(this.model, ONE_CPU, 0, 1e9));
     acceptKicks(vm.libc, vcpu.fd);
     return { vm, vcpu, transfer: new VcpuTransfer(vcpu, host.msrs, host.hasSregs2), first: vcpu.get('sregs') };
+  }
+
+  /** Writes a state. @returns what is read then */
+  writeAndRead(state: DeviceState): DeviceState {
+    this.guest ??= this.makeGuest();
+    const { vcpu, transfer } = this.guest;
+    const apic: KernelVcpu['apic'] = { page: vcpu.get('lapic').regs, base: 0xfee00900n, tscDeadline: 0n };
+    transfer.write({ cpu: cpuToKernel(state, transfer.xsaveBytes), apic, tsc: 0n });
+    return cpuFromKernel(transfer.read(new Set()).cpu, powerOnState(0));
   }
 
   run({ state, memory }: Step): Outcome {

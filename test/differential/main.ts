@@ -2,9 +2,11 @@
 import { writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { probeKvm } from '../../src/kvm/probe.ts';
-import { MODES, type Mode, modesOf, runDifferential } from './fuzz.ts';
+import { MODES, type Mode, modesOf, runDifferential, runRoundTrips } from './fuzz.ts';
 import { hostKind } from './hosts.ts';
 
+/** Of each mode, that are written and read. */
+const STATES = 20;
 const USAGE = `fuzz:kvm [--seconds N] [--cases N] [--seed S] [--only MODES] [--without MODES] [--verbose]; modes are ${MODES.join(', ')}`;
 
 function main(): number {
@@ -42,10 +44,13 @@ function main(): number {
   console.log(`seed ${seed}, ${seconds} s, the KVM is ${kind.name}`);
   const tell = (name: string): void => void writeSync(1, `${name}\n`);
   const { counts, failures } = runDifferential({ seed, kind, modes, cases, seconds, ...(values.verbose ? { tell } : {}) });
+  const lost = runRoundTrips(seed, modes, STATES);
+  for (const line of lost) console.log(`written and read: ${line}`);
   for (const line of failures) console.log(line);
   for (const [name, { compared, beyond }] of counts) console.log(`${name}: ${compared} compared, ${beyond} beyond this KVM`);
-  console.log(`${failures.length} differences`);
-  return failures.length === 0 ? 0 : 1;
+  const differences = failures.length + lost.length;
+  console.log(`${differences} differences`);
+  return differences === 0 ? 0 : 1;
 }
 
 process.exitCode = main();

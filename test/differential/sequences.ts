@@ -22,7 +22,7 @@ const LEFT_OUT = /^(J|LOOP|CALL|RET|INT|IN|INS|OUT|OUTS|HLT|MONITOR|MWAIT|CMPXCH
 
 function usable(row: Row, mode32: boolean): boolean {
   if (exclusion(row, mode32) !== null || LEFT_OUT.test(row.name) || kindOf(row) !== 'integer' || row.options.vsib) return false;
-  return !row.operands.some((spec) => /[OJS]/.test(spec.place)) && !row.options.f64;
+  return !row.operands.some((spec) => /[OJSCD]/.test(spec.place)) && !row.options.f64;
 }
 
 /** What sequences are made of. */
@@ -213,8 +213,8 @@ const SYSTEM: readonly System[] = [
 
 /** Turns a bit of EAX over. */
 function flip(mode: Mode, bit: number): number[] {
-  // btc eax, bit
-  return [...(is16(mode) ? [0x66] : []), 0x0f, 0xba, 0xf8, bit];
+  // xor eax, bit
+  return [...(is16(mode) ? [0x66] : []), 0x35, ...dword(1 << bit)];
 }
 
 const LONGEST = 60;

@@ -307,7 +307,7 @@ export const SYSTEM_ROWS: readonly Row[] = [
   // It came with the Pentium with MMX.
   row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC), { feature: 'mmx' }),
   row('0F 34', 'SYSENTER', '', leave(L.LEAVE_SYSENTER), { feature: 'sep' }),
-  row('0F 35', 'SYSEXIT', '', system(L.LEAVE_SYSEXIT), { feature: 'sep' }),
+  row('0F 35', 'SYSEXIT', '', leave(L.LEAVE_SYSEXIT), { feature: 'sep' }),
   row('0F A2', 'CPUID', '', leave(L.LEAVE_CPUID)),
   row('0F AA', 'RSM', '', leave(L.LEAVE_RSM)),
   row('63 /r', 'ARPL', 'Ew,Gw', arpl, { no64: true, protectedOnly: true }),

@@ -50,6 +50,8 @@ const NAMED_MSRS: Readonly<Record<string, number>> = {
   miscEnable: 0x1a0,
   xss: 0xda0,
 };
+/** They are a part of every state, also as they are after reset. */
+export const ALWAYS_KEPT: ReadonlySet<number> = new Set(Object.values(NAMED_MSRS));
 const SMBASE = 0x9e;
 const SEGMENTS = { es: 'es', cs: 'cs', ss: 'ss', ds: 'ds', fs: 'fs', gs: 'gs', ldtr: 'ldt', tr: 'tr' } as const;
 const CONTROL = ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const;

@@ -5,12 +5,30 @@ import {
   LEAVE_INT,
   LEAVE_IRET,
   LEAVE_SYSCALL,
+  LEAVE_SYSENTER,
+  LEAVE_SYSEXIT,
   LEAVE_SYSRET,
   LEAVE_STI,
   LEAVE_HLT,
   LEAVE_CLI,
 } from '../leave.ts';
-import { CR2, CS, EFLAGS, IF, MSR_LSTAR, MSR_SFMASK, MSR_STAR, SS, TF, VM, NMI_BLOCKED, IOPL, CPL } from '../state.ts';
+import {
+  CR2,
+  CS,
+  EFLAGS,
+  IF,
+  MSR_LSTAR,
+  MSR_SFMASK,
+  MSR_STAR,
+  MSR_SYSENTER_CS,
+  MSR_SYSENTER_EIP,
+  SS,
+  TF,
+  VM,
+  NMI_BLOCKED,
+  IOPL,
+  CPL,
+} from '../state.ts';
 import { Kit } from './test-kit.ts';
 
 const SIZE32 = 2 << 4;
@@ -210,6 +228,25 @@ test('SYSCALL and SYSRET', () => {
   kit.leave(LEAVE_SYSRET, 3 | SIZE64);
   assert.deepEqual([kit.rip, kit.cpl, kit.selector(CS), kit.selector(SS)], [0x400002n, 3, 0x33, 0x2b]);
   assert.equal(kit.cpu.core.eflags, IF | 2);
+});
+
+test("SYSENTER and SYSEXIT: AMD's processors do not have them in long mode", () => {
+  for (const model of ['max', 'Nehalem']) {
+    const kit = new Kit(model).long64();
+    kit.gate(6, 8, 0x1600);
+    kit.setReg(4, 0x7000n);
+    kit.setBig(MSR_SYSENTER_CS, 8n);
+    kit.setBig(MSR_SYSENTER_EIP, 0x2200n);
+    for (const reason of [LEAVE_SYSENTER, LEAVE_SYSEXIT]) {
+      kit.rip = 0x102n;
+      kit.cpu.core.set(CPL, 0);
+      kit.setReg(1, 0x6000n);
+      kit.setReg(2, 0x2300n);
+      kit.leave(reason, 2 | SIZE64);
+      const entered = reason === LEAVE_SYSENTER ? 0x2200n : 0x2300n;
+      assert.equal(kit.rip, model === 'max' ? 0x1600n : entered);
+    }
+  }
 });
 
 test('single step after an instruction of the system code', () => {

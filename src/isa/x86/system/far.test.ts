@@ -182,6 +182,15 @@ test('ENTER with nesting, DIV of 128 bits', () => {
   assert.deepEqual([kit.reg(0), kit.reg(2), kit.rip], [0x1000000000000000n, 5n, 0x103n]);
 });
 
+test('ENTER copies frame pointers by way of the stack segment', () => {
+  const kit = new Kit().long64();
+  kit.gate(12, 8, 0xc00);
+  kit.setReg(4, 0x7000n);
+  kit.setReg(5, 0x8000_0000_0000_6000n);
+  kit.leave(LEAVE_ENTER, 4 | SIZE64, 32n, 2n);
+  assert.equal(kit.rip, 0xc00n);
+});
+
 test('FXSAVE, FXRSTOR, XSAVE and XRSTOR', () => {
   const kit = new Kit().long64();
   kit.gate(13, 8, 0xd00, { ist: 1 });

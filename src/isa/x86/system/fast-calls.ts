@@ -66,8 +66,14 @@ export function sysret(p: Parts, wide: boolean): void {
   core.cpl = 3;
 }
 
+/** AMD's processors do not have SYSENTER and SYSEXIT in long mode (APM vol. 2, 6.1.2). */
+function requireSysenter(core: Core): void {
+  if (core.longMode && core.model.vendor === 'AuthenticAMD') core.ud();
+}
+
 export function sysenter(p: Parts): void {
   const { core, segs } = p;
+  requireSysenter(core);
   const selector = core.get(MSR_SYSENTER_CS) & 0xfffc;
   if (!core.isProtected && !core.v86) core.gp();
   if (selector === 0) core.gp();
@@ -83,6 +89,7 @@ export function sysenter(p: Parts): void {
 /** @param wide to 64-bit code */
 export function sysexit(p: Parts, wide: boolean): void {
   const { core, segs } = p;
+  requireSysenter(core);
   const selector = core.get(MSR_SYSENTER_CS) & 0xfffc;
   if (!core.isProtected || selector === 0) core.gp();
   core.requireSupervisor();

@@ -231,6 +231,7 @@ export function enter(p: Parts, size: number): void {
   const frameHigh = stack.high;
   for (let i = 1; i < level; i++) {
     plus(core, core.regLow(RBP), core.regHigh(RBP), -size * i);
+    stack.checkAt(wide ? core.low : core.low & mask, core.high, size);
     const at = wide ? core.low : (base + (core.low & mask)) | 0;
     const atHigh = wide ? core.high : 0;
     if (size === 8) mmu.read64(at, atHigh, AS_CURRENT);
@@ -243,6 +244,7 @@ export function enter(p: Parts, size: number): void {
   stack.push(size, frameLow, frameHigh);
   stack.skip(-bytes);
   // ENTER faults where a write at the new top of the stack would.
+  stack.checkAt(stack.low, stack.high, size);
   mmu.probeWrite(wide ? stack.low : (base + stack.low) | 0, wide ? stack.high : 0, size, AS_CURRENT);
   stack.commit();
   core.writeReg(RBP, size, frameLow, frameHigh);

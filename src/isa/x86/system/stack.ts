@@ -73,12 +73,17 @@ export class Stack {
   }
 
   private check(size: number): void {
+    this.checkAt(this.low, this.high, size);
+  }
+
+  /** That an offset can be used by way of the stack segment. @throws FAULT, #SS */
+  checkAt(low: number, high: number, size: number): void {
     const { core } = this;
     if (this.wide) {
-      if (!core.isCanonical(this.low, this.high)) core.fault(SS_FAULT, this.code | core.ext);
+      if (!core.isCanonical(low, high)) core.fault(SS_FAULT, this.code | core.ext);
       return;
     }
-    const first = this.low >>> 0;
+    const first = low >>> 0;
     const last = first + size - 1;
     const down = (this.attributes & (ATTR_EXPAND_DOWN | 8)) === ATTR_EXPAND_DOWN;
     const bad = down ? first <= this.limit || last > (this.attributes & ATTR_DB ? 0xffffffff : 0xffff) : last > this.limit;
