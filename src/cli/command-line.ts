@@ -88,6 +88,7 @@ export interface CommandLine {
   debugcon: { text: string; spec: CharacterSpec; iobase: number } | null;
   uuid: Uint8Array | null;
   hpet: boolean;
+  smm: boolean | null;
   acpiHotplugBehindBridges: boolean;
   nographic: boolean;
   /** The display is shown on the terminal. */
@@ -152,6 +153,7 @@ function initial(): CommandLine {
     debugcon: null,
     uuid: null,
     hpet: true,
+    smm: null,
     acpiHotplugBehindBridges: true,
     nographic: false,
     curses: false,
@@ -447,13 +449,15 @@ function setMachine(line: CommandLine, text: string): void {
       case 'hpet':
         line.hpet = parseSwitch(key, value);
         break;
+      case 'smm':
+        line.smm = value === 'auto' ? null : parseSwitch(key, value);
+        break;
       case 'usb':
       case 'vmport':
       case 'graphics':
       case 'dump-guest-core':
       case 'mem-merge':
       case 'acpi':
-      case 'smm':
       case 'kernel-irqchip':
         break;
       case 'kernel':

@@ -162,6 +162,8 @@ export interface MachineConfig {
   /** 16 bytes in text order, for SMBIOS. */
   readonly uuid: Uint8Array | null;
   readonly hpet: boolean;
+  /** System management mode, for firmware; null is where there is firmware and the vCPU is translated. */
+  readonly smm: boolean | null;
   /** Devices behind bridges come and go by ACPI, not by the registers of PCI Express ports. */
   readonly acpiHotplugBehindBridges: boolean;
   /** A reset ends the machine. */
@@ -195,6 +197,7 @@ const DEFAULTS: MachineConfig = {
   debugExit: null,
   uuid: null,
   hpet: true,
+  smm: null,
   acpiHotplugBehindBridges: true,
   noReboot: false,
   noShutdown: false,

@@ -158,6 +158,10 @@ async function chooseAccelerator(
   throw new ConfigError('accel', 'none is given');
 }
 
+/** Without firmware nobody uses it. */
+const hasSmm = ({ smm, bios, drives }: MachineConfig, accelerator: AcceleratorName): boolean =>
+  smm ?? (accelerator !== 'kvm' && (bios !== null || drives.some((one) => one.interface === 'pflash')));
+
 function chooseCpu(
   text: string,
   { features, tscFrequency }: LoadedAccelerator,
@@ -193,6 +197,8 @@ export async function createMachine(
   const [name, accelerator] = await chooseAccelerator(config, events);
   const { model, tscFrequency } = chooseCpu(config.cpu, accelerator, events);
   warnOfThreads(model, topologyOf(config), events);
+  if (config.smm === true && name === 'kvm') throw new ConfigError('smm', 'KVM runs no system management mode here');
+  const smm = hasSmm(config, name);
   const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);
@@ -234,6 +240,7 @@ export async function createMachine(
     ...(config.debugExit ? { debugExit: config.debugExit } : {}),
     rtc: rtcOptions(config, clock),
     hpet: config.hpet,
+    smm,
     ...(config.uuid ? { uuid: config.uuid } : {}),
     ...(config.kernel ? { kernel: config.kernel.data, kernelName: config.kernel.name, append: config.append } : {}),
     ...(config.initrd ? { initrd: config.initrd.data } : {}),

@@ -22,6 +22,7 @@ export type ChipsetParts = {
   /** A line of a new source at an interrupt input (0 to 23). */
   irq: (input: number) => IrqLine;
   add: <T extends Device>(device: T) => T;
+  smm: boolean;
 };
 
 export type Chipset = {
@@ -46,14 +47,14 @@ const SOUTH_BRIDGE = 31;
 export const USUAL_ECAM = 0xb0000000;
 
 /** QEMU's `pc`: 82441FX and PIIX. */
-export function addI440Fx({ mem, io, messages, acpi, drives, irq, add }: ChipsetParts): Chipset {
+export function addI440Fx({ mem, io, messages, acpi, drives, irq, add, smm }: ChipsetParts): Chipset {
   const bus = new PciBus({ memory: mem, ports: io, messages });
   const bridge = add(new I440Fx());
   bus.plug(bridge, 0);
   bus.plug(add(new Piix3(bus, isaLines(irq))), 1);
   const { ide, buses } = addIde(mem, io, [irq(14), irq(15)], drives);
   bus.plug(add(ide), 1, 1);
-  const pm = add(new Piix4Pm(io, acpi.ports));
+  const pm = add(new Piix4Pm(io, acpi.ports, smm));
   bus.plug(pm, 1, 3);
   io.register(GPE_BASE, 4, acpi.gpe, 'acpi-gpe0', { maxSize: 1 });
   addAhci({ mem, drives, add }, bus);
@@ -70,12 +71,13 @@ export function addI440Fx({ mem, io, messages, acpi, drives, irq, add }: Chipset
 }
 
 /** QEMU's `q35`: MCH and ICH9, whose disk controller is an AHCI. */
-export function addQ35({ mem, io, messages, acpi, drives, irq, add }: ChipsetParts): Chipset {
+export function addQ35({ mem, io, messages, acpi, drives, irq, add, smm }: ChipsetParts): Chipset {
   const bus = new PciBus({ memory: mem, ports: io, messages }, q35PirqOf, 'pcie.0');
   const bridge = add(new Q35Mch(mem, bus));
   bus.plug(bridge, 0);
   const lpc = add(
     new Ich9Lpc({
+      smm,
       bus,
       ports: io,
       isa: isaLines(irq),

@@ -66,6 +66,8 @@ export type PcConfig = {
   debugExit?: { iobase?: number; iosize?: number };
   rtc?: RtcOptions;
   hpet?: boolean;
+  /** System management mode. */
+  smm?: boolean;
   /** 16 bytes in text order. */
   uuid?: Uint8Array;
   kernel?: Uint8Array;
@@ -322,6 +324,10 @@ export class PcMachine {
 
   private get hasFirmware(): boolean {
     return this.config.bios !== undefined || (this.config.flash ?? []).length > 0;
+  }
+
+  get hasSmm(): boolean {
+    return this.config.smm !== false;
   }
 
   private get hasHpet(): boolean {
@@ -593,6 +599,7 @@ export class PcMachine {
   private addChipset(): Chipset {
     const { cpuPort, drives, memory } = this.config;
     const chipset = (this.isQ35 ? addQ35 : addI440Fx)({
+      smm: this.hasSmm,
       mem: this.mem,
       io: this.io,
       messages: { sendMsi: (address, data) => this.sendMessage(address, data) },

@@ -168,6 +168,7 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       icount: icount === null ? 'none' : `shift=${icount.shift}`,
       rtcClock: icount !== null ? 'vm' : rtc.clock,
       hpet: config.hpet,
+      smm: machine.board.hasSmm,
       uuid: config.uuid ?? 'none',
     },
     firmware: {

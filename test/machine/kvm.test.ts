@@ -1,6 +1,6 @@
 /** Machines under the host's KVM, whatever that runs: their firmware gets along with real mode. */
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { Machine, type MachineConfig } from 'virelay';
 import { NO_KVM } from '../../src/kvm/test-kit.ts';
@@ -68,3 +68,23 @@ test('machines that come and go leave no files open', LIMIT, async () => {
   for (let i = 0; i < 6; i++) await once();
   assert.ok((await once()) <= before, 'descriptors stay');
 });
+
+for (const machine of ['pc', 'q35'] as const) {
+  test(`SeaBIOS looks for something to boot (${machine})`, LIMIT, async (t) => {
+    if (!existsSync('/usr/share/seabios/bios-256k.bin')) return t.skip('there is no SeaBIOS (package seabios)');
+    await using one = await Machine.create({
+      machine,
+      accel: 'kvm',
+      memory: 64 * MIB,
+      textOnSerial: true,
+      serials: ['connected'],
+    });
+    const decoder = new TextDecoder();
+    let text = '';
+    for await (const chunk of one.serial[0]!.readable) {
+      text += decoder.decode(chunk, { stream: true });
+      if (text.includes('No bootable device')) break;
+    }
+    assert.match(text, /SeaBIOS \(version[\s\S]*No bootable device/);
+  });
+}

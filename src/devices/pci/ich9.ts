@@ -32,6 +32,8 @@ export type Ich9Wiring = {
   /** Registers of the fixed hardware, and of its events. */
   pm: IoHandler;
   gpe: IoHandler;
+  /** There is a system management mode; without, firmware finds it set up already. */
+  smm: boolean;
 };
 
 /** Function 31:0. */
@@ -54,6 +56,7 @@ export class Ich9Lpc extends PciDevice {
     });
     this.wiring = wiring;
     this.setInitial(0x04, [0x07, 0x00, 0x00, 0x02]);
+    if (!wiring.smm) this.setInitial(SMI_ENABLE_AT, [SMI.global | SMI.apm]);
     this.setInitial(PM_BASE, [1, 0, 0, 0]);
     this.writable.set([0x80, 0xff], PM_BASE);
     this.writable[ACPI_CONTROL] = 0x87;
@@ -73,7 +76,7 @@ export class Ich9Lpc extends PciDevice {
   /** Do writes to the APM control port raise SMIs? */
   get raisesSmi(): boolean {
     const wanted = SMI.global | SMI.apm;
-    return (this.config[SMI_ENABLE_AT]! & wanted) === wanted;
+    return this.wiring.smm && (this.config[SMI_ENABLE_AT]! & wanted) === wanted;
   }
 
   /** Port of the power management registers, or 0. */

@@ -72,8 +72,10 @@ export class Piix4Pm extends PciDevice {
   private readonly registers: IoHandler;
   private mapping: MappedRegion | null = null;
   private mappedAt = -1;
+  private readonly smm: boolean;
 
-  constructor(ports: PortBus, registers: IoHandler, id = 'piix4-pm') {
+  /** @param smm there is a system management mode; without, firmware finds it set up already */
+  constructor(ports: PortBus, registers: IoHandler, smm = true, id = 'piix4-pm') {
     super(id, {
       vendor: 0x8086,
       device: 0x7113,
@@ -85,6 +87,8 @@ export class Piix4Pm extends PciDevice {
     });
     this.ports = ports;
     this.registers = registers;
+    this.smm = smm;
+    if (!smm) this.setInitial(DEVICE_ACTIVITY_B + 3, [APM_SMI_ENABLE]);
     this.setInitial(0x06, [0x80, 0x02]);
     this.setInitial(0x3c, [9]);
     this.setInitial(PM_BASE, [1, 0, 0, 0]);
@@ -98,7 +102,7 @@ export class Piix4Pm extends PciDevice {
 
   /** Do writes to the APM control port raise SMIs? */
   get raisesSmi(): boolean {
-    return (this.config[DEVICE_ACTIVITY_B + 3]! & APM_SMI_ENABLE) !== 0;
+    return this.smm && (this.config[DEVICE_ACTIVITY_B + 3]! & APM_SMI_ENABLE) !== 0;
   }
 
   protected override onConfigWrite(): void {

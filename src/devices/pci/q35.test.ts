@@ -27,7 +27,7 @@ function setUp() {
   const isa = Array.from({ length: 16 }, () => new RecordingLine());
   const inputs = Array.from({ length: 8 }, () => new RecordingLine());
   const none = { read: () => 0, write: () => undefined };
-  const lpc = new Ich9Lpc({ bus, ports, isa, inputs, pm: none, gpe: none });
+  const lpc = new Ich9Lpc({ smm: true, bus, ports, isa, inputs, pm: none, gpe: none });
   bus.plug(lpc, 31);
   return { windows, ranges, bus, mch, lpc, isa, inputs };
 }
