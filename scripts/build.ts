@@ -4,10 +4,13 @@
  *
  *     dist/app/NAME.js      a program, or the library (index.js)
  *     dist/app/part-*.js    threads, and what is shared
+ *     dist/app/*.wasm       the translator's runtime modules, which would be made at each start else
  */
-import { rmSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type Plugin, rolldown } from 'rolldown';
+import { X86_ISA } from '../src/isa/x86/isa.ts';
+import { makeCommonRuntime } from '../src/jit/runtime.ts';
 
 const ROOT = dirname(import.meta.dirname);
 /** As deep below the package's folder as the sources' folders: files that are named by way of `import.meta.url` are found. */
@@ -49,6 +52,9 @@ export async function build(folder: string, entries: readonly string[] = ENTRIES
   const names = { entryFileNames: '[name].js', chunkFileNames: 'part-[name].js' };
   const { output } = await bundle.write({ dir: folder, format: 'esm', ...names });
   await bundle.close();
+  const { engine, isa } = makeCommonRuntime(X86_ISA);
+  writeFileSync(join(folder, 'engine.wasm'), engine);
+  writeFileSync(join(folder, 'x86.wasm'), isa!);
   const bytes = output.reduce((sum, one) => sum + (one.type === 'chunk' ? one.code.length : one.source.length), 0);
   return `${folder}: ${output.length} files, ${Math.round(bytes / 1024)} KiB`;
 }

@@ -55,12 +55,20 @@ export interface Isa {
   /** Offset in the vCPU's block of what is added to pcs under other flags, an i64. */
   readonly codeBase?: number;
   /**
-   * Makes the ISA's own runtime module (helpers of kind 'wasm').
-   * @param vcpuBase address of the vCPU's block in the memory
+   * Makes the ISA's own runtime module (helpers of kind 'wasm'), the same for all machines whose addresses have the same size.
    * @param module an empty module that imports the memory
+   * @param vcpuBase address of the vCPU's block in the memory
+   */
+  runtimeModule?(module: ModuleWriter, vcpuBase: number): Uint8Array<ArrayBuffer>;
+  /**
+   * @param bytes what `runtimeModule` makes
    * @returns its exports
    */
-  instantiate?(memory: WebAssembly.Memory, vcpuBase: number, module: ModuleWriter): Record<string, WebAssembly.ImportValue>;
+  instantiate?(
+    memory: WebAssembly.Memory,
+    vcpuBase: number,
+    bytes: Uint8Array<ArrayBuffer>,
+  ): Record<string, WebAssembly.ImportValue>;
 }
 
 /** Access kinds of the software TLB. */

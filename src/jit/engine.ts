@@ -43,7 +43,9 @@ import type { BatchCompiler } from './compilers.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { CELLS_OF_REGION, RegionQueue } from './queue.ts';
 import { hotIn } from './region-source.ts';
-import { buildRuntime } from './runtime.ts';
+import { I32 } from '../ir/ops.ts';
+import { addressTypeFor } from '../wasm/wasm.ts';
+import { makeRuntime, type RuntimeBytes, startRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
 import { ENTRIES, entryTrace, traceBlock } from './trace-block.ts';
@@ -75,6 +77,8 @@ export interface EngineOptions {
   readonly hotThreshold?: number;
   /** End of the area for interpreter code: translated code is dropped when it is reached. */
   readonly codeEnd?: number;
+  /** Runtime modules that have been made before (`makeCommonRuntime`), for memories that they serve. */
+  readonly runtime?: RuntimeBytes;
   trace?: (category: string, line: string) => void;
   /** Is a category traced that is about blocks (trace-block.ts)? */
   tracesBlocks?: (category: string) => boolean;
@@ -146,16 +150,7 @@ export class Engine implements EngineServices {
     this.builder = new Builder(globals);
     this.encoder = new Encoder(this.words, globals, helpers);
     this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
-    const isaRuntime = options.isa.instantiate?.(options.memory, VCPU_BASE, this.newModule()) ?? {};
-    this.runtime = buildRuntime(
-      () => this.newModule(),
-      helpers,
-      options.memory,
-      this.table,
-      { slow: () => this.slow(), guard: () => this.guard() },
-      isaRuntime,
-      options.isa.codeBase,
-    );
+    this.runtime = this.startRuntime();
     this.blocks.onCrossing = (block) => {
       this.tlb.clearAllJumps();
       this.codeIndex.remove(block.page * PAGE + block.offset, this.codeKey(block.flags));
@@ -177,6 +172,16 @@ export class Engine implements EngineServices {
   private reserveCells(): void {
     this.blocks.setCell(NULL_CELL, FN_LOOKUP, 0);
     this.dispatchCell = this.blocks.newCell(FN_DISPATCH, 0);
+  }
+
+  private startRuntime(): Runtime {
+    const { isa, memory } = this.options;
+    const pages = this.words.byteLength / 65536;
+    const made = addressTypeFor(this.words.byteLength) === I32 ? this.options.runtime : undefined;
+    const { engine, isa: own } = made ?? makeRuntime(isa, pages, this.words.buffer instanceof SharedArrayBuffer);
+    const isaExports = own === null ? {} : (isa.instantiate?.(memory, VCPU_BASE, own) ?? {});
+    const host = { slow: () => this.slow(), guard: () => this.guard() };
+    return startRuntime(engine, isa.helpers, memory, this.table, host, isaExports);
   }
 
   newModule(): ModuleWriter {

@@ -17,6 +17,7 @@ import {
   CTL_STACK_LIMIT,
   CTL_STACK_PAGE,
 } from '../ir/vcpu-block.ts';
+import type { Isa } from '../isa/isa.ts';
 import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
@@ -518,24 +519,12 @@ function writeIrHelper(module: ModuleWriter, helper: Helper, ir: IrSwitch): numb
   return module.function(helper.params, helper.result, c);
 }
 
-/** @param isaExports functions of the ISA's own runtime module, for helpers of kind 'wasm' */
-export function buildRuntime(
-  newModule: () => ModuleWriter,
-  helpers: readonly Helper[],
-  memory: WebAssembly.Memory,
-  table: WebAssembly.Table,
-  host: RuntimeImports,
-  isaExports: Record<string, WebAssembly.ImportValue>,
-  codeBase?: number,
-): Runtime {
-  const module = newModule();
-  const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow, askGuard: host.guard };
+/** @param module an empty one  @returns the runtime module's bytes, the same for all machines whose addresses have the same size */
+function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBase?: number): Uint8Array<ArrayBuffer> {
   const hostSlow = module.import('slow', [], NONE);
   const hostGuard = module.import('askGuard', [], I32);
   for (const helper of helpers) {
-    if (helper.body.kind === 'ir') continue;
-    imports[`h${helper.index}`] = helper.body.kind === 'host' ? helper.body.call : isaExports[helper.body.export]!;
-    module.import(`h${helper.index}`, helper.params, helper.result);
+    if (helper.body.kind !== 'ir') module.import(`h${helper.index}`, helper.params, helper.result);
   }
   const slowIndex = new Map<string, number>();
   const cross = writeCross(module);
@@ -577,7 +566,27 @@ export function buildRuntime(
   module.element(FN_DISPATCH, dispatch);
   module.export('interpret', interpreter);
   module.export('enter', dispatch);
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(module.finish()), { v: imports });
+  return module.finish();
+}
+
+/**
+ * @param bytes what `runtimeModule` makes
+ * @param isaExports functions of the ISA's own runtime module, for helpers of kind 'wasm'
+ */
+export function startRuntime(
+  bytes: Uint8Array<ArrayBuffer>,
+  helpers: readonly Helper[],
+  memory: WebAssembly.Memory,
+  table: WebAssembly.Table,
+  host: RuntimeImports,
+  isaExports: Record<string, WebAssembly.ImportValue>,
+): Runtime {
+  const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow, askGuard: host.guard };
+  for (const { body, index } of helpers) {
+    if (body.kind === 'ir') continue;
+    imports[`h${index}`] = body.kind === 'host' ? body.call : isaExports[body.export]!;
+  }
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { v: imports });
   const exports = instance.exports as Record<string, (argument?: number) => void>;
   return {
     enter: exports.enter as () => void,
@@ -585,3 +594,25 @@ export function buildRuntime(
     imports: { ...imports, ...exports },
   };
 }
+
+/** Both runtime modules. */
+export interface RuntimeBytes {
+  readonly engine: Uint8Array<ArrayBuffer>;
+  readonly isa: Uint8Array<ArrayBuffer> | null;
+}
+
+/**
+ * Makes the runtime modules, which takes longer than to start them.
+ * @param pages of the memory, 64 KiB each
+ * @param maximum of pages that the memory may have
+ */
+export function makeRuntime(isa: Isa, pages: number, shared: boolean, maximum = pages): RuntimeBytes {
+  const module = (): ModuleWriter => new ModuleWriter(pages, maximum, shared);
+  return {
+    engine: runtimeModule(module(), isa.helpers, isa.codeBase),
+    isa: isa.runtimeModule?.(module(), VCPU_BASE) ?? null,
+  };
+}
+
+/** The modules that serve every shared memory whose addresses have 32 bits. */
+export const makeCommonRuntime = (isa: Isa): RuntimeBytes => makeRuntime(isa, 1, true, 65536);

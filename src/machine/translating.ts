@@ -1,12 +1,17 @@
 /** The translator as an accelerator: engine and x86 vCPU. */
 import { x86Isa } from '../isa/x86/isa.ts';
 import { X86Cpu } from '../isa/x86/system/cpu.ts';
+import { readBuilt } from '#host';
 import { Engine } from '../jit/engine.ts';
 import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
 import type { Accelerator } from './accelerator.ts';
 import type { AcceleratorParts } from './accelerators.ts';
 import type { CpuPort, DeviceState } from './interfaces.ts';
 import type { InitialCpuState } from './loader/cpu-state.ts';
+
+/** In what is published, the runtime modules are files. */
+const [MADE_ENGINE, MADE_ISA] = [readBuilt('engine.wasm'), readBuilt('x86.wasm')];
+const MADE = MADE_ENGINE === null || MADE_ISA === null ? null : { engine: MADE_ENGINE, isa: MADE_ISA };
 
 export class TranslatingAccelerator implements Accelerator {
   readonly name: 'jit' | 'interp';
@@ -74,6 +79,7 @@ export class TranslatingAccelerator implements Accelerator {
 function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
   return new Engine({
     isa: x86Isa(model.has),
+    ...(MADE === null ? {} : { runtime: MADE }),
     memory,
     physical: board.mem,
     compile,

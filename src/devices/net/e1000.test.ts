@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type IoHandler, NO_OFFLOADS } from '../../machine/interfaces.ts';
+import { NO_OFFLOADS } from '../../machine/interfaces.ts';
 import { FlatMemory, ManualClock } from '../mocks.ts';
-import { PciBus } from '../pci.ts';
 import { E1000 } from './e1000.ts';
-import { TestNetwork as Network } from './test-network.ts';
+import { busOfNames, TestNetwork as Network } from './test-network.ts';
 
 const MAC = [0x52, 0x54, 0, 1, 2, 3];
 /** Registers by the manual's names. */
@@ -21,15 +20,7 @@ function start() {
   const memory = new FlatMemory(1 << 20);
   const clock = new ManualClock();
   const network = new Network();
-  const handlers = new Map<string, IoHandler>();
-  const place = (handler: IoHandler, name: string) => {
-    handlers.set(name, handler);
-    return { remove: () => void handlers.delete(name) };
-  };
-  const bus = new PciBus({
-    memory: { addMmio: (_base, _size, handler, name) => place(handler, name) },
-    ports: { register: (_base, _count, handler, name) => place(handler, name) },
-  });
+  const { bus, handlers } = busOfNames();
   const make = (id: string) => new E1000({ id, memory, clock, backend: network, mac: Uint8Array.from(MAC), mitigation: true });
   const card = make('nic0');
   bus.plug(card, 3);

@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { IoHandler } from '../../machine/interfaces.ts';
 import { FlatMemory, ManualClock } from '../mocks.ts';
-import { PciBus } from '../pci.ts';
 import { E1000e } from './e1000e.ts';
-import { TestNetwork } from './test-network.ts';
+import { busOfNames, TestNetwork } from './test-network.ts';
 
 const MAC = [0x52, 0x54, 0, 1, 2, 3];
 /** Registers by the data sheet's names. */
@@ -38,15 +36,8 @@ function start() {
   const memory = new FlatMemory(1 << 20);
   const clock = new ManualClock();
   const network = new TestNetwork();
-  const handlers = new Map<string, IoHandler>();
-  const place = (handler: IoHandler, name: string) => {
-    handlers.set(name, handler);
-    return { remove: () => void handlers.delete(name) };
-  };
   const messages: number[] = [];
-  const bus = new PciBus({
-    memory: { addMmio: (_base, _size, handler, name) => place(handler, name) },
-    ports: { register: (_base, _count, handler, name) => place(handler, name) },
+  const { bus, handlers } = busOfNames({
     messages: { sendMsi: (_address, data) => void messages.push(data) },
   });
   const card = new E1000e({ id: 'nic0', memory, clock, backend: network, mac: Uint8Array.from(MAC), mitigation: true });

@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GSO_TCP4, type IoHandler, NO_OFFLOADS } from '../../machine/interfaces.ts';
 import { FlatMemory, ManualClock } from '../mocks.ts';
-import { PciBus } from '../pci.ts';
 import { Rtl8139 } from './rtl8139.ts';
-import { TestNetwork } from './test-network.ts';
+import { busOfNames, TestNetwork } from './test-network.ts';
 
 const MAC = [0x52, 0x54, 0, 1, 2, 3];
 /** Registers by the data sheet's names. */
@@ -22,15 +21,7 @@ function start() {
   const memory = new FlatMemory(1 << 20);
   const clock = new ManualClock();
   const network = new TestNetwork();
-  const handlers = new Map<string, IoHandler>();
-  const place = (handler: IoHandler, name: string) => {
-    handlers.set(name, handler);
-    return { remove: () => void handlers.delete(name) };
-  };
-  const bus = new PciBus({
-    memory: { addMmio: (_base, _size, handler, name) => place(handler, name) },
-    ports: { register: (_base, _count, handler, name) => place(handler, name) },
-  });
+  const { bus, handlers } = busOfNames();
   const card = new Rtl8139({ id: 'nic0', memory, clock, backend: network, mac: Uint8Array.from(MAC) });
   bus.plug(card, 3);
   card.configWrite(0x10, 4, 0xc000);

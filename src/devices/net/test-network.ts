@@ -1,5 +1,13 @@
 /** For tests of cards: a network that remembers what was sent. */
-import { NO_OFFLOADS, type NetworkPort, type Offloads, type PacketOffload } from '../../machine/interfaces.ts';
+import {
+  type IoHandler,
+  type MsiSink,
+  NO_OFFLOADS,
+  type NetworkPort,
+  type Offloads,
+  type PacketOffload,
+} from '../../machine/interfaces.ts';
+import { PciBus } from '../pci.ts';
 
 export const ALL_OFFLOADS: Offloads = { checksum: true, tso4: true, tso6: true, ufo: true, uso: true };
 
@@ -28,4 +36,19 @@ export class TestNetwork implements NetworkPort {
   close(): void {
     // Nothing to close.
   }
+}
+
+/** A bus that puts registers nowhere: they are found by their names. */
+export function busOfNames(more: { messages?: MsiSink } = {}) {
+  const handlers = new Map<string, IoHandler>();
+  const place = (handler: IoHandler, name: string) => {
+    handlers.set(name, handler);
+    return { remove: () => void handlers.delete(name) };
+  };
+  const bus = new PciBus({
+    memory: { addMmio: (_base, _size, handler, name) => place(handler, name) },
+    ports: { register: (_base, _count, handler, name) => place(handler, name) },
+    ...more,
+  });
+  return { bus, handlers };
 }

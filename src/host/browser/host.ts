@@ -28,3 +28,6 @@ export const network: HostNetwork = {
 /** A page has no way to give memory back. */
 export const releasePages = (_memory: Uint8Array, _offset: number, _length: number): void => undefined;
 export const openFileTree = (_path: string, _readOnly: boolean): FileTree => missing('folders');
+
+/** Nothing is made before here. */
+export const readBuilt = (_name: string): Uint8Array<ArrayBuffer> | null => null;

@@ -7,3 +7,4 @@ export { openStdio } from './stdio.ts';
 export { releasePages } from './memory.ts';
 export { network } from './network.ts';
 export { openFileTree } from './file-tree.ts';
+export { readBuilt } from './built.ts';

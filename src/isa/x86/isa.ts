@@ -10,7 +10,7 @@ import { buildTable } from './tables.ts';
 import type { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { writeVectorConstants } from './vector-constants.ts';
-import { makeX87 } from './x87/runtime.ts';
+import { startX87, x87Module } from './x87/runtime.ts';
 
 /** All features that some instruction needs. */
 const FEATURES = [...new Set(X86_ROWS.flatMap((row) => row.options.feature?.split(' ') ?? []))];
@@ -90,9 +90,10 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     codeBase: SEG + SEG_SIZE * CS + SEG_BASE,
     codeIsLinear: (flags) => (flags & BF_CS_BASE) === 0,
     translate: (b, code, flags, maxInsns) => translate(units.of(b), code, flags, maxInsns),
-    instantiate: (memory, vcpuBase, module) => {
+    runtimeModule: x87Module,
+    instantiate: (memory, vcpuBase, bytes) => {
       writeVectorConstants(memory, vcpuBase);
-      return makeX87(memory, vcpuBase, module);
+      return startX87(memory, vcpuBase, bytes);
     },
   };
 }

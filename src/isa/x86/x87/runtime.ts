@@ -9,20 +9,24 @@ import { defineRoutines } from './routines.ts';
 import { transcendentalRoutines } from './transcendental.ts';
 import type { Primitives } from './transcendental.ts';
 
-/** @param module an empty module that imports the memory  @returns routines by name */
-export function makeX87(
-  memory: WebAssembly.Memory,
-  vcpuBase: number,
-  module: ModuleWriter,
-): Record<string, WebAssembly.ImportValue> {
+/** @param module an empty module that imports the memory  @returns its bytes with the routines in it */
+export function x87Module(module: ModuleWriter, vcpuBase: number): Uint8Array<ArrayBuffer> {
   const x = new X87(new Program(module, vcpuBase));
   const conversions = new Conversions(x);
   new Floats(x.program);
   defineRoutines(x, conversions);
   defineRemainders(x, conversions);
+  return module.finish();
+}
+
+/** @param bytes what `x87Module` makes  @returns routines by name */
+export function startX87(
+  memory: WebAssembly.Memory,
+  vcpuBase: number,
+  bytes: Uint8Array<ArrayBuffer>,
+): Record<string, WebAssembly.ImportValue> {
   const table = new WebAssembly.Table({ initial: 0, element: 'anyfunc' });
-  const compiled = new WebAssembly.Module(module.finish());
-  const instance = new WebAssembly.Instance(compiled, { v: { memory, table } });
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { v: { memory, table } });
   const primitives = instance.exports as unknown as Primitives;
   return { ...instance.exports, ...transcendentalRoutines(memory, vcpuBase, primitives) };
 }
