@@ -1,5 +1,5 @@
 /** Whatever can run a machine's vCPU: each is made from the machine's parts, by its name. */
-import type { CpuModel, FeatureWords } from '../isa/x86/system/models.ts';
+import type { CpuModel, FeatureWords, HostCpu } from '../isa/x86/system/models.ts';
 import type { EngineOptions } from '../jit/engine.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
 import type { CpuTopology } from './cpu-topology.ts';
@@ -36,6 +36,8 @@ export interface AcceleratorParts {
 export interface LoadedAccelerator {
   /** CPU features that its guests may have; null for whatever the model has. */
   readonly features: FeatureWords | null;
+  /** The CPU model `host`; null where it cannot be had. */
+  readonly hostCpu: HostCpu | null;
   /** Rate of its guests' time-stamp counters in hertz, where it has a choice of one; else null. */
   readonly tscFrequency: number | null;
   /** CPUs that a machine may have at most. */
@@ -80,7 +82,12 @@ export function makeAccelerator(name: AcceleratorName, parts: AcceleratorParts):
 
 async function translating(name: 'jit' | 'interp'): Promise<LoadedAccelerator> {
   const { TranslatingAccelerator } = await import('./translating.ts');
-  return { features: null, tscFrequency: null, mostCpus: 1, make: (parts) => new TranslatingAccelerator(name, parts) };
+  const make = (parts: AcceleratorParts): Accelerator => {
+    if (parts.model.host !== null)
+      throw new Error('the CPU model "host" runs by KVM alone: a machine that is to move needs another');
+    return new TranslatingAccelerator(name, parts);
+  };
+  return { features: null, hostCpu: null, tscFrequency: null, mostCpus: 1, make };
 }
 
 const LOADERS: Record<AcceleratorName, () => Promise<LoadedAccelerator>> = {

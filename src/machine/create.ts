@@ -1,5 +1,5 @@
 /** Puts a machine together from its configuration, in the current thread. */
-import { type CpuModel, DEFAULT_MODEL, parseCpu, withinHost } from '../isa/x86/system/models.ts';
+import { type CpuModel, DEFAULT_MODEL, HOST_MODEL, parseCpu, withinHost } from '../isa/x86/system/models.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { newMemory } from '../wasm/wasm.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
@@ -164,10 +164,13 @@ const hasSmm = ({ smm, bios, drives }: MachineConfig, accelerator: AcceleratorNa
 
 function chooseCpu(
   text: string,
-  { features, tscFrequency }: LoadedAccelerator,
+  { features, hostCpu, tscFrequency }: LoadedAccelerator,
   events: MachineEvents,
 ): { model: CpuModel; tscFrequency: number } {
-  const { model, warnings } = parseCpu(text);
+  const { model, warnings } = parseCpu(text, hostCpu);
+  if (model.name === HOST_MODEL && hostCpu === null) {
+    throw new ConfigError('cpu', 'the model "host" is the host\'s own processor, which only KVM runs (-accel kvm)');
+  }
   for (const warning of warnings) events.warn?.(warning);
   const frequency = model.tscFrequency || tscFrequency || DEFAULT_TSC_HZ;
   if (features === null) return { model, tscFrequency: frequency };

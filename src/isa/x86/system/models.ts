@@ -89,6 +89,8 @@ export interface CpuModel {
   readonly physicalBits: number;
   /** Hertz; 0 leaves it to whatever runs the CPU. */
   readonly tscFrequency: number;
+  /** Of the model `host`; null for those that are known by name. */
+  readonly host: HostCpu | null;
   /** 1 GiB pages. */
   readonly hugePages: boolean;
   has(feature: string): boolean;
@@ -109,6 +111,29 @@ export function wordPlaces(): [word: WordName, place: WordPlace | null][] {
     const [leaf, subleaf] = parts.map(Number);
     return [word, { leaf: leaf!, subleaf: parts.length > 2 ? subleaf! : 0, register: parts.at(-1) as WordPlace['register'] }];
   });
+}
+
+/** One answer of a processor's CPUID. */
+export interface HostLeaf {
+  readonly leaf: number;
+  readonly subleaf: number;
+  /** The answer is for this subleaf only. */
+  readonly indexed: boolean;
+  readonly answer: readonly [eax: number, ebx: number, ecx: number, edx: number];
+}
+
+/** What a host can show a guest of its own processor: the model `host`. */
+export interface HostCpu {
+  readonly vendor: string;
+  readonly family: number;
+  readonly model: number;
+  readonly stepping: number;
+  readonly modelId: string;
+  readonly level: number;
+  readonly physicalBits: number;
+  readonly words: FeatureWords;
+  /** All of it, also what models do not tell of. */
+  readonly leaves: readonly HostLeaf[];
 }
 
 /** A chosen model, and what was asked for but cannot be had (QEMU warns of it and goes on). */
@@ -246,10 +271,12 @@ const MODELS: Record<string, Row> = {
 };
 
 export const DEFAULT_MODEL = 'max';
+/** The host's processor, which only KVM runs. */
+export const HOST_MODEL = 'host';
 
 /** Names for `-cpu help`. */
 export function modelNames(): string[] {
-  return Object.keys(MODELS);
+  return [...Object.keys(MODELS), HOST_MODEL];
 }
 export function featureNames(): string[] {
   return [...PLACES.keys()].sort();
@@ -356,12 +383,16 @@ class Parser {
   readonly words: FeatureWords;
   readonly values: Overrides;
   private readonly name: string;
+  /** Features that can be had. */
+  private readonly possible: FeatureWords;
 
-  constructor(name: string, row: Row) {
+  constructor(name: string, row: Row, host: HostCpu | null) {
     this.name = name;
-    this.words = addFeatures(emptyWords(), row.features);
-    const { vendor, family, model, stepping, modelId, level } = row;
-    this.values = { vendor, family, model, stepping, modelId, level, physicalBits: PHYSICAL_BITS, tscFrequency: 0 };
+    this.words = host === null ? addFeatures(emptyWords(), row.features) : { ...host.words };
+    this.possible = host === null ? SUPPORTED : host.words;
+    const { vendor, family, model, stepping, modelId, level } = host ?? row;
+    const physicalBits = host?.physicalBits ?? PHYSICAL_BITS;
+    this.values = { vendor, family, model, stepping, modelId, level, physicalBits, tscFrequency: 0 };
   }
 
   item(text: string): void {
@@ -425,7 +456,7 @@ class Parser {
       throw new Error(`-cpu ${this.name}: unknown feature "${text}"${near(name, PLACES.keys())}`);
     }
     if (!on) this.remove(name);
-    else if (isSupported(name)) this.words[place.word] |= 1 << place.bit;
+    else if ((this.possible[place.word] >> place.bit) & 1) this.words[place.word] |= 1 << place.bit;
     else this.warnings.push(`CPU feature ${name} (CPUID ${WORDS[place.word].leaf} bit ${place.bit}) is not available`);
   }
 }
@@ -440,12 +471,15 @@ const isOff = (value: string): boolean => ['off', 'no', 'false'].includes(value)
 
 /**
  * @param text as after `-cpu`
+ * @param host for the model `host`; null while it is not known
  * @throws Error, one line, when the model or a feature is not known
  */
-export function parseCpu(text: string): ModelChoice {
+export function parseCpu(text: string, host: HostCpu | null = null): ModelChoice {
   const [first, ...items] = text.split(',');
   const name = canonicalModel(first!);
-  const parser = new Parser(name, MODELS[name]!);
+  const own = name === HOST_MODEL ? host : null;
+  // Before it is known what the host has, it is taken for what models have at most.
+  const parser = new Parser(name, MODELS[name === HOST_MODEL ? DEFAULT_MODEL : name]!, own);
   for (const item of items) if (item !== '') parser.item(item);
   const { words, warnings, values } = parser;
   const has = (feature: string): boolean => {
@@ -454,7 +488,7 @@ export function parseCpu(text: string): ModelChoice {
   };
   if (!has('lm')) values.physicalBits = has('pae') || has('pse36') ? 36 : 32;
   values.physicalBits = Math.max(32, Math.min(52, values.physicalBits));
-  return { model: { name, ...values, words, hugePages: has('pdpe1gb'), has }, warnings };
+  return { model: { name, ...values, words, host: own, hugePages: has('pdpe1gb'), has }, warnings };
 }
 
 /**
@@ -482,6 +516,6 @@ export function withinHost(model: CpuModel, words: FeatureWords): { model: CpuMo
 
 function canonicalModel(text: string): string {
   const name = text.replace(/-x86_64-cpu$|-i386-cpu$/, '');
-  if (Object.hasOwn(MODELS, name)) return name;
+  if (name === HOST_MODEL || Object.hasOwn(MODELS, name)) return name;
   throw new Error(`-cpu: unknown model "${text}"${near(text, modelNames()) || `; known: ${modelNames().join(', ')}`}`);
 }
