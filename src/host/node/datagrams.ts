@@ -1,11 +1,14 @@
 /** UDP and ICMP echo sockets. Unix datagram sockets are beyond what Node.js offers. */
 import { closeSync } from 'node:fs';
-import { createSocket, type Socket } from 'node:dgram';
+import type { Socket } from 'node:dgram';
 import type { DatagramEvents, DatagramOptions, Endpoint, HostDatagrams } from '../network.ts';
 import { plainBytes } from './bytes.ts';
 import { describeError } from './errors.ts';
 import { library } from './libc.ts';
 import { failureOf } from './streams.ts';
+
+/** Loaded when it is first wanted: most machines have no use for it. */
+const dgram = (): typeof import('node:dgram') => process.getBuiltinModule('node:dgram');
 
 /** What a socket may have waiting in it, bytes. */
 const BUFFER = 1 << 20;
@@ -65,7 +68,7 @@ class UdpSocket implements HostDatagrams {
   }
 
   private open(bind: { address?: string; port: number }, connect: { address: string; port: number } | null): Socket {
-    const socket = createSocket({
+    const socket = dgram().createSocket({
       type: this.options.family === 4 ? 'udp4' : 'udp6',
       reuseAddr: this.options.multicast !== undefined,
     });
@@ -168,7 +171,7 @@ export function openPing(family: 4 | 6, onReply: (message: Uint8Array) => void):
   if (c === null) return null;
   const fd = family === 4 ? c.socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP) : c.socket(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6);
   if (fd < 0) return null;
-  const socket = createSocket(family === 4 ? 'udp4' : 'udp6');
+  const socket = dgram().createSocket(family === 4 ? 'udp4' : 'udp6');
   socket.on('message', (message) => onReply(plainBytes(message)));
   socket.on('error', () => undefined);
   try {

@@ -1,6 +1,5 @@
 /** The host's name servers. */
 import { readFileSync } from 'node:fs';
-import { getServers } from 'node:dns';
 
 const FILE = '/etc/resolv.conf';
 /** The file may change while a machine runs: it is read again after so many milliseconds. */
@@ -15,7 +14,10 @@ function read(): string[] {
   try {
     text = readFileSync(FILE, 'utf8');
   } catch {
-    return getServers().map((server) => server.replace(/^\[(.*)\]:\d+$/, '$1'));
+    return process
+      .getBuiltinModule('node:dns')
+      .getServers()
+      .map((server) => server.replace(/^\[(.*)\]:\d+$/, '$1'));
   }
   const found = [...text.matchAll(/^[ \t]*nameserver[ \t]+(\S+)/gm)].map((match) => match[1]!);
   return found.slice(0, MAX_SERVERS);

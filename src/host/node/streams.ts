@@ -1,11 +1,13 @@
 /** TCP and Unix sockets and processes as the streams that networks for machines are made of. */
-import { spawn } from 'node:child_process';
-import { connect, createServer, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import type { Accepted, Endpoint, HostStream, Listener, NetworkFailure, StreamEvents } from '../network.ts';
 import { plainBytes } from './bytes.ts';
 import { describeError } from './errors.ts';
 import { removeStaleSocket } from './sockets.ts';
+
+/** Loaded when it is first wanted: most machines have no use for it. */
+const net = (): typeof import('node:net') => process.getBuiltinModule('node:net');
 
 const FAILURES: Record<string, NetworkFailure> = {
   ECONNREFUSED: 'refused',
@@ -110,7 +112,7 @@ class SocketStream implements HostStream {
 export function connectStream(to: Endpoint, from: Endpoint | null, events: StreamEvents): HostStream {
   const place = 'path' in to ? { path: to.path } : { host: to.address, port: to.port };
   const local = from === null || 'path' in from ? {} : { localAddress: from.address, localPort: from.port };
-  const socket = connect({ ...place, ...local, allowHalfOpen: true, autoSelectFamily: false });
+  const socket = net().connect({ ...place, ...local, allowHalfOpen: true, autoSelectFamily: false });
   socket.once('connect', () => events.onConnect?.());
   return new SocketStream(socket, !('path' in to), events);
 }
@@ -145,7 +147,9 @@ export function listenStream(
   outcome: { onReady?(): void; onFailure(error: Error): void },
 ): Listener {
   if ('path' in at) removeStaleSocket(at);
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => onStream(new AcceptedSocket(socket)));
+  const server = net().createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) =>
+    onStream(new AcceptedSocket(socket)),
+  );
   server.on('error', (error) => outcome.onFailure(new Error(describeError(error))));
   server.listen('path' in at ? { path: at.path } : { host: at.address, port: at.port }, () => outcome.onReady?.());
   return {
@@ -169,7 +173,9 @@ function endGroup(leader: number): void {
 
 /** A process is over when it has closed its output and nothing more is for it: what it ignores is lost. */
 export function commandStream(line: string, events: StreamEvents): HostStream {
-  const child = spawn('/bin/sh', ['-c', line], { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
+  const child = process
+    .getBuiltinModule('node:child_process')
+    .spawn('/bin/sh', ['-c', line], { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
   const output = child.stdout;
   let over = false;
   let exited = false;

@@ -1,6 +1,5 @@
 /** TAP interfaces of Linux. Frames are read by a thread of its own: Node.js cannot wait for such files. */
 import { closeSync, constants, openSync, writeSync, writevSync } from 'node:fs';
-import { spawnSync } from 'node:child_process';
 import { Worker } from 'node:worker_threads';
 import type { TapDevice, TapOptions } from '../network.ts';
 import { describeError } from './errors.ts';
@@ -57,7 +56,9 @@ export function openTap({ name, fd: given, headers, script, downScript }: TapOpt
 
 /** @returns what went wrong */
 function runScript(script: string, name: string): string | null {
-  const { status, error } = spawnSync(script, [name], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const { status, error } = process
+    .getBuiltinModule('node:child_process')
+    .spawnSync(script, [name], { stdio: ['ignore', 'inherit', 'inherit'] });
   if (error !== undefined) return `network script ${script}: ${describeError(error)}`;
   return status === 0 ? null : `network script ${script} failed with status ${status}`;
 }
