@@ -233,7 +233,7 @@ async function help(topic: HelpTopic, subject: string | null): Promise<string> {
   if (topic !== 'device') return helpText(topic, version());
   const types = await import('../machine/device-types.ts');
   try {
-    return subject === null ? types.listDeviceTypes() : types.describeDeviceType(subject);
+    return await (subject === null ? types.listDeviceTypes() : types.describeDeviceType(subject));
   } catch (error) {
     throw new OptionError('-device', `${subject},help`, (error as Error).message);
   }

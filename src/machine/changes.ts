@@ -5,6 +5,7 @@ import type { BuiltDevice, DeviceBuilder } from './device-builder.ts';
 import type { MemoryBalloon } from './interfaces.ts';
 import type { LocalMachine } from './machine.ts';
 import type { Calls, DeletedDevice } from './messages.ts';
+import { loadDeviceTypes } from './device-types.ts';
 
 export interface ChangesHost {
   openChannel(id: string, channel: number): void;
@@ -80,6 +81,7 @@ export class Changes {
   }
 
   private async addDevice(given: DeviceConfig): Promise<DeviceConfig> {
+    await loadDeviceTypes([given.driver]);
     const name = given['drive'];
     const made = typeof name === 'string' && this.find(name) < 0 && this.drives.hasNode(name) ? nodeDrive(name, given) : null;
     if (made !== null) await this.addDrive(made);

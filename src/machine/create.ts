@@ -19,6 +19,7 @@ import { FIRST_SHIFT } from './adaptive-shift.ts';
 import { ClockTsc, DEFAULT_TSC_HZ, HostClock, InstructionClock } from './clock.ts';
 import { ConfigError, type FolderConfig, topologyOf, wantedDevices } from './config.ts';
 import type { CpuTopology } from './cpu-topology.ts';
+import { loadDeviceTypes } from './device-types.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { PowerEvent, VirtualClock } from './interfaces.ts';
@@ -202,6 +203,7 @@ export async function createMachine(
   warnOfThreads(model, topologyOf(config), events);
   if (config.smm === true && name === 'kvm') throw new ConfigError('smm', 'KVM runs no system management mode here');
   const smm = hasSmm(config, name);
+  await loadDeviceTypes(wantedDevices(config).map((wanted) => wanted.config.driver));
   const drives = config.drives.map((drive, i) => ({ config: drive, backend: ports.drives[i] ?? null }));
   const places = layOut(config, findFlash(drives));
   const memory = allocate(places.size);

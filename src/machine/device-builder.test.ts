@@ -4,7 +4,9 @@ import { FlatMemory, ManualClock, RecordingBackend } from '../devices/mocks.ts';
 import { PciBus } from '../devices/pci.ts';
 import { type DeviceConfig, drive } from './config.ts';
 import { DeviceBuilder } from './device-builder.ts';
-import { DEVICE_TYPES, describeDeviceType, listDeviceTypes } from './device-types.ts';
+import { describeDeviceType, listDeviceTypes, loadAllDeviceTypes } from './device-types.ts';
+
+const DEVICE_TYPES = await loadAllDeviceTypes();
 import type { BlockBackend, Device } from './interfaces.ts';
 
 const nothing = (): void => undefined;
@@ -124,13 +126,13 @@ test('a bus that is full takes no more', () => {
   assert.throws(() => build({ driver: 'virtio-rng-pci' }), /no slot\/function available/);
 });
 
-test('help: every type is listed once, and its properties are', () => {
+test('help: every type is listed once, and its properties are', async () => {
   const names = DEVICE_TYPES.flatMap(({ name, alias }) => (alias === undefined ? [name] : [name, alias]));
   assert.equal(new Set(names).size, names.length);
-  const list = listDeviceTypes();
+  const list = await listDeviceTypes();
   for (const { name } of DEVICE_TYPES) assert.ok(list.includes(`name "${name}"`));
   assert.match(list, /^Storage devices:\n(.*\n)*name "virtio-blk-pci", bus PCI, alias "virtio-blk"$/m);
-  const properties = describeDeviceType('virtio-blk');
+  const properties = await describeDeviceType('virtio-blk');
   assert.match(properties, /^virtio-blk-pci options:\n {2}addr=<int32>/);
   assert.match(properties, /^ {2}queue-size=<uint16> +- \(default: 256\)$/m);
 });

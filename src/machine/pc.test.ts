@@ -9,6 +9,9 @@ import { type DeviceConfig, type DriveConfig, drive, type WantedDevice } from '.
 import type { Drive } from './pc-storage.ts';
 import { type NetworkPort, NO_OFFLOADS, type PowerEvent, type StateValue } from './interfaces.ts';
 import { type PcConfig, PcMachine } from './pc.ts';
+import { loadAllDeviceTypes } from './device-types.ts';
+
+await loadAllDeviceTypes();
 
 const RAM = 32 * 2 ** 20;
 
