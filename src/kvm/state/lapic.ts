@@ -133,7 +133,9 @@ function timerFromKernel(
   tscDeadline: bigint,
   now: number,
 ): ApicTimerState {
-  const counts = mode !== TIMER_MODE.deadline && initialCount !== 0 && current !== 0;
+  // A count of zero may be an interrupt that has not reached the registers yet: like the kernel itself, which keeps nothing
+  // of it there, we have the timer expire once more rather than never.
+  const counts = mode !== TIMER_MODE.deadline && initialCount !== 0;
   return {
     initialCount,
     divide: divide & 0xb,
