@@ -37,7 +37,7 @@ import {
   SEG_NULL,
 } from '../state.ts';
 import { Control } from './control.ts';
-import { Core, DB, FAULT, GP, NMI, NO_ERROR_CODE, SS_FAULT, UD, describePlace } from './core.ts';
+import { BP, Core, DB, FAULT, GP, NMI, NO_ERROR_CODE, OF_TRAP, SS_FAULT, UD, describePlace } from './core.ts';
 import type { Platform } from './core.ts';
 import { Cpuid } from './cpuid.ts';
 import { DR6_BS, Debug } from './debug.ts';
@@ -48,7 +48,7 @@ import type { AllParts } from './leave-table.ts';
 import { AS_SYSTEM, AS_USER, Mmu } from './mmu.ts';
 import { Msrs } from './msr.ts';
 import { Ports } from './ports.ts';
-import { loadState, saveState } from './saved-state.ts';
+import { injectedEvent, type InjectedEvent, loadState, saveState } from './saved-state.ts';
 import type { Pending } from './saved-state.ts';
 import { Segments } from './segments.ts';
 import { Smm } from './smm.ts';
@@ -492,8 +492,16 @@ export class X86Cpu implements Vcpu, CpuPort {
     return saveState(this.core, this.mmu, this.msrs, this.pending());
   }
 
+  /** What INT raises comes again when the instruction is executed again. */
+  private goOnDelivering({ vector, errorCode, kind }: InjectedEvent): void {
+    if (kind === 'software' || (kind === 'exception' && (vector === BP || vector === OF_TRAP))) return;
+    const code = errorCode < 0 ? NO_ERROR_CODE : errorCode;
+    this.events.deliver(vector, code, kind === 'exception' ? SOURCE_EXCEPTION : SOURCE_INTERRUPT);
+  }
+
   /** @throws Error naming the field that does not fit */
   loadState(state: DeviceState): void {
+    const injected = injectedEvent(state);
     const pending = loadState(this.core, this.mmu, this.msrs, state);
     this.nmiPending = pending.nmi;
     this.setIntr(pending.intr);
@@ -505,6 +513,7 @@ export class X86Cpu implements Vcpu, CpuPort {
     this.mmu.configure();
     this.debug.reset(pending.heldTraps);
     this.modeReplaced();
+    if (injected !== null) this.goOnDelivering(injected);
   }
 }
 

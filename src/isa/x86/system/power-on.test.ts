@@ -27,3 +27,21 @@ test('a vCPU begins as a loader wants it', () => {
     assert.equal((cpu.saveState().fields['msrs'] as { [number: string]: bigint })[number], value);
   }
 });
+
+test('an event whose delivery had begun elsewhere comes first, but what INT raises comes by INT', () => {
+  const { cpu, ram } = new Kit();
+  cpu.reset();
+  ram.setUint16(4 * 0x20, 0x1234, true);
+  ram.setUint16(4 * 0x20 + 2, 0x0100, true);
+  const state = cpu.saveState();
+  const injecting = (kind: string): DeviceState => ({
+    version: state.version,
+    fields: { ...state.fields, injected: { vector: 0x20, errorCode: -1, kind } },
+  });
+  cpu.loadState(injecting('software'));
+  assert.equal(cpu.saveState().fields['rip'], 0xfff0n);
+  cpu.loadState(injecting('interrupt'));
+  const { rip, cs, rsp } = cpu.saveState().fields as { rip: bigint; cs: { selector: number }; rsp: bigint };
+  assert.deepEqual([rip, cs.selector, rsp], [0x1234n, 0x0100, 0xfffan]);
+  assert.throws(() => cpu.loadState(injecting('miracle')), /field "injected.kind" is not one of exception, interrupt/);
+});

@@ -201,6 +201,9 @@ class Reader {
     if (byDefault !== undefined && this.fields[name] === undefined) return byDefault;
     return this.take(name, 'true or false', (v) => typeof v === 'boolean');
   }
+  text<T extends string>(name: string, known: readonly T[]): T {
+    return this.take(name, `one of ${known.join(', ')}`, (v) => known.some((one) => one === v));
+  }
   /** @param most largest value of each */
   bytes(name: string, length: number, most = 0xff): Uint8Array {
     const fits = (v: StateValue | undefined): boolean =>
@@ -273,5 +276,25 @@ export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState):
     smmNmiBlocked: pending.flag('smmNmiBlocked', false),
     init: pending.flag('init', false),
     heldTraps: pending.number('heldTraps', 0xffff, 0),
+  };
+}
+
+/** An event whose delivery has begun elsewhere, and which comes before everything else. */
+export interface InjectedEvent {
+  readonly vector: number;
+  /** -1 for none. */
+  readonly errorCode: number;
+  readonly kind: 'exception' | 'interrupt' | 'software' | 'nmi';
+}
+
+/** @returns null in most states @throws Error naming the field that does not fit */
+export function injectedEvent({ fields }: DeviceState): InjectedEvent | null {
+  if (fields['injected'] === undefined) return null;
+  const from = new Reader(fields).group('injected');
+  const errorCode = from.signed('errorCode');
+  return {
+    vector: from.number('vector', 255),
+    errorCode,
+    kind: from.text('kind', ['exception', 'interrupt', 'software', 'nmi']),
   };
 }
