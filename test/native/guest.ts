@@ -2,6 +2,7 @@
  * Runs the same cases here: a vCPU in user mode as a kernel like Linux would set it up, with the
  * machine's own system code; exceptions end a case instead of going to a kernel.
  */
+import { readFileSync } from 'node:fs';
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
 import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
@@ -59,6 +60,8 @@ import {
   YMM_BYTES,
 } from './native.ts';
 import type { Case } from './native.ts';
+
+const HOST_VENDOR = /^vendor_id\s*: (\S+)/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'GenuineIntel';
 
 const RAM_SIZE = 0x100000;
 const PHYSICAL_CODE = 0x1000;
@@ -148,7 +151,8 @@ export class Guest {
       io: { in: () => 0, out: () => {} },
       intc: noInterrupts,
       tsc: { frequency: 1e9, read: () => 0n, write: () => {}, toNanoseconds: Number },
-      model: parseCpu(options.model ?? 'max').model,
+      // What vendors' processors do differently (SYSENTER in long mode), the guest's does as the one that judges it.
+      model: parseCpu(options.model ?? `max,vendor=${HOST_VENDOR}`).model,
       random32: () => 0x12345678,
       bootTime: 0,
       onShutdown: () => {},
