@@ -68,7 +68,6 @@ export class KvmAccelerator implements Accelerator {
   private readonly slots: MemorySlots;
   /** One for each vCPU, in their order. */
   private readonly transfers: readonly VcpuTransfer[];
-  private readonly xsaveBytes: number;
   /** CPUID's word on family, model and stepping. */
   private readonly version: number;
   /** The vCPUs' states as they last were at home. */
@@ -111,7 +110,6 @@ export class KvmAccelerator implements Accelerator {
       );
       this.version = this.describeCpus();
       this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2));
-      this.xsaveBytes = this.transfers[0]!.xsaveBytes;
     } catch (error) {
       kicker?.close();
       this.vm.close();
@@ -281,7 +279,7 @@ export class KvmAccelerator implements Accelerator {
     const apics = chips.take(moment);
     const tsc = parts.tsc.read();
     transfers.forEach((transfer, cpu) => {
-      const state = { cpu: cpuToKernel(states[cpu]!, this.xsaveBytes), apic: apics[cpu]!, tsc };
+      const state = { cpu: cpuToKernel(states[cpu]!, this.vcpu.xsaveSize), apic: apics[cpu]!, tsc };
       transfer.write(state, cpu === 0 ? null : transfers[0]!);
     });
     parts.board.useKernelChips(chips);

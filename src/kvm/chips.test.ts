@@ -82,7 +82,8 @@ test('controllers that went into the kernel come back as they were', { skip: NO_
   const kvm = new Kvm();
   const vm = kvm.createVm();
   const chips = new Chips(vm, board, () => undefined);
-  const transfers = board.apicIds.map((id) => new VcpuTransfer(vm.createVcpu(id), kvm.msrs(), kvm.check('KVM_CAP_SREGS2') !== 0));
+  const vcpus = board.apicIds.map((id) => vm.createVcpu(id));
+  const transfers = vcpus.map((vcpu) => new VcpuTransfer(vcpu, kvm.msrs(), kvm.check('KVM_CAP_SREGS2') !== 0));
   const states = [powerOnState(0), parkedState(0)];
   const host = 1_000_000_000n;
   for (let round = 0; round < ROUNDS; round++) {
@@ -91,7 +92,7 @@ test('controllers that went into the kernel come back as they were', { skip: NO_
     const before = owners.map((one) => one.saveState());
     const apics = chips.take({ virtual: clock.now(), host });
     transfers.forEach((transfer, cpu) =>
-      transfer.write({ cpu: cpuToKernel(states[cpu]!, transfer.xsaveBytes), apic: apics[cpu]!, tsc: 0n }),
+      transfer.write({ cpu: cpuToKernel(states[cpu]!, vcpus[cpu]!.xsaveSize), apic: apics[cpu]!, tsc: 0n }),
     );
     chips.giveBack(
       transfers.map((transfer) => transfer.read(new Set()).apic),

@@ -2,6 +2,7 @@
 import { type FeatureWords, type HostCpu, wordPlaces } from '../isa/x86/system/models.ts';
 import { describeUnavailable, readHostFacts } from './availability.ts';
 import { NUMBERS } from './constants.ts';
+import type { CpuidEntry } from './cpuid.ts';
 import { probeKvm } from './probe.ts';
 import { Kvm } from './system.ts';
 
@@ -22,6 +23,8 @@ export class KvmHost {
   readonly scalesTsc: boolean;
   readonly hasSregs2: boolean;
   readonly msrs: readonly number[];
+  /** CPUID as guests may have it. */
+  private readonly cpuid: readonly CpuidEntry[];
   /** vCPUs that a machine may have. */
   readonly mostCpus: number;
 
@@ -31,6 +34,7 @@ export class KvmHost {
     this.scalesTsc = kvm.check('KVM_CAP_TSC_CONTROL') !== 0;
     this.hasSregs2 = kvm.check('KVM_CAP_SREGS2') !== 0;
     this.msrs = kvm.msrs();
+    this.cpuid = kvm.supportedCpuid();
     this.mostCpus = kvm.check('KVM_CAP_MAX_VCPUS') || kvm.check('KVM_CAP_NR_VCPUS') || 1;
     const vm = kvm.createVm();
     try {
@@ -42,12 +46,14 @@ export class KvmHost {
 
   /** @throws Error, one line, saying why there is no KVM that can run whole machines */
   static open(): KvmHost {
+    let kvm: Kvm | null = null;
     try {
-      const kvm = new Kvm();
+      kvm = new Kvm();
       // Processors with extensions for it run everything. What else calls itself KVM is asked, which takes a while.
-      if (readHostFacts().extension === null && process.env[PARTIAL] === undefined) demandAll(kvm);
+      if (readHostFacts().extension === null && process.env[PARTIAL] === undefined) demandAll();
       return new KvmHost(kvm);
     } catch (error) {
+      kvm?.close();
       throw new Error(describeUnavailable(error));
     }
   }
@@ -58,7 +64,7 @@ export class KvmHost {
 
   /** The processor as a guest may see it. */
   cpu(words: FeatureWords): HostCpu {
-    const entries = this.kvm.supportedCpuid();
+    const entries = this.cpuid;
     const find = (leaf: number) => entries.find(({ function: number }) => number === leaf);
     const text = (...words: (number | undefined)[]): string =>
       new TextDecoder().decode(new Uint8Array(Uint32Array.from(words, (word) => word ?? 0).buffer)).replace(/\0[\s\S]*$/, '');
@@ -85,7 +91,7 @@ export class KvmHost {
 
   /** Feature bits that guests may have here, in the form of CPU models. */
   features(): FeatureWords {
-    const entries = this.kvm.supportedCpuid();
+    const entries = this.cpuid;
     const words = {} as FeatureWords;
     for (const [word, place] of wordPlaces()) {
       const entry = entries.find(({ function: leaf, index }) => leaf === place?.leaf && index === place.subleaf);
@@ -102,10 +108,9 @@ export class KvmHost {
 }
 
 /** @throws Error naming the kinds of guest code that do not run */
-function demandAll(kvm: Kvm): void {
+function demandAll(): void {
   const probe = probeKvm();
   if (probe.available && probe.missing === null) return;
-  kvm.close();
   const why = probe.available ? probe.missing : probe.reason;
   throw new Error(`${why}: whole machines need all of it (${PARTIAL}=1 tries nevertheless)`);
 }

@@ -20,7 +20,9 @@ export function openKvm(): Opened {
   const features = host.features();
   return {
     features,
-    hostCpu: host.cpu(features),
+    get hostCpu() {
+      return host.cpu(features);
+    },
     mostCpus: host.mostCpus,
     tscFrequency: host.scalesTsc ? null : host.tscFrequency,
     make: (parts) => new KvmAccelerator({ ...parts, host }),

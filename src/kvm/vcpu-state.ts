@@ -50,10 +50,6 @@ export class VcpuTransfer {
     this.indices = [...values.keys()];
   }
 
-  get xsaveBytes(): number {
-    return this.vcpu.getXsave().length;
-  }
-
   /** @param known MSRs that are of interest also where they have the value that they had after reset */
   read(known: ReadonlySet<number>): KernelVcpu {
     const { vcpu } = this;

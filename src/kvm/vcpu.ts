@@ -62,7 +62,8 @@ export class Vcpu extends Descriptor {
   private readonly place: RunPlace;
   private readonly mapped: bigint;
   private readonly mapSize: number;
-  private readonly xsaveSize: number;
+  /** Bytes of its XSAVE area. */
+  readonly xsaveSize: number;
 
   /**
    * Takes the descriptor over, also when it throws.

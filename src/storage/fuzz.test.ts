@@ -79,19 +79,22 @@ const SHAPES: readonly (readonly [format: string, options: string])[] = [
 const folder = temporaryFolder();
 const secrets = new Map([['s', new TextEncoder().encode('abc')]]);
 
+/** Where an image is made that needs nothing but its file. */
+const placeOf = (filename: string) => ({
+  filename,
+  secrets,
+  newFile,
+  openFile,
+  reopen: () => Promise.reject(new Error('not needed')),
+});
+
 /** A valid image with data, zeros, and in qcow2 a snapshot, compressed clusters and a bitmap. */
 async function sample(format: string, options: string): Promise<Uint8Array> {
   const path = join(folder, `${format}-${options.replaceAll(/[^a-z0-9]/g, '-')}`);
   const creation = await findCreation(format, []);
   const given = new Map(options === '' ? [] : options.split(',').map((one) => one.split('=') as [string, string]));
   const values = { ...parseCreateOptions(creation, given), size: SIZE };
-  await creation.create(values, {
-    filename: path,
-    secrets,
-    newFile,
-    openFile,
-    reopen: () => Promise.reject(new Error('not needed')),
-  });
+  await creation.create(values, placeOf(path));
   if (format === 'luks') return new Uint8Array(readFileSync(path));
   await using(path, format, { ...WRITABLE, immediate: true }, async (node) => {
     await node.write(0, new Uint8Array(200_704).fill(1));
@@ -224,13 +227,7 @@ test('a chain of backing files that leads back to itself is refused', async () =
     [b, a],
   ] as const) {
     const values = { ...parseCreateOptions(creation, new Map()), size: MIB, backing_file: behind, backing_fmt: 'qcow2' };
-    await creation.create(values, {
-      filename: path,
-      secrets,
-      newFile,
-      openFile,
-      reopen: () => Promise.reject(new Error('not needed')),
-    });
+    await creation.create(values, placeOf(path));
   }
   await assert.rejects(
     using(a, 'qcow2', HOW, async () => undefined),
@@ -240,13 +237,7 @@ test('a chain of backing files that leads back to itself is refused', async () =
   const c = join(folder, 'loop-c');
   const options = JSON.stringify({ driver: 'qcow2', file: { driver: 'file', filename: c } });
   const values = { ...parseCreateOptions(creation, new Map()), size: MIB, backing_file: `json:${options}` };
-  await creation.create(values, {
-    filename: c,
-    secrets,
-    newFile,
-    openFile,
-    reopen: () => Promise.reject(new Error('not needed')),
-  });
+  await creation.create(values, placeOf(c));
   await assert.rejects(
     using(c, 'qcow2', HOW, async () => undefined),
     /infinite loop/,

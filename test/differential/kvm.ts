@@ -60,7 +60,7 @@ export class KvmSubject implements Subject {
     this.guest ??= this.makeGuest();
     const { vcpu, transfer } = this.guest;
     const apic: KernelVcpu['apic'] = { page: vcpu.get('lapic').regs, base: 0xfee00900n, tscDeadline: 0n };
-    transfer.write({ cpu: cpuToKernel(state, transfer.xsaveBytes), apic, tsc: 0n });
+    transfer.write({ cpu: cpuToKernel(state, vcpu.xsaveSize), apic, tsc: 0n });
     return cpuFromKernel(transfer.read(new Set()).cpu, powerOnState(0));
   }
 
@@ -72,7 +72,7 @@ export class KvmSubject implements Subject {
     vcpu.set('sregs', this.guest.first);
     const apic: KernelVcpu['apic'] = { page: vcpu.get('lapic').regs, base: 0xfee00900n, tscDeadline: 0n };
     try {
-      transfer.write({ cpu: cpuToKernel(state, transfer.xsaveBytes), apic, tsc: 0n });
+      transfer.write({ cpu: cpuToKernel(state, vcpu.xsaveSize), apic, tsc: 0n });
       const ended = this.enter(vcpu);
       const result = cpuFromKernel(transfer.read(new Set()).cpu, state);
       if (ended === 'no end') this.forget();

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { findFirmware, openPty } from '#host';
+import { collect, ended } from './child.ts';
 import { echo, greeter, resetter, sleeper } from './firmware.ts';
 
 const PROGRAM = join(import.meta.dirname, '..', '..', 'bin', 'virelay-system-x86_64');
@@ -21,20 +22,6 @@ function bios(name: string, data: Uint8Array): string[] {
 }
 
 const run = (args: readonly string[], input = '') => spawnSync(PROGRAM, args, { input, encoding: 'utf8', timeout: 60_000 });
-
-const ended = (child: ChildProcess): Promise<number | string | null> =>
-  new Promise((resolve) => child.on('close', (status, signal) => resolve(status ?? signal)));
-
-function collect(stream: NodeJS.ReadableStream) {
-  const seen = { text: '' };
-  stream.on('data', (chunk: Buffer) => {
-    seen.text += chunk.toString();
-  });
-  const until = async (wanted: string): Promise<void> => {
-    while (!seen.text.includes(wanted)) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
-  return { seen, until };
-}
 
 test('bad input: one line, status 1, nothing half started', () => {
   writeFileSync(place('text'), 'no kernel\n');

@@ -1,12 +1,13 @@
 /** Machines that are saved and go on: the library and the command line, with firmware of a few instructions. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { drive, Machine, type MachineConfig } from 'virelay';
 import { Console, savedAndEnded, streamOf } from '../saved-machine.ts';
+import { collect, ended } from './child.ts';
 import { echo } from './firmware.ts';
 
 const MIB = 2 ** 20;
@@ -142,20 +143,6 @@ test('what is written to a disk in memory comes along; what is to be forgotten i
   await assert.rejects(savedAndEnded(forgetful), /the machine cannot be saved: drive 0 .*ends with this machine \(snapshot=on\)/);
   assert.equal(forgetful.state, 'running');
 });
-
-const ended = (child: ChildProcess): Promise<number | string | null> =>
-  new Promise((resolve) => child.on('close', (status, signal) => resolve(status ?? signal)));
-
-function collect(stream: NodeJS.ReadableStream) {
-  const seen = { text: '' };
-  stream.on('data', (chunk: Buffer) => {
-    seen.text += chunk.toString();
-  });
-  const until = async (wanted: string): Promise<void> => {
-    while (!seen.text.includes(wanted)) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
-  return { seen, until };
-}
 
 test('Ctrl-A S saves and exits, -incoming goes on in another process', async () => {
   writeFileSync(place('echo'), BIOS.data);

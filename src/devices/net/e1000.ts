@@ -40,14 +40,12 @@ import {
   TRANSMIT_ENABLE,
   WIDE_COUNTS,
 } from './e1000-registers.ts';
-import { FCS, HEADER, isBroadcast, SMALLEST_FRAME } from './frame.ts';
+import { FCS, HEADER, isBroadcast, LARGEST_FRAME, SMALLEST_FRAME } from './frame.ts';
 
 const IDENTITY = { vendor: 0x8086, device: 0x100e, revision: 3, subsystemVendor: 0x1af4, subsystem: 0x1100 } as const;
 const REGISTER_BYTES = 0x20000;
 const WINDOW_BYTES = 64;
 
-/** A frame that is still to be cut: 64 KiB of IP and what comes before. */
-const LARGEST_FRAME = 65536 + 256;
 /** Bytes of a frame on the wire, with its FCS, that are not "long" (13.4.22), and that ever are received. */
 const ORDINARY_FRAME = 1522;
 const LONG_FRAME = 16384;

@@ -4,6 +4,8 @@ export const HEADER = 14;
 export const FCS = 4;
 /** Without FCS. */
 export const SMALLEST_FRAME = 60;
+/** A frame that is still to be cut: 64 KiB of IP and what comes before. */
+export const LARGEST_FRAME = 65536 + 256;
 const POLYNOMIAL = 0x04c11db7;
 
 export function isBroadcast(frame: Uint8Array): boolean {

@@ -1,7 +1,7 @@
 /** Rings of descriptors of the RTL8139C+: datasheet 1.6, chapter 9.2. */
 import type { GuestMemory, NetworkPort, PacketOffload } from '../../machine/interfaces.ts';
 import { canCut, finishFrame, type OffloadContext, Rest, segmentCount, segmentOf, type Work } from './offload.ts';
-import { FCS, HEADER, isBroadcast, isGroup } from './frame.ts';
+import { FCS, HEADER, isBroadcast, isGroup, LARGEST_FRAME } from './frame.ts';
 import { headersOf, putPseudoSum } from './ip-headers.ts';
 import { AT, CAUSE, COMMAND, PLUS } from './rtl8139-registers.ts';
 
@@ -26,7 +26,6 @@ const RECEIVED_TAG = 1 << 16;
 const TAG_TYPE = 0x8100;
 const TAG_AT = 12;
 const TAG = 4;
-const LARGEST_FRAME = 65536 + 256;
 /** Descriptors of a ring at most (9.2.1): a guest's mark of the end may be missing. */
 const MAX_DESCRIPTORS = 64;
 /** Frames until the guest has its turn. */

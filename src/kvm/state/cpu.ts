@@ -5,6 +5,9 @@
 import type { DeviceState, StateValue } from '../../machine/interfaces.ts';
 import { GPR_NAMES, SEG_NULL, SHADOW_SS, SHADOW_STI } from '../../isa/x86/state.ts';
 import { AVX_BYTES, AVX_OFFSET, AT_MXCSR, AT_REGISTERS, AT_XMM, XSAVE_LEGACY } from '../../isa/x86/system/xsave-layout.ts';
+import { SMBASE_AFTER_RESET } from '../../isa/x86/system/power-on.ts';
+import type { InjectedEvent, Pending } from '../../isa/x86/system/saved-state.ts';
+import { NUMBERS } from '../constants.ts';
 import { KVM_REGS, KVM_SEGMENT, KVM_SREGS2, KVM_VCPU_EVENTS, KVM_DEBUGREGS } from '../layouts.ts';
 import { encode, read, viewOf, type Value } from '../struct.ts';
 
@@ -29,11 +32,9 @@ export interface KernelCpu {
   readonly msrs: ReadonlyMap<number, bigint>;
 }
 
-export const MP_STATE = { runnable: 0, uninitialized: 1, initReceived: 2, halted: 3, sipiReceived: 4 } as const;
-export const SREGS2_PDPTRS_VALID = 1n;
-/** Bits of `kvm_vcpu_events.flags`. */
-export const EVENTS_VALID = { nmiPending: 1, sipiVector: 2, shadow: 4, smm: 8 } as const;
-const SHADOW = { movSs: 1, sti: 2 } as const;
+/** Bits of `kvm_sregs2.flags`, which are 64. */
+export const SREGS2_PDPTRS_VALID = BigInt(NUMBERS.KVM_SREGS2_FLAGS_PDPTRS_VALID);
+const SHADOW = { movSs: NUMBERS.KVM_X86_SHADOW_INT_MOV_SS, sti: NUMBERS.KVM_X86_SHADOW_INT_STI } as const;
 
 /** MSRs that the shared form has as fields. */
 const NAMED_MSRS: Readonly<Record<string, number>> = {
@@ -62,19 +63,6 @@ const COMPONENTS = 7n;
 
 type Fields = { [name: string]: StateValue };
 type Segment = { base: bigint; limit: number; attributes: number; selector: number };
-type Pending = {
-  nmi: boolean;
-  intr: boolean;
-  init: boolean;
-  waitForSipi: boolean;
-  shutdown: boolean;
-  smi: boolean;
-  smm: boolean;
-  smmNmiBlocked: boolean;
-  smbase: number;
-};
-/** An event whose delivery was interrupted, and must be gone on with before anything else. */
-export type Injected = { vector: number; errorCode: number; kind: 'exception' | 'interrupt' | 'software' | 'nmi' };
 
 // --- To the kernel
 
@@ -88,7 +76,11 @@ export function cpuToKernel(state: DeviceState, xsaveBytes: number): KernelCpu {
     debugRegs: debugToKernel(f),
     events: eventsToKernel(f, pending),
     // The kernel waits for INIT first where a vCPU is uninitialized; after a reset, a processor does not.
-    mpState: pending.waitForSipi ? MP_STATE.initReceived : f['halted'] ? MP_STATE.halted : MP_STATE.runnable,
+    mpState: pending.waitForSipi
+      ? NUMBERS.KVM_MP_STATE_INIT_RECEIVED
+      : f['halted']
+        ? NUMBERS.KVM_MP_STATE_HALTED
+        : NUMBERS.KVM_MP_STATE_RUNNABLE,
     xcr0: f['xcr0'] as bigint,
     xsave: xsaveToKernel(f, xsaveBytes),
     msrs: msrsToKernel(f, pending),
@@ -152,21 +144,21 @@ function debugToKernel(f: Fields): KernelDebugRegs {
 function eventsToKernel(f: Fields, pending: Pending): KernelEvents {
   const shadow = f['interruptShadow'] as number;
   const events = read(KVM_VCPU_EVENTS, viewOf(encode(KVM_VCPU_EVENTS, {})));
-  events.flags = EVENTS_VALID.nmiPending | EVENTS_VALID.shadow;
+  events.flags = NUMBERS.KVM_VCPUEVENT_VALID_NMI_PENDING | NUMBERS.KVM_VCPUEVENT_VALID_SHADOW;
   events.interrupt.shadow = (shadow & SHADOW_SS ? SHADOW.movSs : 0) | (shadow & SHADOW_STI ? SHADOW.sti : 0);
   events.nmi.masked = f['nmiBlocked'] as number;
   events.nmi.pending = Number(pending.nmi);
-  if (pending.smm || pending.smi || pending.init) events.flags |= EVENTS_VALID.smm;
+  if (pending.smm || pending.smi || pending.init) events.flags |= NUMBERS.KVM_VCPUEVENT_VALID_SMM;
   events.smi.smm = Number(pending.smm);
   events.smi.pending = Number(pending.smi);
   events.smi.smm_inside_nmi = Number(pending.smmNmiBlocked);
   events.smi.latched_init = Number(pending.init);
-  const injected = f['injected'] as unknown as Injected | undefined;
+  const injected = f['injected'] as unknown as InjectedEvent | undefined;
   if (injected !== undefined) inject(events, injected);
   return events;
 }
 
-function inject(events: KernelEvents, { vector, errorCode, kind }: Injected): void {
+function inject(events: KernelEvents, { vector, errorCode, kind }: InjectedEvent): void {
   if (kind === 'nmi') events.nmi.injected = 1;
   else if (kind === 'exception') {
     const { exception } = events;
@@ -209,10 +201,9 @@ function msrsToKernel(f: Fields, pending: Pending): Map<number, bigint> {
   const msrs = new Map<number, bigint>();
   for (const [name, number] of Object.entries(NAMED_MSRS)) msrs.set(number, f[name] as bigint);
   for (const [number, value] of Object.entries(f['msrs'] as { [number: string]: bigint })) msrs.set(parseInt(number, 16), value);
-  if (pending.smm || pending.smbase !== DEFAULT_SMBASE) msrs.set(SMBASE, BigInt(pending.smbase >>> 0));
+  if (pending.smm || pending.smbase !== SMBASE_AFTER_RESET) msrs.set(SMBASE, BigInt(pending.smbase >>> 0));
   return msrs;
 }
-const DEFAULT_SMBASE = 0x30000;
 
 // --- From the kernel
 
@@ -307,19 +298,20 @@ function msrsFromKernel(k: KernelCpu, fields: Fields): void {
   };
 }
 
-const isParked = (mpState: number): boolean => mpState === MP_STATE.uninitialized || mpState === MP_STATE.initReceived;
+const isParked = (mpState: number): boolean =>
+  mpState === NUMBERS.KVM_MP_STATE_UNINITIALIZED || mpState === NUMBERS.KVM_MP_STATE_INIT_RECEIVED;
 
 function eventsFromKernel({ events, mpState }: KernelCpu, fields: Fields): void {
   const { shadow } = events.interrupt;
   fields['interruptShadow'] = (shadow & SHADOW.movSs ? SHADOW_SS : 0) | (shadow & SHADOW.sti ? SHADOW_STI : 0);
   fields['nmiBlocked'] = events.nmi.masked;
-  fields['halted'] = mpState === MP_STATE.halted || isParked(mpState) ? 1 : 0;
+  fields['halted'] = mpState === NUMBERS.KVM_MP_STATE_HALTED || isParked(mpState) ? 1 : 0;
   const injected = injectedOf(events);
   if (injected === null) delete fields['injected'];
   else fields['injected'] = injected as unknown as StateValue;
 }
 
-function injectedOf({ exception, interrupt, nmi }: KernelEvents): Injected | null {
+function injectedOf({ exception, interrupt, nmi }: KernelEvents): InjectedEvent | null {
   if (exception.injected || exception.pending) {
     return { vector: exception.nr, errorCode: exception.has_error_code ? exception.error_code : -1, kind: 'exception' };
   }

@@ -296,11 +296,14 @@ function addFeatures(words: FeatureWords, names: string): FeatureWords {
 
 const SUPPORTED = addFeatures(emptyWords(), `${MAX} ${OPTIONAL}`);
 
-/** Is a feature (by QEMU's name) one that this project implements? */
-export function isSupported(feature: string): boolean {
+/** @param feature by QEMU's name */
+function hasFeature(words: FeatureWords, feature: string): boolean {
   const place = PLACES.get(feature);
-  return place !== undefined && ((SUPPORTED[place.word] >> place.bit) & 1) === 1;
+  return place !== undefined && ((words[place.word] >> place.bit) & 1) === 1;
 }
+
+/** Is a feature (by QEMU's name) one that this project implements? */
+export const isSupported = (feature: string): boolean => hasFeature(SUPPORTED, feature);
 
 /** Edit distance, for the names offered when one is not known. */
 function distance(a: string, b: string): number {
@@ -456,7 +459,7 @@ class Parser {
       throw new Error(`-cpu ${this.name}: unknown feature "${text}"${near(name, PLACES.keys())}`);
     }
     if (!on) this.remove(name);
-    else if ((this.possible[place.word] >> place.bit) & 1) this.words[place.word] |= 1 << place.bit;
+    else if (hasFeature(this.possible, name)) this.words[place.word] |= 1 << place.bit;
     else this.warnings.push(`CPU feature ${name} (CPUID ${WORDS[place.word].leaf} bit ${place.bit}) is not available`);
   }
 }
@@ -482,10 +485,7 @@ export function parseCpu(text: string, host: HostCpu | null = null): ModelChoice
   const parser = new Parser(name, MODELS[name === HOST_MODEL ? DEFAULT_MODEL : name]!, own);
   for (const item of items) if (item !== '') parser.item(item);
   const { words, warnings, values } = parser;
-  const has = (feature: string): boolean => {
-    const place = PLACES.get(feature);
-    return place !== undefined && ((words[place.word] >> place.bit) & 1) === 1;
-  };
+  const has = (feature: string): boolean => hasFeature(words, feature);
   if (!has('lm')) values.physicalBits = has('pae') || has('pse36') ? 36 : 32;
   values.physicalBits = Math.max(32, Math.min(52, values.physicalBits));
   return { model: { name, ...values, words, host: own, hugePages: has('pdpe1gb'), has }, warnings };
@@ -499,18 +499,15 @@ export function parseCpu(text: string, host: HostCpu | null = null): ModelChoice
 export function withinHost(model: CpuModel, words: FeatureWords): { model: CpuModel; missing: string[] } {
   const missing: string[] = [];
   const kept = { ...model.words };
-  for (const [name, { word, bit }] of PLACES) {
-    if (!model.has(name) || (words[word] >> bit) & 1) continue;
+  for (const name of PLACES.keys()) {
+    if (!model.has(name) || hasFeature(words, name)) continue;
     missing.push(name);
     for (const lost of [name, ...(DEPENDENTS[name] ?? [])]) {
       const place = PLACES.get(lost)!;
       kept[place.word] &= ~(1 << place.bit);
     }
   }
-  const has = (feature: string): boolean => {
-    const place = PLACES.get(feature);
-    return place !== undefined && ((kept[place.word] >> place.bit) & 1) === 1;
-  };
+  const has = (feature: string): boolean => hasFeature(kept, feature);
   return { model: { ...model, words: kept, hugePages: has('pdpe1gb'), has }, missing };
 }
 

@@ -15,7 +15,8 @@ const CODE = 0x9b;
 const LDT = 0x82;
 const TSS = 0x8b;
 const PAT_AFTER_RESET = 0x0007040600070406n;
-const SMBASE = 0x30000;
+/** Where system management mode saves its state and begins (SDM vol. 3, 33.11). */
+export const SMBASE_AFTER_RESET = 0x30000;
 /** Fast strings; no branch trace storage, no PEBS. */
 export const MISC_ENABLE_AFTER_RESET = 0x1801;
 /** MTRRs on, write-back where they say nothing, as firmware leaves them. */
@@ -58,7 +59,7 @@ export function powerOnState(version: number): DeviceState {
     clockVersion: 0,
     pending: {
       ...{ nmi: false, intr: false, init: false, waitForSipi: false, shutdown: false, heldTraps: 0 },
-      ...{ smi: false, smm: false, smmNmiBlocked: false, smbase: SMBASE },
+      ...{ smi: false, smm: false, smmNmiBlocked: false, smbase: SMBASE_AFTER_RESET },
     },
   });
   return { version: STATE_VERSION, fields };

@@ -35,8 +35,8 @@ import { ATTR_P, CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, EFER_LMA, EFER_LME, at
 import type { Core } from './core.ts';
 import type { Debug } from './debug.ts';
 import type { Mmu } from './mmu.ts';
+import { SMBASE_AFTER_RESET } from './power-on.ts';
 
-const DEFAULT_BASE = 0x30000;
 /** Where execution begins, relative to SMBASE; the save area lies above it. */
 const ENTRY = 0x8000;
 /** I/O instruction restart is not there; SMBASE can be moved; layout of the AMD64 save area. */
@@ -80,7 +80,7 @@ export class Smm {
   private readonly core: Core;
   private readonly mmu: Mmu;
   private readonly debug: Debug;
-  base = DEFAULT_BASE;
+  base = SMBASE_AFTER_RESET;
   active = false;
   /** NMIs were blocked when the mode was entered. */
   nmiBlocked = false;
@@ -92,7 +92,7 @@ export class Smm {
   }
 
   reset(): void {
-    this.base = DEFAULT_BASE;
+    this.base = SMBASE_AFTER_RESET;
     this.setActive(false);
   }
 
