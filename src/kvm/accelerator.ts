@@ -6,6 +6,7 @@
  * or in the kernel, from the next entry of the guest until somebody asks for it (`settle`).
  */
 import type { Accelerator, FreeRunning } from '../machine/accelerator.ts';
+import type { VisibleRegisters } from '../machine/address-space.ts';
 import type { CpuPort, DeviceState, PowerEvent, Trace, TscSource, VirtualClock } from '../machine/interfaces.ts';
 import type { CpuTopology } from '../machine/cpu-topology.ts';
 import type { InitialCpuState } from '../machine/loader/cpu-state.ts';
@@ -14,10 +15,12 @@ import { MCG_CAP } from '../isa/x86/system/machine-check.ts';
 import { parkedState, powerOnState, startState } from '../isa/x86/system/power-on.ts';
 import { type ChipBoard, Chips } from './chips.ts';
 import { EXIT } from './constants.ts';
-import { cpuidEntries } from './cpuid-entries.ts';
-import { type Ports, type Registers, serveMemory, servePort } from './exits.ts';
+import { cpuidEntries, withHyperv } from './cpuid-entries.ts';
+import { type Ports, type Registers, serveHyperv, serveMemory, servePort, systemEvent } from './exits.ts';
 import type { KvmHost } from './host.ts';
+import { enableHyperv, type Hyperv, hypervOf } from './hyperv.ts';
 import { Kicker } from './kicker.ts';
+import { LateWrites } from './late-writes.ts';
 import { SystemCallError } from './libc.ts';
 import { MemorySlots, type MemoryMap } from './memory.ts';
 import { errorOf, Processors } from './processors.ts';
@@ -28,7 +31,7 @@ import { VcpuTransfer } from './vcpu-state.ts';
 import type { Vm } from './vm.ts';
 
 export interface KvmBoard extends ChipBoard {
-  readonly mem: MemoryMap & Registers;
+  readonly mem: MemoryMap & Registers & { visibleRegisters(): VisibleRegisters[] };
   readonly io: Ports;
 }
 
@@ -66,8 +69,11 @@ export class KvmAccelerator implements Accelerator {
   private readonly chips: Chips;
   private readonly kicker: Kicker;
   private readonly slots: MemorySlots;
+  private readonly lateWrites: LateWrites;
   /** One for each vCPU, in their order. */
   private readonly transfers: readonly VcpuTransfer[];
+  /** Hyper-V's interface, where guests are shown it. */
+  private readonly hyperv: Hyperv | null;
   /** CPUID's word on family, model and stepping. */
   private readonly version: number;
   /** The vCPUs' states as they last were at home. */
@@ -86,6 +92,7 @@ export class KvmAccelerator implements Accelerator {
     this.parts = parts;
     const { host, board, memory, model } = parts;
     const { libc } = host.kvm;
+    this.hyperv = model.hyperv === null ? null : hypervOf(model.hyperv, host.kvm, board.apicIds.length);
     this.vm = host.kvm.createVm();
     let kicker: Kicker | null = null;
     try {
@@ -101,6 +108,7 @@ export class KvmAccelerator implements Accelerator {
         board.apicIds,
         (vcpu) => {
           if (model.has('mca')) vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
+          if (this.hyperv !== null) enableHyperv(vcpu, this.hyperv.features);
         },
         this.kicker,
         () => {
@@ -108,8 +116,9 @@ export class KvmAccelerator implements Accelerator {
         },
         (text) => this.fail(text),
       );
+      this.lateWrites = new LateWrites(this.vm, this.vcpu.run, board.mem);
       this.version = this.describeCpus();
-      this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2));
+      this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2, this.hyperv !== null));
     } catch (error) {
       kicker?.close();
       this.vm.close();
@@ -139,10 +148,12 @@ export class KvmAccelerator implements Accelerator {
    * @returns CPUID's word on family, model and stepping
    */
   private describeCpus(): number {
-    const { tsc, model, topology } = this.parts;
+    const { tsc, model, topology, host } = this.parts;
+    const { hyperv } = this;
     this.tscFrequency = tsc.frequency;
     const entries = this.processors.all.map((vcpu, index) => {
-      const leaves = cpuidEntries(model, topology, index, tsc.frequency);
+      const plain = cpuidEntries(model, topology, index, tsc.frequency);
+      const leaves = hyperv === null ? plain : withHyperv(plain, hyperv, host.kvm.hypervCpuid());
       vcpu.setCpuid(leaves);
       this.setTscRate(vcpu);
       return leaves;
@@ -179,6 +190,9 @@ export class KvmAccelerator implements Accelerator {
 
   memoryMapChanged(): void {
     this.slots.update();
+    const registers = this.parts.board.mem.visibleRegisters();
+    this.processors.registersChanged(registers);
+    this.lateWrites.update(registers);
   }
 
   run(): void {
@@ -215,6 +229,8 @@ export class KvmAccelerator implements Accelerator {
           if (!kicker.mayStay) break;
         } else {
           if (!kicker.enter(due)) break;
+          // Whoever has asked before that has not called this thread.
+          used = processors.answer(this.serve) || used;
           comesSoon = used;
         }
         const isDevice = this.runBoot();
@@ -222,6 +238,7 @@ export class KvmAccelerator implements Accelerator {
         comesSoon &&= isDevice;
       }
     } while (!kicker.leave() && !stop());
+    this.lateWrites.bring();
   }
 
   /** @returns whether a device has been used */
@@ -242,6 +259,7 @@ export class KvmAccelerator implements Accelerator {
   /** @returns whether the vCPU can go on */
   private readonly serve = (vcpu: Vcpu, reason: number): boolean => {
     const { parts } = this;
+    this.lateWrites.bring();
     switch (reason) {
       case EXIT.KVM_EXIT_IO:
         this.exits++;
@@ -255,11 +273,25 @@ export class KvmAccelerator implements Accelerator {
         parts.trace('cpu_reset', 'the guest shut its CPU down: triple-fault');
         parts.onPower('reset');
         return true;
+      case EXIT.KVM_EXIT_HYPERV:
+        serveHyperv(vcpu);
+        return true;
+      case EXIT.KVM_EXIT_SYSTEM_EVENT: {
+        const event = systemEvent(vcpu);
+        if (event === null) return this.unknown(vcpu, reason);
+        parts.trace('cpu_reset', `the guest asks for it by Hyper-V's interface: ${event}`);
+        parts.onPower(event);
+        return true;
+      }
       default:
-        this.fail(this.processors.describe(vcpu, errorOf(reason)));
-        return false;
+        return this.unknown(vcpu, reason);
     }
   };
+
+  private unknown(vcpu: Vcpu, reason: number): false {
+    this.fail(this.processors.describe(vcpu, errorOf(reason)));
+    return false;
+  }
 
   /** @param text several lines */
   private fail(text: string): void {
@@ -291,6 +323,7 @@ export class KvmAccelerator implements Accelerator {
     if (!this.inKernel) return;
     const { chips, parts, transfers, states } = this;
     this.processors.hold(this.serve);
+    this.lateWrites.bring();
     const read = transfers.map((transfer, cpu) => transfer.read(knownMsrs(states[cpu]!)));
     read.forEach(({ cpu }, index) => (states[index] = cpuFromKernel(cpu, states[index]!)));
     parts.tsc.write(read[0]!.tsc);
@@ -308,6 +341,7 @@ export class KvmAccelerator implements Accelerator {
   private forget(): void {
     if (!this.inKernel) return;
     this.processors.hold(this.serve);
+    this.lateWrites.bring();
     this.parts.board.useKernelChips(null);
     this.inKernel = false;
   }
@@ -330,7 +364,7 @@ export class KvmAccelerator implements Accelerator {
   }
 
   statistics(): Record<string, number> {
-    return { entries: this.entries, exits: this.exits };
+    return { entries: this.entries, exits: this.exits, doorbells: this.processors.doorbells.rung };
   }
 
   close(): void {

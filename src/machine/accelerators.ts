@@ -1,4 +1,5 @@
 /** Whatever can run a machine's vCPU: each is made from the machine's parts, by its name. */
+import { namesOf } from '../isa/x86/system/hyperv.ts';
 import type { CpuModel, FeatureWords, HostCpu } from '../isa/x86/system/models.ts';
 import type { EngineOptions } from '../jit/engine.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
@@ -85,6 +86,10 @@ async function translating(name: 'jit' | 'interp'): Promise<LoadedAccelerator> {
   const make = (parts: AcceleratorParts): Accelerator => {
     if (parts.model.host !== null)
       throw new Error('the CPU model "host" runs by KVM alone: a machine that is to move needs another');
+    if (parts.model.hyperv !== null)
+      throw new Error(
+        `its CPU has ${namesOf(parts.model.hyperv)}, which KVM alone has: a machine that is to move must be without`,
+      );
     return new TranslatingAccelerator(name, parts);
   };
   return { features: null, hostCpu: null, tscFrequency: null, mostCpus: 1, make };

@@ -1,4 +1,5 @@
 /** Puts a machine together from its configuration, in the current thread. */
+import { namesOf } from '../isa/x86/system/hyperv.ts';
 import { type CpuModel, DEFAULT_MODEL, HOST_MODEL, parseCpu, withinHost } from '../isa/x86/system/models.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { newMemory } from '../wasm/wasm.ts';
@@ -174,7 +175,10 @@ function chooseCpu(
   }
   for (const warning of warnings) events.warn?.(warning);
   const frequency = model.tscFrequency || tscFrequency || DEFAULT_TSC_HZ;
-  if (features === null) return { model, tscFrequency: frequency };
+  if (features === null) {
+    if (model.hyperv !== null) events.warn?.(`CPU ${model.name}: ${namesOf(model.hyperv)} can be had by KVM alone (-accel kvm)`);
+    return { model: { ...model, hyperv: null }, tscFrequency: frequency };
+  }
   const within = withinHost(model, features);
   // "max" is whatever there is.
   if (within.missing.length > 0 && model.name !== DEFAULT_MODEL) {

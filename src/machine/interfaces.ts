@@ -16,6 +16,24 @@ export interface IoHandler {
   /** @param offset bytes from the region's start  @param size 1, 2 or 4 */
   read(offset: number, size: number): number;
   write(offset: number, size: number, value: number): void;
+  /** Registers that an accelerator whose vCPU is in another thread may write to later than the guest does. */
+  readonly doorbells?: readonly Doorbell[];
+  /**
+   * Writes may come late: in order, before any other access of the guest's to a device, and before the event loop has its
+   * turn. An accelerator may collect them.
+   */
+  readonly collectsWrites?: boolean;
+}
+
+/**
+ * A register by which a driver says that there is work for a device (virtio 1.2, 4.1.5.2). Nothing that the driver does
+ * next depends on when the device looks; several writes are as good as one, and one too many does no harm.
+ */
+export interface Doorbell {
+  /** Bytes from the region's start. */
+  readonly offset: number;
+  /** What is written there; null for anything. */
+  readonly value: number | null;
 }
 
 /** Values that a device's saved state is made of. */

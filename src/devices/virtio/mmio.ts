@@ -53,6 +53,7 @@ export class VirtioMmio implements Device, Transport {
     this.registers = new StateBlock(id, 1, powerOn);
     device?.attach(this);
     this.mmio = {
+      doorbells: (device?.queues ?? []).map(({ index }) => ({ offset: REGISTER.queueNotify, value: index })),
       read: (offset, size) => this.read(offset, size),
       write: (offset, size, value) => this.write(offset, size, value),
     };

@@ -1,4 +1,5 @@
 /** CPU models as data, and the text of `-cpu MODEL,+feature,-feature,property=value`. */
+import { type HypervChoice, HypervOptions } from './hyperv.ts';
 
 /** One CPUID register that holds feature bits, by the names that QEMU gives them. */
 type Word = { readonly leaf: string; readonly names: string };
@@ -93,6 +94,8 @@ export interface CpuModel {
   readonly host: HostCpu | null;
   /** 1 GiB pages. */
   readonly hugePages: boolean;
+  /** Hyper-V's interface; null without it. */
+  readonly hyperv: HypervChoice | null;
   has(feature: string): boolean;
 }
 
@@ -385,6 +388,7 @@ class Parser {
   readonly warnings: string[] = [];
   readonly words: FeatureWords;
   readonly values: Overrides;
+  readonly hyperv = new HypervOptions();
   private readonly name: string;
   /** Features that can be had. */
   private readonly possible: FeatureWords;
@@ -410,6 +414,11 @@ class Parser {
       return;
     }
     if (key in PROPERTIES) return this.property(key, value);
+    try {
+      if (this.hyperv.set(key, value)) return;
+    } catch (error) {
+      throw new Error(`-cpu ${this.name}: ${key} ${(error as Error).message}`);
+    }
     // Other interfaces of hypervisors are not there.
     if ((key.startsWith('hv-') || key.startsWith('kvm-')) && !PLACES.has(key)) {
       if (isOn(value)) this.warnings.push(`CPU feature ${key} is not available`);
@@ -484,11 +493,11 @@ export function parseCpu(text: string, host: HostCpu | null = null): ModelChoice
   // Before it is known what the host has, it is taken for what models have at most.
   const parser = new Parser(name, MODELS[name === HOST_MODEL ? DEFAULT_MODEL : name]!, own);
   for (const item of items) if (item !== '') parser.item(item);
-  const { words, warnings, values } = parser;
+  const { words, warnings, values, hyperv } = parser;
   const has = (feature: string): boolean => hasFeature(words, feature);
   if (!has('lm')) values.physicalBits = has('pae') || has('pse36') ? 36 : 32;
   values.physicalBits = Math.max(32, Math.min(52, values.physicalBits));
-  return { model: { name, ...values, words, host: own, hugePages: has('pdpe1gb'), has }, warnings };
+  return { model: { name, ...values, words, host: own, hugePages: has('pdpe1gb'), hyperv: hyperv.choice, has }, warnings };
 }
 
 /**
