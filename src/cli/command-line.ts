@@ -2,7 +2,15 @@
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { type AcceleratorName, ACCELERATORS } from '../machine/accelerator.ts';
-import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
+import {
+  type BlockOptions,
+  type BootConfig,
+  type IcountConfig,
+  KERNEL_IRQCHIPS,
+  MAX_SERIALS,
+  MIB,
+  type RtcConfig,
+} from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
   DriveError,
@@ -58,6 +66,7 @@ export interface CommandLine {
   smp: ReturnType<typeof completeSmp>;
   /** None is the default. */
   accel: AcceleratorName[];
+  kernelIrqchip: (typeof KERNEL_IRQCHIPS)[number];
   icount: IcountConfig | null;
   rtc: RtcConfig;
   kernel: string | null;
@@ -129,6 +138,7 @@ function initial(): CommandLine {
     memory: 128 * MIB,
     smp: { cpus: 1, topology: ONE_CPU },
     accel: [],
+    kernelIrqchip: 'on',
     icount: null,
     rtc: { base: 'utc', clock: 'host' },
     kernel: null,
@@ -458,7 +468,9 @@ function setMachine(line: CommandLine, text: string): void {
       case 'dump-guest-core':
       case 'mem-merge':
       case 'acpi':
+        break;
       case 'kernel-irqchip':
+        setIrqchip(line, value);
         break;
       case 'kernel':
         line.kernel = value;
@@ -515,8 +527,17 @@ function setSmp(line: CommandLine, text: string): void {
 function setAccel(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'accel');
   const values = parseList(text, 'accel');
-  onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb']);
+  onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb', 'kernel-irqchip']);
+  const irqchip = values.get('kernel-irqchip');
+  if (irqchip !== undefined) setIrqchip(line, irqchip);
   setAccelNames(line, (values.get('accel') ?? '').split(':'));
+}
+
+function setIrqchip(line: CommandLine, value: string): void {
+  if (value === 'off') throw new ValueError('kernel-irqchip=off is not available: KVM has the local APICs here (on, split)');
+  const known = KERNEL_IRQCHIPS.find((one) => one === value);
+  if (known === undefined) throw new ValueError(`kernel-irqchip takes ${KERNEL_IRQCHIPS.join(', ')}, not "${value}"`);
+  line.kernelIrqchip = known;
 }
 
 /** Names with colons between them: the first one that can be had is taken. */

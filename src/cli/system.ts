@@ -72,6 +72,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     memory: line.memory,
     ...line.smp,
     ...(line.accel.length > 0 ? { accel: line.accel } : {}),
+    kernelIrqchip: line.kernelIrqchip,
     icount: line.icount,
     rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel),

@@ -13,7 +13,7 @@ import type { InitialCpuState } from '../machine/loader/cpu-state.ts';
 import type { CpuModel } from '../isa/x86/system/models.ts';
 import { MCG_CAP } from '../isa/x86/system/machine-check.ts';
 import { parkedState, powerOnState, startState } from '../isa/x86/system/power-on.ts';
-import { type ChipBoard, Chips } from './chips.ts';
+import { type ChipBoard, Chips, type InterruptChips } from './chips.ts';
 import { EXIT } from './constants.ts';
 import { cpuidEntries, withHyperv } from './cpuid-entries.ts';
 import { type Ports, type Registers, serveHyperv, serveMemory, servePort, systemEvent } from './exits.ts';
@@ -24,6 +24,7 @@ import { LateWrites } from './late-writes.ts';
 import { SystemCallError } from './libc.ts';
 import { MemorySlots, type MemoryMap } from './memory.ts';
 import { errorOf, Processors } from './processors.ts';
+import { SplitChips } from './split-chips.ts';
 import { cpuFromKernel, cpuToKernel } from './state/cpu.ts';
 import type { Moment } from './state/pit.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -43,6 +44,8 @@ export interface KvmParts {
   readonly topology: CpuTopology;
   readonly clock: VirtualClock;
   readonly tsc: TscSource;
+  /** Which interrupt chips are in the kernel: all, or the local APICs alone. */
+  readonly irqchip: 'on' | 'split';
   readonly onPower: (event: PowerEvent) => void;
   /** The guest cannot go on here. @param text several lines */
   readonly onFailure: (text: string) => void;
@@ -66,7 +69,7 @@ export class KvmAccelerator implements Accelerator {
   private readonly parts: KvmParts;
   private readonly vm: Vm;
   private readonly processors: Processors;
-  private readonly chips: Chips;
+  private readonly chips: InterruptChips;
   private readonly kicker: Kicker;
   private readonly slots: MemorySlots;
   private readonly lateWrites: LateWrites;
@@ -97,7 +100,7 @@ export class KvmAccelerator implements Accelerator {
     let kicker: Kicker | null = null;
     try {
       this.vm.reservePages(TSS, IDENTITY_MAP);
-      this.chips = new Chips(this.vm, board, () => this.vcpu.nmi());
+      this.chips = new (parts.irqchip === 'split' ? SplitChips : Chips)(this.vm, board, () => this.vcpu.nmi());
       const origin = libc.addressOf(new Uint8Array(memory.buffer));
       this.slots = new MemorySlots(this.vm, board.mem, origin, (change) => this.processors.alone(change));
       this.slots.update();
@@ -246,8 +249,9 @@ export class KvmAccelerator implements Accelerator {
     const { vcpu } = this;
     this.entries++;
     try {
+      this.chips.offer(vcpu);
       const reason = vcpu.enter();
-      if (reason === EXIT.KVM_EXIT_INTR) return false;
+      if (reason === EXIT.KVM_EXIT_INTR || reason === EXIT.KVM_EXIT_IRQ_WINDOW_OPEN) return false;
       this.serve(vcpu, reason);
     } catch (error) {
       if (!(error instanceof SystemCallError)) throw error;
@@ -272,6 +276,9 @@ export class KvmAccelerator implements Accelerator {
       case EXIT.KVM_EXIT_SHUTDOWN:
         parts.trace('cpu_reset', 'the guest shut its CPU down: triple-fault');
         parts.onPower('reset');
+        return true;
+      case EXIT.KVM_EXIT_IOAPIC_EOI:
+        parts.board.apicBus.broadcastEoi(vcpu.run.eoiVector);
         return true;
       case EXIT.KVM_EXIT_HYPERV:
         serveHyperv(vcpu);
@@ -314,7 +321,7 @@ export class KvmAccelerator implements Accelerator {
       const state = { cpu: cpuToKernel(states[cpu]!, this.vcpu.xsaveSize), apic: apics[cpu]!, tsc };
       transfer.write(state, cpu === 0 ? null : transfers[0]!);
     });
-    parts.board.useKernelChips(chips);
+    chips.begin();
     this.inKernel = true;
     this.processors.release();
   }
@@ -342,7 +349,7 @@ export class KvmAccelerator implements Accelerator {
     if (!this.inKernel) return;
     this.processors.hold(this.serve);
     this.lateWrites.bring();
-    this.parts.board.useKernelChips(null);
+    this.chips.end();
     this.inKernel = false;
   }
 
@@ -369,7 +376,7 @@ export class KvmAccelerator implements Accelerator {
 
   close(): void {
     this.processors.close();
-    if (this.inKernel) this.parts.board.useKernelChips(null);
+    if (this.inKernel) this.chips.end();
     this.inKernel = false;
     this.kicker.close();
     this.vm.close();

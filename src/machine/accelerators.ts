@@ -24,6 +24,8 @@ export interface AcceleratorParts {
   readonly random32: () => number;
   /** Instructions are counted exactly, and nothing depends on the host's pace. */
   readonly counted: boolean;
+  /** Which interrupt chips are in the host's kernel, where any are. */
+  readonly irqchip: 'on' | 'split';
   readonly onPower: (event: PowerEvent) => void;
   /** The guest cannot go on. @param text several lines, for the user */
   readonly onFailure: (text: string) => void;

@@ -113,6 +113,8 @@ export interface BootConfig {
   readonly rebootTimeout: number | null;
 }
 
+export const KERNEL_IRQCHIPS = ['on', 'split'] as const;
+
 export interface MachineConfig {
   readonly machine: 'pc' | 'q35';
   /** As after QEMU's `-cpu`: `model,+feature,-feature,property=value`. */
@@ -125,6 +127,8 @@ export interface MachineConfig {
   readonly memory: number;
   /** What runs the vCPU; of several, the first that can be had. */
   readonly accel: AcceleratorName | readonly AcceleratorName[];
+  /** Under KVM: which interrupt chips the host's kernel has, all of them or (`split`) the local APICs alone. */
+  readonly kernelIrqchip: (typeof KERNEL_IRQCHIPS)[number];
   /** Time derived from counted instructions, or null for host time. */
   readonly icount: IcountConfig | null;
   readonly rtc: RtcConfig;
@@ -186,6 +190,7 @@ const DEFAULTS: MachineConfig = {
   topology: null,
   memory: DEFAULT_MEMORY,
   accel: 'jit',
+  kernelIrqchip: 'on',
   icount: null,
   rtc: { base: 'utc', clock: 'host' },
   kernel: null,
@@ -335,11 +340,13 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
   return config;
 }
 
-function checkChoices({ machine, cpu, accel, serials, uuid }: MachineConfig): void {
+function checkChoices({ machine, cpu, accel, kernelIrqchip, serials, uuid }: MachineConfig): void {
   if (machine !== 'pc' && machine !== 'q35') throw new ConfigError('machine', `"${String(machine)}" is not known`);
   for (const one of typeof accel === 'string' ? [accel] : accel) {
     if (!ACCELERATORS.includes(one)) throw new ConfigError('accel', `"${String(one)}" is not one of ${ACCELERATORS.join(', ')}`);
   }
+  if (!KERNEL_IRQCHIPS.includes(kernelIrqchip))
+    throw new ConfigError('kernelIrqchip', `"${String(kernelIrqchip)}" is not one of ${KERNEL_IRQCHIPS.join(', ')}`);
   if (typeof cpu !== 'string') throw new ConfigError('cpu', 'not a text');
   if (!Array.isArray(serials) || serials.length > MAX_SERIALS) {
     throw new ConfigError('serials', `at most ${MAX_SERIALS} serial ports`);

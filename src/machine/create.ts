@@ -271,6 +271,7 @@ export async function createMachine(
     bootTime: () => boot.time,
     random32: randoms.cpu,
     counted: config.icount !== null,
+    irqchip: config.kernelIrqchip,
   };
   machine = new LocalMachine(
     {

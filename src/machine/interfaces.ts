@@ -168,6 +168,12 @@ export interface GuestMemory {
   ramReleased(offset: number, length: number): void;
 }
 
+/** A write of a device's that stands for an interrupt. */
+export interface Msi {
+  readonly address: number;
+  readonly data: number;
+}
+
 /** Where messages go that stand for interrupts (PCI 3.0, 6.8). */
 export interface MsiSink {
   /** A write of 32 bits by a device, usually to FEExxxxxh. */
@@ -178,6 +184,12 @@ export interface MsiSink {
 export interface KernelChips extends MsiSink {
   /** @param input of the I/O APIC, 0 to 23; 0 to 15 reach the 8259 pair, too */
   setInput(input: number, level: boolean): void;
+  /** The boot processor's LINT1, which is wired to NMI. */
+  lint1(): void;
+}
+
+/** Local APICs that stand in for the board's own, in the host's kernel, while all other chips are the board's. */
+export interface KernelApics extends MsiSink {
   /** The boot processor's LINT1, which is wired to NMI. */
   lint1(): void;
 }

@@ -33,6 +33,7 @@ import type {
   DeviceState,
   DisplaySource,
   IrqLine,
+  KernelApics,
   KernelChips,
   MappedRegion,
   PowerEvent,
@@ -180,6 +181,7 @@ export class PcMachine {
   private readonly irqs: SharedIrq[] = [];
   private lapicPage: MappedRegion | null = null;
   private kernelChips: KernelChips | null = null;
+  private kernelApics: KernelApics | null = null;
   /** Beyond the board's own, the newest first. */
   private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
@@ -309,7 +311,7 @@ export class PcMachine {
 
   /** Raises NMI as a front panel would. */
   injectNmi(): void {
-    if (!this.rtc.nmiMasked) (this.kernelChips ?? this.lapic).lint1();
+    if (!this.rtc.nmiMasked) (this.kernelChips ?? this.kernelApics ?? this.lapic).lint1();
   }
 
   /**
@@ -401,6 +403,13 @@ export class PcMachine {
   useKernelChips(chips: KernelChips | null): void {
     this.kernelChips = chips;
     for (const device of [...this.lapics, this.pit]) device.setDormant(chips !== null);
+  }
+
+  /** The same of the local APICs alone: all other chips go on, and send their messages there. */
+  useKernelApics(apics: KernelApics | null): void {
+    this.kernelApics = apics;
+    this.apicBus.outside = apics;
+    for (const lapic of this.lapics) lapic.setDormant(apics !== null);
   }
 
   /** Levels of the interrupt inputs, a bit each. */

@@ -69,12 +69,17 @@ test('machines that come and go leave no files open', LIMIT, async () => {
   assert.ok((await count()) <= before, 'descriptors stay');
 });
 
-for (const machine of ['pc', 'q35'] as const) {
-  test(`SeaBIOS looks for something to boot (${machine})`, LIMIT, async (t) => {
+for (const [machine, kernelIrqchip] of [
+  ['pc', 'on'],
+  ['q35', 'on'],
+  ['pc', 'split'],
+] as const) {
+  test(`SeaBIOS looks for something to boot (${machine}, kernel-irqchip=${kernelIrqchip})`, LIMIT, async (t) => {
     if (!existsSync('/usr/share/seabios/bios-256k.bin')) return t.skip('there is no SeaBIOS (package seabios)');
     await using one = await Machine.create({
       machine,
       accel: 'kvm',
+      kernelIrqchip,
       memory: 64 * MIB,
       textOnSerial: true,
       serials: ['connected'],

@@ -1,8 +1,9 @@
 /** Machines with several CPUs, for a host with a whole KVM (test/kvm-smp.test.ts): an unmodified Linux finds and uses them. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { Machine, type MachineConfig } from 'virelay';
+import { drive, Machine, type MachineConfig } from 'virelay';
 import { savedAndEnded, streamOf } from '../saved-machine.ts';
 import { Conversation } from '../virtio-guest.ts';
 
@@ -71,8 +72,24 @@ test('two CPUs: Linux brings both up, both work, and go on where they were saved
   await again.machine.quit();
 });
 
-test('four CPUs: two sockets of two cores each', async () => {
-  const talk = await start(4, { topology: { sockets: 2, cores: 2, threads: 1 } });
+test('four CPUs: two sockets of two cores each, whose local APICs alone are in the kernel', async () => {
+  const data = new Uint8Array(MIB).map((_, at) => at * 7);
+  const talk = await start(4, {
+    topology: { sockets: 2, cores: 2, threads: 1 },
+    kernelIrqchip: 'split',
+    drives: [drive({ interface: 'none', id: 'd', file: { name: 'disk', data } })],
+    // By a level-triggered pin of the I/O APIC, whose interrupts' ends the kernel tells of.
+    devices: [{ driver: 'virtio-blk-pci', drive: 'd', vectors: 0 }],
+  });
+  const interrupts = await countOf(talk, '[0-9]+');
+  for (let cpu = 0; cpu < 4; cpu++) {
+    const sum = await talk.run(
+      `echo 3 >/proc/sys/vm/drop_caches; taskset ${1 << cpu} dd if=/dev/vda bs=64k 2>/dev/null | md5sum`,
+    );
+    assert.equal(sum.slice(0, 32), createHash('md5').update(data).digest('hex'));
+  }
+  assert.match(await talk.run('grep virtio /proc/interrupts'), /IO-APIC +\d+-fasteoi/);
+  assert.ok((await countOf(talk, '[0-9]+')) > interrupts);
   assert.equal((await talk.run('nproc')).trim(), '4');
   const packages = await talk.run('cat /sys/devices/system/cpu/cpu*/topology/physical_package_id');
   assert.deepEqual(packages.trim().split('\n'), ['0', '0', '1', '1']);
