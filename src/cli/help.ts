@@ -86,7 +86,12 @@ export function helpText(topic: Exclude<HelpTopic, 'device'>, version: string): 
     case 'version':
       return `${PROGRAM} (Virelay) version ${version}`;
     case 'machine':
-      return 'Supported machines are:\npc    PC with an i440FX host bridge (default)\nq35   PC with a Q35 host bridge, ICH9 and AHCI';
+      return [
+        'Supported machines are:',
+        'pc       PC with an i440FX host bridge (default)',
+        'q35      PC with a Q35 host bridge, ICH9 and AHCI',
+        'microvm  virtio devices without PCI, for kernels that are started directly',
+      ].join('\n');
     case 'cpu':
       return cpuText();
     case 'accel':

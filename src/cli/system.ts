@@ -68,6 +68,7 @@ function readFirmware(line: CommandLine, name: string | null): NamedFile | null 
 function configure(line: CommandLine): Partial<MachineConfig> {
   return {
     machine: line.machine,
+    microvm: line.microvm,
     cpu: line.cpu,
     memory: line.memory,
     ...line.smp,

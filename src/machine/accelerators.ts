@@ -5,14 +5,14 @@ import type { EngineOptions } from '../jit/engine.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
 import type { CpuTopology } from './cpu-topology.ts';
 import type { CpuPort, PowerEvent, Trace, TscSource, VirtualClock } from './interfaces.ts';
-import type { PcMachine } from './pc.ts';
+import type { Board } from './board.ts';
 
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
 /** What an accelerator works with. All of it outlives the accelerator. */
 export interface AcceleratorParts {
-  readonly board: PcMachine;
+  readonly board: Board;
   /** The machine's memory: guest RAM, and what accelerators keep beside it (jit/layout.ts). */
   readonly memory: WebAssembly.Memory;
   readonly model: CpuModel;

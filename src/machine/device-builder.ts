@@ -3,7 +3,7 @@ import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, t
 import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
 import { PCI, PciBus, PciDevice } from '../devices/pci.ts';
-import { type DeviceConfig, driveName } from './config.ts';
+import { ConfigError, type DeviceConfig, driveName, type WantedDevice } from './config.ts';
 import { Holdings } from './device-holdings.ts';
 import { findDeviceType } from './device-types.ts';
 import type {
@@ -313,6 +313,20 @@ export class DeviceBuilder {
     const count = this.counts.get(kind) ?? 0;
     this.counts.set(kind, count + 1);
     return count;
+  }
+}
+
+/** @throws ConfigError naming the device */
+export function buildAll(builder: DeviceBuilder, wanted: readonly WantedDevice[]): void {
+  for (const { config, field, index } of wanted) {
+    try {
+      builder.build(config);
+    } catch (error) {
+      const name = { drives: `drive ${index}`, devices: `device ${index}`, network: `network "${String(config['netdev'])}"` }[
+        field
+      ];
+      throw new ConfigError(field, `${name}: ${(error as Error).message}`);
+    }
   }
 }
 

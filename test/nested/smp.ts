@@ -1,7 +1,7 @@
 /** Machines with several CPUs, for a host with a whole KVM (test/kvm-smp.test.ts): an unmodified Linux finds and uses them. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { drive, Machine, type MachineConfig } from 'virelay';
 import { savedAndEnded, streamOf } from '../saved-machine.ts';
@@ -45,7 +45,7 @@ const LOAD = (cpus: number): string =>
 /** A file is empty while it is being written. */
 const READ_COUNTS = 'for cpu in 0 1; do count=; while [ -z "$count" ]; do count=$(cat /tmp/count$cpu); done; echo $count; done';
 
-test('two CPUs: Linux brings both up, both work, and go on where they were saved', async () => {
+test('two CPUs: Linux brings both up, both work, and go on where they were saved, and after a reboot', async () => {
   const talk = await start(2);
   assert.equal((await talk.run('nproc')).trim(), '2');
   assert.equal((await talk.run('cat /sys/devices/system/cpu/online')).trim(), '0-1');
@@ -63,12 +63,14 @@ test('two CPUs: Linux brings both up, both work, and go on where they were saved
   const count = `i=0; while :; do i=$((i + 1)); echo $i >/tmp/count$0; done`;
   await talk.run(`for cpu in 0 1; do (taskset $((1 << cpu)) sh -c '${count}' $cpu) & done; sleep 0.3`);
   const pieces = await savedAndEnded(talk.machine);
-  const again = new Conversation(await Machine.restore(streamOf(pieces), config(2)));
+  const again = new Conversation(await Machine.restore(streamOf(pieces), config(2, { noReboot: false })));
   const read = async (): Promise<number[]> => (await again.run(READ_COUNTS)).trim().split('\n').map(Number);
   const before = await read();
   await again.run('sleep 0.3');
   const after = await read();
   assert.ok(after[0]! > before[0]! && after[1]! > before[1]!, `${before} and then ${after}`);
+  await again.until(/^listening/m, await again.tell('reboot -f'));
+  assert.equal((await again.run('nproc')).trim(), '2', 'also after a reset');
   await again.machine.quit();
 });
 
@@ -101,4 +103,33 @@ test('four CPUs: two sockets of two cores each, whose local APICs alone are in t
   await talk.run('echo 1 >/sys/devices/system/cpu/cpu3/online');
   assert.equal((await talk.run('nproc')).trim(), '4');
   await talk.machine.quit();
+});
+
+/** What a machine says on its first serial port up to something. */
+async function says(more: Partial<MachineConfig>, wanted: RegExp): Promise<string> {
+  await using machine = await Machine.create({
+    ...{ accel: 'kvm', memory: 128 * MIB, cpus: 2, textOnSerial: true, serials: ['connected'], ...more },
+  });
+  const decoder = new TextDecoder();
+  let text = '';
+  for await (const chunk of machine.serial[0]!.readable) {
+    text += decoder.decode(chunk, { stream: true });
+    if (wanted.test(text)) return text;
+  }
+  throw new Error(`the machine has ended: ${text}`);
+}
+
+test('two CPUs: SeaBIOS', { skip: !existsSync('/guest/bios-256k.bin') }, async () => {
+  await says({ bios: named('bios-256k.bin'), vga: 'none' }, /No bootable device/);
+});
+
+test('two CPUs: OVMF in flash memory comes to its shell', { skip: !existsSync('/guest/OVMF_CODE_4M.fd') }, async () => {
+  const begun = performance.now();
+  const flash = (index: number, name: string, readOnly: boolean) =>
+    drive({ interface: 'pflash', index, file: `/guest/${name}`, readOnly, snapshot: !readOnly });
+  await says(
+    { vga: 'none', drives: [flash(0, 'OVMF_CODE_4M.fd', true), flash(1, 'OVMF_VARS_4M.fd', false)] },
+    /Shell>|key to continue/,
+  );
+  console.log(performance.now() - begun);
 });
