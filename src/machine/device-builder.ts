@@ -225,6 +225,7 @@ export class DeviceBuilder {
 
   private plug(bus: PciBus, device: PciDevice, values: { readonly [name: string]: unknown }): void {
     const address = (values['addr'] ?? null) as PciAddress | null;
+    device.acpiIndex = this.acpiIndexOf(values);
     const slot = address?.slot ?? bus.freeSlot();
     const func = address?.func ?? 0;
     const first = bus.find(slot * 8);
@@ -247,6 +248,14 @@ export class DeviceBuilder {
       }
     }
     bus.plug(device, slot, func);
+  }
+
+  /** @throws Error where another device has it */
+  private acpiIndexOf(values: { readonly [name: string]: unknown }): number {
+    const index = (values['acpi-index'] ?? 0) as number;
+    const other = this.built.some(({ device }) => device instanceof PciDevice && device.acpiIndex === index);
+    if (index !== 0 && other) throw new Error(`a PCI device with acpi-index = ${index} already exist`);
+    return index;
   }
 
   private noteBoot(bus: DeviceBus, device: Device, values: { readonly [name: string]: unknown }): void {

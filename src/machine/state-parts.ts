@@ -171,6 +171,7 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       hpet: config.hpet,
       smm: machine.board.hasSmm,
       uuid: config.uuid ?? 'none',
+      ...(config.machine === 'microvm' ? { ...config.microvm } : {}),
     },
     firmware: {
       bios: image(config.bios),

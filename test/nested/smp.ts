@@ -88,7 +88,7 @@ test('four CPUs: two sockets of two cores each, whose local APICs alone are in t
     const sum = await talk.run(
       `echo 3 >/proc/sys/vm/drop_caches; taskset ${1 << cpu} dd if=/dev/vda bs=64k 2>/dev/null | md5sum`,
     );
-    assert.equal(sum.slice(0, 32), createHash('md5').update(data).digest('hex'));
+    assert.equal(sum.trim().slice(0, 32), createHash('md5').update(data).digest('hex'));
   }
   assert.match(await talk.run('grep virtio /proc/interrupts'), /IO-APIC +\d+-fasteoi/);
   assert.ok((await countOf(talk, '[0-9]+')) > interrupts);
@@ -124,12 +124,6 @@ test('two CPUs: SeaBIOS', { skip: !existsSync('/guest/bios-256k.bin') }, async (
 });
 
 test('two CPUs: OVMF in flash memory comes to its shell', { skip: !existsSync('/guest/OVMF_CODE_4M.fd') }, async () => {
-  const begun = performance.now();
-  const flash = (index: number, name: string, readOnly: boolean) =>
-    drive({ interface: 'pflash', index, file: `/guest/${name}`, readOnly, snapshot: !readOnly });
-  await says(
-    { vga: 'none', drives: [flash(0, 'OVMF_CODE_4M.fd', true), flash(1, 'OVMF_VARS_4M.fd', false)] },
-    /Shell>|key to continue/,
-  );
-  console.log(performance.now() - begun);
+  const flash = (index: number, name: string) => drive({ interface: 'pflash', index, file: named(name), readOnly: index === 0 });
+  await says({ vga: 'none', drives: [flash(0, 'OVMF_CODE_4M.fd'), flash(1, 'OVMF_VARS_4M.fd')] }, /Shell>|key to continue/);
 });

@@ -7,7 +7,7 @@ import {
   type DeviceContext,
   type DeviceType,
   onOffAuto,
-  PCI_ADDRESS,
+  PCI_PLACE,
   type Properties,
   uint,
   type Values,
@@ -34,7 +34,7 @@ const COMMON_SWITCHES: FeatureSwitches = {
 /** How the device is told of buffers is for whatever runs the vCPUs to decide. */
 const IOEVENTFD = { ioeventfd: bool(true) };
 const COMMON = {
-  addr: PCI_ADDRESS,
+  ...PCI_PLACE,
   'disable-legacy': onOffAuto('auto'),
   'disable-modern': bool(false, ''),
   vectors: uint(32, null),
