@@ -4,11 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { findFirmware } from '../src/host/node/firmware.ts';
 import { runOnKvmHost } from './kvm-host.ts';
 import { guestOrSkip, listeningInitramfs } from './virtio-guest.ts';
-
-const FIRMWARE = ['bios-256k.bin', 'OVMF_CODE_4M.fd', 'OVMF_VARS_4M.fd'];
 
 test('Linux under KVM uses several CPUs', { timeout: 300_000 }, async (t) => {
   const guest = await guestOrSkip(t);
@@ -19,14 +16,10 @@ test('Linux under KVM uses several CPUs', { timeout: 300_000 }, async (t) => {
     return [`guest/${name}`, join(work, name)];
   };
   try {
-    const firmware = FIRMWARE.flatMap((name): [string, string][] => {
-      const found = findFirmware(name);
-      return found === null ? [] : [put(name, found.data)];
-    });
     const files = new Map([
       ...firmware,
       put('kernel', guest.kernel),
-      put('initrd', listeningInitramfs(guest, ['virtio_pci', 'virtio_blk'])),
+      put('initrd', listeningInitramfs(guest, ['virtio_pci', 'virtio_mmio', 'virtio_blk'])),
     ]);
     const ran = await runOnKvmHost(
       t,

@@ -69,16 +69,17 @@ test('machines that come and go leave no files open', LIMIT, async () => {
   assert.ok((await count()) <= before, 'descriptors stay');
 });
 
-for (const [machine, kernelIrqchip] of [
-  ['pc', 'on'],
-  ['q35', 'on'],
-  ['pc', 'split'],
+for (const [machine, cpus, kernelIrqchip] of [
+  ['pc', 1, 'on'],
+  ['q35', 2, 'on'],
+  ['pc', 2, 'split'],
 ] as const) {
-  test(`SeaBIOS looks for something to boot (${machine}, kernel-irqchip=${kernelIrqchip})`, LIMIT, async (t) => {
+  test(`SeaBIOS looks for something to boot (${machine}, ${cpus} CPUs, kernel-irqchip=${kernelIrqchip})`, LIMIT, async (t) => {
     if (!existsSync('/usr/share/seabios/bios-256k.bin')) return t.skip('there is no SeaBIOS (package seabios)');
     await using one = await Machine.create({
       machine,
       accel: 'kvm',
+      cpus,
       kernelIrqchip,
       memory: 64 * MIB,
       textOnSerial: true,
