@@ -17,7 +17,6 @@ test('Linux under KVM uses several CPUs', { timeout: 300_000 }, async (t) => {
   };
   try {
     const files = new Map([
-      ...firmware,
       put('kernel', guest.kernel),
       put('initrd', listeningInitramfs(guest, ['virtio_pci', 'virtio_mmio', 'virtio_blk'])),
     ]);
