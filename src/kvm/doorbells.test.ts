@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { VisibleRegisters } from '../machine/address-space.ts';
 import { EXIT, exitName } from './constants.ts';
-import { Doorbells } from './doorbells.ts';
+import { DoorbellButtons, Doorbells } from './doorbells.ts';
 import { Kicker } from './kicker.ts';
 import { LateWrites } from './late-writes.ts';
+import type { RunPage } from './run-page.ts';
 import { makeGuest, NO_KVM } from './test-kit.ts';
 import { VcpuThread } from './vcpu-thread.ts';
 
@@ -80,6 +81,27 @@ test('registers that have moved ring where they are', options, async () => {
     kicker.close();
     close();
   }
+});
+
+test('a note is of the doorbell that it was left for, whatever has come and gone meanwhile', () => {
+  const doorbells = new Doorbells();
+  const buttons = new DoorbellButtons(null as never, doorbells.cells, new Int32Array(new SharedArrayBuffer(32)));
+  const seen: string[] = [];
+  const other = bells([], REGISTERS - 0x1000);
+  const mine = bells(seen);
+  doorbells.update([other, mine]);
+  const run = { mmioIsWrite: true, mmioAddress: REGISTERS + 4, mmioLow: 1, mmioLength: 2 };
+  assert.equal(buttons.press(run as RunPage), true);
+  doorbells.update([mine]);
+  assert.equal(doorbells.answer(), true);
+  assert.deepEqual(seen.splice(0), ['4: 1']);
+  // Entries of what has gone are used again, and there is an end of them.
+  for (let round = 0; round < 200; round++) doorbells.update([bells([], REGISTERS + 0x1000 * round), mine]);
+  assert.equal(buttons.press(run as RunPage), true);
+  doorbells.answer();
+  assert.deepEqual(seen.splice(0), ['4: 1']);
+  doorbells.update(Array.from({ length: 200 }, (_, index) => bells([], REGISTERS + 0x1000 * index)));
+  assert.equal(buttons.press({ ...run, mmioAddress: REGISTERS + 198 * 0x1000 + 4 } as RunPage), false, 'that one is asked');
 });
 
 test('writes that a device does not mind are collected, and brought in their order', options, (t) => {

@@ -51,26 +51,45 @@ export class Doorbells {
   readonly cells = new Int32Array(new SharedArrayBuffer(4 * (ENTRIES + MOST * ENTRY)));
   /** How often one was rung, counting several notes as one. */
   rung = 0;
-  private rings: readonly Ring[] = [];
+  private readonly rings: (Ring | null)[] = [];
+  /** Entries by what they are about. */
+  private readonly entries = new Map<string, number>();
 
   /**
-   * vCPUs may be in the guest meanwhile: whoever moves registers waits for it, and others cannot tell when they were moved.
-   * A note of what has been moved rings another one.
+   * vCPUs may be in the guest meanwhile. So an entry is about one doorbell for as long as that is there, lest a note of it
+   * be taken for another's; one that has gone is nobody's, and its entry free.
    */
   update(registers: readonly VisibleRegisters[]): void {
+    const places = new Map(placesOf(registers).map((place) => [`${place.address} ${place.value}`, place]));
+    for (const [key, index] of this.entries) if (!places.has(key)) this.remove(key, index);
+    for (const [key, place] of places) {
+      const index = this.entries.get(key) ?? this.freeEntry();
+      if (index >= MOST) continue;
+      this.rings[index] = place.ring;
+      if (!this.entries.has(key)) this.add(key, index, place);
+    }
+  }
+
+  private freeEntry(): number {
+    const free = this.rings.indexOf(null);
+    return free < 0 ? this.rings.length : free;
+  }
+
+  private remove(key: string, index: number): void {
+    Atomics.store(this.cells, ENTRIES + index * ENTRY + 1, NOWHERE);
+    this.rings[index] = null;
+    this.entries.delete(key);
+  }
+
+  private add(key: string, index: number, { address, value }: Place): void {
     const { cells } = this;
-    const places = placesOf(registers).slice(0, MOST);
-    this.rings = places.map(({ ring }) => ring);
-    places.forEach(({ address, value }, index) => {
-      const at = ENTRIES + index * ENTRY;
-      const [low, high] = [address | 0, Math.floor(address / TWO_32)];
-      if (cells[at] === low && cells[at + 1] === high && cells[at + 2] === value) return;
-      Atomics.store(cells, at + 1, NOWHERE);
-      Atomics.store(cells, at, low);
-      Atomics.store(cells, at + 2, value);
-      Atomics.store(cells, at + 1, high);
-    });
-    Atomics.store(cells, COUNT, places.length);
+    const at = ENTRIES + index * ENTRY;
+    Atomics.store(cells, at + 1, NOWHERE);
+    Atomics.store(cells, at, address | 0);
+    Atomics.store(cells, at + 2, value);
+    Atomics.store(cells, at + 1, Math.floor(address / TWO_32));
+    this.entries.set(key, index);
+    Atomics.store(cells, COUNT, this.rings.length);
   }
 
   /** Carries out what vCPUs have left. @returns whether there was anything */

@@ -403,8 +403,8 @@ class Parser {
   }
 
   item(text: string): void {
-    if (text.startsWith('+')) return this.feature(text.slice(1), true);
-    if (text.startsWith('-')) return this.feature(text.slice(1), false);
+    if (text.startsWith('+')) return this.turn(text.slice(1), true);
+    if (text.startsWith('-')) return this.turn(text.slice(1), false);
     const at = text.indexOf('=');
     const key = canonical(at < 0 ? text : text.slice(0, at));
     const value = at < 0 ? 'on' : text.slice(at + 1);
@@ -414,11 +414,7 @@ class Parser {
       return;
     }
     if (key in PROPERTIES) return this.property(key, value);
-    try {
-      if (this.hyperv.set(key, value)) return;
-    } catch (error) {
-      throw new Error(`-cpu ${this.name}: ${key} ${(error as Error).message}`);
-    }
+    if (this.hypervisors(key, value)) return;
     // Other interfaces of hypervisors are not there.
     if ((key.startsWith('hv-') || key.startsWith('kvm-')) && !PLACES.has(key)) {
       if (isOn(value)) this.warnings.push(`CPU feature ${key} is not available`);
@@ -428,6 +424,19 @@ class Parser {
       throw new Error(`-cpu ${this.name}: ${key} takes on or off, not "${value}"`);
     }
     this.feature(key, isOn(value));
+  }
+
+  private turn(name: string, on: boolean): void {
+    if (!this.hypervisors(canonical(name), on ? 'on' : 'off')) this.feature(name, on);
+  }
+
+  /** @returns false for what is none of Hyper-V's properties */
+  private hypervisors(key: string, value: string): boolean {
+    try {
+      return this.hyperv.set(key, value);
+    } catch (error) {
+      throw new Error(`-cpu ${this.name}: ${key} ${(error as Error).message}`);
+    }
   }
 
   private property(key: string, value: string): void {
