@@ -43,5 +43,6 @@ test('a processor with SVM runs every kind of guest, KVM on it does all that we 
   assert.equal(probe.missing, null);
   assert.match(ran.output, /^differential=0$/m, ran.output);
   assert.equal(ran.status, 0, ran.output);
+  assert.match(ran.output, /^ok \d+ - a guest finds Hyper-V's interface[^#\n]*$/m, 'it has that interface');
   assert.ok(Number(/^# pass (\d+)/m.exec(ran.output)?.[1]) > 30, ran.output);
 });
