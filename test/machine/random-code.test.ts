@@ -27,7 +27,7 @@ import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
 import { parseCpu } from '../../src/isa/x86/system/models.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
-import { newMemory } from '../../src/wasm/wasm.ts';
+import { newMemory } from '../../src/wasm/memory.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 
 const RAM_SIZE = 0x200000;
