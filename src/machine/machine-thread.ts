@@ -1,5 +1,4 @@
 /** The thread that a machine lives in: messages to and from its handle. */
-import { keepCompiled } from '#host';
 import { threadParent } from '#threads';
 import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
@@ -34,8 +33,6 @@ let source: StateSource | null = null;
 let sink: StateSink | null = null;
 let changes: Changes | null = null;
 
-/** Milliseconds after which a machine's start is over. */
-const SETTLED_MS = 1000;
 /** Traced lines collected before they are sent. */
 const TRACE_BATCH = 1000;
 
@@ -126,7 +123,6 @@ async function create(config: MachineConfig): Promise<void> {
     });
     compilerThread.drop();
     post({ type: 'created' });
-    setTimeout(keepCompiled, SETTLED_MS);
     if (!config.startPaused) machine.start();
   } catch (error) {
     await closeDrives();

@@ -10,6 +10,7 @@ import {
   workerData,
 } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
+import { keepingCompiled } from './compiled.ts';
 
 export { afterEvents } from './turns.ts';
 
@@ -23,6 +24,7 @@ export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   const worker = new Worker(entry, {
     // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
     execArgv: ['--no-warnings'],
+    env: keepingCompiled(entry),
     workerData: { port: port2 } satisfies ThreadData,
     transferList: [port2],
     // Else this process's own streams would be made before the thread begins: 2 ms of every start.
