@@ -177,8 +177,9 @@ export class KvmAccelerator implements Accelerator {
     };
   }
 
+  /** Out of the kernel nobody runs the guest, and a board that is made anew changes its map many times. */
   memoryMapChanged(): void {
-    this.slots.update();
+    if (this.inKernel) this.slots.update();
   }
 
   run(): void {
@@ -273,7 +274,8 @@ export class KvmAccelerator implements Accelerator {
 
   private enterKernel(): void {
     if (this.inKernel) return;
-    const { vm, chips, parts, transfers, states } = this;
+    const { vm, chips, parts, slots, transfers, states } = this;
+    slots.update();
     const moment = this.moment();
     vm.setClock({ clock: BigInt(Math.floor(moment.virtual)) });
     const apics = chips.take(moment);

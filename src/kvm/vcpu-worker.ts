@@ -2,7 +2,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { EXIT } from './constants.ts';
 import { ExitChannelEnd } from './exit-channel.ts';
-import { acceptKicks, KICK_SIGNAL } from './kick-signal.ts';
+import { acceptKicks } from './accept-kicks.ts';
+import { KICK_SIGNAL } from './kick-signal.ts';
 import { loadLibc, type SystemCallError } from './libc.ts';
 import { RunPage } from './run-page.ts';
 import { enterGuest } from './vcpu.ts';
