@@ -1,6 +1,7 @@
 /** Files and block devices of the host. */
 import { isBlockDevice, openBlockFile } from '#host/block-file';
 import type { BlockFile } from '../host/host.ts';
+import { type Pieces, viewsOf } from '../host/pieces.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver, type How, type Opening, RIGHT, RIGHT_NAMES } from './driver.ts';
 import { BlockNode, type Extent, writeZeroBytes } from './node.ts';
@@ -44,6 +45,23 @@ export class FileNode extends BlockNode {
     const count = this.host.read(offset, into);
     if (typeof count !== 'number') return this.readRest(count, offset, into);
     if (count < into.length) this.ended(offset + count, into, count);
+  }
+
+  override readPieces(offset: number, into: Pieces): Completion {
+    const count = this.host.readPieces(offset, into);
+    const finish = (got: number): void => {
+      if (got === into.total) return;
+      const views = viewsOf(into, got);
+      if (offset + got < this.host.size) throw new Error(`the file ends at byte ${offset + got}`);
+      for (const view of views) view.fill(0);
+    };
+    return typeof count === 'number' ? finish(count) : count.then(finish);
+  }
+
+  override writePieces(offset: number, from: Pieces): Completion {
+    if (this.readOnly) throw new Error('the image is read-only');
+    this.known = null;
+    return this.host.writePieces(offset, from);
   }
 
   private readRest(reading: Promise<number>, offset: number, into: Uint8Array): Promise<void> {
