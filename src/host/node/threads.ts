@@ -11,7 +11,7 @@ import {
 } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
 
-export { afterEvents } from './turns.ts';
+export { afterEvents, sleepUntilEvent } from './turns.ts';
 
 /** What a thread is given at its start. */
 interface ThreadData {
