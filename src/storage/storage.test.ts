@@ -34,7 +34,7 @@ test('operations are over when they return where runs are to repeat; otherwise t
   for (const immediate of [true, false]) {
     const graph = new Graph();
     const raw = await graph.openImage(path, 'raw', { ...HOW, writable: true, immediate });
-    const pending = [raw.read(0, new Uint8Array(1 << 21)), raw.write(0, new Uint8Array(512)), raw.flush()];
+    const pending = [raw.read(0, new Uint8Array(1 << 21)), raw.write(0, new Uint8Array(1 << 21)), raw.flush()];
     assert.deepEqual(
       pending.map((one) => one instanceof Promise),
       [!immediate, !immediate, !immediate],

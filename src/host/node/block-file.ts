@@ -11,6 +11,7 @@ import {
   readSync,
   readv,
   readvSync,
+  statfsSync,
   statSync,
   unlinkSync,
   write,
@@ -29,6 +30,15 @@ const FALLOC_PUNCH_HOLE = 2;
 const FALLOC_ZERO_RANGE = 16;
 /** Longest read for which the page cache is asked first: longer ones would hold the guest up for too long. */
 const CACHED_MOST = 1 << 20;
+/**
+ * Writes up to this length are done in place where they are only copied into the host's page cache, which takes less than
+ * waking a thread twice: in regular files of file systems that are the host's own (numbers of statfs(2)).
+ */
+const WRITTEN_IN_PLACE = 1 << 20;
+const OWN_FILE_SYSTEMS = [0xef53, 0x58465342, 0x9123683e, 0x01021994];
+/** A write that took this long (milliseconds) has waited for a disk: the next ones are left to threads. */
+const SLOW_WRITE = 4;
+const CAUTIOUS_WRITES = 500;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -44,22 +54,33 @@ function one(error: unknown): Error {
   });
 }
 
+type FileKind = {
+  readonly size: number;
+  readonly isDevice: boolean;
+  readonly immediate: boolean;
+  /** What is written goes to the host's memory first, and nobody waits for a disk or a server as a rule. */
+  readonly buffered: boolean;
+};
+
 class NodeBlockFile implements BlockFile {
   immediate: boolean;
   size: number;
   readonly isDevice: boolean;
   private readonly fd: number;
   private readonly calls: FileCalls | null;
+  /** Writes that are left to threads before one is tried in place again; Infinity where none ever is. */
+  private caution: number;
   /** Operations of other threads that have not ended: the descriptor must not become another file's meanwhile. */
   private underWay = 0;
   private idle: (() => void) | null = null;
 
-  constructor(fd: number, size: number, isDevice: boolean, immediate: boolean, calls: FileCalls | null) {
+  constructor(fd: number, { size, isDevice, immediate, buffered }: FileKind, calls: FileCalls | null) {
     this.fd = fd;
     this.size = size;
     this.isDevice = isDevice;
     this.immediate = immediate;
     this.calls = calls;
+    this.caution = buffered ? 0 : Infinity;
   }
 
   read(offset: number, into: Uint8Array): number | Promise<number> {
@@ -129,23 +150,39 @@ class NodeBlockFile implements BlockFile {
   write(offset: number, from: Uint8Array): void | Promise<void> {
     const { fd } = this;
     const { length } = from;
-    if (!this.immediate) {
+    if (!this.inPlace(length)) {
       const writing = this.repeat(length, false, (done, next) => write(fd, from, done, length - done, offset + done, next));
       return writing.then(() => this.reaches(offset + length));
     }
-    this.now(length, false, (done) => writeSync(fd, from, done, length - done, offset + done));
+    this.timed(() => this.now(length, false, (done) => writeSync(fd, from, done, length - done, offset + done)));
     this.reaches(offset + length);
   }
 
   writePieces(offset: number, from: Pieces): void | Promise<void> {
     const { fd } = this;
     const { total } = from;
-    if (!this.immediate) {
+    if (!this.inPlace(total)) {
       const writing = this.repeat(total, false, (done, next) => writev(fd, viewsOf(from, done), offset + done, next));
       return writing.then(() => this.reaches(offset + total));
     }
-    this.now(total, false, (done) => writevSync(fd, viewsOf(from, done), offset + done));
+    this.timed(() => {
+      // What goes wrong goes wrong again, with an error that says more.
+      if (this.calls?.writePieces(fd, from, offset) === total) return;
+      this.now(total, false, (done) => writevSync(fd, viewsOf(from, done), offset + done));
+    });
     this.reaches(offset + total);
+  }
+
+  private inPlace(length: number): boolean {
+    if (this.immediate) return true;
+    if (this.caution > 0) this.caution--;
+    return this.caution === 0 && length <= WRITTEN_IN_PLACE;
+  }
+
+  private timed(writing: () => void): void {
+    const start = performance.now();
+    writing();
+    if (performance.now() - start > SLOW_WRITE) this.caution = CAUTIOUS_WRITES;
   }
 
   private reaches(end: number): void {
@@ -358,7 +395,8 @@ export async function openBlockFile(path: string, mode: BlockFileMode): Promise<
     const isDevice = status.isBlockDevice();
     const size = isDevice ? deviceSize(fd, calls) : status.size;
     const Kind = mode.direct ? DirectBlockFile : NodeBlockFile;
-    return new Kind(fd, size, isDevice, mode.immediate, calls);
+    const buffered = !mode.direct && !isDevice && OWN_FILE_SYSTEMS.includes(statfsSync(path).type);
+    return new Kind(fd, { size, isDevice, immediate: mode.immediate, buffered }, calls);
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -378,7 +416,7 @@ export async function openTemporaryFile(immediate: boolean): Promise<BlockFile> 
   } catch (error) {
     throw one(error);
   }
-  return new NodeBlockFile(fd, 0, false, immediate, await fileCalls());
+  return new NodeBlockFile(fd, { size: 0, isDevice: false, immediate, buffered: false }, await fileCalls());
 }
 
 function deviceSize(fd: number, calls: FileCalls | null): number {

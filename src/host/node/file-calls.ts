@@ -25,6 +25,8 @@ export interface FileCalls {
   readCached(fd: number, into: Uint8Array, offset: number): number;
   /** The same into many places, no more than a system call takes (IOV_MAX). */
   readCachedPieces(fd: number, into: Pieces, offset: number): number;
+  /** Writes from many places, no more than a system call takes. @returns bytes written, negative for an error or too many */
+  writePieces(fd: number, from: Pieces, offset: number): number;
   lseek(fd: number, offset: bigint, whence: number): bigint;
   fallocate(fd: number, mode: number, offset: bigint, length: bigint): number;
   /** Of the last call that failed. */
@@ -49,6 +51,7 @@ async function load(): Promise<FileCalls | null> {
       lseek: { arguments: ['i32', 'i64', 'i32'], return: 'i64' },
       fallocate: { arguments: ['i32', 'i32', 'i64', 'i64'], return: 'i32' },
       fcntl: { arguments: ['i32', 'i32', 'buffer'], return: 'i32' },
+      pwritev: { arguments: ['i32', 'buffer', 'i32', 'i64'], return: 'i64' },
       preadv2: { arguments: ['i32', 'buffer', 'i32', 'i64', 'i32'], return: 'i64' },
       __errno_location: { arguments: [], return: 'pointer' },
     }).functions;
@@ -69,16 +72,24 @@ async function load(): Promise<FileCalls | null> {
       vector[4 * index + 2] = length;
       vector[4 * index + 3] = length / 2 ** 32;
     };
+    const putAll = ({ memory, offsets, lengths, count }: Pieces): boolean => {
+      if (count > IOV_MAX) return false;
+      const base = addressOf(memory);
+      for (let i = 0; i < count; i++) put(i, base + offsets[i]!, lengths[i]!);
+      return true;
+    };
     return {
       readCached: (fd, into, offset) => {
         put(0, addressOf(into), into.length);
         return Number(c.preadv2(fd, vector, 1, BigInt(offset), RWF_NOWAIT));
       },
-      readCachedPieces: (fd, { memory, offsets, lengths, count }, offset) => {
-        if (count > IOV_MAX) return -1;
-        const base = addressOf(memory);
-        for (let i = 0; i < count; i++) put(i, base + offsets[i]!, lengths[i]!);
-        return Number(c.preadv2(fd, vector, count, BigInt(offset), RWF_NOWAIT));
+      readCachedPieces: (fd, into, offset) => {
+        if (!putAll(into)) return -1;
+        return Number(c.preadv2(fd, vector, into.count, BigInt(offset), RWF_NOWAIT));
+      },
+      writePieces: (fd, from, offset) => {
+        if (!putAll(from)) return -1;
+        return Number(c.pwritev(fd, vector, from.count, BigInt(offset)));
       },
       lseek: c.lseek,
       fallocate: c.fallocate,
