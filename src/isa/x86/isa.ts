@@ -81,7 +81,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
   const units = new Units(has);
   return {
     name: 'x86',
-    origin: { module: import.meta.url, argument: FEATURES.filter(has) },
+    origin: { module: new URL('./isa.ts', import.meta.url).href, argument: FEATURES.filter(has) },
     globals: X86_GLOBALS,
     helpers: X86_HELPERS,
     stackPointer: G[4]!,
