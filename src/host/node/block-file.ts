@@ -36,9 +36,9 @@ const CACHED_MOST = 1 << 20;
  */
 const WRITTEN_IN_PLACE = 1 << 20;
 const OWN_FILE_SYSTEMS = [0xef53, 0x58465342, 0x9123683e, 0x01021994];
-/** A write that took this long (milliseconds) has waited for a disk: the next ones are left to threads. */
+/** A write that took this long (milliseconds) has waited for a disk: the next ones are left to threads, so many a millisecond. */
 const SLOW_WRITE = 4;
-const CAUTIOUS_WRITES = 500;
+const CAUTIOUS_WRITES = 8;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -182,7 +182,8 @@ class NodeBlockFile implements BlockFile {
   private timed(writing: () => void): void {
     const start = performance.now();
     writing();
-    if (performance.now() - start > SLOW_WRITE) this.caution = CAUTIOUS_WRITES;
+    const ms = performance.now() - start;
+    if (ms > SLOW_WRITE) this.caution = Math.max(this.caution, Math.ceil(ms * CAUTIOUS_WRITES));
   }
 
   private reaches(end: number): void {
