@@ -58,6 +58,7 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/host/early-thread.ts',
     'src/host/file-tree.ts',
     'src/host/network.ts',
+    'src/host/pieces.ts',
     'src/host/node/threads.ts',
   ],
 };

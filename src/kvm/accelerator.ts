@@ -191,7 +191,12 @@ export class KvmAccelerator implements Accelerator {
     };
   }
 
+  /** Out of the kernel nobody runs the guest, and a board that is made anew changes its map many times. */
   memoryMapChanged(): void {
+    if (this.inKernel) this.followMap();
+  }
+
+  private followMap(): void {
     this.slots.update();
     const registers = this.parts.board.mem.visibleRegisters();
     this.processors.registersChanged(registers);
@@ -313,6 +318,7 @@ export class KvmAccelerator implements Accelerator {
   private enterKernel(): void {
     if (this.inKernel) return;
     const { vm, chips, parts, transfers, states } = this;
+    this.followMap();
     const moment = this.moment();
     vm.setClock({ clock: BigInt(Math.floor(moment.virtual)) });
     const apics = chips.take(moment);

@@ -2,7 +2,7 @@
 import { namesOf } from '../isa/x86/system/hyperv.ts';
 import { type CpuModel, DEFAULT_MODEL, HOST_MODEL, parseCpu, withinHost } from '../isa/x86/system/models.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
-import { newMemory } from '../wasm/wasm.ts';
+import { newMemory } from '../wasm/memory.ts';
 import { VGA_MEMORY } from '../devices/vga/vga.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import type { RtcOptions } from '../devices/timer/mc146818.ts';

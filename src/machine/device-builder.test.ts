@@ -12,7 +12,15 @@ import type { BlockBackend, Device } from './interfaces.ts';
 const nothing = (): void => undefined;
 const DISK: BlockBackend = {
   ...{ size: 65536, readOnly: false },
-  ...{ read: nothing, write: nothing, flush: nothing, discard: nothing, close: nothing },
+  ...{
+    read: nothing,
+    write: nothing,
+    readPieces: nothing,
+    writePieces: nothing,
+    flush: nothing,
+    discard: nothing,
+    close: nothing,
+  },
 };
 
 function start() {

@@ -5,6 +5,7 @@
  * register values of 8, 16 and 32 bits are unsigned numbers. 64-bit accesses
  * reach a handler as two 32-bit ones, low half first.
  */
+import type { Pieces } from '../host/pieces.ts';
 
 /** A level-triggered interrupt wire; calling it twice with one level is harmless. */
 export interface IrqLine {
@@ -226,6 +227,9 @@ export interface BlockBackend {
   read(offset: number, into: Uint8Array): Completion;
   /** The data may be changed by the caller once the operation has ended. */
   write(offset: number, from: Uint8Array): Completion;
+  /** The same into and from many places. The pieces must stay as they are until the operation has ended. */
+  readPieces(offset: number, into: Pieces): Completion;
+  writePieces(offset: number, from: Pieces): Completion;
   /** What has been written before survives the host's crash when this has ended. */
   flush(): Completion;
   /** The contents of this range no longer matter. */
