@@ -11,26 +11,32 @@ process.env['VIRELAY_KVM_PARTIAL'] = '1';
 const LIMIT = { timeout: 60_000, skip: NO_KVM };
 const OUT_E9 = [0xba, 0xe9, 0x00, 0xee]; // mov dx, 0e9h; out dx, al
 
-test('a guest goes on from one accelerator to the other, and back, as if nothing had been', LIMIT, async () => {
-  // mov dx, 0e9h; again: out dx, al; inc ax; mov cx, 400; loop $; jmp again
-  const counting = [0xba, 0xe9, 0x00, 0xee, 0x40, 0xb9, 0x90, 0x01, 0xe2, 0xfe, 0xeb, 0xf7];
-  await using machine = await machineOf(counting, { debugcon: { iobase: 0xe9 } });
-  const reader = machine.debugcon!.readable.getReader();
-  let next = 0;
-  const count = async (bytes: number): Promise<void> => {
-    for (let seen = 0; seen < bytes; ) {
-      const { value } = await reader.read();
-      for (const byte of value!) assert.equal(byte, next++ & 0xff);
-      seen += value!.length;
-    }
-  };
-  await machine.start();
-  await count(100);
-  for (const accelerator of ['jit', 'kvm', 'interp', 'kvm'] as const) {
-    await machine.setAccelerator(accelerator);
-    await count(1000);
-  }
-});
+for (const kernelIrqchip of ['on', 'split'] as const) {
+  test(
+    `a guest goes on from one accelerator to the other, and back, as if nothing had been (kernel-irqchip=${kernelIrqchip})`,
+    LIMIT,
+    async () => {
+      // mov dx, 0e9h; again: out dx, al; inc ax; mov cx, 400; loop $; jmp again
+      const counting = [0xba, 0xe9, 0x00, 0xee, 0x40, 0xb9, 0x90, 0x01, 0xe2, 0xfe, 0xeb, 0xf7];
+      await using machine = await machineOf(counting, { debugcon: { iobase: 0xe9 }, kernelIrqchip });
+      const reader = machine.debugcon!.readable.getReader();
+      let next = 0;
+      const count = async (bytes: number): Promise<void> => {
+        for (let seen = 0; seen < bytes; ) {
+          const { value } = await reader.read();
+          for (const byte of value!) assert.equal(byte, next++ & 0xff);
+          seen += value!.length;
+        }
+      };
+      await machine.start();
+      await count(100);
+      for (const accelerator of ['jit', 'kvm', 'interp', 'kvm'] as const) {
+        await machine.setAccelerator(accelerator);
+        await count(1000);
+      }
+    },
+  );
+}
 
 test('what KVM cannot do ends the machine, with the registers as they are', LIMIT, async (t) => {
   // cli; the first byte of an instruction at the top of the address space, then lock hlt, which nobody can execute
