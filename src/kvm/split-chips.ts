@@ -68,20 +68,19 @@ export class SplitChips implements KernelApics, InterruptChips {
   offer(boot: Vcpu): void {
     const { pic } = this.board;
     const { run } = boot;
-    if (pic.intr && run.readyForInterrupt && this.inject(boot)) run.setInterruptWindow(pic.intr);
-    else run.setInterruptWindow(pic.intr);
+    if (pic.intr && run.readyForInterrupt) this.inject(boot);
+    run.setInterruptWindow(pic.intr);
   }
 
-  private inject(boot: Vcpu): boolean {
+  private inject(boot: Vcpu): void {
     const events = boot.get('events');
-    if (events.interrupt.injected !== 0) return false;
+    if (events.interrupt.injected !== 0) return;
     events.interrupt.injected = 1;
     events.interrupt.nr = this.board.pic.acknowledge();
     events.interrupt.soft = 0;
     boot.set('events', events);
     if (boot.get('mpState').mp_state === NUMBERS.KVM_MP_STATE_HALTED)
       boot.set('mpState', { mp_state: NUMBERS.KVM_MP_STATE_RUNNABLE });
-    return true;
   }
 
   /** A table of routes is costly for the kernel: masking a pin changes none. */

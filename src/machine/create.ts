@@ -26,9 +26,9 @@ import type { MachineConfig, MachineIo } from './config.ts';
 import type { PowerEvent, VirtualClock } from './interfaces.ts';
 import type { Board } from './board.ts';
 import { LocalMachine } from './machine.ts';
-import { MicrovmMachine } from './microvm.ts';
+import { type BoardParts, MicrovmMachine } from './microvm.ts';
 import type { MachineEvents } from './machine.ts';
-import { PcMachine } from './pc.ts';
+import { type PcConfig, PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
 import type { Drive } from './pc-storage.ts';
 import { settle } from '../devices/block.ts';
@@ -195,6 +195,14 @@ function warnOfThreads(model: CpuModel, { threads }: CpuTopology, events: Machin
   events.warn?.(`CPU ${model.name}: guests take its ${threads} threads a core for cores; -cpu MODEL,+topoext tells them`);
 }
 
+/** @param shared what all boards take @param pc what only a PC does @throws ConfigError naming the device that cannot be had */
+function makeBoard(config: MachineConfig, shared: BoardParts, pc: Omit<PcConfig, keyof BoardParts | 'machine'>): Board {
+  const { machine, kernel, append, microvm } = config;
+  if (machine !== 'microvm') return new PcMachine({ ...shared, ...pc, machine });
+  if (kernel === null) throw new ConfigError('kernel', 'none is given');
+  return new MicrovmMachine({ ...shared, kernel: kernel.data, kernelName: kernel.name, append, options: microvm });
+}
+
 /**
  * @throws ConfigError naming the setting that cannot be met; Error for an image that cannot be loaded
  */
@@ -255,30 +263,18 @@ export async function createMachine(
     onPower,
     trace,
   };
-  const { kernel } = config;
-  const board: Board =
-    config.machine === 'microvm' && kernel !== null
-      ? new MicrovmMachine({
-          ...shared,
-          kernel: kernel.data,
-          kernelName: kernel.name,
-          append: config.append,
-          options: config.microvm,
-        })
-      : new PcMachine({
-          ...shared,
-          machine: config.machine === 'q35' ? 'q35' : 'pc',
-          hpet: config.hpet,
-          smm,
-          ...(config.uuid ? { uuid: config.uuid } : {}),
-          boot: config.boot,
-          textOnSerial: config.textOnSerial,
-          drives,
-          acpiHotplugBehindBridges: config.acpiHotplugBehindBridges,
-          ...(places.bios ? { bios: places.bios } : {}),
-          flash: places.flash,
-          ...(places.vga ? { vga: places.vga } : {}),
-        });
+  const board = makeBoard(config, shared, {
+    hpet: config.hpet,
+    smm,
+    ...(config.uuid ? { uuid: config.uuid } : {}),
+    boot: config.boot,
+    textOnSerial: config.textOnSerial,
+    drives,
+    acpiHotplugBehindBridges: config.acpiHotplugBehindBridges,
+    ...(places.bios ? { bios: places.bios } : {}),
+    flash: places.flash,
+    ...(places.vga ? { vga: places.vga } : {}),
+  });
   board.mem.release = releasePages;
   const parts: AcceleratorParts = {
     ...{ board, memory, model, topology: topologyOf(config), clock, tsc, tracing, trace, tuning, onPower },

@@ -29,7 +29,8 @@ import { IOAPIC_BASE, PcInterrupts } from './pc-interrupts.ts';
 import { Pointers } from './pointers.ts';
 import { Typist } from './typist.ts';
 
-export type MicrovmConfig = Pick<
+/** What a microvm takes as a PC does. */
+export type BoardParts = Pick<
   PcConfig,
   | 'memory'
   | 'cpuPort'
@@ -40,12 +41,16 @@ export type MicrovmConfig = Pick<
   | 'debugcon'
   | 'debugExit'
   | 'rtc'
+  | 'kernel'
+  | 'kernelName'
+  | 'append'
+  | 'initrd'
   | 'devices'
   | 'onPower'
   | 'trace'
-> &
-  Required<Pick<PcConfig, 'kernel' | 'kernelName' | 'append'>> &
-  Pick<PcConfig, 'initrd'> & { options: MicrovmOptions };
+>;
+export type MicrovmConfig = BoardParts &
+  Required<Pick<PcConfig, 'kernel' | 'kernelName' | 'append'>> & { options: MicrovmOptions };
 
 const VIRTIO_BASE = 0xfeb00000;
 const VIRTIO_PLACES = 8;
