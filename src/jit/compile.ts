@@ -38,10 +38,19 @@ import {
 } from '../ir/vcpu-block.ts';
 import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
-import { FIND, emitJumpCacheProbe } from './dispatch.ts';
+import { FIND, LINK, emitJumpCacheProbe } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
-import { CELL_ARGUMENT, CELL_FUNCTION, GUARD_MAPPING, VCPU_BASE } from './layout.ts';
+import {
+  CELL_ARGUMENT,
+  CELL_FUNCTION,
+  CELL_SIZE,
+  GUARD_MAPPING,
+  LINK_CELL,
+  LINK_MAPPING,
+  MAX_LINKS,
+  VCPU_BASE,
+} from './layout.ts';
 import { CHANGED, IN_LOCAL, RegisterFinder } from './registers.ts';
 import type { RegionRegisters, Residence } from './registers.ts';
 import type { RegionNode } from './region.ts';
@@ -86,6 +95,8 @@ export interface RegionToCompile {
   readonly dispatchCell: number;
   /** Cell that runs the entry block in the interpreter, when a guard does not hold. */
   readonly fallbackCell: number;
+  /** Address of room for MAX_LINKS links (layout.ts, LINK_*). */
+  readonly links: number;
   /** Look the TLB up in place outside loops, too: faster, but larger. */
   readonly inline: boolean;
 }
@@ -148,6 +159,8 @@ export class RegionCompiler implements Surroundings {
   /** Of the node's instructions, the one being emitted. */
   private insnNumber = -1;
   private conditionals = 0;
+  /** Links that the region has so far. */
+  private linked = 0;
   tlb = 0;
   readonly stackPointer: number;
   inLoop = false;
@@ -176,6 +189,7 @@ export class RegionCompiler implements Surroundings {
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
     declare(FIND_STACK, [I64], NONE);
     declare(FIND, [I32], NONE);
+    declare(LINK, [this.code.addressType], NONE);
     declare('guard', [this.code.addressType, I64], I32);
     for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
@@ -318,6 +332,7 @@ export class RegionCompiler implements Surroundings {
     c.set(this.tlb);
     this.labels = [];
     this.conditionals = 0;
+    this.linked = 0;
     this.pages.clear();
     this.mergeLabels.clear();
     this.emitEntryGuards();
@@ -672,7 +687,8 @@ export class RegionCompiler implements Surroundings {
 
   private emitEdge(node: RegionNode, slot: number, offset: number, ctx: number): void {
     const target = node.successors[slot];
-    if (!target) return this.emitLeaving(node, offset, ctx, node.cells[slot]! || this.region.dispatchCell);
+    if (!target)
+      return node.cells[slot]! ? this.emitLeaving(node, offset, ctx, node.cells[slot]!) : this.emitCrossing(node, offset, ctx);
     for (const guard of target.guards) {
       if (!node.guards.includes(guard))
         this.emitGuard(guard, () => this.emitLeaving(node, offset, ctx, this.region.dispatchCell));
@@ -697,6 +713,29 @@ export class RegionCompiler implements Surroundings {
     this.storeContext(ctx);
     this.storeAt(CTL_PC, () => this.pushPc(offset), I64_STORE);
     this.leaveThrough(node, cell);
+  }
+
+  /** Leaves for a place on another page: the end of the way there is remembered while the mapping stays the same. */
+  private emitCrossing(node: RegionNode, offset: number, ctx: number): void {
+    if (this.linked === MAX_LINKS) return this.emitLeaving(node, offset, ctx, this.region.dispatchCell);
+    const c = this.code;
+    const link = this.region.links + CELL_SIZE * this.linked++;
+    this.storeContext(ctx);
+    this.storeAt(CTL_PC, () => this.pushPc(offset), I64_STORE);
+    this.storeChanged(this.residence(node).exit);
+    this.writeBudgetBack();
+    c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
+    c.loadAt(I32_LOAD, link + LINK_MAPPING);
+    c.op(I32_NE);
+    c.if(false);
+    c.address(link);
+    c.call(RETURN_CALL, this.slow(LINK));
+    c.end();
+    const cell = c.local(c.addressType);
+    c.address(0);
+    c.loadAddress32(link + LINK_CELL);
+    c.set(cell);
+    this.tailCall(() => c.get(cell));
   }
 
   private depthOf(target: RegionNode, backwards: boolean): number {

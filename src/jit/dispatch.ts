@@ -3,7 +3,15 @@
  * lies in the code index. What neither has is the host's to look up.
  */
 import { I32, I64, NONE } from '../ir/ops.ts';
-import { CTL_BASE_MASK, CTL_CODE_KEY, CTL_EXIT_REASON, CTL_JUMP_BASE, CTL_PC, EXIT_LOOKUP } from '../ir/vcpu-block.ts';
+import {
+  CTL_BASE_MASK,
+  CTL_CODE_KEY,
+  CTL_EXIT_REASON,
+  CTL_JUMP_BASE,
+  CTL_MAPPING,
+  CTL_PC,
+  EXIT_LOOKUP,
+} from '../ir/vcpu-block.ts';
 import { pushCurrentTlbEntry } from './access.ts';
 import {
   CELL_ARGUMENT,
@@ -18,6 +26,8 @@ import {
   JUMP_LIST_ROOM,
   JUMP_LOW_BITS,
   JUMP_PAGE_BITS,
+  LINK_CELL,
+  LINK_MAPPING,
   TLB_ADDEND,
   TLB_EXEC,
   VCPU_BASE,
@@ -260,6 +270,32 @@ export function writeDispatch(module: ModuleWriter, find: number): number {
   c.set(cell);
   goThrough(c, module, cell);
   return module.function([I32], NONE, c);
+}
+
+/** Name by which regions import what `writeLink` makes. */
+export const LINK = 'link';
+
+/** Function that goes on at the pc, and notes in the link whose address it is given where that is. @param find what `writeFind` made */
+export function writeLink(module: ModuleWriter, find: number): number {
+  const c = module.code();
+  const params = [c.addressType];
+  c.begin(params);
+  const cell = c.local(c.addressType);
+  // What the jump cache has not it has next time.
+  emitJumpCacheProbe(c, cell, () => {
+    c.i32(0);
+    c.call(RETURN_CALL, find);
+  });
+  c.set(cell);
+  c.get(0);
+  c.get(cell);
+  if (c.addressType !== I32) c.op(I32_WRAP);
+  c.memory(I32_STORE, LINK_CELL);
+  c.get(0);
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
+  c.memory(I32_STORE, LINK_MAPPING);
+  goThrough(c, module, cell);
+  return module.function(params, NONE, c);
 }
 
 /** Added to the key of code that runs into a second page: translated code does not find it by its place. */

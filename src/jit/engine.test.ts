@@ -421,39 +421,74 @@ test('hot code with hardly an entry cell left leaves the TLB alone', () => {
   assert.ok(blocks.cellsLeft >= 0);
 });
 
-test('a region is left alone when a page is remapped that it has code in', () => {
-  const machine = machineWith({});
-  const { vcpu, engine } = machine;
-  vcpu.map.set(2n, { page: 0x2000, permissions: 7 });
-  machine.code(0x1ffc, [add(0, 1), jumpBy(2), add(0, 10), loopBy(1, -6), stop]);
-  machine.code(0x5000, [add(0, 1000), loopBy(1, -6), stop]);
-  const begin = (): void => {
-    machine.set(L[0]!, 0n);
-    machine.set(L[1]!, 40n);
-  };
-  machine.runHot(0x1ffc, begin);
-  for (let i = 0; i < 40; i++) {
+const FLUSHES: readonly [string, (engine: TestMachine['engine'], page: number) => void][] = [
+  ['the page', (engine, page) => engine.flushPage(page, 0)],
+  ['the address space', (engine) => engine.flushAddressSpace(-1)],
+  ['everything', (engine) => engine.flushAll()],
+];
+
+for (const [what, flush] of FLUSHES) {
+  test(`a region is left alone when a page is remapped that it has code in: by dropping ${what}`, () => {
+    const machine = machineWith({});
+    const { vcpu, engine } = machine;
+    vcpu.map.set(2n, { page: 0x2000, permissions: 7 });
+    machine.code(0x1ffc, [add(0, 1), jumpBy(2), add(0, 10), loopBy(1, -6), stop]);
+    machine.code(0x5000, [add(0, 1000), loopBy(1, -6), stop]);
+    const begin = (): void => {
+      machine.set(L[0]!, 0n);
+      machine.set(L[1]!, 40n);
+    };
+    machine.runHot(0x1ffc, begin);
+    for (let i = 0; i < 40; i++) {
+      begin();
+      machine.run(0x1ffc);
+    }
+    assert.equal(machine.get(L[0]!), 440n);
+    vcpu.map.set(2n, { page: 0x5000, permissions: 7 });
+    flush(engine, 0x2000);
     begin();
     machine.run(0x1ffc);
-  }
-  assert.equal(machine.get(L[0]!), 440n);
-  vcpu.map.set(2n, { page: 0x5000, permissions: 7 });
-  engine.flushPage(0x2000, 0);
-  begin();
-  machine.run(0x1ffc);
-  assert.equal(machine.get(L[0]!), 40n * 1001n);
-  vcpu.map.set(2n, null);
-  engine.flushPage(0x2000, 0);
-  begin();
-  machine.run(0x1ffc);
-  assert.equal(machine.get(L[0]!), 1n);
-  assert.equal(vcpu.faults.at(-1)!.pc, 0x2000n);
-  vcpu.map.set(2n, { page: 0x2000, permissions: 7 });
-  engine.flushPage(0x2000, 0);
-  begin();
-  machine.run(0x1ffc);
-  assert.equal(machine.get(L[0]!), 440n);
-});
+    assert.equal(machine.get(L[0]!), 40n * 1001n);
+    vcpu.map.set(2n, null);
+    flush(engine, 0x2000);
+    begin();
+    machine.run(0x1ffc);
+    assert.equal(machine.get(L[0]!), 1n);
+    assert.equal(vcpu.faults.at(-1)!.pc, 0x2000n);
+    vcpu.map.set(2n, { page: 0x2000, permissions: 7 });
+    flush(engine, 0x2000);
+    begin();
+    machine.run(0x1ffc);
+    assert.equal(machine.get(L[0]!), 440n);
+  });
+
+  test(`what regions remember of each other's places is forgotten when these are remapped: by dropping ${what}`, () => {
+    const machine = machineWith({});
+    const { vcpu, engine } = machine;
+    // A round through more pages than one region has code in.
+    const [first, last, changing] = [0x2000, 0xd000, 0x8000];
+    for (let page = first; page < last; page += 0x1000) machine.code(page, [add(0, 1), jumpBy(0xffe)]);
+    machine.code(last, [add(0, 1), loopBy(1, first - last - 2), stop]);
+    machine.code(0x20000, [add(0, 100), jumpBy(0xffe)]);
+    const run = (): bigint => {
+      machine.set(L[0]!, 0n);
+      machine.set(L[1]!, 40n);
+      machine.run(first);
+      return machine.get(L[0]!);
+    };
+    for (let i = 0; i < 20; i++) assert.equal(run(), 40n * 12n);
+    assert.ok(machine.regions > 1);
+    for (const [page, sum] of [
+      [0x20000, 40n * 111n],
+      [changing, 40n * 12n],
+      [0x20000, 40n * 111n],
+    ] as const) {
+      vcpu.map.set(BigInt(changing >> 12), { page, permissions: 7 });
+      flush(engine, changing);
+      for (let i = 0; i < 20; i++) assert.equal(run(), sum);
+    }
+  });
+}
 
 for (const [how, options] of BOTH) {
   test(`${how}: an instruction across two pages follows the second page's mapping`, () => {

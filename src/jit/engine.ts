@@ -152,7 +152,7 @@ export class Engine implements EngineServices {
     this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
     this.runtime = this.startRuntime();
     this.blocks.onCrossing = (block) => {
-      this.tlb.clearAllJumps();
+      this.forgetPlaces();
       this.codeIndex.remove(block.page * PAGE + block.offset, this.codeKey(block.flags));
     };
     this.reserveCells();
@@ -214,6 +214,11 @@ export class Engine implements EngineServices {
   selectContext(context: number, asid: number, flags: number): void {
     this.tlb.select(context, asid, flags);
     this.flags = flags;
+    this.setContextFields();
+  }
+
+  private forgetPlaces(): void {
+    this.tlb.forgetPlaces();
     this.setContextFields();
   }
 
@@ -554,7 +559,7 @@ export class Engine implements EngineServices {
     this.options.trace?.('jit', `translated code dropped: ${this.codeCount} blocks`);
     this.blocks.clear();
     this.reserveCells();
-    this.tlb.clearAllJumps();
+    this.forgetPlaces();
     this.codeIndex.clear();
     this.queue?.clear();
     this.nextCode = CODE + SCRATCH_SIZE;

@@ -38,6 +38,15 @@ export const GUARD_HOST = 16;
 export const GUARD_SIZE = 24;
 
 /**
+ * Link of a region to a place on another page, which its pc leads to as long as the mapping is the same; among
+ * the entry cells, too, and as large: 0 mapping i32 under which it was made, 4 address of the entry cell i32.
+ */
+export const LINK_MAPPING = 0;
+export const LINK_CELL = 4;
+/** A region's. */
+export const MAX_LINKS = 8;
+
+/**
  * TLB entry, 32 bytes: the page's virtual address for each permitted access, else -1,
  * and what must be added to a virtual address to get the address in this memory.
  *

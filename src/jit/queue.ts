@@ -5,7 +5,7 @@
  */
 import type { Block, BlockTable, Region } from './blocks.ts';
 import type { BatchCompiler } from './compilers.ts';
-import { CELL_SIZE, FN_FIRST_FREE, FN_INTERPRETER, GUARD_SIZE } from './layout.ts';
+import { CELL_SIZE, FN_FIRST_FREE, FN_INTERPRETER, GUARD_SIZE, MAX_LINKS } from './layout.ts';
 import { MAX_GUARDS } from './region-source.ts';
 import { writeRequests } from './request.ts';
 import type { CompiledBatch, MadeRegion, RegionRequest } from './request.ts';
@@ -37,8 +37,8 @@ interface Pending {
   readonly changes: number;
 }
 
-/** Entry cells that a region takes for itself: the fallback, and its guards. */
-export const CELLS_OF_REGION = 1 + (MAX_GUARDS * GUARD_SIZE) / CELL_SIZE;
+/** Entry cells that a region takes for itself: the fallback, its guards and its links. */
+export const CELLS_OF_REGION = 1 + (MAX_GUARDS * GUARD_SIZE) / CELL_SIZE + MAX_LINKS;
 
 export class RegionQueue {
   private readonly host: RegionHost;

@@ -4,7 +4,7 @@ import { Op } from '../ir/ops.ts';
 import type { Isa } from '../isa/isa.ts';
 import { RegionCompiler } from './compile.ts';
 import { GUARD_HOST, GUARD_OFFSET, GUARD_SIZE } from './layout.ts';
-import { CodeMemory, CodeSource, hotIn } from './region-source.ts';
+import { CodeMemory, CodeSource, hotIn, MAX_GUARDS } from './region-source.ts';
 import type { OtherPage } from './region-source.ts';
 import { buildRegion } from './region.ts';
 import type { RegionNode } from './region.ts';
@@ -98,6 +98,7 @@ export class RegionMaker {
       slot: request.slot,
       dispatchCell: this.settings.dispatchCell,
       fallbackCell: request.fallbackCell,
+      links: request.guards + MAX_GUARDS * GUARD_SIZE,
       inline: isa.favoursSpeed?.(request.flags) ?? true,
     });
     return { ranges: source.ranges(nodes), faultBase, faults: Int32Array.from(faults) };

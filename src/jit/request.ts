@@ -22,7 +22,7 @@ export interface RegionRequest {
   readonly slot: number;
   /** Cell that runs the block in the interpreter, when a guard does not hold. */
   readonly fallbackCell: number;
-  /** Room for the region's guards (layout.ts, GUARD_*). */
+  /** Room for MAX_GUARDS guards of the region's (layout.ts, GUARD_*), and behind them for MAX_LINKS links (LINK_*). */
   readonly guards: number;
 }
 

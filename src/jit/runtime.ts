@@ -21,7 +21,7 @@ import type { Isa } from '../isa/isa.ts';
 import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
-import { FIND, writeDispatch, writeFind, writeLookup } from './dispatch.ts';
+import { FIND, LINK, writeDispatch, writeFind, writeLink, writeLookup } from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
 import {
   FN_DISPATCH,
@@ -552,6 +552,7 @@ function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBas
   }
   const find = writeFind(module, codeBase);
   module.export(FIND, find);
+  module.export(LINK, writeLink(module, find));
   const writer = new InterpreterWriter(
     module,
     helpers,

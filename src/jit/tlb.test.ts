@@ -167,7 +167,7 @@ test('jump caches are emptied when the mode changes, and all at once', () => {
   tlb.select(0, 0, 2);
   assert.ok(!jumps(0x1000, 7));
   for (let i = 0; i < 5000; i++) tlb.setJump(i * 37, 0, CELLS, false);
-  tlb.clearAllJumps();
+  tlb.forgetPlaces();
   assert.ok(words.subarray(tlb.jumpAddress >> 2, (tlb.jumpAddress >> 2) + JUMP_ENTRIES * 4).every((word) => word === 0));
 });
 

@@ -131,7 +131,7 @@ export class Tlb {
     this.current = this.contexts[0]!;
     this.current.touched = true;
     for (const context of this.contexts) this.clearTlb(context);
-    this.clearAllJumps();
+    this.forgetPlaces();
   }
 
   get tlbAddress(): number {
@@ -153,7 +153,6 @@ export class Tlb {
   }
 
   private clearTlb(context: Context): void {
-    context.mapping = ++this.mappings;
     this.words.fill(-1, context.tlb >> 2, (context.tlb + TLB_SIZE + VICTIM_ENTRIES * 32) >> 2);
     context.privateEntries.count = 0;
     context.globalEntries.count = 0;
@@ -162,6 +161,7 @@ export class Tlb {
   /** Drops all entries of a context. */
   private clearAll(context: Context): void {
     if (!context.touched) return;
+    context.mapping = ++this.mappings;
     context.touched = context === this.current;
     const { privateEntries, globalEntries } = context;
     this.words[(context.tlb + EPOCH) >> 2]!++;
@@ -208,8 +208,10 @@ export class Tlb {
   private clearPrivate(context: Context): void {
     const { privateEntries } = context;
     if (privateEntries.count === 0) return;
-    if (privateEntries.overflown) this.clearTlb(context);
-    else {
+    if (privateEntries.overflown) {
+      context.mapping = ++this.mappings;
+      this.clearTlb(context);
+    } else {
       this.dropListed(context, privateEntries);
       this.clearVictims(context);
     }
@@ -418,7 +420,11 @@ export class Tlb {
     if (crosses) this.current.crossing[group] = 1;
   }
 
-  clearAllJumps(): void {
-    for (const context of this.contexts) this.clearJumps(context);
+  /** What any pc leads to is to be found anew. */
+  forgetPlaces(): void {
+    for (const context of this.contexts) {
+      context.mapping = ++this.mappings;
+      this.clearJumps(context);
+    }
   }
 }
