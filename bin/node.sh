@@ -1,6 +1,7 @@
-# Sets $root, and $node to a Node.js that can run this project: 26 or newer. Sourced by the launchers, of which $self is one.
+# Sets $root, $node to a Node.js that can run this project (26 or newer), and $program to what it is to run. Sourced by the
+# launchers, of which $self is one; it runs $name. They start no process that they can do without: each takes a millisecond or two.
+root=${self%/*}/..
 # The project's own comes first: asking another one for its version takes as long as a small image does.
-root=${self%/bin/*}
 node=
 for one in "$root"/node_modules/node-*/bin/node; do
   [ -x "$one" ] && node=$one

@@ -23,7 +23,7 @@ test('an unmodified Linux runs under KVM with disk and network, is saved, goes o
   if (guest === null) return;
   const work = mkdtempSync(join(tmpdir(), 'kvm-machine-'));
   t.after(() => rmSync(work, { recursive: true }));
-  await build(join(work, 'app'), ['test/kvm-machine-main.ts']);
+  await build(join(work, 'app'), [{ name: 'part', entries: ['test/kvm-machine-main.ts'], whole: [] }]);
   const { files, load } = moduleFiles(guest.modules, ['virtio_pci', 'virtio_blk', 'virtio_net']);
   writeFileSync(join(work, 'kernel'), guest.kernel);
   writeFileSync(join(work, 'initrd'), initramfs(guest.files, `${load}\n${INIT}`, files));

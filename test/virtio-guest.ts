@@ -147,6 +147,13 @@ export class Conversation {
     }
   }
 
+  /** Gives it a command whose end nobody waits for. @returns where what it prints begins in `text`, for `until` */
+  async tell(command: string): Promise<number> {
+    const from = this.text.length;
+    await this.writer.write(new TextEncoder().encode(`${command}\n`));
+    return from;
+  }
+
   /** @returns what a command prints */
   async run(command: string): Promise<string> {
     const from = this.text.length;

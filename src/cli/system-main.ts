@@ -1,8 +1,8 @@
 /** Entry of the emulator's process. */
 import { machineThreadFor } from '../machine/thread.ts';
 
-// Before the command line is understood: a wrong guess costs time, no more.
-const machineThread = machineThreadFor(process.argv.some((arg) => /\bkvm\b/.test(arg)) ? 'kvm' : 'jit');
+// Before the command line is understood, as the launcher expects: a wrong guess costs time, no more.
+const machineThread = machineThreadFor(process.env['VIRELAY_EXPECTS'] ?? 'jit');
 machineThread.begin();
 const { main } = await import('./system.ts');
 await main(process.argv.slice(2));

@@ -1,5 +1,5 @@
 /** `virelay-system-x86_64`: one machine in the foreground, driven by QEMU's options. */
-import { findFirmware } from '#host';
+import { findFirmware, keepCompiled } from '#host';
 import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
 import { openCharacter } from '../character/open.ts';
 import type { CharacterSpec } from '../character/spec.ts';
@@ -14,6 +14,7 @@ import { helpText, PROGRAM } from './help.ts';
 import { sourceOf } from './net-options.ts';
 import { restoreFrom, saver } from './save-state.ts';
 import { connect, drop } from './terminal.ts';
+import { prepareStdio } from '../host/node/stdio.ts';
 
 /** Options by the setting of the machine that they fill. */
 const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
@@ -34,6 +35,9 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   throttleGroups: '-object',
   network: '-netdev',
 };
+
+/** After the start of the machine, so that nothing of it is held up. */
+const SETTLED_MS = 1000;
 
 const say = (text: string): void => report(PROGRAM, text);
 
@@ -68,10 +72,12 @@ function readFirmware(line: CommandLine, name: string | null): NamedFile | null 
 function configure(line: CommandLine): Partial<MachineConfig> {
   return {
     machine: line.machine,
+    microvm: line.microvm,
     cpu: line.cpu,
     memory: line.memory,
     ...line.smp,
     ...(line.accel.length > 0 ? { accel: line.accel } : {}),
+    kernelIrqchip: line.kernelIrqchip,
     icount: line.icount,
     rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel),
@@ -137,7 +143,10 @@ function optionError(error: ConfigError, line: CommandLine): OptionError {
 async function create(line: CommandLine): Promise<Machine> {
   const config = configure(line);
   try {
-    return await (line.incoming === null ? Machine.create(config) : restoreFrom(line.incoming, config));
+    const made = line.incoming === null ? Machine.create(config) : restoreFrom(line.incoming, config);
+    // The machine's thread has much to do now, and this one nothing.
+    prepareStdio();
+    return await made;
   } catch (error) {
     throw error instanceof ConfigError ? optionError(error, line) : error;
   }
@@ -225,6 +234,7 @@ async function run(line: CommandLine): Promise<number> {
   const { channels, outputs } = await connectPorts(machine, line, quit, save);
   if (line.curses) showOnTerminal(machine, quit, save);
   if (!line.startPaused && machine.wasRunning) await machine.start();
+  setTimeout(keepCompiled, SETTLED_MS).unref();
   return finish(machine, channels, outputs);
 }
 

@@ -4,26 +4,26 @@
 const POLYNOMIAL = 0x82f63b78;
 const STEPS = 8;
 
-/** `STEPS` tables of 256: a byte's effect after that many more bytes. */
-const TABLES = makeTables();
+/** `STEPS` tables of 256: a byte's effect after that many more bytes. Made when the first sum is asked for. */
+let tables: Int32Array | null = null;
 
 function makeTables(): Int32Array {
-  const tables = new Int32Array(STEPS * 256);
+  const made = new Int32Array(STEPS * 256);
   for (let n = 0; n < 256; n++) {
     let c = n;
     for (let bit = 0; bit < 8; bit++) c = (c & 1) !== 0 ? (c >>> 1) ^ POLYNOMIAL : c >>> 1;
-    tables[n] = c;
+    made[n] = c;
   }
-  for (let i = 256; i < tables.length; i++) {
-    const before = tables[i - 256]!;
-    tables[i] = tables[before & 255]! ^ (before >>> 8);
+  for (let i = 256; i < made.length; i++) {
+    const before = made[i - 256]!;
+    made[i] = made[before & 255]! ^ (before >>> 8);
   }
-  return tables;
+  return made;
 }
 
 /** @param before the sum of what comes before these bytes @returns an unsigned number of 32 bits */
 export function crc32c(bytes: Uint8Array, before = 0): number {
-  const t = TABLES;
+  const t = (tables ??= makeTables());
   const { length } = bytes;
   let crc = ~before;
   let at = 0;

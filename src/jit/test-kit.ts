@@ -13,7 +13,7 @@ import { AddressSpace } from '../machine/address-space.ts';
 import { Engine } from './engine.ts';
 import type { EngineOptions } from './engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from './layout.ts';
-import { newMemory } from '../wasm/wasm.ts';
+import { newMemory } from '../wasm/memory.ts';
 
 /** Reasons of the guest's own to leave. */
 export const STOP = EXIT_ISA;

@@ -14,7 +14,8 @@
  * Whatever happens, the guest is left several times a second, so that the thread can be ended even if the kicker has died.
  */
 import { MessageChannel, Worker } from 'node:worker_threads';
-import { acceptKicks, KICK_SIGNAL } from './kick-signal.ts';
+import { acceptKicks } from './accept-kicks.ts';
+import { KICK_SIGNAL } from './kick-signal.ts';
 import { CELLS, INSIDE, LOOP_WANTS, OUTSIDE, READY, STATE, THREAD, THREAD_WANTS } from './kicker-cells.ts';
 import type { KickerData } from './kicker-thread.ts';
 import { type Libc, SystemCallError } from './libc.ts';

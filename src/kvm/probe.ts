@@ -15,7 +15,8 @@ import {
   writePageTables32,
   writePageTables64,
 } from './guest-modes.ts';
-import { acceptKicks, drainKicks, KICK_SIGNAL } from './kick-signal.ts';
+import { acceptKicks } from './accept-kicks.ts';
+import { drainKicks, KICK_SIGNAL } from './kick-signal.ts';
 import { encodeCpuid } from './cpuid.ts';
 import { demand } from './libc.ts';
 import { Kvm } from './system.ts';

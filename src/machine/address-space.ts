@@ -18,7 +18,11 @@ const NO_MEMORY = -1;
 const READ_ONLY = -2;
 
 type MmioRegion = { base: number; end: number; handler: IoHandler; name: string };
+/** Registers as they answer to a guest. */
+export type VisibleRegisters = { readonly base: number; readonly size: number; readonly handler: IoHandler };
 type MemoryRegion = {
+  /** In `pages`. */
+  number: number;
   base: number;
   end: number;
   hostOffset: number;
@@ -43,8 +47,10 @@ export class AddressSpace implements GuestMemory, MmioBus {
 
   private readonly bytes: Uint8Array;
   private readonly view: DataView;
-  /** One entry per page below 4 GiB: host page + 1, negative when read-only, 0 when not memory. */
-  private readonly low = new Int32Array(LOW_LIMIT / PAGE);
+  /** One entry per page below 4 GiB: the number of the region that shows there, negative when read-only, 0 when not memory. */
+  private readonly pages = new Int16Array(LOW_LIMIT / PAGE);
+  /** By a region's number: bytes from an address to its host offset. */
+  private readonly shifts = new Float64Array(2 ** 15);
   /** All RAM and ROM, what shows first coming last. */
   private readonly memory: MemoryRegion[] = [];
   private readonly shadows: WriteShadow[] = [];
@@ -88,8 +94,9 @@ export class AddressSpace implements GuestMemory, MmioBus {
   /** Host offset of the page containing `addr`, or -1 if it is neither RAM nor ROM. */
   hostPage(addr: number): number {
     if (addr < LOW_LIMIT) {
-      const entry = this.low[addr >>> 12]!;
-      return entry > 0 ? (entry - 1) * PAGE : entry < 0 ? (-entry - 1) * PAGE : -1;
+      const page = addr >>> 12;
+      const entry = this.pages[page]!;
+      return entry === 0 ? -1 : page * PAGE + this.shifts[entry < 0 ? -entry : entry]!;
     }
     const region = this.topRegion(addr);
     if (region === null) return -1;
@@ -98,7 +105,7 @@ export class AddressSpace implements GuestMemory, MmioBus {
   }
 
   isWritable(addr: number): boolean {
-    return addr < LOW_LIMIT ? this.low[addr >>> 12]! > 0 : this.topRegion(addr)?.writable === true;
+    return addr < LOW_LIMIT ? this.pages[addr >>> 12]! > 0 : this.topRegion(addr)?.writable === true;
   }
 
   read(addr: number, size: number): number {
@@ -210,6 +217,13 @@ export class AddressSpace implements GuestMemory, MmioBus {
     return this.mmio.map((r) => ({ base: r.base, size: r.end - r.base, name: r.name }));
   }
 
+  /** Registers that nothing else lies in the way of but memory. */
+  visibleRegisters(): VisibleRegisters[] {
+    return this.mmio
+      .filter((region) => !this.overlapped(region))
+      .map(({ base, end, handler }) => ({ base, size: end - base, handler }));
+  }
+
   /** What memory shows where, in order of address; neighbours that lie together in the buffer are one. */
   visibleMemory(): VisibleMemory[] {
     const edges = [...new Set(this.memory.flatMap(({ base, end }) => [base, end]))].sort((a, b) => a - b);
@@ -234,7 +248,8 @@ export class AddressSpace implements GuestMemory, MmioBus {
     if (hostOffset + size > this.bytes.length) {
       throw new Error(`memory at ${hex(base)} lies outside the host buffer`);
     }
-    const region: MemoryRegion = { base, end: base + size, hostOffset, writable, priority };
+    const region = { number: this.freeNumber(), base, end: base + size, hostOffset, writable, priority };
+    this.shifts[region.number] = hostOffset - base;
     const above = this.memory.findIndex((other) => other.priority > priority);
     this.memory.splice(above < 0 ? this.memory.length : above, 0, region);
     this.rebuild(base, region.end);
@@ -248,17 +263,19 @@ export class AddressSpace implements GuestMemory, MmioBus {
     };
   }
 
+  private freeNumber(): number {
+    const taken = new Set(this.memory.map(({ number }) => number));
+    for (let number = 1; number < this.shifts.length; number++) if (!taken.has(number)) return number;
+    throw new Error(`a machine has at most ${this.shifts.length - 1} regions of memory`);
+  }
+
   /** Works out anew what shows between two addresses. */
   private rebuild(from: number, to: number): void {
-    const end = Math.min(to, LOW_LIMIT) / PAGE;
-    if (from < LOW_LIMIT) this.low.fill(0, from / PAGE, end);
-    for (const { base, end: regionEnd, hostOffset, writable } of this.memory) {
+    const last = Math.min(to, LOW_LIMIT) / PAGE;
+    if (from < LOW_LIMIT) this.pages.fill(0, from / PAGE, last);
+    for (const { number, base, end, writable } of this.memory) {
       const first = Math.max(base, from) / PAGE;
-      const last = Math.min(end, regionEnd / PAGE);
-      let entry = hostOffset / PAGE + first - base / PAGE + 1;
-      for (let page = first; page < last; page++, entry++) {
-        this.low[page] = writable ? entry : -entry;
-      }
+      if (first < last) this.pages.fill(writable ? number : -number, first, Math.min(last, end / PAGE));
     }
     this.ramGeneration++;
     this.onMapChange?.();

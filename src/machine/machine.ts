@@ -6,7 +6,7 @@ import { afterEvents, sleepUntilEvent } from '#threads';
 import type { Accelerator, AcceleratorName, FreeRunning } from './accelerator.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
-import type { PcMachine } from './pc.ts';
+import type { Board } from './board.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { DeviceState, PowerEvent, StateOwner } from './interfaces.ts';
 import type { NetdevConfig } from './network-config.ts';
@@ -14,7 +14,7 @@ import type { NetdevConfig } from './network-config.ts';
 export type RunState = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'crashed';
 
 export interface MachineParts {
-  readonly board: PcMachine;
+  readonly board: Board;
   /** Makes accelerators; the one that is to run the vCPU is told of. */
   readonly accelerators: { make(name: AcceleratorName): Accelerator; use(accelerator: Accelerator): void };
   /** The one to begin with. */
@@ -79,7 +79,7 @@ const POWER_EVENTS: readonly PowerEvent[] = ['poweroff', 'reset', 'panic', 'debu
 
 export class LocalMachine implements StateOwner {
   readonly id = 'machine/power';
-  readonly board: PcMachine;
+  readonly board: Board;
   readonly networks: MachineNetworks;
   /** What its saved state consists of; set by whoever puts it together. */
   stateParts!: () => StateParts;

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { F32, F64, I32, I64, NONE, V128 } from '../ir/ops.ts';
-import { addressTypeFor, BLOCK, BR_IF, Bytes, DROP, I32_ADD, I64_LOAD, I64_STORE, ModuleWriter, newMemory } from './wasm.ts';
+import { addressTypeFor, BLOCK, BR_IF, Bytes, DROP, I32_ADD, I64_LOAD, I64_STORE, ModuleWriter } from './wasm.ts';
+import { newMemory } from './memory.ts';
 
 function decodeUnsigned(bytes: Bytes): bigint {
   let value = 0n;

@@ -4,6 +4,7 @@
  * (WebAssembly core specification, chapter 5).
  */
 import { I32, I64, NONE } from '../ir/ops.ts';
+import { hasShortAddresses, PAGE_SIZE } from './memory.ts';
 
 /** Value type bytes by IR type. */
 const TYPE_BYTE = [0x7f, 0x7e, 0x7d, 0x7c, 0x7b] as const;
@@ -152,26 +153,8 @@ export class Bytes {
   }
 }
 
-/**
- * Type of addresses in a memory of this size. The host checks 64-bit addresses in code, three instructions
- * an access; for 32-bit ones it keeps so much address space free that every access lands in it.
- */
-export function addressTypeFor(bytes: number): number {
-  return bytes <= 2 ** 32 ? I32 : I64;
-}
-
-/** A shared memory with addresses of the type that fits its size. @throws RangeError when the host has no room */
-export function newMemory(pages: number): WebAssembly.Memory {
-  if (addressTypeFor(pages * PAGE_SIZE) === I32) {
-    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-  }
-  // The type of a 64-bit memory's descriptor is not in the standard library yet.
-  const descriptor = { initial: BigInt(pages), maximum: BigInt(pages), shared: true, address: 'i64' };
-  return new WebAssembly.Memory(descriptor as unknown as WebAssembly.MemoryDescriptor);
-}
-
-/** Of a WebAssembly memory, in bytes. */
-const PAGE_SIZE = 65536;
+/** Type of addresses in a memory of this size. */
+export const addressTypeFor = (bytes: number): number => (hasShortAddresses(bytes) ? I32 : I64);
 
 /** One function body: instructions, its locals and its branch hints. */
 export class Code extends Bytes {

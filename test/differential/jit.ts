@@ -6,7 +6,7 @@ import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY } from '../../src/jit/layout.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 import type { InterruptController } from '../../src/machine/interfaces.ts';
-import { newMemory } from '../../src/wasm/wasm.ts';
+import { newMemory } from '../../src/wasm/memory.ts';
 import type { Outcome, Subject } from './compare.ts';
 import { END_PORT, HIGH_BASE, HIGH_SIZE, LOW_SIZE, MEMORY_SIZE, type Step } from './guest.ts';
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
 import type { InterruptController } from '../../src/machine/interfaces.ts';
-import { X86_ISA } from '../../src/isa/x86/isa.ts';
+import { x86Isa } from '../../src/isa/x86/isa.ts';
 import { X86_ROWS } from '../../src/isa/x86/rows.ts';
 import {
   CPL,
@@ -27,8 +27,10 @@ import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
 import { parseCpu } from '../../src/isa/x86/system/models.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
-import { newMemory } from '../../src/wasm/wasm.ts';
+import { newMemory } from '../../src/wasm/memory.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
+
+const ALL_OF_X86 = x86Isa(() => true);
 
 const RAM_SIZE = 0x200000;
 const TABLES = 0x1f0000;
@@ -75,7 +77,7 @@ class Victim {
     this.view = new DataView(memory.buffer);
     const physical = new AddressSpace(this.bytes);
     physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
-    this.engine = new Engine({ isa: X86_ISA, memory, physical, compile, exactCount: false, hotThreshold: 8 });
+    this.engine = new Engine({ isa: ALL_OF_X86, memory, physical, compile, exactCount: false, hotThreshold: 8 });
     this.cpu = new X86Cpu(this.engine, {
       mem: physical,
       io: { in: () => this.random(), out: () => {} },

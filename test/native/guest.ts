@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
 import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
-import { X86_ISA } from '../../src/isa/x86/isa.ts';
+import { x86Isa } from '../../src/isa/x86/isa.ts';
 import {
   CPL,
   CR0,
@@ -42,7 +42,7 @@ import { X86Cpu } from '../../src/isa/x86/system/cpu.ts';
 import { parseCpu } from '../../src/isa/x86/system/models.ts';
 import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
-import { newMemory } from '../../src/wasm/wasm.ts';
+import { newMemory } from '../../src/wasm/memory.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 import {
   CODE_BASE,
@@ -60,6 +60,8 @@ import {
   YMM_BYTES,
 } from './native.ts';
 import type { Case } from './native.ts';
+
+const ALL_OF_X86 = x86Isa(() => true);
 
 const HOST_VENDOR = /^vendor_id\s*: (\S+)/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'GenuineIntel';
 
@@ -139,7 +141,7 @@ export class Guest {
     this.physical = new AddressSpace(this.bytes);
     this.physical.addRam(0, RAM_SIZE, GUEST_MEMORY);
     this.engine = new Engine({
-      isa: X86_ISA,
+      isa: ALL_OF_X86,
       memory,
       physical: this.physical,
       compile: options.compile,

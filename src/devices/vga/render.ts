@@ -2,9 +2,6 @@
 import type { GraphicsScreen, Picture, TextScreen } from '../../machine/interfaces.ts';
 import { ATTRIBUTE, BLINK, CRTC, GRAPHICS, GRAPHICS_MODE, SEQ, VBE, VBE_ENABLE, type VgaState } from './registers.ts';
 
-const BLANK: Picture = { width: 640, height: 480, pixels: new Uint8Array(640 * 480 * 4) };
-for (let i = 3; i < BLANK.pixels.length; i += 4) BLANK.pixels[i] = 255;
-
 /** Most cells and dots that registers may ask for. */
 const MAX_COLUMNS = 512;
 const MAX_LINES = 2048;
@@ -110,9 +107,15 @@ export function graphicsOf(s: VgaState): GraphicsScreen | null {
   return { width: isHalved(s) && modeOf(s) < PACKED ? 2 * width : width, height };
 }
 
+function blankPicture(): Picture {
+  const pixels = new Uint8Array(640 * 480 * 4);
+  new Uint32Array(pixels.buffer).fill(rgba(0, 0, 0));
+  return { width: 640, height: 480, pixels };
+}
+
 export function pictureOf(source: Source): Picture {
   const { s } = source;
-  if (isBlank(s)) return BLANK;
+  if (isBlank(s)) return blankPicture();
   if (vbeOn(s)) return s.vbe[VBE.depth] === 4 ? planarPicture(source) : linearPicture(source);
   if (isText(s)) return textPicture(source);
   switch (modeOf(s)) {

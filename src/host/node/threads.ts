@@ -1,5 +1,5 @@
 /** Threads of Node.js. */
-import { setFlagsFromString } from 'node:v8';
+import { writeSync } from 'node:fs';
 import {
   isMainThread,
   MessageChannel,
@@ -10,6 +10,7 @@ import {
   workerData,
 } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
+import { keepingCompiled } from './compiled.ts';
 
 export { afterEvents, sleepUntilEvent } from './turns.ts';
 
@@ -20,12 +21,19 @@ interface ThreadData {
 
 export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   const { port1: port, port2 } = new MessageChannel();
-  // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
   const worker = new Worker(entry, {
+    // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
     execArgv: ['--no-warnings'],
+    env: keepingCompiled(entry),
     workerData: { port: port2 } satisfies ThreadData,
     transferList: [port2],
+    // Else this process's own streams would be made before the thread begins: 2 ms of every start.
+    stdout: true,
+    stderr: true,
   });
+  // Threads print nothing, unless somebody looks for a fault.
+  worker.stdout.on('data', (text: Buffer) => writeSync(1, text));
+  worker.stderr.on('data', (text: Buffer) => writeSync(2, text));
   let receive = (_: Receive): void => undefined;
   return {
     post: (message, transfer) => port.postMessage(message, transfer as Transferable[]),
@@ -63,5 +71,5 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
 
 /** Lets modules say which functions are to be compiled at once (an option of the JavaScript engine, for all threads). */
 export function heedCompilationHints(): void {
-  setFlagsFromString('--experimental-wasm-compilation-hints');
+  process.getBuiltinModule('node:v8').setFlagsFromString('--experimental-wasm-compilation-hints');
 }

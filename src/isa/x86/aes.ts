@@ -30,7 +30,11 @@ function multiply(x: number, y: number): number {
 
 function power(x: number, n: number): number {
   let result = 1;
-  for (let i = 0; i < n; i++) result = multiply(result, x);
+  let square = x;
+  for (let rest = n; rest > 0; rest >>= 1) {
+    if (rest & 1) result = multiply(result, square);
+    square = multiply(square, square);
+  }
   return result;
 }
 

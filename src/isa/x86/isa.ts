@@ -103,6 +103,3 @@ export function makeIsa(features: unknown): Isa {
   const present = new Set(features as readonly string[]);
   return x86Isa((feature) => present.has(feature));
 }
-
-/** x86 with all instructions there are. */
-export const X86_ISA: Isa = x86Isa(() => true);

@@ -261,6 +261,7 @@ export function buildTable(rows: readonly Row[], has: (feature: string) => boole
       if (r.hasModrm) entry.hasModrm = true;
     }
   }
-  for (const entry of table) entry?.rows.sort((x, y) => specificity(y) - specificity(x));
+  for (const entry of table)
+    if (entry !== null && entry.rows.length > 1) entry.rows.sort((x, y) => specificity(y) - specificity(x));
   return table;
 }
