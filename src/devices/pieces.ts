@@ -4,14 +4,14 @@ import type { Pieces } from '../host/pieces.ts';
 const FEW = 16;
 
 export class PieceList implements Pieces {
-  memory = new Uint8Array(0);
+  memory: Uint8Array = new Uint8Array(0);
   offsets = new Float64Array(FEW);
   lengths = new Float64Array(FEW);
   count = 0;
   total = 0;
 
   clear(memory: Uint8Array): void {
-    this.memory = memory as Uint8Array<ArrayBuffer>;
+    this.memory = memory;
     this.count = this.total = 0;
   }
 

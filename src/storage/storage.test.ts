@@ -44,6 +44,26 @@ test('operations are over when they return where runs are to repeat; otherwise t
   }
 });
 
+test('pieces are read to the end of a file, and as zeros beyond it, however the file is accessed', async () => {
+  const path = file(
+    'pieces',
+    Uint8Array.from({ length: 1300 }, (_, i) => i % 251),
+  );
+  const want = new Uint8Array(1536);
+  want.set(readFileSync(path));
+  for (const how of [HOW, { ...HOW, immediate: true }, { ...HOW, direct: true }]) {
+    const graph = new Graph();
+    const raw = await graph.openImage(path, 'raw', how);
+    const memory = new Uint8Array(4096).fill(0xee);
+    const lengths = Float64Array.of(100, 1000, 436);
+    await raw.readPieces(0, { memory, offsets: Float64Array.of(3000, 7, 2000), lengths, count: 3, total: 1536 });
+    const found = [memory.subarray(3000, 3100), memory.subarray(7, 1007), memory.subarray(2000, 2436)];
+    assert.deepEqual(Buffer.concat(found), Buffer.from(want));
+    assert.deepEqual([memory[6], memory[1007], memory[1999], memory[2436]], [0xee, 0xee, 0xee, 0xee]);
+    await graph.close(raw);
+  }
+});
+
 test('a part of a file is a disk of its own', async () => {
   const path = file(
     'part',

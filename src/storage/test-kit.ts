@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
+import { gather, type Pieces, scatter } from '../host/pieces.ts';
 import { Graph, HOW } from './graph.ts';
 import type { BlockNode } from './node.ts';
 
@@ -100,6 +101,34 @@ export async function torture(node: BlockNode, model: Uint8Array, seed: number, 
   }
 }
 
+/** So many bytes in pieces of any length at any place of a memory of their own, last ones first. */
+function cut(length: number, next: (below: number) => number): Pieces {
+  const sizes: number[] = [];
+  for (let left = length; left > 0; left -= sizes.at(-1)!) sizes.push(Math.min(left, 1 + next(length / 2)));
+  const lengths = Float64Array.from(sizes);
+  const memory = new Uint8Array(length + sizes.length).fill(0xee);
+  let end = memory.length;
+  const offsets = lengths.map((size) => {
+    end -= size + 1;
+    return end;
+  });
+  return { memory, offsets, lengths, count: sizes.length, total: length };
+}
+
+async function writeInPieces(node: BlockNode, offset: number, data: Uint8Array, next: (below: number) => number): Promise<void> {
+  const pieces = cut(data.length, next);
+  scatter(data, pieces);
+  await node.writePieces(offset, pieces);
+}
+
+async function readInPieces(node: BlockNode, offset: number, into: Uint8Array, next: (below: number) => number): Promise<void> {
+  const pieces = cut(into.length, next);
+  await node.readPieces(offset, pieces);
+  gather(pieces, into);
+  const between = pieces.offsets.map((at, i) => at + pieces.lengths[i]!);
+  if (between.some((at) => pieces.memory[at] !== 0xee)) throw new Error('a read has written beside its pieces');
+}
+
 async function step(
   node: BlockNode,
   model: Uint8Array,
@@ -118,7 +147,7 @@ async function step(
       const data = new Uint8Array(length).fill(1 + next(255));
       data[0] = next(256);
       part.set(data);
-      await node.write(offset, data);
+      await (next(2) === 0 ? node.write(offset, data) : writeInPieces(node, offset, data, next));
       return;
     }
     case 3:
@@ -127,7 +156,7 @@ async function step(
       return;
     default: {
       const found = new Uint8Array(length);
-      await node.read(offset, found);
+      await (next(2) === 0 ? node.read(offset, found) : readInPieces(node, offset, found, next));
       const at = found.findIndex((value, i) => value !== part[i]);
       if (at >= 0) throw new Error(`byte ${offset + at} is ${found[at]}, not ${part[at]}`);
     }

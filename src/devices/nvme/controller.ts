@@ -438,7 +438,7 @@ export class NvmeController implements IoHost, AdminHost {
     }
     this.hold(command, queue, completion);
     command.start();
-    return Math.max(LEAST_COST, command.runs.length);
+    return Math.max(LEAST_COST, command.runs.total);
   }
 
   private hold(command: IoCommand, queue: SubmissionQueue, completion: CompletionQueue): void {
@@ -455,7 +455,7 @@ export class NvmeController implements IoHost, AdminHost {
     this.running.delete(command);
     queue.running--;
     this.completions[queue.state.completion]!.reserved--;
-    if (status === STATUS.success) this.logs.count(command.opcode, command.runs.length);
+    if (status === STATUS.success) this.logs.count(command.opcode, command.runs.total);
     if (!this.block.value.stopping) this.complete(queue, 0, command.id, status);
     this.free.push(command);
     if (queue.state.deleting && queue.running === 0) this.deleted(queue);

@@ -5,8 +5,6 @@ import { ALL_NAMESPACES, address, FIELD, NAMESPACE, NVM, STATUS, UNSUPPORTED_FLA
 
 export const COMMAND_SIZE = 64;
 
-/** Data in more pieces than that is copied, so that the backend sees one request. */
-const MAX_PIECES = 8;
 /** Zeros for backends that cannot make them, so much at a time. */
 const ZEROS = 1 << 20;
 
@@ -82,7 +80,7 @@ export class IoCommand {
     this.status = STATUS.success;
     this.mustFlush = false;
     this.copy = null;
-    this.runs.count = this.runs.length = 0;
+    this.runs.count = this.runs.total = 0;
     this.status = this.begin();
     this.release();
   }
@@ -121,38 +119,25 @@ export class IoCommand {
     if (bad !== STATUS.success) return bad;
     const offset = first * host.blockSize;
     if (opcode === NVM.write) this.mustFlush = this.stable;
-    if (opcode === NVM.compare || runs.count > MAX_PIECES || !this.wholeSectors()) {
-      this.copy = new Uint8Array(length);
-      if (opcode === NVM.write) runs.gather(this.copy);
-      this.move(offset, this.copy);
-      return this.status;
-    }
-    let at = offset;
-    for (let i = 0; i < runs.count && this.status === STATUS.success; i++) {
-      this.move(at, runs.view(i));
-      at += runs.size(i);
+    if (opcode === NVM.compare) this.copy = new Uint8Array(length);
+    try {
+      this.await(this.move(offset));
+    } catch {
+      this.fail();
     }
     return this.status;
   }
 
-  /** The backend takes nothing less. */
-  private wholeSectors(): boolean {
-    const { runs } = this;
-    for (let i = 0; i < runs.count; i++) if (runs.size(i) % 512 !== 0) return false;
-    return true;
+  private move(offset: number): Completion {
+    const { opcode, copy, runs } = this;
+    const { disk } = this.host;
+    if (copy !== null) return disk.read(offset, copy);
+    if (opcode === NVM.write) return runs.count === 1 ? disk.write(offset, runs.view(0)) : disk.writePieces(offset, runs);
+    return runs.count === 1 ? disk.read(offset, runs.view(0)) : disk.readPieces(offset, runs);
   }
 
   private get stable(): boolean {
     return this.host.writeThrough || (this.view.getUint32(FIELD.word12, true) & FORCE_UNIT_ACCESS) !== 0;
-  }
-
-  private move(offset: number, data: Uint8Array): void {
-    const { disk } = this.host;
-    try {
-      this.await(this.opcode === NVM.write ? disk.write(offset, data) : disk.read(offset, data));
-    } catch {
-      this.fail();
-    }
   }
 
   private writeZeroes(): number {
@@ -232,10 +217,7 @@ export class IoCommand {
   /** What has been read goes to memory, or is compared with it. */
   private deliver(): number {
     const { opcode, runs, copy } = this;
-    if (opcode === NVM.read) {
-      if (copy !== null) runs.scatter(copy);
-      runs.changed(this.host.memory);
-    }
+    if (opcode === NVM.read) runs.changed(this.host.memory);
     if (opcode !== NVM.compare || copy === null) return STATUS.success;
     const own = new Uint8Array(copy.length);
     runs.gather(own);

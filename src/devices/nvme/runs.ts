@@ -1,34 +1,26 @@
 /** Where a command's data lies in memory: physical region pages, NVM Express 1.4, 4.3. */
 import type { GuestMemory } from '../../machine/interfaces.ts';
+import { PieceList } from '../pieces.ts';
 import { STATUS } from './spec.ts';
 
-const FEW = 16;
-
 /** Ranges of `ram`, in order; neighbours are one. */
-export class Runs {
-  count = 0;
-  length = 0;
-  private offsets = new Float64Array(FEW);
-  private lengths = new Float64Array(FEW);
-  private ram: Uint8Array = new Uint8Array(0);
-
+export class Runs extends PieceList {
   /**
    * Follows a command's PRPs.
    * @param length bytes @param page bytes of a memory page
    * @returns status
    */
   follow(memory: GuestMemory, prp1: number, prp2: number, length: number, page: number): number {
-    this.count = this.length = 0;
-    this.ram = memory.ram;
+    this.clear(memory.ram);
     if (length === 0) return STATUS.success;
     if (prp1 % 4 !== 0) return STATUS.prpOffset;
     const first = Math.min(length, page - (prp1 % page));
-    if (!this.add(memory, prp1, first)) return STATUS.dataTransfer;
+    if (!this.append(memory, prp1, first)) return STATUS.dataTransfer;
     const left = length - first;
     if (left === 0) return STATUS.success;
     if (left > page) return this.followList(memory, prp2, left, page);
     if (prp2 % page !== 0) return STATUS.prpOffset;
-    return this.add(memory, prp2, left) ? STATUS.success : STATUS.dataTransfer;
+    return this.append(memory, prp2, left) ? STATUS.success : STATUS.dataTransfer;
   }
 
   /** A list of 64-bit entries, of which the last in a page leads to the next page of the list if more is needed. */
@@ -45,24 +37,16 @@ export class Runs {
         continue;
       }
       const part = Math.min(left, page);
-      if (!this.add(memory, entry, part)) return STATUS.dataTransfer;
+      if (!this.append(memory, entry, part)) return STATUS.dataTransfer;
       left -= part;
       at += 8;
     }
     return STATUS.success;
   }
 
-  offset(run: number): number {
-    return this.offsets[run]!;
-  }
-
-  size(run: number): number {
-    return this.lengths[run]!;
-  }
-
   /** A run in place. */
   view(run: number): Uint8Array {
-    return this.ram.subarray(this.offsets[run]!, this.offsets[run]! + this.lengths[run]!);
+    return this.memory.subarray(this.offsets[run]!, this.offsets[run]! + this.lengths[run]!);
   }
 
   /** Copies from memory, as much as both have. */
@@ -70,7 +54,7 @@ export class Runs {
     let done = 0;
     for (let i = 0; i < this.count && done < into.length; i++) {
       const part = Math.min(this.lengths[i]!, into.length - done);
-      into.set(this.ram.subarray(this.offsets[i]!, this.offsets[i]! + part), done);
+      into.set(this.memory.subarray(this.offsets[i]!, this.offsets[i]! + part), done);
       done += part;
     }
   }
@@ -80,7 +64,7 @@ export class Runs {
     let done = 0;
     for (let i = 0; i < this.count && done < from.length; i++) {
       const part = Math.min(this.lengths[i]!, from.length - done);
-      this.ram.set(from.subarray(done, done + part), this.offsets[i]!);
+      this.memory.set(from.subarray(done, done + part), this.offsets[i]!);
       done += part;
     }
   }
@@ -90,26 +74,14 @@ export class Runs {
     for (let i = 0; i < this.count; i++) memory.ramChanged(this.offsets[i]!, this.lengths[i]!);
   }
 
-  private add(memory: GuestMemory, at: number, length: number): boolean {
+  private append(memory: GuestMemory, at: number, length: number): boolean {
     const offset = memory.ramOffset(at, length);
     if (offset < 0) return false;
-    this.length += length;
     const last = this.count - 1;
     if (last >= 0 && this.offsets[last]! + this.lengths[last]! === offset) {
       this.lengths[last]! += length;
-      return true;
-    }
-    if (this.count === this.offsets.length) this.grow();
-    this.offsets[this.count] = offset;
-    this.lengths[this.count++] = length;
+      this.total += length;
+    } else this.add(offset, length);
     return true;
-  }
-
-  private grow(): void {
-    const [offsets, lengths] = [new Float64Array(this.offsets.length * 4), new Float64Array(this.offsets.length * 4)];
-    offsets.set(this.offsets);
-    lengths.set(this.lengths);
-    this.offsets = offsets;
-    this.lengths = lengths;
   }
 }

@@ -1,4 +1,5 @@
 /** SCSI host device: virtio 1.2, section 5.6. */
+import { giveBuffer, takeBuffer } from '../../host/pieces.ts';
 import type { BusHotplug } from '../device-type.ts';
 import { type ScsiBus, type ScsiData, type ScsiUnit, SENSE, type Sense, SCSI_STATUS, senseBytes } from '../scsi.ts';
 import type { Chain } from './chain.ts';
@@ -207,6 +208,7 @@ export class VirtioScsi extends VirtioDevice implements BusHotplug {
     this.waiting.add(one);
     const data = new ChainData(chain, header, answer);
     const respond = (response: number, status: number, sense: Sense | null, transferred: number): void => {
+      data.release();
       if (epoch !== this.epoch) return;
       this.waiting.delete(one);
       const out = new Uint8Array(answer);
@@ -276,8 +278,9 @@ class ChainData implements ScsiData {
   private readonly chain: Chain;
   private readonly header: number;
   private readonly response: number;
-  /** Where the part under way lies in place, or -1. */
+  /** Where the part under way lies in place, or -1: then it is copied, part after part, by way of this. */
   private place = -1;
+  private buffer: Uint8Array | null = null;
 
   constructor(chain: Chain, header: number, response: number) {
     this.chain = chain;
@@ -289,7 +292,7 @@ class ChainData implements ScsiData {
 
   takeIn(at: number, length: number): Uint8Array {
     this.place = this.chain.writableAt(this.response + at, length);
-    return this.place >= 0 ? this.chain.view(this.place, length) : new Uint8Array(Math.min(length, PIECE));
+    return this.place >= 0 ? this.chain.view(this.place, length) : this.bounce(length);
   }
 
   endIn(at: number, part: Uint8Array): void {
@@ -300,9 +303,20 @@ class ChainData implements ScsiData {
   takeOut(at: number, length: number): Uint8Array {
     const place = this.chain.readableAt(this.header + at, length);
     if (place >= 0) return this.chain.view(place, length);
-    const copy = new Uint8Array(Math.min(length, PIECE));
+    const copy = this.bounce(length);
     this.chain.read(this.header + at, copy);
     return copy;
+  }
+
+  private bounce(length: number): Uint8Array {
+    this.buffer ??= takeBuffer(PIECE);
+    return this.buffer.subarray(0, Math.min(length, PIECE));
+  }
+
+  /** The command is over, and nobody uses its parts any more. */
+  release(): void {
+    if (this.buffer !== null) giveBuffer(this.buffer);
+    this.buffer = null;
   }
 
   /** @returns how much of it there was room for */
