@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type BenchImage, END_MARK, START_MARK } from './image.ts';
+import { END_MARK, START_MARK } from './image.ts';
 
 export interface Emulator {
   readonly name: string;
@@ -94,12 +94,22 @@ class MemoryWatch {
   }
 }
 
+export interface GuestOptions {
+  /** Variables that the guest's scripts find in their environment. */
+  readonly variables: Record<string, string>;
+  /** Options of the emulator's, of drives and networks. */
+  readonly devices?: readonly string[];
+  readonly memory: string;
+  readonly timeoutS: number;
+}
+
 export function runGuest(
   emulator: Emulator,
-  image: BenchImage,
-  options: { only: string; memory: string; timeoutS: number },
+  image: { readonly kernel: string; readonly initrd: string },
+  options: GuestOptions,
 ): Promise<Run> {
-  const append = `console=ttyS0 quiet panic=-1${options.only === '' ? '' : ` ONLY=${options.only}`}`;
+  const variables = Object.entries(options.variables).map(([name, value]) => `${name}=${value}`);
+  const append = ['console=ttyS0', 'quiet', 'panic=-1', ...variables].join(' ');
   const args = [
     ...emulator.args,
     '-m',
@@ -116,6 +126,7 @@ export function runGuest(
     '-serial',
     'stdio',
     '-no-reboot',
+    ...(options.devices ?? []),
   ];
   return new Promise((resolve, reject) => {
     const start = performance.now();

@@ -58,6 +58,7 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/host/early-thread.ts',
     'src/host/file-tree.ts',
     'src/host/network.ts',
+    'src/host/pieces.ts',
     'src/host/node/threads.ts',
   ],
 };
@@ -82,6 +83,7 @@ const UNDER_CONTRACT: readonly (readonly [room: string, target: string, more?: r
       'src/isa/x86/system/saved-state.ts',
       'src/isa/x86/system/xsave-layout.ts',
       'src/isa/x86/system/cpuid-leaves.ts',
+      'src/isa/x86/system/hyperv.ts',
       'src/isa/x86/system/models.ts',
       'src/isa/x86/system/machine-check.ts',
       'src/isa/x86/system/power-on.ts',

@@ -38,18 +38,34 @@ const APPEARS = 'i=0; until [ -e /dev/vda ]; do sleep 0.1; i=$((i+1)); [ $i = 30
 const USE = 'cat /sys/block/vda/size; dd if=/dev/vda bs=64k count=4 2>/dev/null | tr -d a | wc -c';
 const WHERE = 'basename $(readlink -f /sys/block/vda/device/..)';
 
-async function useAndRemove(talk: Conversation, bus: string, slots: readonly string[], places: readonly RegExp[]): Promise<void> {
+/** The number that ACPI tells of a device, if any. */
+const NUMBER = 'cat $(readlink -f /sys/block/vda/device/..)/acpi_index';
+
+type Use = Pick<Case, 'bus' | 'slots' | 'places' | 'config'>;
+
+async function useAndRemove(talk: Conversation, { bus, slots, places, config }: Use): Promise<void> {
   const { machine } = talk;
+  const byAcpi = config.acpiHotplugBehindBridges !== false;
   for (const [i, addr] of slots.entries()) {
-    const placed = await machine.addDevice({ driver: 'virtio-blk-pci', id: 'disk', drive: 'd0', bus, addr });
+    const device = { driver: 'virtio-blk-pci', id: 'disk', drive: 'd0', bus, addr, 'acpi-index': 30 + i };
+    const placed = await machine.addDevice(device);
     assert.equal(placed['addr'], `${addr}.0`);
     assert.match(await talk.run(`${APPEARS}; ${WHERE}; ${USE}`), places[i]!);
+    if (byAcpi) assert.equal((await talk.run(NUMBER)).trim(), String(30 + i));
     await remove(machine, 'disk');
     assert.match(await talk.run('ls /sys/block'), /^(?!.*vda)/s);
   }
 }
 
-type Case = { name: string; config: Partial<MachineConfig>; bus: string; slots: string[]; places: RegExp[]; kernel?: 'general' };
+type Case = {
+  name: string;
+  config: Partial<MachineConfig>;
+  bus: string;
+  slots: string[];
+  places: RegExp[];
+  kernel?: 'general';
+  stays?: [RegExp, string];
+};
 
 const CASES: readonly Case[] = [
   {
@@ -68,7 +84,14 @@ const CASES: readonly Case[] = [
   },
   {
     name: 'q35, by ACPI, behind a root port',
-    config: { machine: 'q35', devices: [{ driver: 'pcie-root-port', id: 'rp', chassis: 1, slot: 5 }] },
+    config: {
+      machine: 'q35',
+      devices: [
+        { driver: 'pcie-root-port', id: 'rp', chassis: 1, slot: 5 },
+        { driver: 'virtio-rng-pci', addr: '9', 'acpi-index': 4 },
+      ],
+    },
+    stays: [/^4$/m, 'cat /sys/bus/pci/devices/0000:00:09.0/acpi_index'],
     bus: 'rp',
     slots: ['0', '0'],
     places: [/^0000:01:00\.0\n16384\n0\n/m, /^0000:01:00\.0\n16384\n0\n/m],
@@ -102,14 +125,16 @@ const CASES: readonly Case[] = [
   },
 ];
 
-for (const { name, config, bus, slots, places, kernel } of CASES) {
-  test(`a disk is plugged in, used, taken out and plugged in again: ${name}`, LIMIT, async (t) => {
+for (const one of CASES) {
+  const { config, kernel } = one;
+  test(`a disk is plugged in, used, taken out and plugged in again: ${one.name}`, LIMIT, async (t) => {
     const guest = await guestOrSkip(t, kernel);
     if (guest === null) return;
     const talk = await talkTo(guest, ['virtio_pci', 'virtio_blk'], config);
     await using machine = talk.machine;
+    if (one.stays !== undefined) assert.match(await talk.run(one.stays[1]), one.stays[0]);
     await machine.addDrive(disk());
-    await useAndRemove(talk, bus, slots, places);
+    await useAndRemove(talk, one);
     await machine.removeDrive('d0');
     assert.doesNotMatch(talk.text, /Call Trace|BUG:|Oops|WARNING:|timeout|I\/O error/);
   });
@@ -139,7 +164,7 @@ test('what SeaBIOS has set up takes devices, too: on its bus, and behind a root 
     const talk = new Conversation(machine);
     await talk.until(/^listening/m);
     await machine.addDrive(disk());
-    await useAndRemove(talk, bus, [slot], [place]);
+    await useAndRemove(talk, { bus, slots: [slot], places: [place], config: {} });
   }
 });
 

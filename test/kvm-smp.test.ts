@@ -8,7 +8,7 @@ import { runOnKvmHost } from './kvm-host.ts';
 import { guestOrSkip, listeningInitramfs } from './virtio-guest.ts';
 
 test('Linux under KVM uses several CPUs', { timeout: 300_000 }, async (t) => {
-  const guest = await guestOrSkip(t, 'kvm');
+  const guest = await guestOrSkip(t);
   if (guest === null) return;
   const work = mkdtempSync(join(tmpdir(), 'virelay-smp-'));
   const put = (name: string, data: Uint8Array): [string, string] => {
@@ -16,7 +16,10 @@ test('Linux under KVM uses several CPUs', { timeout: 300_000 }, async (t) => {
     return [`guest/${name}`, join(work, name)];
   };
   try {
-    const files = new Map([put('kernel', guest.kernel), put('initrd', listeningInitramfs(guest, []))]);
+    const files = new Map([
+      put('kernel', guest.kernel),
+      put('initrd', listeningInitramfs(guest, ['virtio_pci', 'virtio_mmio', 'virtio_blk'])),
+    ]);
     const ran = await runOnKvmHost(
       t,
       ['src', 'test/nested'],

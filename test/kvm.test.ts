@@ -19,7 +19,8 @@ test('a processor with SVM runs every kind of guest, KVM on it does all that we 
 }, async (t) => {
   const files = readdirSync(join(import.meta.dirname, '../src/kvm'))
     .filter((name) => name.endsWith('.test.ts') && !ELSEWHERE.includes(name))
-    .map((name) => `src/kvm/${name}`);
+    .map((name) => `src/kvm/${name}`)
+    .concat('test/machine/kvm-hyperv.test.ts');
   const ran = await runOnKvmHost(
     t,
     ['src', 'test/differential', 'test/native'],
@@ -29,6 +30,12 @@ test('a processor with SVM runs every kind of guest, KVM on it does all that we 
       `node test/differential/main.ts --seed 1 --cases ${CASES} --seconds 90; echo "differential=$?"`,
       `node --test --test-isolation=none --test-reporter=tap --test-skip-pattern='${UNLIKE_SVM}' ${files.join(' ')}`,
     ].join('\n'),
+    new Map(
+      ['saved-machine.ts', 'machine/kvm-kit.ts', 'machine/kvm-hyperv.test.ts'].map((name) => [
+        `virelay/test/${name}`,
+        join(import.meta.dirname, name),
+      ]),
+    ),
   );
   if (ran === null) return;
   const probe = JSON.parse(/probe=(.*)/.exec(ran.output)?.[1] ?? 'null') as KvmProbe | null;
@@ -36,5 +43,6 @@ test('a processor with SVM runs every kind of guest, KVM on it does all that we 
   assert.equal(probe.missing, null);
   assert.match(ran.output, /^differential=0$/m, ran.output);
   assert.equal(ran.status, 0, ran.output);
+  assert.match(ran.output, /^ok \d+ - a guest finds Hyper-V's interface[^#\n]*$/m, 'it has that interface');
   assert.ok(Number(/^# pass (\d+)/m.exec(ran.output)?.[1]) > 30, ran.output);
 });

@@ -49,11 +49,16 @@ const GUESTS = {
 };
 const fetched = new Map<string, Promise<Guest | string>>();
 
-export async function guestOrSkip(t: TestContext, kind: keyof typeof GUESTS = 'cloud'): Promise<Guest | null> {
+/** @throws Error, one line, when it cannot be had */
+export function guestWithModules(kind: keyof typeof GUESTS): Promise<Guest> {
   const { meta, folders } = GUESTS[kind];
   // What was fetched for other folders lacks some of these.
   const name = `linux-${kind}-${createHash('sha256').update(folders.join()).digest('hex').slice(0, 8)}`;
-  const fetching = fetched.get(kind) ?? fetchGuest(name, meta, folders).catch((error: Error) => error.message);
+  return fetchGuest(name, meta, folders);
+}
+
+export async function guestOrSkip(t: TestContext, kind: keyof typeof GUESTS = 'cloud'): Promise<Guest | null> {
+  const fetching = fetched.get(kind) ?? guestWithModules(kind).catch((error: Error) => error.message);
   fetched.set(kind, fetching);
   const found = await fetching;
   if (typeof found !== 'string') return found;
@@ -140,6 +145,13 @@ export class Conversation {
         this.changed = resolve;
       });
     }
+  }
+
+  /** Gives it a command whose end nobody waits for. @returns where what it prints begins in `text`, for `until` */
+  async tell(command: string): Promise<number> {
+    const from = this.text.length;
+    await this.writer.write(new TextEncoder().encode(`${command}\n`));
+    return from;
   }
 
   /** @returns what a command prints */

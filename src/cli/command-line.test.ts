@@ -42,6 +42,40 @@ test('accelerators: names, aliases, the first of a list that can be had', () => 
   assert.throws(() => withKernel('-accel xen'), /-accel xen: accelerator "xen" is not known/);
 });
 
+test('interrupt chips in the kernel, as a property of accelerator or machine', () => {
+  assert.equal(withKernel('-accel kvm').kernelIrqchip, 'on');
+  assert.equal(withKernel('-accel kvm,kernel-irqchip=split').kernelIrqchip, 'split');
+  assert.equal(withKernel('-M q35,accel=kvm,kernel-irqchip=split').kernelIrqchip, 'split');
+  assert.throws(() => withKernel('-accel kvm,kernel-irqchip=off'), /kernel-irqchip=off is not available: .* \(on, split\)$/);
+  assert.throws(() => withKernel('-M pc,kernel-irqchip=x'), /kernel-irqchip takes on, split, not "x"$/);
+});
+
+test('a microvm: its properties, its devices, and no card unless asked for', () => {
+  const line = withKernel(
+    '-M microvm,isa-serial=off,rtc=auto,acpi=off,pit=on,x-option-roms=off -drive if=none,id=d,file=x -device virtio-blk-device,drive=d ' +
+      '-netdev user,id=n -device virtio-net-device,netdev=n',
+  );
+  assert.equal(line.machine, 'microvm');
+  assert.deepEqual(line.microvm, { isaSerial: false, rtc: true, acpi: false, autoKernelCmdline: true });
+  assert.deepEqual(
+    line.devices.map(({ config }) => config.driver),
+    ['virtio-blk-device', 'virtio-net-device'],
+  );
+  assert.deepEqual(line.warnings, []);
+  assert.deepEqual(withKernel('-M microvm').network.nics, []);
+  assert.throws(() => withKernel('-M microvm,pcie=on'), /pcie=on is not available$/);
+  assert.throws(() => withKernel('-M pc,isa-serial=off'), /machine property "isa-serial" is not one of pc's$/);
+});
+
+test("Hyper-V's interface is part of a CPU's properties", () => {
+  assert.equal(
+    withKernel('-cpu max,hv-relaxed,hv_time=on,hv-spinlocks=0x1fff,-hv-vapic').cpu,
+    'max,hv-relaxed,hv_time=on,hv-spinlocks=0x1fff,-hv-vapic',
+  );
+  assert.throws(() => withKernel('-cpu max,hv-spinlocks=5'), /hv-spinlocks takes a number of tries from 0xfff up, not "5"$/);
+  assert.throws(() => withKernel('-cpu max,hv-relaxed=maybe'), /hv-relaxed takes on or off, not "maybe"$/);
+});
+
 test('CPUs: what is left out follows from the rest', () => {
   const smp = (text: string) => {
     const { cpus, topology } = withKernel(`-smp ${text}`).smp;

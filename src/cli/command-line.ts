@@ -2,7 +2,18 @@
 import { type CharacterSpec, parseCharacter } from '../character/spec.ts';
 import { parseCpu } from '../isa/x86/system/models.ts';
 import { type AcceleratorName, ACCELERATORS } from '../machine/accelerator.ts';
-import { type BlockOptions, type BootConfig, type IcountConfig, MAX_SERIALS, MIB, type RtcConfig } from '../machine/config.ts';
+import {
+  type BlockOptions,
+  type BootConfig,
+  type IcountConfig,
+  KERNEL_IRQCHIPS,
+  MACHINES,
+  type MachineName,
+  MAX_SERIALS,
+  type MicrovmOptions,
+  MIB,
+  type RtcConfig,
+} from '../machine/config.ts';
 import { rtcBaseSeconds } from '../devices/timer/mc146818.ts';
 import {
   DriveError,
@@ -52,12 +63,14 @@ export interface CommandLine {
   help: HelpTopic | null;
   /** What help is wanted about, where the topic is one of many. */
   helpSubject: string | null;
-  machine: 'pc' | 'q35';
+  machine: MachineName;
+  microvm: MicrovmOptions;
   cpu: string;
   memory: number;
   smp: ReturnType<typeof completeSmp>;
   /** None is the default. */
   accel: AcceleratorName[];
+  kernelIrqchip: (typeof KERNEL_IRQCHIPS)[number];
   icount: IcountConfig | null;
   rtc: RtcConfig;
   kernel: string | null;
@@ -125,10 +138,12 @@ function initial(): CommandLine {
     help: null,
     helpSubject: null,
     machine: 'pc',
+    microvm: { isaSerial: true, rtc: true, acpi: true, autoKernelCmdline: true },
     cpu: 'max',
     memory: 128 * MIB,
     smp: { cpus: 1, topology: ONE_CPU },
     accel: [],
+    kernelIrqchip: 'on',
     icount: null,
     rtc: { base: 'utc', clock: 'host' },
     kernel: null,
@@ -352,8 +367,8 @@ function nameMachine(line: CommandLine, args: readonly string[]): void {
   args.forEach((text, i) => {
     const value = args[i + 1];
     if (!/^--?(M|machine)$/.test(text) || value === undefined) return;
-    const type = /(?:^|,)(?:type=)?((?:pc-)?q35[^,]*|pc[^,]*)/.exec(value)?.[1];
-    if (type !== undefined) line.machine = /q35/.test(type) ? 'q35' : 'pc';
+    const type = /(?:^|,)(?:type=)?((?:pc-)?q35[^,]*|pc[^,]*|microvm)/.exec(value)?.[1];
+    if (type !== undefined) line.machine = type === 'microvm' ? type : /q35/.test(type) ? 'q35' : 'pc';
   });
 }
 
@@ -399,7 +414,7 @@ function netHelp(line: CommandLine, topic: 'netdev' | 'model' | null): void {
 
 function finishNet(line: CommandLine): void {
   try {
-    const { config, warnings } = finishNetwork(line.net, line.noDefaults);
+    const { config, warnings } = finishNetwork(line.net, line.noDefaults || line.machine === 'microvm');
     const { devices, network } = withCards(line.devices, config);
     line.devices = devices;
     line.network = network;
@@ -457,8 +472,26 @@ function setMachine(line: CommandLine, text: string): void {
       case 'graphics':
       case 'dump-guest-core':
       case 'mem-merge':
+        break;
       case 'acpi':
+        if (line.machine === 'microvm') setMicrovm(line, 'acpi', key, value);
+        break;
+      case 'isa-serial':
+      case 'rtc':
+      case 'auto-kernel-cmdline':
+        if (line.machine !== 'microvm') throw new ValueError(`machine property "${key}" is not one of ${line.machine}'s`);
+        setMicrovm(line, key === 'rtc' ? key : key === 'isa-serial' ? 'isaSerial' : 'autoKernelCmdline', key, value);
+        break;
+      // They are there, and others are not.
+      case 'pic':
+      case 'pit':
+      case 'x-option-roms':
+      case 'pcie':
+      case 'ioapic2':
+        setMicrovmFixed(line, key, value);
+        break;
       case 'kernel-irqchip':
+        setIrqchip(line, value);
         break;
       case 'kernel':
         line.kernel = value;
@@ -475,9 +508,23 @@ function setMachine(line: CommandLine, text: string): void {
   }
 }
 
+/** @param key as the user writes it */
+function setMicrovm(line: CommandLine, name: keyof MicrovmOptions, key: string, value: string): void {
+  line.microvm = { ...line.microvm, [name]: value === 'auto' ? true : parseSwitch(key, value) };
+}
+
+/** Properties of a microvm that can have one value only. */
+function setMicrovmFixed(line: CommandLine, key: string, value: string): void {
+  if (line.machine !== 'microvm') throw new ValueError(`machine property "${key}" is not one of ${line.machine}'s`);
+  const fixed = key === 'pic' || key === 'pit';
+  const wanted = value === 'auto' ? fixed : parseSwitch(key, value);
+  if (key !== 'x-option-roms' && wanted !== fixed) throw new ValueError(`${key}=${value} is not available`);
+}
+
 function machineNamed(name: string): CommandLine['machine'] {
+  if (name === 'microvm') return name;
   const match = /^(?:(pc)(?:-i440fx-\d+\.\d+)?|(?:pc-)?(q35)(?:-\d+\.\d+)?)$/.exec(name);
-  if (match === null) throw new ValueError(`machine type "${name}" is not known (known: pc, q35)`);
+  if (match === null) throw new ValueError(`machine type "${name}" is not known (known: ${MACHINES.join(', ')})`);
   return match[1] === undefined ? 'q35' : 'pc';
 }
 
@@ -515,8 +562,17 @@ function setSmp(line: CommandLine, text: string): void {
 function setAccel(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'accel');
   const values = parseList(text, 'accel');
-  onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb']);
+  onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb', 'kernel-irqchip']);
+  const irqchip = values.get('kernel-irqchip');
+  if (irqchip !== undefined) setIrqchip(line, irqchip);
   setAccelNames(line, (values.get('accel') ?? '').split(':'));
+}
+
+function setIrqchip(line: CommandLine, value: string): void {
+  if (value === 'off') throw new ValueError('kernel-irqchip=off is not available: KVM has the local APICs here (on, split)');
+  const known = KERNEL_IRQCHIPS.find((one) => one === value);
+  if (known === undefined) throw new ValueError(`kernel-irqchip takes ${KERNEL_IRQCHIPS.join(', ')}, not "${value}"`);
+  line.kernelIrqchip = known;
 }
 
 /** Names with colons between them: the first one that can be had is taken. */

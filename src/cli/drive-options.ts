@@ -1,6 +1,6 @@
 /** Options that name drives, what is in them, and what to boot from. */
 import { DRIVER_NAMES } from '../storage/drivers.ts';
-import type { BootConfig, DriveConfig, DriveInterface, MachineConfig, OnError } from '../machine/config.ts';
+import type { BootConfig, DriveConfig, DriveInterface, MachineName, OnError } from '../machine/config.ts';
 import { AHCI_PLACES, drive } from '../machine/config.ts';
 import { onlyKeys, parseList, parseNumber, parseSwitch, ValueError } from './values.ts';
 
@@ -166,8 +166,6 @@ function placeOf(values: ReadonlyMap<string, string>, machine: MachineName): num
   const unit = value('unit');
   return bus === null && unit === null ? null : (bus ?? 0) * unitsOfBus(machine) + (unit ?? 0);
 }
-
-export type MachineName = MachineConfig['machine'];
 
 /** Gives each drive without a place the first free one. */
 export function placeDrives(drives: readonly DriveOption[], machine: MachineName): DriveOption[] {

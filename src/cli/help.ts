@@ -10,10 +10,12 @@ export const PROGRAM = 'virelay-system-x86_64';
 
 const ROWS: readonly (readonly [string, string])[] = [
   ['-M TYPE[,accel=A][,hpet=on|off]', 'machine type (-M help lists them)'],
+  ['-M microvm[,isa-serial=B][,rtc=B][,acpi=B]', 'B is on or off; auto-kernel-cmdline=B, too'],
   ['-cpu MODEL[,+F][,-F][,F=on|off]', 'CPU model and features (-cpu help lists them)'],
   ['-m SIZE', 'memory: MiB, or with a suffix K, M, G, T (default 128)'],
   ['-smp [cpus=]N[,sockets=N][,cores=N][,threads=N]', 'number of CPUs and how they are arranged; more than one needs KVM'],
   ['-accel jit|interp|kvm', 'how guest code is run; tcg is another name of jit; of several (kvm:jit), the first that can be had'],
+  ['-accel kvm,kernel-irqchip=on|split', 'whether all interrupt chips are in the kernel, or the local APICs alone'],
   ['-enable-kvm', 'the same as -accel kvm'],
   ['-icount shift=N|auto[,sleep=on|off]', 'time from counted instructions, 2^N ns each'],
   ['-rtc base=utc|localtime|DATE,clock=host|vm', 'what the real-time clock shows'],
@@ -86,7 +88,12 @@ export function helpText(topic: Exclude<HelpTopic, 'device'>, version: string): 
     case 'version':
       return `${PROGRAM} (Virelay) version ${version}`;
     case 'machine':
-      return 'Supported machines are:\npc    PC with an i440FX host bridge (default)\nq35   PC with a Q35 host bridge, ICH9 and AHCI';
+      return [
+        'Supported machines are:',
+        'pc       PC with an i440FX host bridge (default)',
+        'q35      PC with a Q35 host bridge, ICH9 and AHCI',
+        'microvm  virtio devices without PCI, for kernels that are started directly',
+      ].join('\n');
     case 'cpu':
       return cpuText();
     case 'accel':

@@ -18,8 +18,8 @@ export const NIC_MODELS = [
   'virtio-net-pci-non-transitional',
   'virtio-net-pci-transitional',
 ] as const;
-/** The same, with one that is on no list, as it is on no PCI bus. */
-const CARDS: readonly string[] = [...NIC_MODELS, 'ne2k_isa'];
+/** The same, with those that are on no list, as they are on no PCI bus. */
+const CARDS: readonly string[] = [...NIC_MODELS, 'ne2k_isa', 'virtio-net-device'];
 const ALIASES: Record<string, string> = { virtio: 'virtio-net-pci', 'virtio-net': 'virtio-net-pci' };
 const DEFAULT_MODEL = 'e1000';
 /** MAC addresses of cards that are given none, in the order of the cards. */

@@ -72,10 +72,12 @@ function readFirmware(line: CommandLine, name: string | null): NamedFile | null 
 function configure(line: CommandLine): Partial<MachineConfig> {
   return {
     machine: line.machine,
+    microvm: line.microvm,
     cpu: line.cpu,
     memory: line.memory,
     ...line.smp,
     ...(line.accel.length > 0 ? { accel: line.accel } : {}),
+    kernelIrqchip: line.kernelIrqchip,
     icount: line.icount,
     rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel),

@@ -283,7 +283,7 @@ export const onError = (help = ''): Property<(typeof ON_ERROR)[number]> => choic
 /** Slot and function of a PCI device: hexadecimal, as in "1f.2". */
 export type PciAddress = { readonly slot: number; readonly func: number };
 
-export const PCI_ADDRESS: Property<PciAddress | null> = {
+const PCI_ADDRESS: Property<PciAddress | null> = {
   type: 'int32',
   help: 'Slot and optional function number, example: 06.0 or 06',
   byDefault: null,
@@ -294,6 +294,22 @@ export const PCI_ADDRESS: Property<PciAddress | null> = {
     const slot = match === null ? 32 : Number.parseInt(match[1]!, 16);
     if (slot > 31) throw new TakesNot(String(value));
     return { slot, func: Number(match![2] ?? 0) };
+  },
+};
+
+/** Largest number that an on-board device's name may have. */
+const MAX_ACPI_INDEX = 16383;
+
+/** What every PCI device has: where it is, and the number by which the system may name it (0 for none). */
+export const PCI_PLACE = {
+  addr: PCI_ADDRESS,
+  'acpi-index': {
+    ...uint(32, 0),
+    parse(value: unknown): number {
+      const index = integer(value, 'uint32_t', 0, 2 ** 32 - 1);
+      if (index > MAX_ACPI_INDEX) throw new Error(`should be less or equal to ${MAX_ACPI_INDEX}`);
+      return index;
+    },
   },
 };
 

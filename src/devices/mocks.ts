@@ -1,4 +1,5 @@
 /** For device tests: a clock set by hand, and lines, backends and memory that remember. */
+import { gather, scatter } from '../host/pieces.ts';
 import type { BlockBackend, CharBackend, Completion, CpuPort, GuestMemory, IrqLine } from '../machine/interfaces.ts';
 import { HostClock } from '../machine/clock.ts';
 
@@ -138,8 +139,28 @@ export class FlatMemory implements GuestMemory {
   }
 }
 
+type Transfers = Pick<BlockBackend, 'read' | 'write'>;
+
+/** Transfers of many pieces for disks that know only those of one. */
+export function byPieces(disk: Transfers): Pick<BlockBackend, 'readPieces' | 'writePieces'> {
+  return {
+    readPieces: (offset, into) => {
+      const whole = new Uint8Array(into.total);
+      const reading = disk.read(offset, whole);
+      return reading === undefined ? scatter(whole, into) : reading.then(() => scatter(whole, into));
+    },
+    writePieces: (offset, from) => {
+      const whole = new Uint8Array(from.total);
+      gather(from, whole);
+      return disk.write(offset, whole);
+    },
+  };
+}
+
 /** A disk whose sectors hold their numbers at first. It remembers what it was asked for, and may be slow or broken. */
 export class MockDisk implements BlockBackend {
+  readonly readPieces = byPieces(this).readPieces;
+  readonly writePieces = byPieces(this).writePieces;
   readonly data: Uint8Array;
   readonly size: number;
   readOnly = false;

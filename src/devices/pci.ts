@@ -110,6 +110,8 @@ export abstract class PciDevice implements Device {
   readonly id: string;
   /** Device number times 8 plus function; -1 before the device is plugged. */
   devfn = -1;
+  /** By which the system may name it (PCI Firmware Specification 3.1, 4.6.7); 0 for none. */
+  acpiIndex = 0;
   /** May leave while the machine runs, which the board's own functions may not. */
   removable = false;
 

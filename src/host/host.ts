@@ -3,6 +3,8 @@
  * host at hand (package.json, "imports").
  */
 
+import type { Pieces } from './pieces.ts';
+
 /** The other end of a thread. Messages are structured clones. */
 export interface MessageEnd<Send, Receive> {
   post(message: Send, transfer?: readonly ArrayBufferLike[]): void;
@@ -55,6 +57,9 @@ export interface BlockFile {
   read(offset: number, into: Uint8Array): number | Promise<number>;
   /** @throws Error */
   write(offset: number, from: Uint8Array): void | Promise<void>;
+  /** The same into many places; the pieces must stay as they are until it has ended. */
+  readPieces(offset: number, into: Pieces): number | Promise<number>;
+  writePieces(offset: number, from: Pieces): void | Promise<void>;
   /** Ends when the data written before is on stable storage. @throws Error */
   sync(): void | Promise<void>;
   /** @throws Error */

@@ -6,21 +6,25 @@
  * or in the kernel, from the next entry of the guest until somebody asks for it (`settle`).
  */
 import type { Accelerator, FreeRunning } from '../machine/accelerator.ts';
+import type { VisibleRegisters } from '../machine/address-space.ts';
 import type { CpuPort, DeviceState, PowerEvent, Trace, TscSource, VirtualClock } from '../machine/interfaces.ts';
 import type { CpuTopology } from '../machine/cpu-topology.ts';
 import type { InitialCpuState } from '../machine/loader/cpu-state.ts';
 import type { CpuModel } from '../isa/x86/system/models.ts';
 import { MCG_CAP } from '../isa/x86/system/machine-check.ts';
 import { parkedState, powerOnState, startState } from '../isa/x86/system/power-on.ts';
-import { type ChipBoard, Chips } from './chips.ts';
+import { type ChipBoard, Chips, type InterruptChips } from './chips.ts';
 import { EXIT } from './constants.ts';
-import { cpuidEntries } from './cpuid-entries.ts';
-import { type Ports, type Registers, serveMemory, servePort } from './exits.ts';
+import { cpuidEntries, withHyperv } from './cpuid-entries.ts';
+import { type Ports, type Registers, serveHyperv, serveMemory, servePort, systemEvent } from './exits.ts';
 import type { KvmHost } from './host.ts';
+import { enableHyperv, type Hyperv, hypervOf } from './hyperv.ts';
 import { Kicker } from './kicker.ts';
+import { LateWrites } from './late-writes.ts';
 import { SystemCallError } from './libc.ts';
 import { MemorySlots, type MemoryMap } from './memory.ts';
 import { errorOf, Processors } from './processors.ts';
+import { SplitChips } from './split-chips.ts';
 import { cpuFromKernel, cpuToKernel } from './state/cpu.ts';
 import type { Moment } from './state/pit.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -28,7 +32,7 @@ import { VcpuTransfer } from './vcpu-state.ts';
 import type { Vm } from './vm.ts';
 
 export interface KvmBoard extends ChipBoard {
-  readonly mem: MemoryMap & Registers;
+  readonly mem: MemoryMap & Registers & { visibleRegisters(): VisibleRegisters[] };
   readonly io: Ports;
 }
 
@@ -40,6 +44,8 @@ export interface KvmParts {
   readonly topology: CpuTopology;
   readonly clock: VirtualClock;
   readonly tsc: TscSource;
+  /** Which interrupt chips are in the kernel: all, or the local APICs alone. */
+  readonly irqchip: 'on' | 'split';
   readonly onPower: (event: PowerEvent) => void;
   /** The guest cannot go on here. @param text several lines */
   readonly onFailure: (text: string) => void;
@@ -63,11 +69,14 @@ export class KvmAccelerator implements Accelerator {
   private readonly parts: KvmParts;
   private readonly vm: Vm;
   private readonly processors: Processors;
-  private readonly chips: Chips;
+  private readonly chips: InterruptChips;
   private readonly kicker: Kicker;
   private readonly slots: MemorySlots;
+  private readonly lateWrites: LateWrites;
   /** One for each vCPU, in their order. */
   private readonly transfers: readonly VcpuTransfer[];
+  /** Hyper-V's interface, where guests are shown it. */
+  private readonly hyperv: Hyperv | null;
   /** CPUID's word on family, model and stepping. */
   private readonly version: number;
   /** The vCPUs' states as they last were at home. */
@@ -86,11 +95,12 @@ export class KvmAccelerator implements Accelerator {
     this.parts = parts;
     const { host, board, memory, model } = parts;
     const { libc } = host.kvm;
+    this.hyperv = model.hyperv === null ? null : hypervOf(model.hyperv, host.kvm, board.apicIds.length);
     this.vm = host.kvm.createVm();
     let kicker: Kicker | null = null;
     try {
       this.vm.reservePages(TSS, IDENTITY_MAP);
-      this.chips = new Chips(this.vm, board, () => this.vcpu.nmi());
+      this.chips = new (parts.irqchip === 'split' ? SplitChips : Chips)(this.vm, board, () => this.vcpu.nmi());
       const origin = libc.addressOf(new Uint8Array(memory.buffer));
       this.slots = new MemorySlots(this.vm, board.mem, origin, (change) => this.processors.alone(change));
       this.slots.update();
@@ -101,6 +111,7 @@ export class KvmAccelerator implements Accelerator {
         board.apicIds,
         (vcpu) => {
           if (model.has('mca')) vcpu.put('KVM_X86_SETUP_MCE', { value: BigInt(MCG_CAP) });
+          if (this.hyperv !== null) enableHyperv(vcpu, this.hyperv.features);
         },
         this.kicker,
         () => {
@@ -108,8 +119,9 @@ export class KvmAccelerator implements Accelerator {
         },
         (text) => this.fail(text),
       );
+      this.lateWrites = new LateWrites(this.vm, this.vcpu.run, board.mem);
       this.version = this.describeCpus();
-      this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2));
+      this.transfers = this.processors.all.map((vcpu) => new VcpuTransfer(vcpu, host.msrs, host.hasSregs2, this.hyperv !== null));
     } catch (error) {
       kicker?.close();
       this.vm.close();
@@ -139,10 +151,12 @@ export class KvmAccelerator implements Accelerator {
    * @returns CPUID's word on family, model and stepping
    */
   private describeCpus(): number {
-    const { tsc, model, topology } = this.parts;
+    const { tsc, model, topology, host } = this.parts;
+    const { hyperv } = this;
     this.tscFrequency = tsc.frequency;
     const entries = this.processors.all.map((vcpu, index) => {
-      const leaves = cpuidEntries(model, topology, index, tsc.frequency);
+      const plain = cpuidEntries(model, topology, index, tsc.frequency);
+      const leaves = hyperv === null ? plain : withHyperv(plain, hyperv, host.kvm.hypervCpuid());
       vcpu.setCpuid(leaves);
       this.setTscRate(vcpu);
       return leaves;
@@ -179,7 +193,14 @@ export class KvmAccelerator implements Accelerator {
 
   /** Out of the kernel nobody runs the guest, and a board that is made anew changes its map many times. */
   memoryMapChanged(): void {
-    if (this.inKernel) this.slots.update();
+    if (this.inKernel) this.followMap();
+  }
+
+  private followMap(): void {
+    this.slots.update();
+    const registers = this.parts.board.mem.visibleRegisters();
+    this.processors.registersChanged(registers);
+    this.lateWrites.update(registers);
   }
 
   run(): void {
@@ -216,6 +237,8 @@ export class KvmAccelerator implements Accelerator {
           if (!kicker.mayStay) break;
         } else {
           if (!kicker.enter(due)) break;
+          // Whoever has asked before that has not called this thread.
+          used = processors.answer(this.serve) || used;
           comesSoon = used;
         }
         const isDevice = this.runBoot();
@@ -223,6 +246,7 @@ export class KvmAccelerator implements Accelerator {
         comesSoon &&= isDevice;
       }
     } while (!kicker.leave() && !stop());
+    this.lateWrites.bring();
   }
 
   /** @returns whether a device has been used */
@@ -230,8 +254,9 @@ export class KvmAccelerator implements Accelerator {
     const { vcpu } = this;
     this.entries++;
     try {
+      this.chips.offer(vcpu);
       const reason = vcpu.enter();
-      if (reason === EXIT.KVM_EXIT_INTR) return false;
+      if (reason === EXIT.KVM_EXIT_INTR || reason === EXIT.KVM_EXIT_IRQ_WINDOW_OPEN) return false;
       this.serve(vcpu, reason);
     } catch (error) {
       if (!(error instanceof SystemCallError)) throw error;
@@ -243,6 +268,7 @@ export class KvmAccelerator implements Accelerator {
   /** @returns whether the vCPU can go on */
   private readonly serve = (vcpu: Vcpu, reason: number): boolean => {
     const { parts } = this;
+    this.lateWrites.bring();
     switch (reason) {
       case EXIT.KVM_EXIT_IO:
         this.exits++;
@@ -256,11 +282,28 @@ export class KvmAccelerator implements Accelerator {
         parts.trace('cpu_reset', 'the guest shut its CPU down: triple-fault');
         parts.onPower('reset');
         return true;
+      case EXIT.KVM_EXIT_IOAPIC_EOI:
+        parts.board.apicBus.broadcastEoi(vcpu.run.eoiVector);
+        return true;
+      case EXIT.KVM_EXIT_HYPERV:
+        serveHyperv(vcpu);
+        return true;
+      case EXIT.KVM_EXIT_SYSTEM_EVENT: {
+        const event = systemEvent(vcpu);
+        if (event === null) return this.unknown(vcpu, reason);
+        parts.trace('cpu_reset', `the guest asks for it by Hyper-V's interface: ${event}`);
+        parts.onPower(event);
+        return true;
+      }
       default:
-        this.fail(this.processors.describe(vcpu, errorOf(reason)));
-        return false;
+        return this.unknown(vcpu, reason);
     }
   };
+
+  private unknown(vcpu: Vcpu, reason: number): false {
+    this.fail(this.processors.describe(vcpu, errorOf(reason)));
+    return false;
+  }
 
   /** @param text several lines */
   private fail(text: string): void {
@@ -274,8 +317,8 @@ export class KvmAccelerator implements Accelerator {
 
   private enterKernel(): void {
     if (this.inKernel) return;
-    const { vm, chips, parts, slots, transfers, states } = this;
-    slots.update();
+    const { vm, chips, parts, transfers, states } = this;
+    this.followMap();
     const moment = this.moment();
     vm.setClock({ clock: BigInt(Math.floor(moment.virtual)) });
     const apics = chips.take(moment);
@@ -284,7 +327,7 @@ export class KvmAccelerator implements Accelerator {
       const state = { cpu: cpuToKernel(states[cpu]!, this.vcpu.xsaveSize), apic: apics[cpu]!, tsc };
       transfer.write(state, cpu === 0 ? null : transfers[0]!);
     });
-    parts.board.useKernelChips(chips);
+    chips.begin();
     this.inKernel = true;
     this.processors.release();
   }
@@ -293,6 +336,7 @@ export class KvmAccelerator implements Accelerator {
     if (!this.inKernel) return;
     const { chips, parts, transfers, states } = this;
     this.processors.hold(this.serve);
+    this.lateWrites.bring();
     const read = transfers.map((transfer, cpu) => transfer.read(knownMsrs(states[cpu]!)));
     read.forEach(({ cpu }, index) => (states[index] = cpuFromKernel(cpu, states[index]!)));
     parts.tsc.write(read[0]!.tsc);
@@ -310,7 +354,8 @@ export class KvmAccelerator implements Accelerator {
   private forget(): void {
     if (!this.inKernel) return;
     this.processors.hold(this.serve);
-    this.parts.board.useKernelChips(null);
+    this.lateWrites.bring();
+    this.chips.end();
     this.inKernel = false;
   }
 
@@ -332,12 +377,12 @@ export class KvmAccelerator implements Accelerator {
   }
 
   statistics(): Record<string, number> {
-    return { entries: this.entries, exits: this.exits };
+    return { entries: this.entries, exits: this.exits, doorbells: this.processors.doorbells.rung };
   }
 
   close(): void {
     this.processors.close();
-    if (this.inKernel) this.parts.board.useKernelChips(null);
+    if (this.inKernel) this.chips.end();
     this.inKernel = false;
     this.kicker.close();
     this.vm.close();

@@ -43,7 +43,9 @@ function makeBoard() {
     ...{ pic, ioapic, lapics, pit: new I8254(clock, new RecordingLine()) },
     apicIds: [0, 1],
     inputLevels: 0,
+    apicBus: bus,
     useKernelChips: () => undefined,
+    useKernelApics: () => undefined,
   };
   const setInput = (input: number, level: boolean): void => {
     for (const line of lines[input]!) line.set(level);

@@ -1,9 +1,10 @@
 /** Interrupt controllers and interval timer in the kernel, in place of the board's own. */
-import type { DeviceState, KernelChips } from '../machine/interfaces.ts';
+import type { DeviceState, KernelApics, KernelChips, Msi } from '../machine/interfaces.ts';
 import { ioApicFromKernel, ioApicToKernel } from './state/ioapic.ts';
 import { type KernelApic, apicFromKernel, apicToKernel } from './state/lapic.ts';
 import { picFromKernel, picToKernel } from './state/pic.ts';
 import { type Moment, pitFromKernel, pitToKernel } from './state/pit.ts';
+import type { Vcpu } from './vcpu.ts';
 import type { Route, Vm } from './vm.ts';
 
 interface Stateful {
@@ -13,8 +14,9 @@ interface Stateful {
 
 /** What of a board has a double in the kernel. */
 export interface ChipBoard {
-  readonly pic: Stateful;
-  readonly ioapic: Stateful;
+  readonly pic: Stateful & { readonly intr: boolean; acknowledge(): number };
+  readonly ioapic: Stateful & { onEntries: (() => void) | null; levelMessages(): ReadonlyMap<number, Msi> };
+  readonly apicBus: { broadcastEoi(vector: number): void };
   readonly pit: Stateful;
   /** One for each CPU, the boot processor's first. */
   readonly lapics: readonly Stateful[];
@@ -22,6 +24,21 @@ export interface ChipBoard {
   /** Levels of the interrupt inputs, a bit each. */
   readonly inputLevels: number;
   useKernelChips(chips: KernelChips | null): void;
+  useKernelApics(apics: KernelApics | null): void;
+}
+
+/** Chips of a machine whose local APICs, at least, are in the kernel (`kernel-irqchip`). */
+export interface InterruptChips {
+  /** Gives the kernel the board's state. @returns the local APICs', which go with their vCPUs */
+  take(moment: Moment): KernelApic[];
+  /** The board's own sleep from now on. */
+  begin(): void;
+  /** Gives the board the kernel's state, and its interrupts back. */
+  giveBack(apics: readonly KernelApic[], moment: Moment): void;
+  /** The board's own wake, whatever the kernel's state is. */
+  end(): void;
+  /** Before the boot processor enters the guest. */
+  offer(boot: Vcpu): void;
 }
 
 const INPUTS = 24;
@@ -43,7 +60,7 @@ function wiring(): Route[] {
 /** Levels of the I/O APIC's pins by those of the board's inputs. */
 const pinLevels = (inputs: number): number => (inputs & ~((1 << CASCADE) | 1)) | (inputs & 1 ? 1 << CASCADE : 0);
 
-export class Chips implements KernelChips {
+export class Chips implements KernelChips, InterruptChips {
   private readonly vm: Vm;
   private readonly board: ChipBoard;
   private readonly nmi: () => void;
@@ -70,7 +87,6 @@ export class Chips implements KernelChips {
     this.nmi();
   }
 
-  /** Gives the kernel the board's state. @returns the local APICs', which go with their vCPUs */
   take({ virtual, host }: Moment): KernelApic[] {
     const { vm, board } = this;
     const levels = board.inputLevels;
@@ -84,7 +100,18 @@ export class Chips implements KernelChips {
     return board.lapics.map((lapic, cpu) => apicToKernel(lapic.saveState(), virtual, board.apicIds[cpu]!));
   }
 
-  /** Gives the board the kernel's state, and its interrupts back. */
+  begin(): void {
+    this.board.useKernelChips(this);
+  }
+
+  end(): void {
+    this.board.useKernelChips(null);
+  }
+
+  offer(): void {
+    // The kernel does all of it.
+  }
+
   giveBack(apics: readonly KernelApic[], moment: Moment): void {
     const { vm, board } = this;
     const pics = [vm.getChip('master').pic, vm.getChip('slave').pic] as const;
@@ -95,6 +122,6 @@ export class Chips implements KernelChips {
     board.pic.loadState(picFromKernel(pics, board.pic.saveState(), levels));
     board.ioapic.loadState(ioApicFromKernel(ioapic, board.ioapic.saveState(), pinLevels(levels)));
     board.lapics.forEach((lapic, cpu) => lapic.loadState(apicFromKernel(apics[cpu]!, lapic.saveState(), moment.virtual)));
-    board.useKernelChips(null);
+    this.end();
   }
 }

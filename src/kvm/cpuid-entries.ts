@@ -2,8 +2,10 @@
 import { type CpuidEntry, CpuidLeaves } from '../isa/x86/system/cpuid-leaves.ts';
 import { type CpuModel, type HostCpu, wordPlaces } from '../isa/x86/system/models.ts';
 import type { CpuTopology } from '../machine/cpu-topology.ts';
-import { KVM_CPUID_ENTRY2 } from './layouts.ts';
 import { NUMBERS } from './constants.ts';
+import { type Hyperv, hypervLeaves } from './hyperv.ts';
+import type { CpuidEntry as KernelEntry } from './cpuid.ts';
+import { KVM_CPUID_ENTRY2 } from './layouts.ts';
 import type { Patch } from './struct.ts';
 
 /**
@@ -28,6 +30,28 @@ export function cpuidEntries(
     ecx: ecx >>> 0,
     edx: edx >>> 0,
   }));
+}
+
+/** Where Hyper-V's interface is, further ones follow so much later each. */
+const NEXT_INTERFACE = 0x100;
+const FIRST_INTERFACE = 0x4000_0000;
+
+/**
+ * Puts Hyper-V's interface before KVM's own.
+ * @param supported what KVM can do of it (`Kvm.hypervCpuid`)
+ * @throws Error, one line, about what this host does not have
+ */
+export function withHyperv(
+  entries: readonly Patch<typeof KVM_CPUID_ENTRY2>[],
+  hyperv: Hyperv,
+  supported: readonly KernelEntry[],
+): Patch<typeof KVM_CPUID_ENTRY2>[] {
+  const moved = entries.map((entry) => {
+    const { function: leaf = 0, eax = 0 } = entry;
+    if (!isHypervisors(leaf)) return entry;
+    return { ...entry, function: leaf + NEXT_INTERFACE, ...(leaf === FIRST_INTERFACE ? { eax: eax + NEXT_INTERFACE } : {}) };
+  });
+  return [...moved, ...hypervLeaves(hyperv, supported)];
 }
 
 /** Leaves that say how the machine's CPUs are arranged: the host's are arranged otherwise. */

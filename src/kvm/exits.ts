@@ -1,4 +1,6 @@
 /** Serves a guest's accesses to the board's registers. */
+import type { PowerEvent } from '../machine/interfaces.ts';
+import { NUMBERS } from './constants.ts';
 import type { Vcpu } from './vcpu.ts';
 import type { RunPage } from './run-page.ts';
 
@@ -23,15 +25,40 @@ export function serveMemory({ run }: Vcpu, mem: Registers): void {
   else readMemory(run, mem);
 }
 
+/** Of Hyper-V: there is no such call (Hypervisor Top Level Functional Specification, appendix B). */
+const HV_STATUS_INVALID_HYPERCALL_CODE = 2n;
+
+/** What of Hyper-V's interface KVM leaves to its user: to know where a guest wants its messages, of which there are none. */
+export function serveHyperv({ run }: Vcpu): void {
+  if (run.hypervType === NUMBERS.KVM_EXIT_HYPERV_HCALL) run.hypercallResult = HV_STATUS_INVALID_HYPERCALL_CODE;
+}
+
+/** @returns what a guest wants by Hyper-V's interface; null for what is not known */
+export function systemEvent({ run }: Vcpu): PowerEvent | null {
+  switch (run.systemEvent) {
+    case NUMBERS.KVM_SYSTEM_EVENT_RESET:
+      return 'reset';
+    case NUMBERS.KVM_SYSTEM_EVENT_SHUTDOWN:
+      return 'poweroff';
+    case NUMBERS.KVM_SYSTEM_EVENT_CRASH:
+      return 'panic';
+    default:
+      return null;
+  }
+}
+
 /** Largest access of registers, at most 4 bytes, that a piece of so many bytes begins with. */
 const pieceOf = (bytes: number): number => (bytes >= 4 ? 4 : bytes >= 2 ? 2 : 1);
 
 function writeMemory(run: RunPage, mem: Registers): void {
-  const { mmioAddress: address, mmioLength: length } = run;
+  writePieces(mem, run.mmioAddress, run.mmioLength, run.mmioLow, run.mmioHigh);
+}
+
+/** @param length bytes, at most 8 @param low bits 31-0 of what is written, of which bits beyond the length do not count */
+export function writePieces(mem: Registers, address: number, length: number, low: number, high: number): void {
   for (let at = 0; at < length; ) {
     const size = pieceOf(length - at);
-    const word = at < 4 ? run.mmioLow : run.mmioHigh;
-    const value = word >>> (8 * (at & 3));
+    const value = (at < 4 ? low : high) >>> (8 * (at & 3));
     mem.write(address + at, size, size === 4 ? value : value & (2 ** (8 * size) - 1));
     at += size;
   }

@@ -2,6 +2,7 @@
  * Hyper-V's interface for guests, by which Windows runs better on a hypervisor that has it. KVM does the work; CPUID tells
  * the guest what there is. Names are those of QEMU's CPU properties. (Hypervisor Top Level Functional Specification, 2.4.)
  */
+import { HYPERV_FEATURES, type HypervChoice, type HypervFeature } from '../isa/x86/system/hyperv.ts';
 import type { CpuidEntry } from './cpuid.ts';
 import type { Kvm } from './system.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -20,7 +21,7 @@ type Bits = readonly (readonly [leaf: number, register: Register, bit: number])[
 interface Feature {
   readonly bits: Bits;
   /** What it makes no sense without. */
-  readonly needs?: readonly string[];
+  readonly needs?: readonly HypervFeature[];
 }
 
 const privilege = (bit: number) => [LEAF_FEATURES, 'eax', bit] as const;
@@ -57,26 +58,17 @@ const FEATURES = {
   'hv-tlbflush': { bits: [recommended(2), recommended(11)], needs: ['hv-vpindex'] },
   /** Hypercalls that send interrupts to other processors. */
   'hv-ipi': { bits: [recommended(10), recommended(11)], needs: ['hv-vpindex'] },
-} satisfies Record<string, Feature>;
-export type HypervFeature = keyof typeof FEATURES;
+} satisfies Record<HypervFeature, Feature>;
 
-export const HYPERV_FEATURES = Object.keys(FEATURES) as HypervFeature[];
-
-export interface Hyperv {
-  readonly features: ReadonlySet<HypervFeature>;
-  /** Tries at a spinlock before the hypervisor is told: at least FFFh; 2^32 - 1 for never. Counts with `hv-spinlocks`. */
-  readonly spinlocks: number;
+export interface Hyperv extends Pick<HypervChoice, 'features' | 'spinlocks' | 'vendorId'> {
   /** Virtual processors, at most. */
   readonly processors: number;
 }
 
-/** "Microsoft Hv", by which guests know the interface whatever hypervisor it is. */
-const VENDOR = [0x7263_694d, 0x666f_736f, 0x7648_2074] as const;
 /** "Hv#1" */
 const INTERFACE = 0x3123_7648;
 /** Of Windows Server 2016: build, then major and minor version. */
 const VERSION = [14393, (10 << 16) | 0] as const;
-const SPINLOCKS_MIN = 0xfff;
 const SPINLOCKS_NEVER = 0xffff_ffff;
 
 /**
@@ -84,9 +76,13 @@ const SPINLOCKS_NEVER = 0xffff_ffff;
  * @param supported what KVM can do (`Kvm.hypervCpuid`)
  * @throws Error, one line, about a feature that is not supported or lacks what it needs
  */
-export function hypervLeaves({ features, spinlocks, processors }: Hyperv, supported: readonly CpuidEntry[]): CpuidEntry[] {
+export function hypervLeaves(
+  { features, spinlocks, vendorId, processors }: Hyperv,
+  supported: readonly CpuidEntry[],
+): CpuidEntry[] {
   if (features.size === 0) return [];
-  checkFeatures(features, spinlocks, supported);
+  checkFeatures(features, supported);
+  const vendor = new Uint32Array(new TextEncoder().encode(vendorId.padEnd(12, '\0')).slice(0, 12).buffer);
   const leaf = (number: number, values: Partial<CpuidEntry>): CpuidEntry => ({
     function: number,
     index: 0,
@@ -99,7 +95,7 @@ export function hypervLeaves({ features, spinlocks, processors }: Hyperv, suppor
     ...values,
   });
   const leaves = [
-    leaf(LEAF_VENDOR, { eax: LEAF_HARDWARE, ebx: VENDOR[0], ecx: VENDOR[1], edx: VENDOR[2] }),
+    leaf(LEAF_VENDOR, { eax: LEAF_HARDWARE, ebx: vendor[0]!, ecx: vendor[1]!, edx: vendor[2]! }),
     leaf(LEAF_INTERFACE, { eax: INTERFACE }),
     leaf(LEAF_VERSION, { eax: VERSION[0], ebx: VERSION[1] }),
     leaf(LEAF_FEATURES, {}),
@@ -115,18 +111,15 @@ export function hypervLeaves({ features, spinlocks, processors }: Hyperv, suppor
   return leaves;
 }
 
-function checkFeatures(features: ReadonlySet<HypervFeature>, spinlocks: number, supported: readonly CpuidEntry[]): void {
+function checkFeatures(features: ReadonlySet<HypervFeature>, supported: readonly CpuidEntry[]): void {
   for (const name of features) {
     const { bits, needs = [] }: Feature = FEATURES[name];
-    const lacking = needs.filter((other) => !features.has(other as HypervFeature));
+    const lacking = needs.filter((other) => !features.has(other));
     if (lacking.length > 0) throw new Error(`${name} needs ${lacking.join(' and ')}`);
     const known = bits.every(([leaf, register, bit]) =>
       supported.some((entry) => entry.function === leaf && ((entry[register] >>> bit) & 1) !== 0),
     );
     if (supported.length === 0 || !known) throw new Error(`the host's KVM does not support ${name}`);
-  }
-  if (features.has('hv-spinlocks') && spinlocks < SPINLOCKS_MIN) {
-    throw new Error(`hv-spinlocks=${spinlocks}: fewer than 0x${SPINLOCKS_MIN.toString(16)} tries`);
   }
 }
 
@@ -135,7 +128,7 @@ export function supportedHyperv(kvm: Kvm): HypervFeature[] {
   const supported = kvm.hypervCpuid();
   return HYPERV_FEATURES.filter((name) => {
     try {
-      checkFeatures(new Set([name, ...needsOf(name)]), SPINLOCKS_NEVER, supported);
+      checkFeatures(new Set([name, ...needsOf(name)]), supported);
       return true;
     } catch {
       return false;
@@ -146,8 +139,31 @@ export function supportedHyperv(kvm: Kvm): HypervFeature[] {
 /** With everything that these need in turn. */
 function needsOf(name: HypervFeature): HypervFeature[] {
   const { needs = [] }: Feature = FEATURES[name];
-  return (needs as HypervFeature[]).flatMap((other) => [other, ...needsOf(other)]);
+  return needs.flatMap((other) => [other, ...needsOf(other)]);
 }
+
+/** As a machine's CPU has it on this host. @throws Error, one line, about what this host does not have */
+export function hypervOf({ features, passthrough, spinlocks, vendorId }: HypervChoice, kvm: Kvm, processors: number): Hyperv {
+  const all = passthrough ? supportedHyperv(kvm).filter((name) => name !== 'hv-spinlocks') : [];
+  return { features: new Set([...all, ...features]), spinlocks, vendorId, processors };
+}
+
+/**
+ * MSRs of the interface that are part of a vCPU's state, in the order that they are written in: who the guest is comes
+ * before its hypercalls, the interrupt controller before the timers that it serves, and a timer's set-up before its time.
+ */
+export const HYPERV_MSRS: readonly number[] = [
+  // Guest's identity, page of hypercalls, number and run time of the processor, page of the reference time.
+  ...[0x4000_0000, 0x4000_0001, 0x4000_0002, 0x4000_0010, 0x4000_0021],
+  // Page that assists the local APIC.
+  0x4000_0073,
+  // Synthetic interrupts: pages of events and messages, sources, control.
+  ...[0x4000_0082, 0x4000_0083, ...Array.from({ length: 16 }, (_, n) => 0x4000_0090 + n), 0x4000_0080],
+  ...Array.from({ length: 8 }, (_, n) => 0x4000_00b0 + n),
+  // What the guest has said of its crash; what it wants to hear of its counter's changes.
+  ...[0x4000_0100, 0x4000_0101, 0x4000_0102, 0x4000_0103, 0x4000_0104],
+  ...[0x4000_0106, 0x4000_0107, 0x4000_0108],
+];
 
 /** What the kernel wants to be asked for besides, before the vCPU first runs. @throws SystemCallError */
 export function enableHyperv(vcpu: Vcpu, features: ReadonlySet<HypervFeature>): void {

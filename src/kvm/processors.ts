@@ -2,8 +2,10 @@
  * All vCPUs of a machine: the boot processor, which the machine's own thread runs, and further ones in threads of their
  * own, whose exits that thread answers. What is done to the machine as a whole is done while all of them are out of the guest.
  */
+import type { VisibleRegisters } from '../machine/address-space.ts';
 import { EXIT } from './constants.ts';
 import { describeVcpu } from './describe.ts';
+import { Doorbells } from './doorbells.ts';
 import type { Kicker } from './kicker.ts';
 import { SystemCallError } from './libc.ts';
 import type { Kvm } from './system.ts';
@@ -26,6 +28,7 @@ export class Processors {
   /** All of them, the boot processor first. */
   readonly all: readonly Vcpu[];
   private readonly further: readonly Further[];
+  readonly doorbells = new Doorbells();
   /** Who wants them out of the guest. */
   private holders = 1;
   private closed = false;
@@ -62,6 +65,7 @@ export class Processors {
           if (!this.closed) onFailure(`the thread of CPU ${index + 1} has ended: ${error.message}`);
         },
         true,
+        this.doorbells.cells,
       ),
       broken: false,
     }));
@@ -71,9 +75,14 @@ export class Processors {
     return this.all[0]!;
   }
 
-  /** Answers those that wait for it. @returns whether anybody did */
+  /** Registers have come, gone or moved. */
+  registersChanged(registers: readonly VisibleRegisters[]): void {
+    if (this.further.length > 0) this.doorbells.update(registers);
+  }
+
+  /** Answers those that wait for it, and those that have rung. @returns whether anybody did */
   answer(serve: Serve): boolean {
-    let any = false;
+    let any = this.further.length > 0 && this.doorbells.answer();
     for (const one of this.further) any = this.answerOne(one, serve) || any;
     return any;
   }
@@ -82,6 +91,8 @@ export class Processors {
     const { channel, vcpu } = one.thread;
     const { request } = channel;
     if (request === null || one.broken) return false;
+    // It may have rung before that.
+    this.doorbells.answer();
     if (serve(vcpu, request)) channel.answer();
     else one.broken = true;
     return !one.broken;
@@ -95,6 +106,7 @@ export class Processors {
     this.beginHold();
     for (const one of this.further) while (!one.thread.channel.awaitPause() && this.answerOne(one, serve));
     for (const vcpu of this.all) if (!this.isBroken(vcpu)) completeInstruction(vcpu, serve);
+    this.doorbells.answer();
   }
 
   /** Lets them into the guest, unless somebody else holds them. */

@@ -11,7 +11,7 @@ import { PAGE_SIZE } from './libc.ts';
 import { read, type Value, viewOf } from './struct.ts';
 
 const EXIT_AT = KVM_RUN_PAGE.fields.exit.offset;
-const { io, mmio, msr, debug, internal } = KVM_RUN_EXIT.fields;
+const { io, mmio, msr, debug, internal, system_event, hyperv, eoi } = KVM_RUN_EXIT.fields;
 
 const IMMEDIATE_EXIT = KVM_RUN_PAGE.fields.immediate_exit.offset;
 const INTERRUPT_WINDOW = KVM_RUN_PAGE.fields.request_interrupt_window.offset;
@@ -40,6 +40,14 @@ const MSR_REASON_32 = (MSR_AT + msr.type.fields.reason.offset) >> 2;
 const MSR_INDEX_32 = (MSR_AT + msr.type.fields.index.offset) >> 2;
 const MSR_DATA = MSR_AT + msr.type.fields.data.offset;
 
+const EVENT_32 = (EXIT_AT + system_event.offset) >> 2;
+const HYPERV_AT = EXIT_AT + hyperv.offset;
+const HYPERV_RESULT =
+  HYPERV_AT +
+  hyperv.type.fields.u.offset +
+  hyperv.type.fields.u.type.fields.hcall.offset +
+  hyperv.type.fields.u.type.fields.hcall.type.fields.result.offset;
+const EOI_VECTOR = EXIT_AT + eoi.offset;
 const SUBERROR_32 = (EXIT_AT + internal.offset) >> 2;
 const TWO_32 = 2 ** 32;
 
@@ -218,6 +226,28 @@ export class RunPage {
   /** Has the instruction raise #GP. */
   refuseMsr(): void {
     this.bytes[MSR_ERROR] = 1;
+  }
+
+  // KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_HYPERV, KVM_EXIT_IOAPIC_EOI
+
+  /** KVM_SYSTEM_EVENT_.... */
+  get systemEvent(): number {
+    return this.u32[EVENT_32]!;
+  }
+
+  /** KVM_EXIT_HYPERV_.... */
+  get hypervType(): number {
+    return this.u32[HYPERV_AT >> 2]!;
+  }
+
+  /** Answers a hypercall of Hyper-V's. */
+  set hypercallResult(value: bigint) {
+    viewOf(this.bytes).setBigUint64(HYPERV_RESULT, value, true);
+  }
+
+  /** Vector of the interrupt that the guest has ended. */
+  get eoiVector(): number {
+    return this.bytes[EOI_VECTOR]!;
   }
 
   // KVM_EXIT_DEBUG, KVM_EXIT_INTERNAL_ERROR, and whatever else is rare

@@ -1,5 +1,6 @@
 /** A vCPU's whole state, read from the kernel and written to it in the order that it needs. */
 import { MCE_BANKS } from '../isa/x86/system/machine-check.ts';
+import { HYPERV_MSRS } from './hyperv.ts';
 import { ALWAYS_KEPT, SREGS2_PDPTRS_VALID, type KernelCpu, type KernelSregs } from './state/cpu.ts';
 import type { KernelApic } from './state/lapic.ts';
 import { viewOf } from './struct.ts';
@@ -18,7 +19,7 @@ const UNLISTED = [
   ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x277, 0x2ff],
   ...Array.from({ length: 4 * MCE_BANKS }, (_, i) => 0x400 + i),
 ];
-/** Hyper-V's interface, which guests are not shown: some of it tells times. */
+/** Hyper-V's interface, of which some does something or tells times: what is kept of it is said elsewhere. */
 const HYPERV = { first: 0x40000000, last: 0x400001ff } as const;
 const isKept = (index: number): boolean => !ELSEWHERE.has(index) && (index < HYPERV.first || index > HYPERV.last);
 const AT_TPR = 0x80;
@@ -41,11 +42,12 @@ export class VcpuTransfer {
   /**
    * To be made before the vCPU has run, when its CPUID has been set.
    * @param indices MSRs that the kernel keeps
+   * @param hyperv whether it has Hyper-V's interface
    */
-  constructor(vcpu: Vcpu, indices: readonly number[], hasSregs2: boolean) {
+  constructor(vcpu: Vcpu, indices: readonly number[], hasSregs2: boolean, hyperv = false) {
     this.vcpu = vcpu;
     this.hasSregs2 = hasSregs2;
-    const { values } = vcpu.getMsrs([...new Set([...indices.filter(isKept), ...UNLISTED])]);
+    const { values } = vcpu.getMsrs([...new Set([...indices.filter(isKept), ...UNLISTED, ...(hyperv ? HYPERV_MSRS : [])])]);
     this.afterReset = values;
     this.indices = [...values.keys()];
   }

@@ -1,5 +1,6 @@
 /** A vCPU beside the one that the machine's thread runs itself. */
 import { Worker } from 'node:worker_threads';
+import { Doorbells } from './doorbells.ts';
 import { ExitChannel } from './exit-channel.ts';
 import type { Kicker } from './kicker.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -18,8 +19,16 @@ export class VcpuThread {
    * @param onRequest is called when an exit wants an answer and nobody is in the guest; there may be several, or none any more
    * @param onError when the thread has failed
    * @param paused does not enter the guest before it is told to (`channel.resume`)
+   * @param doorbells cells of the machine's `Doorbells`
    */
-  constructor(vcpu: Vcpu, kicker: Kicker, onRequest: () => void, onError: (error: Error) => void, paused = false) {
+  constructor(
+    vcpu: Vcpu,
+    kicker: Kicker,
+    onRequest: () => void,
+    onError: (error: Error) => void,
+    paused = false,
+    doorbells = new Doorbells().cells,
+  ) {
     this.vcpu = vcpu;
     this.channel = new ExitChannel(vcpu.libc, paused);
     const { bytes: pages } = vcpu.run;
@@ -27,7 +36,9 @@ export class VcpuThread {
       throw new Error('a vCPU with a thread of its own needs its pages in shared memory');
     this.worker = new Worker(new URL('./vcpu-worker.ts', import.meta.url), {
       execArgv: ['--no-warnings'],
-      workerData: { fd: vcpu.fd, pages, cells: this.channel.cells, machine: kicker.cells } satisfies VcpuWorkerData,
+      workerData: {
+        ...{ fd: vcpu.fd, pages, cells: this.channel.cells, machine: kicker.cells, doorbells },
+      } satisfies VcpuWorkerData,
     });
     this.worker.on('message', onRequest);
     this.worker.on('error', (error) => onError(error as Error));

@@ -1,18 +1,19 @@
 /** Whatever can run a machine's vCPU: each is made from the machine's parts, by its name. */
 import { keepCompiled } from '#host';
+import { namesOf } from '../isa/x86/system/hyperv.ts';
 import type { CpuModel, FeatureWords, HostCpu } from '../isa/x86/system/models.ts';
 import type { EngineOptions } from '../jit/engine.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
 import type { CpuTopology } from './cpu-topology.ts';
 import type { CpuPort, PowerEvent, Trace, TscSource, VirtualClock } from './interfaces.ts';
-import type { PcMachine } from './pc.ts';
+import type { Board } from './board.ts';
 
 /** When code is compiled, for tests that want it soon. */
 export type Tuning = Partial<Pick<EngineOptions, 'hotThreshold' | 'compileBeside'>>;
 
 /** What an accelerator works with. All of it outlives the accelerator. */
 export interface AcceleratorParts {
-  readonly board: PcMachine;
+  readonly board: Board;
   /** The machine's memory: guest RAM, and what accelerators keep beside it (jit/layout.ts). */
   readonly memory: WebAssembly.Memory;
   readonly model: CpuModel;
@@ -24,6 +25,8 @@ export interface AcceleratorParts {
   readonly random32: () => number;
   /** Instructions are counted exactly, and nothing depends on the host's pace. */
   readonly counted: boolean;
+  /** Which interrupt chips are in the host's kernel, where any are. */
+  readonly irqchip: 'on' | 'split';
   readonly onPower: (event: PowerEvent) => void;
   /** The guest cannot go on. @param text several lines, for the user */
   readonly onFailure: (text: string) => void;
@@ -90,6 +93,10 @@ async function translating(name: 'jit' | 'interp'): Promise<LoadedAccelerator> {
   const make = (parts: AcceleratorParts): Accelerator => {
     if (parts.model.host !== null)
       throw new Error('the CPU model "host" runs by KVM alone: a machine that is to move needs another');
+    if (parts.model.hyperv !== null)
+      throw new Error(
+        `its CPU has ${namesOf(parts.model.hyperv)}, which KVM alone has: a machine that is to move must be without`,
+      );
     return new TranslatingAccelerator(name, parts);
   };
   return { features: null, hostCpu: null, tscFrequency: null, mostCpus: 1, make };

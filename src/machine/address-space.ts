@@ -18,6 +18,8 @@ const NO_MEMORY = -1;
 const READ_ONLY = -2;
 
 type MmioRegion = { base: number; end: number; handler: IoHandler; name: string };
+/** Registers as they answer to a guest. */
+export type VisibleRegisters = { readonly base: number; readonly size: number; readonly handler: IoHandler };
 type MemoryRegion = {
   /** In `pages`. */
   number: number;
@@ -213,6 +215,13 @@ export class AddressSpace implements GuestMemory, MmioBus {
   /** What lies where, for the monitor. */
   describe(): { base: number; size: number; name: string }[] {
     return this.mmio.map((r) => ({ base: r.base, size: r.end - r.base, name: r.name }));
+  }
+
+  /** Registers that nothing else lies in the way of but memory. */
+  visibleRegisters(): VisibleRegisters[] {
+    return this.mmio
+      .filter((region) => !this.overlapped(region))
+      .map(({ base, end, handler }) => ({ base, size: end - base, handler }));
   }
 
   /** What memory shows where, in order of address; neighbours that lie together in the buffer are one. */

@@ -113,8 +113,24 @@ export interface BootConfig {
   readonly rebootTimeout: number | null;
 }
 
+export const KERNEL_IRQCHIPS = ['on', 'split'] as const;
+
+export const MACHINES = ['pc', 'q35', 'microvm'] as const;
+export type MachineName = (typeof MACHINES)[number];
+
+/** What a `microvm` has beside its virtio devices, by QEMU's names of its properties. */
+export interface MicrovmOptions {
+  readonly isaSerial: boolean;
+  /** A real-time clock. */
+  readonly rtc: boolean;
+  readonly acpi: boolean;
+  /** A kernel without ACPI is told of devices on its command line. */
+  readonly autoKernelCmdline: boolean;
+}
+
 export interface MachineConfig {
-  readonly machine: 'pc' | 'q35';
+  readonly machine: MachineName;
+  readonly microvm: MicrovmOptions;
   /** As after QEMU's `-cpu`: `model,+feature,-feature,property=value`. */
   readonly cpu: string;
   /** How many CPUs. */
@@ -125,6 +141,8 @@ export interface MachineConfig {
   readonly memory: number;
   /** What runs the vCPU; of several, the first that can be had. */
   readonly accel: AcceleratorName | readonly AcceleratorName[];
+  /** Under KVM: which interrupt chips the host's kernel has, all of them or (`split`) the local APICs alone. */
+  readonly kernelIrqchip: (typeof KERNEL_IRQCHIPS)[number];
   /** Time derived from counted instructions, or null for host time. */
   readonly icount: IcountConfig | null;
   readonly rtc: RtcConfig;
@@ -181,11 +199,13 @@ export const DEFAULT_MEMORY = 128 * MIB;
 
 const DEFAULTS: MachineConfig = {
   machine: 'pc',
+  microvm: { isaSerial: true, rtc: true, acpi: true, autoKernelCmdline: true },
   cpu: 'max',
   cpus: 1,
   topology: null,
   memory: DEFAULT_MEMORY,
   accel: 'jit',
+  kernelIrqchip: 'on',
   icount: null,
   rtc: { base: 'utc', clock: 'host' },
   kernel: null,
@@ -252,7 +272,7 @@ export type WantedDevice = {
 };
 
 /** Devices in the order of their places: cards, drives that bring a controller along, and what is named. */
-export function wantedDevices({ network, drives, devices }: MachineConfig): WantedDevice[] {
+export function wantedDevices({ machine, network, drives, devices }: MachineConfig): WantedDevice[] {
   const cards = network.nics.map(
     ({ model, id, netdev, mac, properties }, index): WantedDevice => ({
       config: { ...properties, driver: model, id, netdev, mac },
@@ -262,7 +282,8 @@ export function wantedDevices({ network, drives, devices }: MachineConfig): Want
   );
   const disks = drives.flatMap((one, index): WantedDevice[] => {
     if (one.interface !== 'virtio') return [];
-    const config = { driver: 'virtio-blk-pci', drive: driveName(one), bootindex: one.bootIndex };
+    const driver = machine === 'microvm' ? 'virtio-blk-device' : 'virtio-blk-pci';
+    const config = { driver, drive: driveName(one), bootindex: one.bootIndex };
     return [{ config, field: 'drives', index }];
   });
   const named = devices.map((config, index): WantedDevice => ({ config, field: 'devices', index }));
@@ -327,6 +348,7 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
   checkPorts(config);
   checkFiles(config);
   checkDrives(config);
+  if (config.machine === 'microvm') checkMicrovm(config);
   try {
     checkNetwork(config.network);
   } catch (error) {
@@ -335,11 +357,13 @@ export function completeConfig(given: Partial<MachineConfig>): MachineConfig {
   return config;
 }
 
-function checkChoices({ machine, cpu, accel, serials, uuid }: MachineConfig): void {
-  if (machine !== 'pc' && machine !== 'q35') throw new ConfigError('machine', `"${String(machine)}" is not known`);
+function checkChoices({ machine, cpu, accel, kernelIrqchip, serials, uuid }: MachineConfig): void {
+  if (!MACHINES.includes(machine)) throw new ConfigError('machine', `"${String(machine)}" is not known`);
   for (const one of typeof accel === 'string' ? [accel] : accel) {
     if (!ACCELERATORS.includes(one)) throw new ConfigError('accel', `"${String(one)}" is not one of ${ACCELERATORS.join(', ')}`);
   }
+  if (!KERNEL_IRQCHIPS.includes(kernelIrqchip))
+    throw new ConfigError('kernelIrqchip', `"${String(kernelIrqchip)}" is not one of ${KERNEL_IRQCHIPS.join(', ')}`);
   if (typeof cpu !== 'string') throw new ConfigError('cpu', 'not a text');
   if (!Array.isArray(serials) || serials.length > MAX_SERIALS) {
     throw new ConfigError('serials', `at most ${MAX_SERIALS} serial ports`);
@@ -350,6 +374,19 @@ function checkChoices({ machine, cpu, accel, serials, uuid }: MachineConfig): vo
     }
   }
   if (uuid !== null && uuid.length !== 16) throw new ConfigError('uuid', 'not 16 bytes');
+}
+
+/** It starts kernels, and nothing of a PC's is there to attach drives to. */
+function checkMicrovm({ kernel, bios, vga, drives, smm, serials }: MachineConfig): void {
+  if (kernel === null) throw new ConfigError('kernel', 'the machine "microvm" starts a kernel, and none is given');
+  if (bios !== null) throw new ConfigError('bios', 'the machine "microvm" has no firmware');
+  if (vga === 'std') throw new ConfigError('vga', 'the machine "microvm" has no display');
+  if (smm === true) throw new ConfigError('smm', 'the machine "microvm" has no system management mode');
+  if (serials.length > 1) throw new ConfigError('serials', 'the machine "microvm" has one serial port');
+  drives.forEach(({ interface: kind }, i) => {
+    if (kind !== 'virtio' && kind !== 'none')
+      throw new ConfigError('drives', `drive ${i}: machine type does not support if=${kind} (only virtio, none)`);
+  });
 }
 
 function checkMemory(memory: number): void {

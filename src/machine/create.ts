@@ -1,4 +1,5 @@
 /** Puts a machine together from its configuration, in the current thread. */
+import { namesOf } from '../isa/x86/system/hyperv.ts';
 import { type CpuModel, DEFAULT_MODEL, HOST_MODEL, parseCpu, withinHost } from '../isa/x86/system/models.ts';
 import { GUEST_MEMORY } from '../jit/layout.ts';
 import { newMemory } from '../wasm/memory.ts';
@@ -23,7 +24,9 @@ import { loadDeviceTypes } from './device-types.ts';
 import type { DeviceLinks } from './device-builder.ts';
 import type { MachineConfig, MachineIo } from './config.ts';
 import type { PowerEvent, VirtualClock } from './interfaces.ts';
+import type { Board } from './board.ts';
 import { LocalMachine } from './machine.ts';
+import { MicrovmMachine } from './microvm.ts';
 import type { MachineEvents } from './machine.ts';
 import { PcMachine } from './pc.ts';
 import { type FlashArea, flashDrives } from './pc-flash.ts';
@@ -174,7 +177,10 @@ function chooseCpu(
   }
   for (const warning of warnings) events.warn?.(warning);
   const frequency = model.tscFrequency || tscFrequency || DEFAULT_TSC_HZ;
-  if (features === null) return { model, tscFrequency: frequency };
+  if (features === null) {
+    if (model.hyperv !== null) events.warn?.(`CPU ${model.name}: ${namesOf(model.hyperv)} can be had by KVM alone (-accel kvm)`);
+    return { model: { ...model, hyperv: null }, tscFrequency: frequency };
+  }
   const within = withinHost(model, features);
   // "max" is whatever there is.
   if (within.missing.length > 0 && model.name !== DEFAULT_MODEL) {
@@ -233,8 +239,7 @@ export async function createMachine(
     if (machine) machine.power(event, code);
     else early.push({ event, code });
   };
-  const board = new PcMachine({
-    machine: config.machine,
+  const shared = {
     memory: { bytes, ramOffset: GUEST_MEMORY, ramSize: config.memory },
     cpuPort: pins,
     topology: topologyOf(config),
@@ -244,22 +249,36 @@ export async function createMachine(
     ...(config.debugcon && ports.debugcon ? { debugcon: { backend: ports.debugcon, iobase: config.debugcon.iobase } } : {}),
     ...(config.debugExit ? { debugExit: config.debugExit } : {}),
     rtc: rtcOptions(config, clock),
-    hpet: config.hpet,
-    smm,
-    ...(config.uuid ? { uuid: config.uuid } : {}),
     ...(config.kernel ? { kernel: config.kernel.data, kernelName: config.kernel.name, append: config.append } : {}),
     ...(config.initrd ? { initrd: config.initrd.data } : {}),
-    boot: config.boot,
-    textOnSerial: config.textOnSerial,
-    drives,
     devices: { wanted: wantedDevices(config), links: linksOf(config, drives, networks, ports), random: randoms.devices },
-    acpiHotplugBehindBridges: config.acpiHotplugBehindBridges,
-    ...(places.bios ? { bios: places.bios } : {}),
-    flash: places.flash,
-    ...(places.vga ? { vga: places.vga } : {}),
     onPower,
     trace,
-  });
+  };
+  const { kernel } = config;
+  const board: Board =
+    config.machine === 'microvm' && kernel !== null
+      ? new MicrovmMachine({
+          ...shared,
+          kernel: kernel.data,
+          kernelName: kernel.name,
+          append: config.append,
+          options: config.microvm,
+        })
+      : new PcMachine({
+          ...shared,
+          machine: config.machine === 'q35' ? 'q35' : 'pc',
+          hpet: config.hpet,
+          smm,
+          ...(config.uuid ? { uuid: config.uuid } : {}),
+          boot: config.boot,
+          textOnSerial: config.textOnSerial,
+          drives,
+          acpiHotplugBehindBridges: config.acpiHotplugBehindBridges,
+          ...(places.bios ? { bios: places.bios } : {}),
+          flash: places.flash,
+          ...(places.vga ? { vga: places.vga } : {}),
+        });
   board.mem.release = releasePages;
   const parts: AcceleratorParts = {
     ...{ board, memory, model, topology: topologyOf(config), clock, tsc, tracing, trace, tuning, onPower },
@@ -267,6 +286,7 @@ export async function createMachine(
     bootTime: () => boot.time,
     random32: randoms.cpu,
     counted: config.icount !== null,
+    irqchip: config.kernelIrqchip,
   };
   machine = new LocalMachine(
     {

@@ -12,7 +12,15 @@ import type { BlockBackend, Device } from './interfaces.ts';
 const nothing = (): void => undefined;
 const DISK: BlockBackend = {
   ...{ size: 65536, readOnly: false },
-  ...{ read: nothing, write: nothing, flush: nothing, discard: nothing, close: nothing },
+  ...{
+    read: nothing,
+    write: nothing,
+    readPieces: nothing,
+    writePieces: nothing,
+    flush: nothing,
+    discard: nothing,
+    close: nothing,
+  },
 };
 
 function start() {
@@ -133,7 +141,7 @@ test('help: every type is listed once, and its properties are', async () => {
   for (const { name } of DEVICE_TYPES) assert.ok(list.includes(`name "${name}"`));
   assert.match(list, /^Storage devices:\n(.*\n)*name "virtio-blk-pci", bus PCI, alias "virtio-blk"$/m);
   const properties = await describeDeviceType('virtio-blk');
-  assert.match(properties, /^virtio-blk-pci options:\n {2}addr=<int32>/);
+  assert.match(properties, /^virtio-blk-pci options:\n {2}acpi-index=<uint32> +- \(default: 0\)\n {2}addr=<int32>/);
   assert.match(properties, /^ {2}queue-size=<uint16> +- \(default: 256\)$/m);
 });
 

@@ -3,7 +3,7 @@ import { type DeviceBus, type DeviceContext, type DeviceType, parseProperties, t
 import type { HostNetwork } from '../host/network.ts';
 import type { FileTree } from '../host/file-tree.ts';
 import { PCI, PciBus, PciDevice } from '../devices/pci.ts';
-import { type DeviceConfig, driveName } from './config.ts';
+import { ConfigError, type DeviceConfig, driveName, type WantedDevice } from './config.ts';
 import { Holdings } from './device-holdings.ts';
 import { findDeviceType } from './device-types.ts';
 import type {
@@ -225,6 +225,7 @@ export class DeviceBuilder {
 
   private plug(bus: PciBus, device: PciDevice, values: { readonly [name: string]: unknown }): void {
     const address = (values['addr'] ?? null) as PciAddress | null;
+    device.acpiIndex = this.acpiIndexOf(values);
     const slot = address?.slot ?? bus.freeSlot();
     const func = address?.func ?? 0;
     const first = bus.find(slot * 8);
@@ -247,6 +248,14 @@ export class DeviceBuilder {
       }
     }
     bus.plug(device, slot, func);
+  }
+
+  /** @throws Error where another device has it */
+  private acpiIndexOf(values: { readonly [name: string]: unknown }): number {
+    const index = (values['acpi-index'] ?? 0) as number;
+    const other = this.built.some(({ device }) => device instanceof PciDevice && device.acpiIndex === index);
+    if (index !== 0 && other) throw new Error(`a PCI device with acpi-index = ${index} already exist`);
+    return index;
   }
 
   private noteBoot(bus: DeviceBus, device: Device, values: { readonly [name: string]: unknown }): void {
@@ -313,6 +322,20 @@ export class DeviceBuilder {
     const count = this.counts.get(kind) ?? 0;
     this.counts.set(kind, count + 1);
     return count;
+  }
+}
+
+/** @throws ConfigError naming the device */
+export function buildAll(builder: DeviceBuilder, wanted: readonly WantedDevice[]): void {
+  for (const { config, field, index } of wanted) {
+    try {
+      builder.build(config);
+    } catch (error) {
+      const name = { drives: `drive ${index}`, devices: `device ${index}`, network: `network "${String(config['netdev'])}"` }[
+        field
+      ];
+      throw new ConfigError(field, `${name}: ${(error as Error).message}`);
+    }
   }
 }
 

@@ -5,6 +5,7 @@
  * register values of 8, 16 and 32 bits are unsigned numbers. 64-bit accesses
  * reach a handler as two 32-bit ones, low half first.
  */
+import type { Pieces } from '../host/pieces.ts';
 
 /** A level-triggered interrupt wire; calling it twice with one level is harmless. */
 export interface IrqLine {
@@ -16,6 +17,24 @@ export interface IoHandler {
   /** @param offset bytes from the region's start  @param size 1, 2 or 4 */
   read(offset: number, size: number): number;
   write(offset: number, size: number, value: number): void;
+  /** Registers that an accelerator whose vCPU is in another thread may write to later than the guest does. */
+  readonly doorbells?: readonly Doorbell[];
+  /**
+   * Writes may come late: in order, before any other access of the guest's to a device, and before the event loop has its
+   * turn. An accelerator may collect them.
+   */
+  readonly collectsWrites?: boolean;
+}
+
+/**
+ * A register by which a driver says that there is work for a device (virtio 1.2, 4.1.5.2). Nothing that the driver does
+ * next depends on when the device looks; several writes are as good as one, and one too many does no harm.
+ */
+export interface Doorbell {
+  /** Bytes from the region's start. */
+  readonly offset: number;
+  /** What is written there; null for anything. */
+  readonly value: number | null;
 }
 
 /** Values that a device's saved state is made of. */
@@ -150,6 +169,12 @@ export interface GuestMemory {
   ramReleased(offset: number, length: number): void;
 }
 
+/** A write of a device's that stands for an interrupt. */
+export interface Msi {
+  readonly address: number;
+  readonly data: number;
+}
+
 /** Where messages go that stand for interrupts (PCI 3.0, 6.8). */
 export interface MsiSink {
   /** A write of 32 bits by a device, usually to FEExxxxxh. */
@@ -160,6 +185,12 @@ export interface MsiSink {
 export interface KernelChips extends MsiSink {
   /** @param input of the I/O APIC, 0 to 23; 0 to 15 reach the 8259 pair, too */
   setInput(input: number, level: boolean): void;
+  /** The boot processor's LINT1, which is wired to NMI. */
+  lint1(): void;
+}
+
+/** Local APICs that stand in for the board's own, in the host's kernel, while all other chips are the board's. */
+export interface KernelApics extends MsiSink {
   /** The boot processor's LINT1, which is wired to NMI. */
   lint1(): void;
 }
@@ -196,6 +227,9 @@ export interface BlockBackend {
   read(offset: number, into: Uint8Array): Completion;
   /** The data may be changed by the caller once the operation has ended. */
   write(offset: number, from: Uint8Array): Completion;
+  /** The same into and from many places. The pieces must stay as they are until the operation has ended. */
+  readPieces(offset: number, into: Pieces): Completion;
+  writePieces(offset: number, from: Pieces): Completion;
   /** What has been written before survives the host's crash when this has ended. */
   flush(): Completion;
   /** The contents of this range no longer matter. */

@@ -2,11 +2,11 @@
  * A whole machine in the thread it was made in: the board, the accelerator and the
  * loop that lets them run, sleep and take turns with the event loop.
  */
-import { afterEvents } from '#threads';
+import { afterEvents, sleepUntilEvent } from '#threads';
 import type { Accelerator, AcceleratorName, FreeRunning } from './accelerator.ts';
 import { AdaptiveShift } from './adaptive-shift.ts';
 import { HostClock, InstructionClock } from './clock.ts';
-import type { PcMachine } from './pc.ts';
+import type { Board } from './board.ts';
 import type { StateParts } from '../migration/machine-state.ts';
 import type { DeviceState, PowerEvent, StateOwner } from './interfaces.ts';
 import type { NetdevConfig } from './network-config.ts';
@@ -14,7 +14,7 @@ import type { NetdevConfig } from './network-config.ts';
 export type RunState = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'crashed';
 
 export interface MachineParts {
-  readonly board: PcMachine;
+  readonly board: Board;
   /** Makes accelerators; the one that is to run the vCPU is told of. */
   readonly accelerators: { make(name: AcceleratorName): Accelerator; use(accelerator: Accelerator): void };
   /** The one to begin with. */
@@ -70,7 +70,7 @@ const DISK_TURN_MS = 0.5;
 const MAX_SLICE = 250_000;
 const MIN_SLICE = 2_000;
 const MAX_COUNTED_SLICE = 1_000_000;
-/** Waits shorter than this are slept through in place: timers of the event loop are not that fine. */
+/** Waits shorter than this are slept through outside the event loop, whose timers are not that fine. */
 const SHORT_WAIT_MS = 1.2;
 /** An idle machine looks after its host at least this often. */
 const LONGEST_SLEEP_MS = 1000;
@@ -79,7 +79,7 @@ const POWER_EVENTS: readonly PowerEvent[] = ['poweroff', 'reset', 'panic', 'debu
 
 export class LocalMachine implements StateOwner {
   readonly id = 'machine/power';
-  readonly board: PcMachine;
+  readonly board: Board;
   readonly networks: MachineNetworks;
   /** What its saved state consists of; set by whoever puts it together. */
   stateParts!: () => StateParts;
@@ -101,7 +101,8 @@ export class LocalMachine implements StateOwner {
   private adaptiveShift: AdaptiveShift | null = null;
   /** Instructions per host nanosecond, a running estimate. */
   private speed = 0.2;
-  private readonly sleeper = new Int32Array(new SharedArrayBuffer(4));
+  /** The event loop has had its turn since the guest has done something: it knows all that it waits for. */
+  private loopKnows = false;
 
   constructor(parts: MachineParts, policy: MachinePolicy, events: MachineEvents) {
     this.board = parts.board;
@@ -290,7 +291,10 @@ export class LocalMachine implements StateOwner {
       this.clock.runTimers();
       if (this.accelerator.idle) {
         if (!this.passIdleTime()) return this.events.onYield?.();
-      } else this.slice();
+      } else {
+        this.loopKnows = false;
+        this.slice();
+      }
       if (this.pendingPower && this.handlePower()) return;
       // A request may have begun in this turn.
     } while (performance.now() < start + this.turnMs() && this.current === 'running' && !this.resetWaits);
@@ -337,10 +341,11 @@ export class LocalMachine implements StateOwner {
     }
     const ms = (deadline - clock.now()) / 1e6;
     if (ms <= 0) return true;
-    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock) && !this.awaitsDisk()) {
-      this.events.onYield?.();
-      Atomics.wait(this.sleeper, 0, 0, ms);
-      return true;
+    if (ms < SHORT_WAIT_MS && !(clock instanceof InstructionClock)) {
+      if (this.loopKnows && !sleepUntilEvent(ms)) return true;
+      this.loopKnows = true;
+      this.schedule();
+      return false;
     }
     const sleep = Math.min(LONGEST_SLEEP_MS, ms);
     this.sleeping = setTimeout(

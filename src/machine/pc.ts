@@ -5,10 +5,7 @@ import { DebugConsole, DebugExit } from '../devices/debug/debug.ts';
 import { FW_CFG, FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
 import { I8042, Port92 } from '../devices/input/i8042.ts';
 import { Ps2Pointer } from '../devices/input/ps2-pointer.ts';
-import { ApicBus } from '../devices/intc/apic-bus.ts';
-import { LocalApic } from '../devices/intc/apic.ts';
-import { I8259Pair } from '../devices/intc/i8259.ts';
-import { IoApic } from '../devices/intc/ioapic.ts';
+import type { LocalApic } from '../devices/intc/apic.ts';
 import type { PciBus } from '../devices/pci.ts';
 import { Uart16550 } from '../devices/serial/uart16550.ts';
 import { Hpet } from '../devices/timer/hpet.ts';
@@ -16,11 +13,13 @@ import { I8254 } from '../devices/timer/i8254.ts';
 import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
 import { Vga, VGA_MEMORY } from '../devices/vga/vga.ts';
 import { AddressSpace } from './address-space.ts';
-import { type BootConfig, ConfigError, type WantedDevice } from './config.ts';
-import { apicIdLimit, apicIdsOf, cpuCount, type CpuTopology, ONE_CPU } from './cpu-topology.ts';
-import { DeviceBuilder, type DeviceLinks } from './device-builder.ts';
+import { type Board, BoardLife, inLoadingOrder } from './board.ts';
+import type { BootConfig, WantedDevice } from './config.ts';
+import { apicIdLimit, cpuCount, type CpuTopology, ONE_CPU } from './cpu-topology.ts';
+import { buildAll, DeviceBuilder, type DeviceLinks } from './device-builder.ts';
 import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
 import { describeBoard, type FirmwareOptions, writeBiosSettings } from './pc-firmware.ts';
+import { IOAPIC_BASE, PcInterrupts } from './pc-interrupts.ts';
 import { addFlash, type FlashArea } from './pc-flash.ts';
 import { addI440Fx, addQ35, type Chipset } from './pc-chipset.ts';
 import { addFloppy, type Drive, factsOf } from './pc-storage.ts';
@@ -30,11 +29,10 @@ import type {
   CharBackend,
   CpuPort,
   Device,
-  DeviceState,
   DisplaySource,
   IrqLine,
+  KernelApics,
   KernelChips,
-  MappedRegion,
   PowerEvent,
   StateOwner,
   Trace,
@@ -42,7 +40,6 @@ import type {
   VirtualClock,
 } from './interfaces.ts';
 import { IoSpace } from './io-space.ts';
-import { SharedIrq } from './irq.ts';
 import { type InitialCpuState, resetState } from './loader/cpu-state.ts';
 import { Pointers } from './pointers.ts';
 import { Typist } from './typist.ts';
@@ -95,18 +92,14 @@ export type PcConfig = {
 };
 
 export const PC_TYPE = 'pc';
-const COM_PORTS = [
+export const COM_PORTS = [
   [0x3f8, 4],
   [0x2f8, 3],
   [0x3e8, 4],
   [0x2e8, 3],
 ] as const;
-const IOAPIC_BASE = 0xfec00000;
 const HPET_BASE = 0xfed00000;
 const SCI = 9;
-/** Addresses of interrupt messages. */
-const MESSAGES = 0xfee00000;
-const MESSAGES_END = 0xfef00000;
 /** Slot of the display adapter by chipset. */
 const VGA_SLOT = { pc: 2, q35: 1 } as const;
 const DEFAULT_BOOT: BootConfig = {
@@ -117,47 +110,12 @@ const DEFAULT_BOOT: BootConfig = {
   rebootTimeout: null,
 };
 
-const INPUTS = 24;
-
-/** Pins of a CPU beside the first: whoever runs several CPUs has their interrupts delivered by the kernel's APICs. */
-const UNCONNECTED: CpuPort = {
-  setIntr: () => undefined,
-  nmi: () => undefined,
-  smi: () => undefined,
-  init: () => undefined,
-  sipi: () => undefined,
-  setA20: () => undefined,
-};
-
-/** Whether there has been a reset since power-on. */
-class BoardLife implements StateOwner {
-  readonly id = 'machine/board';
-  started = false;
-
-  saveState(): DeviceState {
-    return { version: 1, fields: { started: this.started } };
-  }
-
-  loadState({ version, fields }: DeviceState): void {
-    const { started } = fields;
-    if (version !== 1) throw new Error(`board: saved state has version ${version}, this board has 1`);
-    if (typeof started !== 'boolean') throw new Error('board: field "started" is not true or false');
-    this.started = started;
-  }
-}
-
-export class PcMachine {
+export class PcMachine implements Board {
   readonly type = PC_TYPE;
   readonly mem: AddressSpace;
   readonly io = new IoSpace();
   readonly devices: Device[] = [];
-  /** One for each CPU, in their order. */
-  readonly lapics: readonly LocalApic[];
-  /** APIC IDs of the CPUs. */
-  readonly apicIds: readonly number[];
-  readonly apicBus = new ApicBus();
-  readonly pic = new I8259Pair();
-  readonly ioapic: IoApic;
+  readonly interrupts: PcInterrupts;
   readonly acpi: AcpiPm;
   readonly keyboard: I8042;
   readonly pit: I8254;
@@ -176,10 +134,6 @@ export class PcMachine {
   private readonly hotplug: AcpiPciHotplug | null;
 
   private readonly config: PcConfig;
-  /** Interrupt inputs 0 to 23: the I/O APIC's pins, of which 0 to 15 reach the 8259, too. */
-  private readonly irqs: SharedIrq[] = [];
-  private lapicPage: MappedRegion | null = null;
-  private kernelChips: KernelChips | null = null;
   /** Beyond the board's own, the newest first. */
   private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
@@ -197,10 +151,9 @@ export class PcMachine {
     this.mem.trace = config.trace;
     this.io.trace = config.trace;
     this.mapRam();
-    this.ioapic = new IoApic(this.apicBus);
-    this.apicIds = apicIdsOf(this.topology);
-    this.lapics = this.apicIds.map((apicId, cpuIndex) => this.makeApic(cpuIndex, apicId));
-    this.wireInterrupts();
+    const { cpuPort, tsc } = config;
+    this.interrupts = new PcInterrupts({ topology: this.topology, cpuPort, clock, tsc, mem: this.mem, io: this.io });
+    for (const device of this.interrupts.devices) this.add(device);
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
     this.keyboard = this.addKeyboard();
     this.pointers.add(new Ps2Pointer(this.keyboard));
@@ -225,7 +178,26 @@ export class PcMachine {
     for (const lapic of this.lapics) lapic.reset();
   }
 
-  /** The boot processor's. */
+  get pic(): PcInterrupts['pic'] {
+    return this.interrupts.pic;
+  }
+
+  get ioapic(): PcInterrupts['ioapic'] {
+    return this.interrupts.ioapic;
+  }
+
+  get apicBus(): PcInterrupts['apicBus'] {
+    return this.interrupts.apicBus;
+  }
+
+  get apicIds(): readonly number[] {
+    return this.interrupts.apicIds;
+  }
+
+  get lapics(): readonly LocalApic[] {
+    return this.interrupts.lapics;
+  }
+
   get lapic(): LocalApic {
     return this.lapics[0]!;
   }
@@ -234,16 +206,9 @@ export class PcMachine {
     return this.config.topology ?? ONE_CPU;
   }
 
-  private makeApic(cpuIndex: number, apicId: number): LocalApic {
-    const { cpuPort, clock, tsc } = this.config;
-    const first = cpuIndex === 0;
-    const external = first ? this.pic : null;
-    return new LocalApic({ cpuIndex, apicId, cpu: first ? cpuPort : UNCONNECTED, bus: this.apicBus, clock, tsc, external });
-  }
-
   /** A line of a new source at an interrupt input (0 to 23). */
   irq(input: number): IrqLine {
-    return this.irqs[input]!.source();
+    return this.interrupts.irq(input);
   }
 
   /**
@@ -289,12 +254,6 @@ export class PcMachine {
     };
   }
 
-  /** A device's write of 32 bits that stands for an interrupt: to the local APICs if it goes where they are (SDM 3, 12.11). */
-  private sendMessage(address: number, data: number): void {
-    if (address >= MESSAGES && address < MESSAGES_END) (this.kernelChips ?? this.apicBus).sendMsi(address, data);
-    else if (this.mem.ramOffset(address, 4) >= 0) this.mem.write(address, 4, data);
-  }
-
   /** The vCPU enters or leaves system management mode. */
   setManaging(inside: boolean): void {
     if (this.managing === inside) return;
@@ -309,17 +268,11 @@ export class PcMachine {
 
   /** Raises NMI as a front panel would. */
   injectNmi(): void {
-    if (!this.rtc.nmiMasked) (this.kernelChips ?? this.lapic).lint1();
+    if (!this.rtc.nmiMasked) this.interrupts.lint1();
   }
 
-  /**
-   * Whoever has a part of the board's state, in the order of loading: interrupt controllers come after all that drives
-   * their inputs, so that a line that is loaded is no interrupt.
-   */
   get stateOwners(): StateOwner[] {
-    const controllers: Device[] = [this.pic, this.ioapic, ...this.lapics];
-    const others = this.devices.filter((device) => !controllers.includes(device));
-    return [this.life, this.typist, ...others, ...controllers];
+    return inLoadingOrder([this.life, this.typist], this.devices, this.interrupts.devices);
   }
 
   private get hasFirmware(): boolean {
@@ -363,49 +316,17 @@ export class PcMachine {
     addFlash(this.mem, this.config.memory.bytes, flash ?? []).forEach((chip) => this.add(chip));
   }
 
-  private wireInterrupts(): void {
-    for (let input = 0; input < INPUTS; input++) {
-      const outputs = this.ownInputs(input);
-      const set = (level: boolean): void => {
-        if (this.kernelChips !== null) this.kernelChips.setInput(input, level);
-        else for (const out of outputs) out.set(level);
-      };
-      this.irqs.push(new SharedIrq({ set }));
-    }
-    this.pic.onIntr = () => this.lapic.externalChanged();
-    this.lapic.onBaseChange = (base) => {
-      this.lapicPage?.remove();
-      this.lapicPage = base === null ? null : this.mem.addMmio(base, 0x1000, this.lapic.mmio, 'apic');
-    };
-    this.add(this.pic);
-    this.add(this.ioapic);
-    for (const lapic of this.lapics) this.add(lapic);
-    this.mem.addMmio(IOAPIC_BASE, 0x1000, this.ioapic.mmio, 'ioapic');
-    this.byteWide(0x20, 2, this.pic.master, 'pic');
-    this.byteWide(0xa0, 2, this.pic.slave, 'pic');
-    this.byteWide(0x4d0, 2, this.pic.elcr, 'elcr');
-  }
-
-  /** Where an interrupt input leads on the board itself. */
-  private ownInputs(input: number): IrqLine[] {
-    // ISA interrupt 0 is the I/O APIC's pin 2, which is why the 8259's cascade is not wired.
-    if (input === 0) return [this.pic.line(0), this.ioapic.line(2)];
-    if (input === 2) return [];
-    return input < 16 ? [this.pic.line(input), this.ioapic.line(input)] : [this.ioapic.line(input)];
-  }
-
-  /**
-   * Interrupt controllers and interval timer are elsewhere from now on, or (null) here again. The board's own
-   * sleep in between; their state is brought to where they are by whoever calls this.
-   */
   useKernelChips(chips: KernelChips | null): void {
-    this.kernelChips = chips;
-    for (const device of [...this.lapics, this.pit]) device.setDormant(chips !== null);
+    this.interrupts.useKernelChips(chips);
+    this.pit.setDormant(chips !== null);
   }
 
-  /** Levels of the interrupt inputs, a bit each. */
+  useKernelApics(apics: KernelApics | null): void {
+    this.interrupts.useKernelApics(apics);
+  }
+
   get inputLevels(): number {
-    return this.irqs.reduce((levels, irq, input) => levels | (irq.level ? 1 << input : 0), 0);
+    return this.interrupts.levels;
   }
 
   private byteWide(...[base, count, handler, name]: Parameters<IoSpace['register']>): void {
@@ -426,12 +347,7 @@ export class PcMachine {
     const rtc = this.add(new Mc146818(clock, this.irq(8), this.config.rtc ?? { baseSeconds: 0 }));
     this.byteWide(0x70, 2, rtc.ports, 'rtc');
     if (!this.hasHpet) return rtc;
-    const hpet = this.add(
-      new Hpet(
-        clock,
-        this.irqs.map((irq) => irq.source()),
-      ),
-    );
+    const hpet = this.add(new Hpet(clock, this.interrupts.sources()));
     hpet.onLegacyRoute = (on) => {
       this.pit.setIrqCut(on);
       rtc.setIrqCut(on);
@@ -573,16 +489,7 @@ export class PcMachine {
       add: (device) => this.add(device),
       remove: (device) => void this.devices.splice(this.devices.indexOf(device), 1),
     });
-    for (const { config, field, index } of wanted) {
-      try {
-        builder.build(config);
-      } catch (error) {
-        const name = { drives: `drive ${index}`, devices: `device ${index}`, network: `network "${String(config['netdev'])}"` }[
-          field
-        ];
-        throw new ConfigError(field, `${name}: ${(error as Error).message}`);
-      }
-    }
+    buildAll(builder, wanted);
     return builder;
   }
 
@@ -602,7 +509,7 @@ export class PcMachine {
       smm: this.hasSmm,
       mem: this.mem,
       io: this.io,
-      messages: { sendMsi: (address, data) => this.sendMessage(address, data) },
+      messages: { sendMsi: (address, data) => this.interrupts.sendMessage(address, data) },
       acpi: this.acpi,
       drives: drives ?? [],
       irq: (input) => this.irq(input),

@@ -1,5 +1,6 @@
 /** What a machine's saved state consists of. */
 import { crc32c } from '../host/crc32c.ts';
+import type { HypervChoice } from '../isa/x86/system/hyperv.ts';
 import { type CpuModel, featureNames, TSC_HZ } from '../isa/x86/system/models.ts';
 import type { MemoryBlock } from '../migration/ram.ts';
 import type { StateParts } from '../migration/machine-state.ts';
@@ -170,6 +171,7 @@ function configurationOf({ config, model, drives, machine }: StatePieces): Field
       hpet: config.hpet,
       smm: machine.board.hasSmm,
       uuid: config.uuid ?? 'none',
+      ...(config.machine === 'microvm' ? { ...config.microvm } : {}),
     },
     firmware: {
       bios: image(config.bios),
@@ -191,7 +193,16 @@ function cpuOf(cpu: CpuModel): Fields {
   return {
     ...{ model: name, vendor, family, number, stepping, modelId, level, physicalBits, hugePages },
     ...Object.fromEntries(features.map((feature) => [feature, true])),
+    ...hypervSeen(cpu.hyperv),
   };
+}
+
+function hypervSeen(hyperv: HypervChoice | null): Fields {
+  if (hyperv === null) return {};
+  const { features, passthrough, spinlocks, vendorId } = hyperv;
+  const tries = features.has('hv-spinlocks') ? { 'hv-spinlocks': spinlocks } : {};
+  const names = [...features, ...(passthrough ? ['hv-passthrough'] : [])].map((name) => [name, true]);
+  return { ...Object.fromEntries(names), ...tries, 'hv-vendor-id': vendorId };
 }
 
 /** What the guest finds, and what it would notice if it were another. */

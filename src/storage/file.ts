@@ -1,6 +1,7 @@
 /** Files and block devices of the host. */
 import { isBlockDevice, openBlockFile } from '#host/block-file';
 import type { BlockFile } from '../host/host.ts';
+import { type Pieces, viewsOf } from '../host/pieces.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver, type How, type Opening, RIGHT, RIGHT_NAMES } from './driver.ts';
 import { BlockNode, type Extent, writeZeroBytes } from './node.ts';
@@ -41,26 +42,38 @@ export class FileNode extends BlockNode {
 
   /** What lies beyond the end reads as zeros. */
   read(offset: number, into: Uint8Array): Completion {
-    const count = this.host.read(offset, into);
-    if (typeof count !== 'number') return this.readRest(count, offset, into);
-    if (count < into.length) this.ended(offset + count, into, count);
+    return this.whole(this.host.read(offset, into), offset, into.length, (count) => into.fill(0, count));
   }
 
-  private readRest(reading: Promise<number>, offset: number, into: Uint8Array): Promise<void> {
-    return reading.then((count) => {
-      if (count < into.length) this.ended(offset + count, into, count);
+  override readPieces(offset: number, into: Pieces): Completion {
+    return this.whole(this.host.readPieces(offset, into), offset, into.total, (count) => {
+      for (const view of viewsOf(into, count)) view.fill(0);
     });
   }
 
-  private ended(at: number, into: Uint8Array, count: number): void {
-    if (at < this.host.size) throw new Error(`the file ends at byte ${at}`);
-    into.fill(0, count);
+  /** @param clear what was not read, from a byte on */
+  private whole(reading: number | Promise<number>, offset: number, length: number, clear: (from: number) => void): Completion {
+    if (reading === length) return undefined;
+    // What others add at the end meanwhile may have come too late for this.
+    const { size } = this.host;
+    const check = (count: number): void => {
+      if (count === length) return;
+      if (offset + count < size) throw new Error(`the file ends at byte ${offset + count}`);
+      clear(count);
+    };
+    return typeof reading === 'number' ? check(reading) : reading.then(check);
   }
 
   write(offset: number, from: Uint8Array): Completion {
     if (this.readOnly) throw new Error('the image is read-only');
     this.known = null;
     return this.host.write(offset, from);
+  }
+
+  override writePieces(offset: number, from: Pieces): Completion {
+    if (this.readOnly) throw new Error('the image is read-only');
+    this.known = null;
+    return this.host.writePieces(offset, from);
   }
 
   override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {

@@ -1,4 +1,5 @@
 /** Nodes of the block graph: what every driver's images have in common. */
+import { gather, giveBuffer, type Pieces, scatter, takeBuffer } from '../host/pieces.ts';
 import type { BlockBackend, Completion } from '../machine/interfaces.ts';
 import type { Maybe } from './task.ts';
 
@@ -90,6 +91,25 @@ export abstract class BlockNode implements BlockBackend {
   abstract readonly size: number;
   abstract read(offset: number, into: Uint8Array): Completion;
   abstract write(offset: number, from: Uint8Array): Completion;
+
+  /** Drivers that can take the pieces as they are do so. */
+  readPieces(offset: number, into: Pieces): Completion {
+    const whole = takeBuffer(into.total);
+    const finish = (): void => {
+      scatter(whole, into);
+      giveBuffer(whole);
+    };
+    const reading = this.read(offset, whole);
+    return reading === undefined ? finish() : reading.then(finish);
+  }
+
+  writePieces(offset: number, from: Pieces): Completion {
+    const whole = takeBuffer(from.total);
+    gather(from, whole);
+    const writing = this.write(offset, whole);
+    return writing === undefined ? giveBuffer(whole) : writing.then(() => giveBuffer(whole));
+  }
+
   abstract flush(): Completion;
   /** Stops using what is below; children are closed by their parent. May still write. */
   abstract close(): Completion;

@@ -1,4 +1,5 @@
 /** Opens what is behind a machine's drives. */
+import type { Pieces } from '../host/pieces.ts';
 import type { BlockOptions, DriveConfig, MachineConfig } from '../machine/config.ts';
 import { ConfigError } from '../machine/config.ts';
 import type { BlockBackend, Completion } from '../machine/interfaces.ts';
@@ -44,6 +45,14 @@ class Counted implements BlockBackend {
 
   write(offset: number, from: Uint8Array): Completion {
     return this.count(this.node.write(offset, from));
+  }
+
+  readPieces(offset: number, into: Pieces): Completion {
+    return this.count(this.node.readPieces(offset, into));
+  }
+
+  writePieces(offset: number, from: Pieces): Completion {
+    return this.count(this.node.writePieces(offset, from));
   }
 
   writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {

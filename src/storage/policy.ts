@@ -1,4 +1,5 @@
 /** What a drive's options ask for beyond the graph: what happens on errors, and when writes are stable. */
+import type { Pieces } from '../host/pieces.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { Filter } from './filter.ts';
 import type { BlockNode } from './node.ts';
@@ -31,6 +32,14 @@ export class ErrorPolicy extends Filter {
 
   override write(offset: number, from: Uint8Array): Completion {
     return this.attempt(() => this.below.write(offset, from), this.onWrite);
+  }
+
+  override readPieces(offset: number, into: Pieces): Completion {
+    return this.attempt(() => this.below.readPieces(offset, into), this.onRead);
+  }
+
+  override writePieces(offset: number, from: Pieces): Completion {
+    return this.attempt(() => this.below.writePieces(offset, from), this.onWrite);
   }
 
   override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {
@@ -81,8 +90,16 @@ export class WriteThrough extends Filter {
     this.driver = below.driver;
   }
 
+  override readPieces(offset: number, into: Pieces): Completion {
+    return this.below.readPieces(offset, into);
+  }
+
   override write(offset: number, from: Uint8Array): Completion {
     return this.stable(this.below.write(offset, from));
+  }
+
+  override writePieces(offset: number, from: Pieces): Completion {
+    return this.stable(this.below.writePieces(offset, from));
   }
 
   override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {

@@ -1,4 +1,5 @@
 /** The `raw` format: the bytes of the file below, or a part of them. */
+import type { Pieces } from '../host/pieces.ts';
 import type { Completion } from '../machine/interfaces.ts';
 import { driver, type How } from './driver.ts';
 import { BlockNode, type Extent, SECTOR } from './node.ts';
@@ -59,6 +60,15 @@ export class RawNode extends BlockNode {
     if (this.readOnly) throw new Error('the image is read-only');
     if (this.guarded && offset < SECTOR && offset + from.length >= SECTOR) this.guard(offset, from);
     return this.below.write(this.offset + offset, from);
+  }
+
+  override readPieces(offset: number, into: Pieces): Completion {
+    return this.below.readPieces(this.offset + offset, into);
+  }
+
+  override writePieces(offset: number, from: Pieces): Completion {
+    if (this.readOnly || (this.guarded && offset < SECTOR)) return super.writePieces(offset, from);
+    return this.below.writePieces(this.offset + offset, from);
   }
 
   override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {

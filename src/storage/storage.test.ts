@@ -30,11 +30,11 @@ test('a last sector that is not whole reads as if zeros followed', async () => {
 });
 
 test('operations are over when they return where runs are to repeat; otherwise the host takes its time', async () => {
-  const path = file('modes', new Uint8Array(1 << 20));
+  const path = file('modes', new Uint8Array(1 << 21));
   for (const immediate of [true, false]) {
     const graph = new Graph();
     const raw = await graph.openImage(path, 'raw', { ...HOW, writable: true, immediate });
-    const pending = [raw.read(0, new Uint8Array(1 << 20)), raw.write(0, new Uint8Array(512)), raw.flush()];
+    const pending = [raw.read(0, new Uint8Array(1 << 21)), raw.write(0, new Uint8Array(1 << 21)), raw.flush()];
     assert.deepEqual(
       pending.map((one) => one instanceof Promise),
       [!immediate, !immediate, !immediate],

@@ -2,24 +2,14 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { Machine, type MachineConfig } from 'virelay';
+import { Machine } from 'virelay';
 import { NO_KVM } from '../../src/kvm/test-kit.ts';
+import { machineOf, MIB } from './kvm-kit.ts';
 
 process.env['VIRELAY_KVM_PARTIAL'] = '1';
 
 const LIMIT = { timeout: 60_000, skip: NO_KVM };
-const MIB = 2 ** 20;
 const OUT_E9 = [0xba, 0xe9, 0x00, 0xee]; // mov dx, 0e9h; out dx, al
-
-/** @param code at the place where processors begin, which is the end of the image: 16 bytes */
-function machineOf(code: readonly number[], more: Partial<MachineConfig> = {}): Promise<Machine> {
-  const data = new Uint8Array(0x1_0000).fill(0xf4);
-  data.set(code, 0xfff0);
-  return Machine.create({
-    ...{ accel: 'kvm', memory: 8 * MIB, bios: { name: 'firmware', data }, serials: [], startPaused: true, noReboot: true },
-    ...more,
-  });
-}
 
 test('a guest goes on from one accelerator to the other, and back, as if nothing had been', LIMIT, async () => {
   // mov dx, 0e9h; again: out dx, al; inc ax; mov cx, 400; loop $; jmp again
@@ -79,12 +69,18 @@ test('machines that come and go leave no files open', LIMIT, async () => {
   assert.ok((await count()) <= before, 'descriptors stay');
 });
 
-for (const machine of ['pc', 'q35'] as const) {
-  test(`SeaBIOS looks for something to boot (${machine})`, LIMIT, async (t) => {
+for (const [machine, cpus, kernelIrqchip] of [
+  ['pc', 1, 'on'],
+  ['q35', 2, 'on'],
+  ['pc', 2, 'split'],
+] as const) {
+  test(`SeaBIOS looks for something to boot (${machine}, ${cpus} CPUs, kernel-irqchip=${kernelIrqchip})`, LIMIT, async (t) => {
     if (!existsSync('/usr/share/seabios/bios-256k.bin')) return t.skip('there is no SeaBIOS (package seabios)');
     await using one = await Machine.create({
       machine,
       accel: 'kvm',
+      cpus,
+      kernelIrqchip,
       memory: 64 * MIB,
       textOnSerial: true,
       serials: ['connected'],

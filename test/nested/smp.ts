@@ -1,8 +1,9 @@
 /** Machines with several CPUs, for a host with a whole KVM (test/kvm-smp.test.ts): an unmodified Linux finds and uses them. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { Machine, type MachineConfig } from 'virelay';
+import { drive, Machine, type MachineConfig } from 'virelay';
 import { savedAndEnded, streamOf } from '../saved-machine.ts';
 import { Conversation } from '../virtio-guest.ts';
 
@@ -44,7 +45,7 @@ const LOAD = (cpus: number): string =>
 /** A file is empty while it is being written. */
 const READ_COUNTS = 'for cpu in 0 1; do count=; while [ -z "$count" ]; do count=$(cat /tmp/count$cpu); done; echo $count; done';
 
-test('two CPUs: Linux brings both up, both work, and go on where they were saved', async () => {
+test('two CPUs: Linux brings both up, both work, and go on where they were saved, and after a reboot', async () => {
   const talk = await start(2);
   assert.equal((await talk.run('nproc')).trim(), '2');
   assert.equal((await talk.run('cat /sys/devices/system/cpu/online')).trim(), '0-1');
@@ -62,17 +63,35 @@ test('two CPUs: Linux brings both up, both work, and go on where they were saved
   const count = `i=0; while :; do i=$((i + 1)); echo $i >/tmp/count$0; done`;
   await talk.run(`for cpu in 0 1; do (taskset $((1 << cpu)) sh -c '${count}' $cpu) & done; sleep 0.3`);
   const pieces = await savedAndEnded(talk.machine);
-  const again = new Conversation(await Machine.restore(streamOf(pieces), config(2)));
+  const again = new Conversation(await Machine.restore(streamOf(pieces), config(2, { noReboot: false })));
   const read = async (): Promise<number[]> => (await again.run(READ_COUNTS)).trim().split('\n').map(Number);
   const before = await read();
   await again.run('sleep 0.3');
   const after = await read();
   assert.ok(after[0]! > before[0]! && after[1]! > before[1]!, `${before} and then ${after}`);
+  await again.until(/^listening/m, await again.tell('reboot -f'));
+  assert.equal((await again.run('nproc')).trim(), '2', 'also after a reset');
   await again.machine.quit();
 });
 
-test('four CPUs: two sockets of two cores each', async () => {
-  const talk = await start(4, { topology: { sockets: 2, cores: 2, threads: 1 } });
+test('four CPUs: two sockets of two cores each, whose local APICs alone are in the kernel', async () => {
+  const data = new Uint8Array(MIB).map((_, at) => at * 7);
+  const talk = await start(4, {
+    topology: { sockets: 2, cores: 2, threads: 1 },
+    kernelIrqchip: 'split',
+    drives: [drive({ interface: 'none', id: 'd', file: { name: 'disk', data } })],
+    // By a level-triggered pin of the I/O APIC, whose interrupts' ends the kernel tells of.
+    devices: [{ driver: 'virtio-blk-pci', drive: 'd', vectors: 0 }],
+  });
+  const interrupts = await countOf(talk, '[0-9]+');
+  for (let cpu = 0; cpu < 4; cpu++) {
+    const sum = await talk.run(
+      `echo 3 >/proc/sys/vm/drop_caches; taskset ${1 << cpu} dd if=/dev/vda bs=64k 2>/dev/null | md5sum`,
+    );
+    assert.equal(sum.trim().slice(0, 32), createHash('md5').update(data).digest('hex'));
+  }
+  assert.match(await talk.run('grep virtio /proc/interrupts'), /IO-APIC +\d+-fasteoi/);
+  assert.ok((await countOf(talk, '[0-9]+')) > interrupts);
   assert.equal((await talk.run('nproc')).trim(), '4');
   const packages = await talk.run('cat /sys/devices/system/cpu/cpu*/topology/physical_package_id');
   assert.deepEqual(packages.trim().split('\n'), ['0', '0', '1', '1']);
@@ -83,5 +102,20 @@ test('four CPUs: two sockets of two cores each', async () => {
   assert.equal((await talk.run('cat /sys/devices/system/cpu/online')).trim(), '0-2');
   await talk.run('echo 1 >/sys/devices/system/cpu/cpu3/online');
   assert.equal((await talk.run('nproc')).trim(), '4');
+  await talk.machine.quit();
+});
+
+test('two CPUs: a microvm, whose disk either reads', async () => {
+  const data = new Uint8Array(MIB).map((_, at) => at * 11);
+  const talk = await start(2, {
+    machine: 'microvm',
+    drives: [drive({ interface: 'virtio', file: { name: 'disk', data } })],
+  });
+  for (let cpu = 0; cpu < 2; cpu++) {
+    const sum = await talk.run(
+      `echo 3 >/proc/sys/vm/drop_caches; taskset ${1 << cpu} dd if=/dev/vda bs=64k 2>/dev/null | md5sum`,
+    );
+    assert.equal(sum.trim().slice(0, 32), createHash('md5').update(data).digest('hex'));
+  }
   await talk.machine.quit();
 });

@@ -4,6 +4,7 @@
  *
  *     0 up: came since this was read     4 down: asked to go     8 eject (write)
  *    12 removable                       16 number of the bus
+ *    20 a slot as a bit, then the number by which the system may name the device in it
  */
 import type { Device, DeviceState, IoHandler } from '../../machine/interfaces.ts';
 import type { BusHotplug } from '../device-type.ts';
@@ -11,8 +12,8 @@ import { PciBridge } from '../pci-bridge.ts';
 import type { PciBus, PciDevice } from '../pci.ts';
 import { StateBlock } from '../state.ts';
 
-const REGISTER = { up: 0, down: 4, eject: 8, removable: 12, select: 16 } as const;
-/** Bytes of ports, of which the last four name devices in a way that is not offered. */
+const REGISTER = { up: 0, down: 4, eject: 8, removable: 12, select: 16, index: 20 } as const;
+/** Bytes of ports. */
 export const HOTPLUG_PORTS = 24;
 /** General-purpose event by which the guest is told. */
 export const HOTPLUG_EVENT = 1;
@@ -24,6 +25,8 @@ export type HotplugBus = {
   readonly select: number | null;
   readonly slots: readonly number[];
   readonly bridges: readonly { readonly devfn: number; readonly bus: HotplugBus }[];
+  /** Devices with a number to be named by, where they neither come nor go. */
+  readonly named: readonly { readonly devfn: number; readonly index: number }[];
 };
 
 const busPowerOn = () => ({ up: 0, down: 0 });
@@ -35,7 +38,7 @@ export class AcpiPciHotplug implements Device, BusHotplug {
   /** What there is, as the tables tell it for as long as the machine exists. */
   readonly tree: HotplugBus;
   private readonly buses: PciBus[] = [];
-  private readonly state: StateBlock<{ select: number; buses: ReturnType<typeof busPowerOn>[] }>;
+  private readonly state: StateBlock<{ select: number; slot: number; buses: ReturnType<typeof busPowerOn>[] }>;
   private readonly raise: () => void;
 
   /**
@@ -47,7 +50,8 @@ export class AcpiPciHotplug implements Device, BusHotplug {
     this.id = id;
     this.raise = raise;
     this.tree = this.take(root, of.own, of.behind);
-    this.state = new StateBlock(id, 1, () => ({ select: 0, buses: this.buses.map(busPowerOn) }), { select: NO_BUS });
+    const powerOn = () => ({ select: 0, slot: 0, buses: this.buses.map(busPowerOn) });
+    this.state = new StateBlock(id, 1, powerOn, { select: NO_BUS, slot: 0xffffffff }, { slot: 0 });
     this.ports = {
       read: (offset, size) => (this.read(offset & ~3) >>> (8 * (offset & 3))) & (2 ** (8 * size) - 1),
       write: (offset, _size, value) => this.write(offset, value),
@@ -94,7 +98,8 @@ export class AcpiPciHotplug implements Device, BusHotplug {
     const bridges = (behind ? functions : [])
       .filter((one) => one instanceof PciBridge)
       .map((bridge) => ({ devfn: bridge.devfn, bus: this.take(bridge.secondary, bridge.takesDevices, true) }));
-    return { select, slots: own ? slots : [], bridges };
+    const named = own ? [] : functions.filter(({ acpiIndex }) => acpiIndex !== 0);
+    return { select, slots: own ? slots : [], bridges, named: named.map(({ devfn, acpiIndex: index }) => ({ devfn, index })) };
   }
 
   private busOf({ parent }: PciDevice): ReturnType<typeof busPowerOn> {
@@ -114,6 +119,8 @@ export class AcpiPciHotplug implements Device, BusHotplug {
         return down;
       case REGISTER.removable:
         return this.removable(select);
+      case REGISTER.index:
+        return this.indexOf(select);
       default:
         return 0;
     }
@@ -121,6 +128,7 @@ export class AcpiPciHotplug implements Device, BusHotplug {
 
   private write(register: number, value: number): void {
     if (register === REGISTER.select) this.state.value.select = value;
+    else if (register === REGISTER.index) this.state.value.slot = value;
     else if (register === REGISTER.eject) this.eject(this.state.value.select, value);
   }
 
@@ -129,6 +137,11 @@ export class AcpiPciHotplug implements Device, BusHotplug {
     let slots = 0xffffffff;
     for (const { devfn, removable } of this.buses[select]!.all()) if (!removable) slots &= ~(1 << (devfn >> 3));
     return slots >>> 0;
+  }
+
+  private indexOf(select: number): number {
+    const { slot } = this.state.value;
+    return this.buses[select]!.all().find((one) => bitOf(one) === slot && (one.devfn & 7) === 0)?.acpiIndex ?? 0;
   }
 
   private eject(select: number, slots: number): void {

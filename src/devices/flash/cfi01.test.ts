@@ -16,6 +16,8 @@ function setUp(options: { readOnly?: boolean; fails?: boolean } = {}) {
       size: SIZE,
       readOnly: false,
       read: () => undefined,
+      readPieces: () => undefined,
+      writePieces: () => undefined,
       write: (offset, from) => {
         if (options.fails === true) throw new Error('no space');
         stored.set(from, offset);

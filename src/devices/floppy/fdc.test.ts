@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { BlockBackend } from '../../machine/interfaces.ts';
-import { FlatMemory, ManualClock, RecordingLine } from '../mocks.ts';
+import { byPieces, FlatMemory, ManualClock, RecordingLine } from '../mocks.ts';
 import { FloppyController } from './fdc.ts';
 import { IsaDma } from './isa-dma.ts';
 import { capacity, formatOf } from './media.ts';
@@ -13,12 +13,16 @@ function disk(): BlockBackend & { data: Uint8Array; readOnly: boolean } {
   const data = new Uint8Array(SIZE);
   const view = new DataView(data.buffer);
   for (let i = 0; i < SIZE / SECTOR; i++) view.setUint32(i * SECTOR, i, true);
+  const transfers: Pick<BlockBackend, 'read' | 'write'> = {
+    read: (offset, into) => into.set(data.subarray(offset, offset + into.length)),
+    write: (offset, from) => data.set(from, offset),
+  };
   return {
     data,
     size: SIZE,
     readOnly: false,
-    read: (offset, into) => into.set(data.subarray(offset, offset + into.length)),
-    write: (offset, from) => data.set(from, offset),
+    ...transfers,
+    ...byPieces(transfers),
     flush: () => undefined,
     discard: () => undefined,
     close: () => undefined,

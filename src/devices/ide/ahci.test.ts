@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { BlockBackend } from '../../machine/interfaces.ts';
-import { FlatMemory } from '../mocks.ts';
+import { byPieces, FlatMemory } from '../mocks.ts';
 import { PCI, PCI_COMMAND, PciBus } from '../pci.ts';
 import type { IoHandler } from '../../machine/interfaces.ts';
 import { Ahci } from './ahci.ts';
@@ -18,10 +18,7 @@ const BAR = 0xe0000000;
 function backend(size: number, slow = false): BlockBackend & { data: Uint8Array } {
   const data = Uint8Array.from({ length: size }, (_, i) => (i >> 9) & 0xff);
   const wait = (): Promise<void> | undefined => (slow ? Promise.resolve() : undefined);
-  return {
-    data,
-    size,
-    readOnly: false,
+  const transfers: Pick<BlockBackend, 'read' | 'write'> = {
     read: (offset, into) => {
       into.set(data.subarray(offset, offset + into.length));
       return wait();
@@ -30,6 +27,13 @@ function backend(size: number, slow = false): BlockBackend & { data: Uint8Array 
       data.set(from, offset);
       return wait();
     },
+  };
+  return {
+    data,
+    size,
+    readOnly: false,
+    ...transfers,
+    ...byPieces(transfers),
     flush: wait,
     discard: () => undefined,
     close: () => undefined,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { BlockBackend, Completion, IoHandler } from '../../machine/interfaces.ts';
-import { FlatMemory, RecordingLine } from '../mocks.ts';
+import { byPieces, FlatMemory, RecordingLine } from '../mocks.ts';
 import { PciBus } from '../pci.ts';
 import { IdeCdrom } from './cdrom.ts';
 import { IdeDisk } from './disk.ts';
@@ -11,6 +11,8 @@ const SECTOR = 512;
 
 /** Sector n begins with n. */
 class Disk implements BlockBackend {
+  readonly readPieces = byPieces(this).readPieces;
+  readonly writePieces = byPieces(this).writePieces;
   readonly data: Uint8Array;
   readOnly = false;
   flushes = 0;

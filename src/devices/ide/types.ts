@@ -8,7 +8,7 @@ import {
   DRIVE,
   onError,
   onOffAuto,
-  PCI_ADDRESS,
+  PCI_PLACE,
   text,
   uint,
 } from '../device-type.ts';
@@ -42,7 +42,7 @@ export const IDE_TYPES: readonly DeviceType[] = [
     alias: 'ahci',
     category: 'storage',
     bus: 'PCI',
-    properties: { addr: PCI_ADDRESS, multifunction: bool(false) },
+    properties: { ...PCI_PLACE, multifunction: bool(false) },
     create: (_values, { memory, id }) => new Ahci(memory, id),
     buses: (device) => ideBuses(device.id, device, AHCI_PORTS, 1),
   }),

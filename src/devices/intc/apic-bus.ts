@@ -1,4 +1,5 @@
 /** What carries interrupt messages between I/O APICs, local APICs and MSI writers. */
+import type { Msi, MsiSink } from '../../machine/interfaces.ts';
 
 /** Delivery modes: Intel SDM volume 3, section 12.5.1. */
 export const DELIVERY = {
@@ -20,6 +21,19 @@ export type ApicMessage = {
   destination: number;
 };
 
+const MSI_BASE = 0xfee00000;
+const MSI_LOGICAL = 1 << 2;
+/** Trigger mode, and the level that goes with it. */
+const MSI_LEVEL = 0xc000;
+
+/** A message as a write to memory (SDM volume 3, section 12.11). */
+export function msiOf({ delivery, vector, level, logical, destination }: ApicMessage): Msi {
+  return {
+    address: MSI_BASE + (destination & 0xff) * 0x1000 + (logical ? MSI_LOGICAL : 0),
+    data: vector | (delivery << 8) | (level ? MSI_LEVEL : 0),
+  };
+}
+
 export interface ApicBusAgent {
   /** True when the message's destination includes this agent. */
   matches(logical: boolean, destination: number): boolean;
@@ -34,6 +48,8 @@ export interface EoiListener {
 
 export class ApicBus {
   readonly agents: ApicBusAgent[] = [];
+  /** Where messages go instead while the local APICs are elsewhere. */
+  outside: MsiSink | null = null;
   private readonly eoiListeners: EoiListener[] = [];
 
   addEoiListener(listener: EoiListener): void {
@@ -41,6 +57,10 @@ export class ApicBus {
   }
 
   send(message: ApicMessage): void {
+    if (this.outside !== null) {
+      const { address, data } = msiOf(message);
+      return this.outside.sendMsi(address, data);
+    }
     this.sendTo(
       this.agents.filter((agent) => agent.matches(message.logical, message.destination)),
       message,

@@ -1,7 +1,7 @@
 /** I/O APIC with 24 pins: Intel 82093AA data sheet (290566), with version 20h's EOI register. */
-import type { Device, DeviceState, IoHandler, IrqLine } from '../../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, IrqLine, Msi } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
-import { type ApicBus, DELIVERY } from './apic-bus.ts';
+import { type ApicBus, type ApicMessage, DELIVERY, msiOf } from './apic-bus.ts';
 
 const PINS = 24;
 const VERSION = 0x20 | ((PINS - 1) << 16);
@@ -19,6 +19,8 @@ export class IoApic implements Device {
   readonly id: string;
   readonly mmio: IoHandler;
 
+  /** Told when an entry has been written, or all of them have changed. */
+  onEntries: (() => void) | null = null;
   private readonly bus: ApicBus;
   private readonly state = new StateBlock(
     'ioapic',
@@ -99,15 +101,25 @@ export class IoApic implements Device {
   }
 
   private sendPin(pin: number): void {
+    this.bus.send(this.messageOf(pin));
+  }
+
+  private messageOf(pin: number): ApicMessage {
     const s = this.state.value;
     const low = s.low[pin]!;
-    this.bus.send({
+    return {
       delivery: (low >>> 8) & 7,
       vector: low & 0xff,
       level: (low & LEVEL) !== 0,
       logical: (low & LOGICAL) !== 0,
       destination: s.high[pin]! >>> 24,
-    });
+    };
+  }
+
+  /** What pins send whose interrupts' ends are of interest here: those that are level-triggered, masked or not. */
+  levelMessages(): ReadonlyMap<number, Msi> {
+    const { low } = this.state.value;
+    return new Map(low.flatMap((word, pin) => ((word & LEVEL) === 0 ? [] : [[pin, msiOf(this.messageOf(pin))] as const])));
   }
 
   private read(offset: number): number {
@@ -137,12 +149,14 @@ export class IoApic implements Device {
     if (pin < 0 || pin >= PINS) return;
     if ((s.select & 1) !== 0) {
       s.high[pin] = value >>> 0;
+      this.onEntries?.();
       return;
     }
     let low = (s.low[pin]! & (REMOTE_IRR | DELIVERY_STATUS)) | (value & WRITABLE);
     // An edge-triggered pin has no remote IRR; software switches modes to clear a stuck one.
     if ((low & LEVEL) === 0) low &= ~REMOTE_IRR;
     s.low[pin] = low >>> 0;
+    this.onEntries?.();
     this.serveLevel(pin);
   }
 }

@@ -7,7 +7,7 @@ import {
   type DeviceType,
   mac,
   NETDEV,
-  PCI_ADDRESS,
+  PCI_PLACE,
   uint,
 } from '../device-type.ts';
 import { E1000 } from './e1000.ts';
@@ -18,7 +18,7 @@ import { Rtl8139 } from './rtl8139.ts';
 /** First address of a card that is given none. */
 const FIRST_MAC = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56] as const;
 
-const PCI_CARD = { addr: PCI_ADDRESS, netdev: NETDEV, mac: mac(), bootindex: BOOT_INDEX };
+const PCI_CARD = { ...PCI_PLACE, netdev: NETDEV, mac: mac(), bootindex: BOOT_INDEX };
 
 /** What every card is given: its network and its address, of which those that nobody chose follow each other. */
 function common(values: { readonly netdev: string | null; readonly mac: Uint8Array | null }, context: DeviceContext) {

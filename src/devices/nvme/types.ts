@@ -1,5 +1,5 @@
 /** `nvme`. */
-import { BOOT_INDEX, bool, deviceType, DRIVE, onOffAuto, PCI_ADDRESS, size, text, uint } from '../device-type.ts';
+import { BOOT_INDEX, bool, deviceType, DRIVE, onOffAuto, PCI_PLACE, size, text, uint } from '../device-type.ts';
 import { NvmePci } from './pci.ts';
 
 const MAX_QUEUE_PAIRS = 0xffff;
@@ -14,7 +14,7 @@ export const NVME_TYPE = deviceType({
   category: 'storage',
   bus: 'PCI',
   properties: {
-    addr: PCI_ADDRESS,
+    ...PCI_PLACE,
     multifunction: bool(false),
     drive: DRIVE,
     bootindex: BOOT_INDEX,

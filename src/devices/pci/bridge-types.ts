@@ -1,12 +1,12 @@
 /** `pcie-root-port`, `pci-bridge`, `pcie-pci-bridge`. */
-import { bool, deviceType, type DeviceType, onOffAuto, PCI_ADDRESS, text, uint } from '../device-type.ts';
+import { bool, deviceType, type DeviceType, onOffAuto, PCI_PLACE, text, uint } from '../device-type.ts';
 import { EXPRESS_TYPE, PciBridge } from '../pci-bridge.ts';
 
 const VENDOR = 0x1b36;
 const CLASS = 0x060400;
 const ALL_SLOTS = 32;
 
-const COMMON = { addr: PCI_ADDRESS, multifunction: bool(false) };
+const COMMON = { ...PCI_PLACE, multifunction: bool(false) };
 const secondary = (device: unknown) => [(device as PciBridge).secondary];
 
 export const BRIDGE_TYPES: readonly DeviceType[] = [

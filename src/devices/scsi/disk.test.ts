@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { BlockBackend } from '../../machine/interfaces.ts';
+import { byPieces } from '../mocks.ts';
 import type { ScsiData, Sense } from '../scsi.ts';
 import { ScsiCd } from './cd.ts';
 import { ScsiDisk } from './disk.ts';
@@ -8,6 +9,8 @@ import { ScsiDisk } from './disk.ts';
 const BLOCKS = 64;
 
 class Memory implements BlockBackend {
+  readonly readPieces = byPieces(this).readPieces;
+  readonly writePieces = byPieces(this).writePieces;
   readonly data = new Uint8Array(BLOCKS * 512).map((_, i) => i >> 9);
   readonly size = this.data.length;
   readonly readOnly = false;

@@ -1,5 +1,5 @@
 /** `sdhci-pci` and `sd-card`. */
-import { bool, deviceType, type DeviceType, DRIVE, PCI_ADDRESS, uint, uint64 } from '../device-type.ts';
+import { bool, deviceType, type DeviceType, DRIVE, PCI_PLACE, uint, uint64 } from '../device-type.ts';
 import type { SdBus } from './bus.ts';
 import { SdCard } from './card.ts';
 import { SdhciPci } from './pci.ts';
@@ -13,7 +13,7 @@ export const SD_TYPES: readonly DeviceType[] = [
     category: 'storage',
     bus: 'PCI',
     properties: {
-      addr: PCI_ADDRESS,
+      ...PCI_PLACE,
       multifunction: bool(false),
       capareg: uint64(CAPABILITIES),
       maxcurr: uint64(0),

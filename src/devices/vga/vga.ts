@@ -188,6 +188,7 @@ export class Vga extends PciDevice implements DisplaySource {
   private windowHandler(): IoHandler {
     const { planes } = this;
     return {
+      collectsWrites: true,
       read: (offset, size) => {
         let value = 0;
         for (let i = 0; i < size; i++) value |= planes.read(offset + i) << (8 * i);

@@ -1,11 +1,11 @@
 /** `virtio-balloon-pci`. */
 import { bool } from '../device-type.ts';
 import { VirtioBalloon } from './balloon.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 
 const OTHERS = 0x00ff00;
 
-export const VIRTIO_BALLOON_PCI = virtioPciTypes({
+export const VIRTIO_BALLOON_PCI = virtioTypes({
   name: 'virtio-balloon',
   category: 'misc',
   classCode: OTHERS,

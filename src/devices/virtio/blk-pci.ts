@@ -2,13 +2,13 @@
 import { BOOT_INDEX, bool, DRIVE, onError, onOffAuto, size, text, uint } from '../device-type.ts';
 import { VirtioBlk } from './blk.ts';
 import { checkQueueSize } from './queue.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 
 const MASS_STORAGE = 0x010000;
 const MAX_QUEUES = 1024;
 const ERROR_HELP = 'Error handling policy, report/ignore/enospc/stop/auto';
 
-export const VIRTIO_BLK_PCI = virtioPciTypes({
+export const VIRTIO_BLK_PCI = virtioTypes({
   name: 'virtio-blk',
   category: 'storage',
   classCode: MASS_STORAGE,

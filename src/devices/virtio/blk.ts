@@ -1,5 +1,6 @@
 /** Block device: virtio 1.2, section 5.2. */
 import type { BlockBackend, Completion, DeviceState } from '../../machine/interfaces.ts';
+import { PieceList } from '../pieces.ts';
 import type { Chain } from './chain.ts';
 import { put16, put32, put64, readBytes } from './config-space.ts';
 import { VirtioDevice, type VirtioParts } from './device.ts';
@@ -52,8 +53,8 @@ const RANGE = 16;
 const MAY_UNMAP = 1;
 const MAX_RANGE_SECTORS = 0x3fffff;
 
-/** What does not lie in one piece in memory is copied, so much at a time. */
-const PIECE = 1 << 20;
+/** Of what does not lie in one place in memory, so much is read or written at a time. */
+const PART = 1 << 20;
 
 export type BlkOptions = {
   backend: BlockBackend;
@@ -241,11 +242,10 @@ class Request {
   private offset = 0;
   private done = 0;
   private total = 0;
-  /** Where the piece under way lies, if it is not in place. */
-  private piece: Uint8Array | null = null;
-  private pieceAt = -1;
-  private pieceLength = 0;
-  private buffer: Uint8Array | null = null;
+  /** The part under way: bytes, and where it is if that is one place; else its places. */
+  private part = 0;
+  private partAt = -1;
+  private readonly places = new PieceList();
   /** The caller is still in `start`. */
   private readonly at = { once: false };
 
@@ -293,62 +293,70 @@ class Request {
     this.offset = sector * SECTOR;
     this.done = 0;
     this.total = bytes;
-    this.pieces();
+    this.parts();
   }
 
-  /** Piece after piece, for as long as they are over at once. */
-  private pieces(): void {
+  /** Part after part, for as long as they are over at once. */
+  private parts(): void {
     while (this.done < this.total) {
-      const running = this.startPiece();
+      const running = this.startPart();
       if (running === null) return;
       if (running !== undefined) {
         running.then(
           () => {
-            this.endPiece();
-            this.pieces();
+            this.endPart();
+            this.parts();
           },
           () => this.end(STATUS.error),
         );
         return;
       }
-      this.endPiece();
+      this.endPart();
     }
     if (this.type === REQUEST.write && this.device.writeThrough) return this.run(() => this.device.disk.flush());
     this.end(STATUS.ok);
   }
 
   /** @returns null when it has failed */
-  private startPiece(): Completion | null {
-    const { chain, done, device } = this;
+  private startPart(): Completion | null {
+    const { chain, done } = this;
     const reading = this.type === REQUEST.read;
     const left = this.total - done;
-    const where = reading ? chain.writableAt(done, left) : chain.readableAt(HEADER + done, left);
-    this.pieceAt = where;
-    this.pieceLength = where >= 0 ? left : Math.min(left, PIECE);
-    const piece = where >= 0 ? chain.view(where, left) : this.bounce(this.pieceLength);
-    this.piece = piece;
+    const at = reading ? chain.writableAt(done, left) : chain.readableAt(HEADER + done, left);
+    this.partAt = at;
+    this.part = at >= 0 ? left : Math.min(left, PART);
     try {
-      if (reading) return device.disk.read(this.offset + done, piece);
-      if (where < 0) chain.read(HEADER + done, piece);
-      return device.disk.write(this.offset + done, piece);
+      return at >= 0 ? this.inOnePlace(reading) : this.inPieces(reading);
     } catch {
       this.end(STATUS.error);
       return null;
     }
   }
 
-  private endPiece(): void {
-    const { chain, pieceAt, pieceLength } = this;
-    if (this.type === REQUEST.read && this.epoch === this.device.currentEpoch) {
-      if (pieceAt >= 0) chain.wrote(pieceAt, pieceLength);
-      else chain.write(this.done, this.piece!);
-    }
-    this.done += pieceLength;
+  private inOnePlace(reading: boolean): Completion {
+    const { disk } = this.device;
+    const bytes = this.chain.view(this.partAt, this.part);
+    return reading ? disk.read(this.offset + this.done, bytes) : disk.write(this.offset + this.done, bytes);
   }
 
-  private bounce(length: number): Uint8Array {
-    if (this.buffer === null || this.buffer.length < length) this.buffer = new Uint8Array(length);
-    return this.buffer.length === length ? this.buffer : this.buffer.subarray(0, length);
+  private inPieces(reading: boolean): Completion {
+    const { chain, places, done, part } = this;
+    const { disk } = this.device;
+    if (reading) {
+      chain.writablePieces(places, done, part);
+      return disk.readPieces(this.offset + done, places);
+    }
+    chain.readablePieces(places, HEADER + done, part);
+    return disk.writePieces(this.offset + done, places);
+  }
+
+  private endPart(): void {
+    const { chain, partAt, part } = this;
+    if (this.type === REQUEST.read) {
+      if (partAt >= 0) chain.wrote(partAt, part);
+      else chain.wrotePieces(this.places);
+    }
+    this.done += part;
   }
 
   private id(): void {
@@ -398,8 +406,6 @@ class Request {
     if (this.epoch === device.currentEpoch) chain.writeByte(chain.writable - 1, status);
     const written = read && status === STATUS.ok ? this.done + 1 : 1;
     this.done = 0;
-    this.piece = null;
-    if (this.buffer !== null && this.buffer.length > PIECE / 4) this.buffer = null;
     device.finish(this, written, this.at);
   }
 }
@@ -410,7 +416,7 @@ function zeroes(disk: BlockBackend, offset: number, length: number, mayUnmap: bo
 
 /** For backends that cannot do that themselves. */
 async function writeZeroes(disk: BlockBackend, offset: number, length: number): Promise<void> {
-  const zeros = new Uint8Array(Math.min(length, PIECE));
+  const zeros = new Uint8Array(Math.min(length, PART));
   for (let done = 0; done < length; done += zeros.length) {
     await disk.write(offset + done, zeros.subarray(0, Math.min(zeros.length, length - done)));
   }

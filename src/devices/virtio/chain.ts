@@ -1,4 +1,6 @@
 /** A request: the buffers that one chain of descriptors names, those to read before those to write. */
+import type { Pieces } from '../../host/pieces.ts';
+import type { PieceList } from '../pieces.ts';
 
 /** Most buffers of one chain, by way of an indirect table, too. */
 export const MAX_SEGMENTS = 1024;
@@ -61,6 +63,20 @@ export class Chain {
   /** The same of what the device writes. */
   writableAt(at: number, length: number): number {
     return this.find(this.readableCount, this.count, at, length);
+  }
+
+  /** A part of what the device reads, as pieces in place. @param at bytes from its start, and how many there are from there */
+  readablePieces(into: PieceList, at: number, length: number): void {
+    this.collect(into, 0, this.readableCount, at, length);
+  }
+
+  /** The same of what the device writes. After a write to them `wrotePieces` must be called. */
+  writablePieces(into: PieceList, at: number, length: number): void {
+    this.collect(into, this.readableCount, this.count, at, length);
+  }
+
+  wrotePieces({ offsets, lengths, count }: Pieces): void {
+    for (let i = 0; i < count; i++) this.changed(offsets[i]!, lengths[i]!);
   }
 
   /** A part of `ram` in place, by the offset that `readableAt` or `writableAt` gave. After a write to it `wrote` must be called. */
@@ -130,6 +146,20 @@ export class Chain {
     const bytes = new Uint8Array(Math.min(this.readable, most));
     this.read(0, bytes);
     return bytes;
+  }
+
+  private collect(into: PieceList, from: number, to: number, at: number, length: number): void {
+    into.clear(this.ram);
+    let left = length;
+    for (let i = from; i < to && left > 0; i++) {
+      const size = this.lengths[i]!;
+      if (at < size) {
+        const part = Math.min(size - at, left);
+        into.add(this.offsets[i]! + at, part);
+        left -= part;
+      }
+      at = Math.max(0, at - size);
+    }
   }
 
   private find(from: number, to: number, at: number, length: number): number {

@@ -3,7 +3,7 @@ import { type DeviceType, text } from '../device-type.ts';
 import { keyEvents } from './input-keys.ts';
 import { ABS, BTN, EV, type InputDescription, REL, VirtioInput } from './input.ts';
 import { TABLET_MAX, VirtioPointer } from './input-pointer.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 
 const BUS_VIRTUAL = 6;
 const VENDOR = 0x0627;
@@ -18,7 +18,7 @@ function row(
   product: number,
   description: Omit<InputDescription, 'serial' | 'ids'>,
 ): DeviceType[] {
-  return virtioPciTypes({
+  return virtioTypes({
     name: `virtio-${kind}`,
     category: 'input',
     classCode,

@@ -39,20 +39,23 @@ const powerOn = () => ({ deviceFeaturesSelect: 0, driverFeaturesSelect: 0, queue
 
 /** A virtio device with registers in memory and an interrupt line; without a device in it, an empty place. */
 export class VirtioMmio implements Device, Transport {
-  readonly type = 'virtio-mmio';
+  readonly type: string;
   readonly id: string;
   readonly mmio: IoHandler;
   readonly device: VirtioDevice | null;
   private readonly irq: IrqLine;
   private readonly registers: StateBlock<ReturnType<typeof powerOn>>;
 
-  constructor(id: string, device: VirtioDevice | null, irq: IrqLine) {
+  /** @param type QEMU's name of the whole */
+  constructor(id: string, device: VirtioDevice | null, irq: IrqLine, type = 'virtio-mmio') {
     this.id = id;
+    this.type = type;
     this.device = device;
     this.irq = irq;
     this.registers = new StateBlock(id, 1, powerOn);
     device?.attach(this);
     this.mmio = {
+      doorbells: (device?.queues ?? []).map(({ index }) => ({ offset: REGISTER.queueNotify, value: index })),
       read: (offset, size) => this.read(offset, size),
       write: (offset, size, value) => this.write(offset, size, value),
     };
@@ -90,6 +93,10 @@ export class VirtioMmio implements Device, Transport {
 
   afterLoad(): void {
     this.device?.afterLoad();
+  }
+
+  close(): void {
+    this.device?.close();
   }
 
   private raise(interrupt: number): void {

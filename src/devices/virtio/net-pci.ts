@@ -2,14 +2,14 @@
 import { BOOT_INDEX, bool, mac, NETDEV, text, uint } from '../device-type.ts';
 import { FEATURE } from './net-header.ts';
 import { VirtioNet } from './net.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 import { checkQueueSize } from './queue.ts';
 
 const NETWORK = 0x020000;
 /** First address of a card that is given none. */
 const FIRST_MAC = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56] as const;
 
-export const VIRTIO_NET_PCI = virtioPciTypes({
+export const VIRTIO_NET_PCI = virtioTypes({
   name: 'virtio-net',
   category: 'network',
   classCode: NETWORK,

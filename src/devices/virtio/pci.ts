@@ -220,7 +220,12 @@ export class VirtioPci extends PciDevice implements Transport {
   }
 
   private modernHandler(): IoHandler {
+    const doorbells = this.device.queues.map(({ index }) => ({
+      offset: PART.notify * PAGE + index * NOTIFY_MULTIPLIER,
+      value: null,
+    }));
     return {
+      doorbells,
       read: (offset, size) => {
         const at = offset % PAGE;
         switch (Math.floor(offset / PAGE)) {

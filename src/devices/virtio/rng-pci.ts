@@ -1,11 +1,11 @@
 /** `virtio-rng-pci`. */
 import { text, uint, uint64 } from '../device-type.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 import { VirtioRng } from './rng.ts';
 
 const OTHERS = 0x00ff00;
 
-export const VIRTIO_RNG_PCI = virtioPciTypes({
+export const VIRTIO_RNG_PCI = virtioTypes({
   name: 'virtio-rng',
   category: 'misc',
   classCode: OTHERS,

@@ -1,15 +1,14 @@
 /** `virtio-scsi-pci`, which provides a SCSI bus. */
 import { bool, uint } from '../device-type.ts';
 import { ScsiBus } from '../scsi.ts';
-import type { VirtioPci } from './pci.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 import { checkQueueSize } from './queue.ts';
 import { MAX_LUN, MAX_TARGET, VirtioScsi } from './scsi.ts';
 
 const MASS_STORAGE = 0x010000;
 const MAX_QUEUES = 256;
 
-export const VIRTIO_SCSI_PCI = virtioPciTypes({
+export const VIRTIO_SCSI_PCI = virtioTypes({
   name: 'virtio-scsi',
   category: 'storage',
   classCode: MASS_STORAGE,
@@ -36,5 +35,5 @@ export const VIRTIO_SCSI_PCI = virtioPciTypes({
       bus: new ScsiBus(name, MAX_TARGET, MAX_LUN),
     });
   },
-  buses: (device) => [((device as VirtioPci).device as VirtioScsi).bus],
+  buses: (device) => [device.bus],
 });

@@ -1,12 +1,11 @@
 /** `virtio-serial-pci`, and the ports on its bus: `virtserialport` and `virtconsole`. */
 import { bool, CHARDEV, deviceType, type DeviceType, text, uint } from '../device-type.ts';
-import type { VirtioPci } from './pci.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 import { MAX_PORTS, SerialPortDevice, VirtioSerial } from './serial.ts';
 
 const COMMUNICATION = 0x078000;
 
-const CONTROLLER = virtioPciTypes({
+const CONTROLLER = virtioTypes({
   name: 'virtio-serial',
   category: 'input',
   classCode: COMMUNICATION,
@@ -22,7 +21,7 @@ const CONTROLLER = virtioPciTypes({
   },
   // The configuration's own, and one for all queues.
   vectors: () => 2,
-  buses: (device) => [(device as VirtioPci).device as VirtioSerial],
+  buses: (device) => [device],
 });
 
 function port(name: string, console: boolean): DeviceType {

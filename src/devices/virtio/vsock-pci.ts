@@ -1,6 +1,6 @@
 /** `vhost-vsock-pci`: by QEMU's name, though no kernel of the host's has a part in it. */
 import { text, uint64 } from '../device-type.ts';
-import { virtioPciTypes } from './pci-type.ts';
+import { virtioTypes } from './type.ts';
 import { VirtioVsock } from './vsock.ts';
 
 const COMMUNICATION = 0x078000;
@@ -8,7 +8,7 @@ const COMMUNICATION = 0x078000;
 const FIRST_GUEST_CID = 3;
 const LAST_CID = 0xfffffffe;
 
-export const VHOST_VSOCK_PCI = virtioPciTypes({
+export const VHOST_VSOCK_PCI = virtioTypes({
   name: 'vhost-vsock',
   category: 'misc',
   classCode: COMMUNICATION,

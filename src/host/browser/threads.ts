@@ -1,7 +1,7 @@
 /** Threads of a web page: dedicated workers. */
 import type { MessageEnd, Thread } from '../host.ts';
 
-export { afterEvents } from './turns.ts';
+export { afterEvents, sleepUntilEvent } from './turns.ts';
 
 export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   const worker = new Worker(entry, { type: 'module' });

@@ -9,21 +9,36 @@ import {
   openSync,
   read,
   readSync,
+  readv,
+  readvSync,
+  statfsSync,
   statSync,
   unlinkSync,
   write,
   writeSync,
+  writev,
+  writevSync,
 } from 'node:fs';
-import type { BlockFile, BlockFileMode, FileExtent } from '../host.ts';
 import { join } from 'node:path';
+import type { BlockFile, BlockFileMode, FileExtent } from '../host.ts';
+import { gather, giveBuffer, type Pieces, scatter, takeBuffer, viewsOf } from '../pieces.ts';
 import { describeError } from './errors.ts';
 import { type FileCalls, fileCalls } from './file-calls.ts';
 
 const FALLOC_KEEP_SIZE = 1;
 const FALLOC_PUNCH_HOLE = 2;
 const FALLOC_ZERO_RANGE = 16;
-/** Longest read for which the page cache is asked first: longer ones are worth a thread that copies them. */
-const CACHED_MOST = 131_072;
+/** Longest read for which the page cache is asked first: longer ones would hold the guest up for too long. */
+const CACHED_MOST = 1 << 20;
+/**
+ * Writes up to this length are done in place where they are only copied into the host's page cache, which takes less than
+ * waking a thread twice: in regular files of file systems that are the host's own (numbers of statfs(2)).
+ */
+const WRITTEN_IN_PLACE = 1 << 20;
+const OWN_FILE_SYSTEMS = [0xef53, 0x58465342, 0x9123683e, 0x01021994];
+/** A write that took this long (milliseconds) has waited for a disk: the next ones are left to threads, so many a millisecond. */
+const SLOW_WRITE = 4;
+const CAUTIOUS_WRITES = 8;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -39,26 +54,39 @@ function one(error: unknown): Error {
   });
 }
 
+type FileKind = {
+  readonly size: number;
+  readonly isDevice: boolean;
+  readonly immediate: boolean;
+  /** What is written goes to the host's memory first, and nobody waits for a disk or a server as a rule. */
+  readonly buffered: boolean;
+};
+
 class NodeBlockFile implements BlockFile {
   immediate: boolean;
   size: number;
   readonly isDevice: boolean;
   private readonly fd: number;
   private readonly calls: FileCalls | null;
+  /** Writes that are left to threads before one is tried in place again; Infinity where none ever is. */
+  private caution: number;
   /** Operations of other threads that have not ended: the descriptor must not become another file's meanwhile. */
   private underWay = 0;
   private idle: (() => void) | null = null;
 
-  constructor(fd: number, size: number, isDevice: boolean, immediate: boolean, calls: FileCalls | null) {
+  constructor(fd: number, { size, isDevice, immediate, buffered }: FileKind, calls: FileCalls | null) {
     this.fd = fd;
     this.size = size;
     this.isDevice = isDevice;
     this.immediate = immediate;
     this.calls = calls;
+    this.caution = buffered ? 0 : Infinity;
   }
 
   read(offset: number, into: Uint8Array): number | Promise<number> {
-    if (this.immediate) return this.readNow(offset, into);
+    if (this.immediate) {
+      return this.now(into.length, true, (done) => readSync(this.fd, into, done, into.length - done, offset + done));
+    }
     // What is in memory is there sooner than a thread that would fetch it.
     if (into.length <= CACHED_MOST && this.readCached(offset, into)) return into.length;
     return this.readRest(offset, into);
@@ -69,46 +97,97 @@ class NodeBlockFile implements BlockFile {
   }
 
   private readRest(offset: number, into: Uint8Array): Promise<number> {
+    return this.repeat(into.length, true, (done, next) => read(this.fd, into, done, into.length - done, offset + done, next));
+  }
+
+  readPieces(offset: number, into: Pieces): number | Promise<number> {
+    if (this.immediate) return this.now(into.total, true, (done) => readvSync(this.fd, viewsOf(into, done), offset + done));
+    if (into.total <= CACHED_MOST && this.readCachedPieces(offset, into)) return into.total;
+    return this.repeat(into.total, true, (done, next) => readv(this.fd, viewsOf(into, done), offset + done, next));
+  }
+
+  protected readCachedPieces(offset: number, into: Pieces): boolean {
+    return this.calls !== null && this.calls.readCachedPieces(this.fd, into, offset) === into.total;
+  }
+
+  /**
+   * Has another thread do so much, in as many steps as it takes.
+   * @param ends a step of nothing is the file's end  @returns bytes done
+   */
+  private repeat(
+    total: number,
+    ends: boolean,
+    step: (done: number, next: (error: unknown, count: number) => void) => void,
+  ): Promise<number> {
     this.underWay++;
     return new Promise((resolve, reject) => {
       let done = 0;
       const next = (error: unknown, count: number): void => {
         done += error ? 0 : count;
-        if (!error && count !== 0 && done < into.length) {
-          return read(this.fd, into, done, into.length - done, offset + done, next);
-        }
-        this.ended();
+        if (!error && done < total && !(ends && count === 0)) return step(done, next);
+        if (--this.underWay === 0) this.idle?.();
         if (error) reject(one(error));
         else resolve(done);
       };
-      read(this.fd, into, 0, into.length, offset, next);
+      step(0, next);
     });
   }
 
-  private ended(): void {
-    if (--this.underWay === 0) this.idle?.();
+  /** The same in place. */
+  private now(total: number, ends: boolean, step: (done: number) => number): number {
+    try {
+      for (let done = 0; done < total; ) {
+        const count = step(done);
+        if (ends && count === 0) return done;
+        done += count;
+      }
+    } catch (error) {
+      throw one(error);
+    }
+    return total;
   }
 
   write(offset: number, from: Uint8Array): void | Promise<void> {
-    const end = offset + from.length;
-    if (this.immediate) {
-      this.writeNow(offset, from);
-      if (end > this.size) this.size = end;
-      return undefined;
+    const { fd } = this;
+    const { length } = from;
+    if (!this.inPlace(length)) {
+      const writing = this.repeat(length, false, (done, next) => write(fd, from, done, length - done, offset + done, next));
+      return writing.then(() => this.reaches(offset + length));
     }
-    this.underWay++;
-    return new Promise((resolve, reject) => {
-      let done = 0;
-      const next = (error: unknown, count: number): void => {
-        done += error ? 0 : count;
-        if (!error && done < from.length) return write(this.fd, from, done, from.length - done, offset + done, next);
-        this.ended();
-        if (error) return reject(one(error));
-        if (end > this.size) this.size = end;
-        resolve();
-      };
-      write(this.fd, from, 0, from.length, offset, next);
+    this.timed(() => this.now(length, false, (done) => writeSync(fd, from, done, length - done, offset + done)));
+    this.reaches(offset + length);
+  }
+
+  writePieces(offset: number, from: Pieces): void | Promise<void> {
+    const { fd } = this;
+    const { total } = from;
+    if (!this.inPlace(total)) {
+      const writing = this.repeat(total, false, (done, next) => writev(fd, viewsOf(from, done), offset + done, next));
+      return writing.then(() => this.reaches(offset + total));
+    }
+    this.timed(() => {
+      // What goes wrong goes wrong again, with an error that says more.
+      if (this.calls?.writePieces(fd, from, offset) === total) return;
+      this.now(total, false, (done) => writevSync(fd, viewsOf(from, done), offset + done));
     });
+    this.reaches(offset + total);
+  }
+
+  private inPlace(length: number): boolean {
+    if (this.immediate) return true;
+    if (this.caution > 0) this.caution--;
+    return this.caution === 0 && length <= WRITTEN_IN_PLACE;
+  }
+
+  private timed(writing: () => void): void {
+    const start = performance.now();
+    writing();
+    const ms = performance.now() - start;
+    if (ms > SLOW_WRITE) this.caution = Math.max(this.caution, Math.ceil(ms * CAUTIOUS_WRITES));
+  }
+
+  private reaches(end: number): void {
+    if (end > this.size) this.size = end;
   }
 
   sync(): void | Promise<void> {
@@ -122,7 +201,7 @@ class NodeBlockFile implements BlockFile {
     this.underWay++;
     return new Promise((resolve, reject) =>
       fdatasync(this.fd, (error) => {
-        this.ended();
+        if (--this.underWay === 0) this.idle?.();
         if (error) reject(one(error));
         else resolve();
       }),
@@ -185,29 +264,6 @@ class NodeBlockFile implements BlockFile {
     });
   }
 
-  private readNow(offset: number, into: Uint8Array): number {
-    try {
-      for (let done = 0; done < into.length; ) {
-        const count = readSync(this.fd, into, done, into.length - done, offset + done);
-        if (count === 0) return done;
-        done += count;
-      }
-    } catch (error) {
-      throw one(error);
-    }
-    return into.length;
-  }
-
-  private writeNow(offset: number, from: Uint8Array): void {
-    try {
-      for (let done = 0; done < from.length; ) {
-        done += writeSync(this.fd, from, done, from.length - done, offset + done);
-      }
-    } catch (error) {
-      throw one(error);
-    }
-  }
-
   private fallocate(mode: number, offset: number, length: number): boolean {
     if (this.calls === null) return false;
     return this.calls.fallocate(this.fd, mode, BigInt(offset), BigInt(length)) === 0;
@@ -226,6 +282,31 @@ class DirectBlockFile extends NodeBlockFile {
   /** There is no cache to look into, and the disk would be waited for. */
   protected override readCached(): boolean {
     return false;
+  }
+
+  protected override readCachedPieces(): boolean {
+    return false;
+  }
+
+  override readPieces(offset: number, into: Pieces): number | Promise<number> {
+    if (allAligned(offset, into)) return super.readPieces(offset, into);
+    const whole = takeBuffer(into.total);
+    const finish = (count: number): number => {
+      scatter(whole, into);
+      giveBuffer(whole);
+      return count;
+    };
+    const reading = this.read(offset, whole);
+    return typeof reading === 'number' ? finish(reading) : reading.then(finish);
+  }
+
+  override writePieces(offset: number, from: Pieces): void | Promise<void> {
+    if (allAligned(offset, from)) return super.writePieces(offset, from);
+    const whole = takeBuffer(from.total);
+    gather(from, whole);
+    const writing = this.write(offset, whole);
+    if (writing === undefined) giveBuffer(whole);
+    else return writing.then(() => giveBuffer(whole));
   }
 
   override read(offset: number, into: Uint8Array): number | Promise<number> {
@@ -291,6 +372,13 @@ function aligned(offset: number, bytes: Uint8Array): boolean {
   return buffer instanceof SharedArrayBuffer && buffer.byteLength % 65536 === 0 && buffer.byteLength >= 1 << 20;
 }
 
+function allAligned(offset: number, { memory, offsets, lengths, count }: Pieces): boolean {
+  if (!aligned(offset, memory)) return false;
+  let bits = 0;
+  for (let i = 0; i < count; i++) bits |= (offsets[i]! | lengths[i]!) & (DIRECT_ALIGN - 1);
+  return bits === 0;
+}
+
 /** @throws Error, one line, when the file cannot be had that way */
 export async function openBlockFile(path: string, mode: BlockFileMode): Promise<BlockFile> {
   let fd: number;
@@ -308,7 +396,8 @@ export async function openBlockFile(path: string, mode: BlockFileMode): Promise<
     const isDevice = status.isBlockDevice();
     const size = isDevice ? deviceSize(fd, calls) : status.size;
     const Kind = mode.direct ? DirectBlockFile : NodeBlockFile;
-    return new Kind(fd, size, isDevice, mode.immediate, calls);
+    const buffered = !mode.direct && !isDevice && OWN_FILE_SYSTEMS.includes(statfsSync(path).type);
+    return new Kind(fd, { size, isDevice, immediate: mode.immediate, buffered }, calls);
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -328,7 +417,7 @@ export async function openTemporaryFile(immediate: boolean): Promise<BlockFile> 
   } catch (error) {
     throw one(error);
   }
-  return new NodeBlockFile(fd, 0, false, immediate, await fileCalls());
+  return new NodeBlockFile(fd, { size: 0, isDevice: false, immediate, buffered: false }, await fileCalls());
 }
 
 function deviceSize(fd: number, calls: FileCalls | null): number {

@@ -1,7 +1,10 @@
 /** What the C library can do with files and Node.js does not offer: holes, preallocation, locks. */
 import { endianness } from 'node:os';
+import type { Pieces } from '../pieces.ts';
 
 const RWF_NOWAIT = 8;
+/** Most places of one transfer (limits.h). */
+const IOV_MAX = 1024;
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
@@ -20,6 +23,10 @@ const RIGHTS = 4;
 export interface FileCalls {
   /** Reads what is in the host's memory already. @returns bytes read, negative where it is not or the host cannot say */
   readCached(fd: number, into: Uint8Array, offset: number): number;
+  /** The same into many places, no more than a system call takes (IOV_MAX). */
+  readCachedPieces(fd: number, into: Pieces, offset: number): number;
+  /** Writes from many places, no more than a system call takes. @returns bytes written, negative for an error or too many */
+  writePieces(fd: number, from: Pieces, offset: number): number;
   lseek(fd: number, offset: bigint, whence: number): bigint;
   fallocate(fd: number, mode: number, offset: bigint, length: bigint): number;
   /** Of the last call that failed. */
@@ -44,25 +51,45 @@ async function load(): Promise<FileCalls | null> {
       lseek: { arguments: ['i32', 'i64', 'i32'], return: 'i64' },
       fallocate: { arguments: ['i32', 'i32', 'i64', 'i64'], return: 'i32' },
       fcntl: { arguments: ['i32', 'i32', 'buffer'], return: 'i32' },
+      pwritev: { arguments: ['i32', 'buffer', 'i32', 'i64'], return: 'i64' },
       preadv2: { arguments: ['i32', 'buffer', 'i32', 'i64', 'i32'], return: 'i64' },
       __errno_location: { arguments: [], return: 'pointer' },
     }).functions;
-    // struct iovec: address, length.
-    const vector = new BigUint64Array(2);
-    const pointers = new WeakMap<object, bigint>();
-    const addressOf = ({ buffer, byteOffset }: Uint8Array): bigint => {
+    // struct iovec: address, length; by halves, since addresses of programs are exact in a number.
+    const vector = new Uint32Array(4 * IOV_MAX);
+    const pointers = new WeakMap<object, number>();
+    const addressOf = ({ buffer, byteOffset }: Uint8Array): number => {
       let base = pointers.get(buffer);
       if (base === undefined) {
-        base = getRawPointer(buffer as ArrayBuffer);
+        base = Number(getRawPointer(buffer as ArrayBuffer));
         pointers.set(buffer, base);
       }
-      return base + BigInt(byteOffset);
+      return base + byteOffset;
+    };
+    const put = (index: number, address: number, length: number): void => {
+      vector[4 * index] = address;
+      vector[4 * index + 1] = address / 2 ** 32;
+      vector[4 * index + 2] = length;
+      vector[4 * index + 3] = length / 2 ** 32;
+    };
+    const putAll = ({ memory, offsets, lengths, count }: Pieces): boolean => {
+      if (count > IOV_MAX) return false;
+      const base = addressOf(memory);
+      for (let i = 0; i < count; i++) put(i, base + offsets[i]!, lengths[i]!);
+      return true;
     };
     return {
       readCached: (fd, into, offset) => {
-        vector[0] = addressOf(into);
-        vector[1] = BigInt(into.length);
+        put(0, addressOf(into), into.length);
         return Number(c.preadv2(fd, vector, 1, BigInt(offset), RWF_NOWAIT));
+      },
+      readCachedPieces: (fd, into, offset) => {
+        if (!putAll(into)) return -1;
+        return Number(c.preadv2(fd, vector, into.count, BigInt(offset), RWF_NOWAIT));
+      },
+      writePieces: (fd, from, offset) => {
+        if (!putAll(from)) return -1;
+        return Number(c.pwritev(fd, vector, from.count, BigInt(offset)));
       },
       lseek: c.lseek,
       fallocate: c.fallocate,

@@ -63,18 +63,20 @@ class SocketStream implements HostStream {
   private readonly socket: Socket;
   private readonly tcp: boolean;
   private readonly writer: StreamWriter;
+  private readonly events: StreamEvents;
   private over = false;
 
+  /** @param socket one whose data come by its `data` events, or by `onData` */
   constructor(socket: Socket, tcp: boolean, events: StreamEvents) {
     this.socket = socket;
     this.tcp = tcp;
+    this.events = events;
     socket.setNoDelay(true);
     let failure: NetworkFailure | null = null;
     const unlessOver = (act: () => void): void => {
       if (!this.over) act();
     };
     this.writer = new StreamWriter(socket, () => unlessOver(() => events.onDrain()));
-    socket.on('data', (data: Buffer) => unlessOver(() => events.onData(plainBytes(data))));
     socket.on('end', () => unlessOver(() => events.onEnd()));
     socket.on('error', (error) => {
       failure = failureOf(error);
@@ -85,6 +87,10 @@ class SocketStream implements HostStream {
         events.onClose(failure);
       }),
     );
+  }
+
+  onData(data: Uint8Array): void {
+    if (!this.over) this.events.onData(data);
   }
 
   write(data: Uint8Array): boolean {
@@ -109,12 +115,28 @@ class SocketStream implements HostStream {
   }
 }
 
+/**
+ * Where all sockets that we connect put what they receive, one after the other: a new buffer for each piece would have
+ * the garbage collector at work all the time.
+ */
+let received: Uint8Array | undefined;
+const RECEIVED_MOST = 1 << 18;
+
 export function connectStream(to: Endpoint, from: Endpoint | null, events: StreamEvents): HostStream {
   const place = 'path' in to ? { path: to.path } : { host: to.address, port: to.port };
   const local = from === null || 'path' in from ? {} : { localAddress: from.address, localPort: from.port };
-  const socket = net().connect({ ...place, ...local, allowHalfOpen: true, autoSelectFamily: false });
+  received ??= new Uint8Array(RECEIVED_MOST);
+  const onread = {
+    buffer: received,
+    callback: (count: number, bytes: Uint8Array): boolean => {
+      stream.onData(bytes.subarray(0, count));
+      return true;
+    },
+  };
+  const socket = net().connect({ ...place, ...local, allowHalfOpen: true, autoSelectFamily: false, onread });
   socket.once('connect', () => events.onConnect?.());
-  return new SocketStream(socket, !('path' in to), events);
+  const stream = new SocketStream(socket, !('path' in to), events);
+  return stream;
 }
 
 class AcceptedSocket implements Accepted {
@@ -132,6 +154,7 @@ class AcceptedSocket implements Accepted {
 
   start(events: StreamEvents): HostStream {
     const stream = new SocketStream(this.socket, this.peer !== null, events);
+    this.socket.on('data', (data: Buffer) => stream.onData(plainBytes(data)));
     this.socket.resume();
     return stream;
   }

@@ -12,7 +12,7 @@ import {
 import type { MessageEnd, Thread } from '../host.ts';
 import { keepingCompiled } from './compiled.ts';
 
-export { afterEvents } from './turns.ts';
+export { afterEvents, sleepUntilEvent } from './turns.ts';
 
 /** What a thread is given at its start. */
 interface ThreadData {

@@ -29,6 +29,12 @@ export type AcpiOptions = {
   /** Where memory shows the configuration space of PCI, 256 MiB, or null. */
   ecam: number | null;
 };
+export type ReducedAcpiOptions = Pick<AcpiOptions, 'apicIds' | 'dsdt' | 'localApicBase' | 'ioApicBase'> & {
+  reduced: ReducedHardware;
+};
+
+/** Of machines with ACPI's reduced hardware (3.11.1): registers in memory instead of the fixed ones, which are not there. */
+export type ReducedHardware = { sleepControl: number; sleepStatus: number; reset: number; resetValue: number };
 
 /** Where in a table, or in the RSDP, an address stands that points into the tables. */
 export type AcpiLink = { at: number; size: 4 | 8 };
@@ -46,7 +52,7 @@ export const RSDP_LINKS: readonly AcpiLink[] = [
   { at: 16, size: 4 },
   { at: 24, size: 8 },
 ];
-/** Links of the FADT: FACS, DSDT and the 64-bit address of the DSDT. */
+/** Links of each FADT: FACS, DSDT and the 64-bit address of the DSDT. */
 const FADT_LINKS: readonly AcpiLink[] = [
   { at: 36, size: 4 },
   { at: 40, size: 4 },
@@ -57,6 +63,27 @@ export const TABLE_CHECKSUM = 9;
 
 /** Builds every table for a place in memory. @param base physical address of `tables` */
 export function buildAcpiTables(options: AcpiOptions, base: number): AcpiTables {
+  const more = [
+    ...(options.hpetBase === null ? [] : [buildHpet(options.hpetBase)]),
+    ...(options.ecam === null ? [] : [buildMcfg(options.ecam)]),
+  ];
+  const madt = buildMadt(options, [options.sciInterrupt, ...options.levelInterrupts]);
+  return placeTables(base, options.dsdt, (facs, dsdt) => buildFadt(options, facs, dsdt), [madt, ...more]);
+}
+
+/** The same of a machine with reduced hardware. */
+export function buildReducedTables(options: ReducedAcpiOptions, base: number): AcpiTables {
+  const fadt = (facs: number, dsdt: number): Uint8Array => buildReducedFadt(options.reduced, facs, dsdt);
+  return placeTables(base, options.dsdt, fadt, [buildMadt(options, [])]);
+}
+
+/** @param more tables beside FADT and DSDT */
+function placeTables(
+  base: number,
+  definitions: Uint8Array,
+  fadt: (facs: number, dsdt: number) => Uint8Array,
+  more: readonly Uint8Array[],
+): AcpiTables {
   const out = new ByteWriter();
   const links: AcpiLink[] = [];
   const placed: { at: number; length: number }[] = [];
@@ -73,10 +100,8 @@ export function buildAcpiTables(options: AcpiOptions, base: number): AcpiTables 
     return base + at;
   };
   const facs = base + put(buildFacs(), 64);
-  const dsdt = place(table('DSDT', 2, options.dsdt));
-  const entries = [place(buildFadt(options, facs, dsdt), FADT_LINKS), place(buildMadt(options))];
-  if (options.hpetBase !== null) entries.push(place(buildHpet(options.hpetBase)));
-  if (options.ecam !== null) entries.push(place(buildMcfg(options.ecam)));
+  const dsdt = place(table('DSDT', 2, definitions));
+  const entries = [place(fadt(facs, dsdt), FADT_LINKS), ...more.map((one) => place(one))];
   const list = (size: 4 | 8): { body: Uint8Array; at: readonly AcpiLink[] } => {
     const body = new ByteWriter();
     for (const entry of entries) size === 4 ? body.u32(entry) : body.u64(entry);
@@ -132,6 +157,7 @@ const FADT_FLAGS = {
   sleepButtonAbsent: 1 << 5,
   rtcWakeFixed: 1 << 6,
   resetRegister: 1 << 10,
+  reducedHardware: 1 << 20,
 } as const;
 
 /** 5.2.9, revision 3. */
@@ -179,11 +205,40 @@ function buildFadt(o: AcpiOptions, facs: number, dsdt: number): Uint8Array {
   return table('FACP', 3, out.finish());
 }
 
+/** A register of a byte in memory (5.2.3.2). */
+const byteRegister = (out: ByteWriter, address: number): ByteWriter => out.u8(0, 8, 0, 1).u64(address);
+
+/** 5.2.9, revision 5.1, of which nearly all is about registers that are not there. */
+function buildReducedFadt(
+  { sleepControl, sleepStatus, reset, resetValue }: ReducedHardware,
+  facs: number,
+  dsdt: number,
+): Uint8Array {
+  const flags = FADT_FLAGS.wbinvd | FADT_FLAGS.c1 | FADT_FLAGS.resetRegister | FADT_FLAGS.reducedHardware;
+  const out = new ByteWriter()
+    .u32(facs)
+    .u32(dsdt)
+    .zeros(112 - 44)
+    .u32(flags);
+  byteRegister(out, reset)
+    .u8(resetValue)
+    .u16(0)
+    .u8(1)
+    .u64(0)
+    .u64(dsdt)
+    .zeros(244 - 148);
+  byteRegister(byteRegister(out, sleepControl), sleepStatus);
+  return table('FACP', 5, out.finish());
+}
+
 /** Interrupt flags (table 5.26): active high, edge or level. */
 const LEVEL_HIGH = 0x0d;
 
-/** 5.2.12 */
-function buildMadt(o: AcpiOptions): Uint8Array {
+/** 5.2.12 @param levelInterrupts ISA interrupts that are level-triggered */
+function buildMadt(
+  o: Pick<AcpiOptions, 'apicIds' | 'localApicBase' | 'ioApicBase'>,
+  levelInterrupts: readonly number[],
+): Uint8Array {
   // Flag 0: there is an 8259 pair, too.
   const out = new ByteWriter().u32(o.localApicBase).u32(1);
   // A processor is known by its place, which is the _UID of its device in the DSDT.
@@ -191,7 +246,7 @@ function buildMadt(o: AcpiOptions): Uint8Array {
   out.u8(1, 12, 0, 0).u32(o.ioApicBase).u32(0);
   // The timer's ISA interrupt 0 arrives at pin 2.
   out.u8(2, 10, 0, 0).u32(2).u16(0);
-  const level = [...new Set([o.sciInterrupt, ...o.levelInterrupts])].sort((a, b) => a - b);
+  const level = [...new Set(levelInterrupts)].sort((a, b) => a - b);
   for (const irq of level) out.u8(2, 10, 0, irq).u32(irq).u16(LEVEL_HIGH);
   // Every processor's LINT1 is the NMI.
   out.u8(4, 6, 0xff).u16(0).u8(1);

@@ -90,6 +90,8 @@ export const when = (condition: Aml, ...then: Aml[]): Aml => [0xa0, ...withLengt
 export const otherwise = (...then: Aml[]): Aml => [0xa1, ...withLength(then.flat())];
 export const giveBack = (value: Aml): Aml => [0xa4, ...value];
 /** Tells the system of an event at a device (19.6.90). */
+/** An element of a package or a buffer (19.6.63). */
+export const element = (of: Aml, at: number): Aml => [0x88, ...of, ...integer(at), ...NOWHERE];
 export const notify = (device: string, event: Aml): Aml => [0x86, ...nameString(device), ...event];
 
 export const mutex = (name: string): Aml => [0x5b, 0x01, ...nameString(name), 0];
@@ -97,12 +99,25 @@ export const mutex = (name: string): Aml => [0x5b, 0x01, ...nameString(name), 0]
 export const acquire = (name: string): Aml => [0x5b, 0x23, ...nameString(name), 0xff, 0xff];
 export const release = (name: string): Aml => [0x5b, 0x27, ...nameString(name)];
 
+/** Address spaces of regions (19.6.100). */
+const SYSTEM_MEMORY = 0;
+const SYSTEM_IO = 1;
+
 /** Ports with words of 32 bits by name; what is not written of one is zero (20.2.5.2). */
 export function portFields(region: string, base: number, names: readonly string[]): Aml {
+  return wordFields(SYSTEM_IO, region, base, names);
+}
+
+/** The same of memory. */
+export function memoryFields(region: string, base: number, names: readonly string[]): Aml {
+  return wordFields(SYSTEM_MEMORY, region, base, names);
+}
+
+function wordFields(space: number, region: string, base: number, names: readonly string[]): Aml {
   // Accesses of 32 bits, no lock, the rest written as zeros.
   const flags = 0x43;
   const words = names.flatMap((word) => [...nameString(word), 32]);
-  const place = [...nameString(region), 1, ...integer(base), ...integer(4 * names.length)];
+  const place = [...nameString(region), space, ...integer(base), ...integer(4 * names.length)];
   return [0x5b, 0x80, ...place, 0x5b, 0x81, ...withLength([...nameString(region), flags, ...words])];
 }
 
@@ -148,6 +163,11 @@ export function ioPorts(base: number, count: number): Aml {
 export function irq(number: number): Aml {
   const mask = 1 << number;
   return [0x22, mask & 0xff, mask >> 8];
+}
+
+/** Extended interrupt descriptor: an input of an I/O APIC, level-triggered, active high, exclusive (6.4.3.6). */
+export function levelInterrupt(input: number): Aml {
+  return [0x89, 6, 0, 0x01, 1, ...le32(input)];
 }
 
 /** Address space descriptors for a bridge's windows (6.4.3.5). */

@@ -57,7 +57,7 @@ export function buildDsdt(options: DsdtOptions): Uint8Array {
 }
 
 /** Processor devices (8.4), by whose _UID the MADT tells their APICs. */
-function processors(count: number): Aml[] {
+export function processors(count: number): Aml[] {
   const path = (cpu: number): string => `C${cpu.toString(16).toUpperCase().padStart(3, '0')}`;
   return Array.from({ length: count }, (_, cpu) =>
     device(path(cpu), name('_HID', text('ACPI0007')), name('_UID', integer(cpu)), name('_STA', integer(0x0f))),
@@ -135,20 +135,23 @@ function routes(interrupt: (slot: number, pin: number) => number): Aml {
 }
 
 function isaBridge(options: DsdtOptions): Aml {
-  const serials = options.serials.flatMap((serial, i) =>
-    serial === null ? [] : [isaDevice(`COM${i + 1}`, 'PNP0501', i + 1, ioPorts(serial[0], 8), irq(serial[1]))],
-  );
   return device(
     'ISA',
     name('_ADR', integer(options.q35 === null ? 0x00010000 : 0x001f0000)),
     isaDevice('RTC', 'PNP0B00', 0, ioPorts(0x70, 2), irq(8)),
     isaDevice('KBD', 'PNP0303', 0, ioPorts(0x60, 1), ioPorts(0x64, 1), irq(1)),
     isaDevice('MOU', 'PNP0F13', 0, irq(12)),
-    ...serials,
+    ...serialPorts(options.serials),
   );
 }
 
-function isaDevice(path: string, id: string, uid: number, ...items: Aml[]): Aml {
+export function serialPorts(serials: DsdtOptions['serials']): Aml[] {
+  return serials.flatMap((serial, i) =>
+    serial === null ? [] : [isaDevice(`COM${i + 1}`, 'PNP0501', i + 1, ioPorts(serial[0], 8), irq(serial[1]))],
+  );
+}
+
+export function isaDevice(path: string, id: string, uid: number, ...items: Aml[]): Aml {
   return device(
     path,
     name('_HID', eisaId(id)),

@@ -5,10 +5,12 @@ import {
   type Aml,
   and,
   argument,
+  buffer,
   call,
   device,
   dwordField,
   eisaId,
+  element,
   equal,
   giveBack,
   integer,
@@ -22,6 +24,7 @@ import {
   notify,
   or,
   otherwise,
+  packageOf,
   portFields,
   release,
   resources,
@@ -56,7 +59,7 @@ export function hotplugSlots({ base, length, tree }: HotplugTables): Aml[] {
     ),
     portFields('PCST', base, ['PCIU', 'PCID']),
     portFields('SEJ', base + 8, ['B0EJ']),
-    portFields('BNMR', base + 16, ['BNUM']),
+    portFields('BNMR', base + 16, ['BNUM', 'PIDX']),
     mutex('BLCK'),
     method(
       'PCEJ',
@@ -67,9 +70,55 @@ export function hotplugSlots({ base, length, tree }: HotplugTables): Aml[] {
       release('BLCK'),
       giveBack(integer(0)),
     ),
+    ...naming(),
     ...busObjects(tree),
   ];
 }
+
+/** By which the system asks for a device's name, and the function that tells it (PCI Firmware Specification 3.1, 4.6.7). */
+const NAMING = 'e5c937d0-3553-4d7a-9117-ea4d19c3434d';
+const TELL_NAME = 7;
+
+/** Of the device in a slot of a bus its number, 0 for none; and what `_DSM` answers of a device with a number. */
+function naming(): Aml[] {
+  return [
+    method(
+      'AIDX',
+      2,
+      acquire('BLCK'),
+      store(argument(0), 'BNUM'),
+      shiftLeft(integer(1), argument(1), nameString('PIDX')),
+      store(nameString('PIDX'), local(0)),
+      release('BLCK'),
+      giveBack(local(0)),
+    ),
+    // Arguments: who asks, for which function, the number.
+    method(
+      'PDSM',
+      3,
+      when(
+        equal(argument(0), uuid(NAMING)),
+        when(
+          argument(2),
+          when(equal(argument(1), integer(0)), giveBack(buffer([1 | (1 << TELL_NAME)]))),
+          when(
+            equal(argument(1), integer(TELL_NAME)),
+            store(packageOf(integer(0), text('')), local(0)),
+            store(argument(2), element(local(0), 0)),
+            giveBack(local(0)),
+          ),
+        ),
+      ),
+      giveBack(buffer([0])),
+    ),
+  ];
+}
+
+const nameMethod = (index: Aml): Aml => method('_DSM', 4, giveBack(call('PDSM', argument(0), argument(2), index)));
+
+/** A device that stays. */
+const namedDevice = ({ devfn, index }: { devfn: number; index: number }): Aml =>
+  device(functionName(devfn), name('_ADR', integer(addressOf(devfn))), nameMethod(integer(index)));
 
 /** The event behind it all: looks at every bus. */
 export function hotplugEvent(): Aml {
@@ -78,12 +127,14 @@ export function hotplugEvent(): Aml {
 }
 
 /** Slots of one bus, and the buses behind it. */
-function busObjects({ select, slots, bridges }: HotplugBus): Aml[] {
+function busObjects({ select, slots, bridges, named }: HotplugBus): Aml[] {
   const further = bridges.map(({ devfn, bus }) =>
     device(functionName(devfn), name('_ADR', integer(addressOf(devfn))), ...busObjects(bus)),
   );
   const deeper = bridges.map(({ devfn }) => call(`^${functionName(devfn)}.PCNT`));
-  if (select === null) return [...further, method('PCNT', 0, ...deeper)];
+  const known = new Set(bridges.map(({ devfn }) => devfn));
+  const others = named.filter(({ devfn }) => !known.has(devfn));
+  if (select === null) return [...further, ...others.map(namedDevice), method('PCNT', 0, ...deeper)];
   return [
     name('BSEL', integer(select)),
     ...slots.map(slotDevice),
@@ -106,6 +157,7 @@ function slotDevice(slot: number): Aml {
     name('_ADR', integer(addressOf(8 * slot))),
     name('_SUN', integer(slot)),
     method('_EJ0', 1, call('PCEJ', call('BSEL'), call('_SUN'))),
+    nameMethod(call('AIDX', call('BSEL'), call('_SUN'))),
   );
 }
 

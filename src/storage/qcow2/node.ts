@@ -1,4 +1,5 @@
 /** A qcow2 image as a node: requests that need nothing but tables in memory, and the way to all others. */
+import type { Pieces } from '../../host/pieces.ts';
 import type { Completion } from '../../machine/interfaces.ts';
 import { BlockNode, type CheckResult, type Extent, type Fix, type NodeInfo } from '../node.ts';
 import { type Maybe, run, Several, type Task, wait } from '../task.ts';
@@ -70,6 +71,15 @@ export class Qcow2Node extends BlockNode {
       }
     }
     return run(this.readTask(offset, into));
+  }
+
+  override readPieces(offset: number, into: Pieces): Completion {
+    const slice = this.cipher === null ? this.mapping.peek(offset) : null;
+    if (slice !== null) {
+      const found = this.mapping.runAt(slice, offset, into.total);
+      if (found.length === into.total && found.kind === DATA) return this.image.data.readPieces(found.host, into);
+    }
+    return super.readPieces(offset, into);
   }
 
   *readTask(offset: number, into: Uint8Array): Task<void> {
@@ -147,6 +157,19 @@ export class Qcow2Node extends BlockNode {
       if (host >= 0) return this.writer.writeInPlace(host, from);
     }
     return run(this.writer.write(offset, from));
+  }
+
+  override writePieces(offset: number, from: Pieces): Completion {
+    this.checkWritable();
+    if (this.cipher === null && this.writer.idle) {
+      const slice = this.mapping.peek(offset);
+      const host = slice === null ? -1 : this.writer.hostInPlace(slice, offset, from.total);
+      if (host >= 0) {
+        this.bitmaps?.written(offset, from.total);
+        return this.writer.inPlace(this.image.data.writePieces(host, from));
+      }
+    }
+    return super.writePieces(offset, from);
   }
 
   override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {

@@ -90,8 +90,12 @@ export class Writer {
   }
 
   writeInPlace(host: number, from: Uint8Array): Completion {
+    return this.inPlace(this.image.data.write(host, from));
+  }
+
+  /** @param writing over what is there, at a place that `hostInPlace` has given */
+  inPlace(writing: Completion): Completion {
     const { image } = this;
-    const writing = image.data.write(host, from);
     if (writing === undefined) return undefined;
     const generation = image.beginWrite();
     return writing.then(

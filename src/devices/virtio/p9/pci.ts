@@ -1,11 +1,11 @@
 /** `virtio-9p-pci`. */
 import { text } from '../../device-type.ts';
-import { virtioPciTypes } from '../pci-type.ts';
+import { virtioTypes } from '../type.ts';
 import { MAX_TAG, VirtioP9 } from './device.ts';
 
 const OTHERS = 0x000200;
 
-export const VIRTIO_9P_PCI = virtioPciTypes({
+export const VIRTIO_9P_PCI = virtioTypes({
   name: 'virtio-9p',
   category: 'storage',
   classCode: OTHERS,

@@ -1,4 +1,5 @@
 /** CPU models as data, and the text of `-cpu MODEL,+feature,-feature,property=value`. */
+import { type HypervChoice, HypervOptions } from './hyperv.ts';
 
 /** One CPUID register that holds feature bits, by the names that QEMU gives them. */
 type Word = { readonly leaf: string; readonly names: string };
@@ -93,6 +94,8 @@ export interface CpuModel {
   readonly host: HostCpu | null;
   /** 1 GiB pages. */
   readonly hugePages: boolean;
+  /** Hyper-V's interface; null without it. */
+  readonly hyperv: HypervChoice | null;
   has(feature: string): boolean;
 }
 
@@ -385,6 +388,7 @@ class Parser {
   readonly warnings: string[] = [];
   readonly words: FeatureWords;
   readonly values: Overrides;
+  readonly hyperv = new HypervOptions();
   private readonly name: string;
   /** Features that can be had. */
   private readonly possible: FeatureWords;
@@ -399,8 +403,8 @@ class Parser {
   }
 
   item(text: string): void {
-    if (text.startsWith('+')) return this.feature(text.slice(1), true);
-    if (text.startsWith('-')) return this.feature(text.slice(1), false);
+    if (text.startsWith('+')) return this.turn(text.slice(1), true);
+    if (text.startsWith('-')) return this.turn(text.slice(1), false);
     const at = text.indexOf('=');
     const key = canonical(at < 0 ? text : text.slice(0, at));
     const value = at < 0 ? 'on' : text.slice(at + 1);
@@ -410,6 +414,7 @@ class Parser {
       return;
     }
     if (key in PROPERTIES) return this.property(key, value);
+    if (this.hypervisors(key, value)) return;
     // Other interfaces of hypervisors are not there.
     if ((key.startsWith('hv-') || key.startsWith('kvm-')) && !PLACES.has(key)) {
       if (isOn(value)) this.warnings.push(`CPU feature ${key} is not available`);
@@ -419,6 +424,19 @@ class Parser {
       throw new Error(`-cpu ${this.name}: ${key} takes on or off, not "${value}"`);
     }
     this.feature(key, isOn(value));
+  }
+
+  private turn(name: string, on: boolean): void {
+    if (!this.hypervisors(canonical(name), on ? 'on' : 'off')) this.feature(name, on);
+  }
+
+  /** @returns false for what is none of Hyper-V's properties */
+  private hypervisors(key: string, value: string): boolean {
+    try {
+      return this.hyperv.set(key, value);
+    } catch (error) {
+      throw new Error(`-cpu ${this.name}: ${key} ${(error as Error).message}`);
+    }
   }
 
   private property(key: string, value: string): void {
@@ -484,11 +502,11 @@ export function parseCpu(text: string, host: HostCpu | null = null): ModelChoice
   // Before it is known what the host has, it is taken for what models have at most.
   const parser = new Parser(name, MODELS[name === HOST_MODEL ? DEFAULT_MODEL : name]!, own);
   for (const item of items) if (item !== '') parser.item(item);
-  const { words, warnings, values } = parser;
+  const { words, warnings, values, hyperv } = parser;
   const has = (feature: string): boolean => hasFeature(words, feature);
   if (!has('lm')) values.physicalBits = has('pae') || has('pse36') ? 36 : 32;
   values.physicalBits = Math.max(32, Math.min(52, values.physicalBits));
-  return { model: { name, ...values, words, host: own, hugePages: has('pdpe1gb'), has }, warnings };
+  return { model: { name, ...values, words, host: own, hugePages: has('pdpe1gb'), hyperv: hyperv.choice, has }, warnings };
 }
 
 /**
