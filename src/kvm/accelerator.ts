@@ -380,11 +380,11 @@ export class KvmAccelerator implements Accelerator {
     return { entries: this.entries, exits: this.exits, doorbells: this.processors.doorbells.rung };
   }
 
-  close(): void {
+  close(machineGoesOn = false): void {
     this.processors.close();
     if (this.inKernel) this.chips.end();
     this.inKernel = false;
     this.kicker.close();
-    this.vm.close();
+    this.vm.close(machineGoesOn);
   }
 }

@@ -1,5 +1,5 @@
 /** What /dev/kvm, a VM and a vCPU have in common: an open file that takes requests. */
-import { closeSync, openSync } from 'node:fs';
+import { close, closeSync, openSync } from 'node:fs';
 import { isMainThread } from 'node:worker_threads';
 import { CAPABILITIES, type Capability } from './constants.ts';
 import { type LayoutOf, type Request, REQUESTS, type RequestName, type StructRequest } from './ioctls.ts';
@@ -42,12 +42,16 @@ export class Descriptor {
     return this.number;
   }
 
-  /** Takes effect once. */
-  close(): void {
+  /**
+   * Takes effect once.
+   * @param beside whether another thread closes the file, soon, where that takes the kernel long
+   */
+  close(beside = false): void {
     const { fd } = this;
     if (fd === CLOSED) return;
     this.number = CLOSED;
-    closeSync(fd);
+    if (beside) close(fd, () => undefined);
+    else closeSync(fd);
   }
 
   /**

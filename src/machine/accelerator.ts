@@ -43,6 +43,9 @@ export interface Accelerator {
   loadState(cpu: number, state: DeviceState): void;
   /** What it has done so far, for `info jit` and tracing. */
   statistics(): Record<string, number>;
-  /** Gives up what it holds; it is of no use afterwards. Its state has been saved, or nobody wants it. */
-  close(): void;
+  /**
+   * Gives up what it holds; it is of no use afterwards. Its state has been saved, or nobody wants it.
+   * @param machineGoesOn under another one: what takes long is left to other threads
+   */
+  close(machineGoesOn?: boolean): void;
 }

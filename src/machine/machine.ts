@@ -139,7 +139,7 @@ export class LocalMachine implements StateOwner {
     const early = apart ? this.accelerators.make(name) : null;
     const states = this.board.apicIds.map((_, cpu) => before.saveState(cpu));
     const instructions = before.instructions();
-    before.close();
+    before.close(true);
     const take = (made: Accelerator): void => {
       made.countFrom(instructions);
       this.accelerators.use(made);

@@ -3,7 +3,7 @@ import { type ChainExtent, chainStatus } from './chain.ts';
 import { type BlockNode, isZero } from './node.ts';
 
 /** Most bytes of a part. */
-const PART = 2 ** 19;
+const PART = 2 ** 20;
 const SECTOR = 512;
 
 export interface CopyOptions {

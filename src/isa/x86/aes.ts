@@ -19,25 +19,17 @@ import { vectorConstant } from './vector-constants.ts';
 
 // --- GF(2^8) modulo x^8 + x^4 + x^3 + x + 1. ---
 
-function multiply(x: number, y: number): number {
-  let product = 0;
-  for (let bit = 0; bit < 8; bit++) {
-    if ((y >> bit) & 1) product ^= x << bit;
-  }
-  for (let bit = 14; bit >= 8; bit--) if ((product >> bit) & 1) product ^= 0x11b << (bit - 8);
-  return product;
+/** All bytes but 0 are powers of 3: by exponent, and the exponents. */
+const POWERS = new Uint8Array(255);
+const EXPONENTS = new Uint8Array(256);
+for (let exponent = 0, x = 1; exponent < 255; exponent++) {
+  POWERS[exponent] = x;
+  EXPONENTS[x] = exponent;
+  x ^= (x << 1) ^ (x & 0x80 ? 0x11b : 0);
 }
 
-function power(x: number, n: number): number {
-  let result = 1;
-  let square = x;
-  for (let rest = n; rest > 0; rest >>= 1) {
-    if (rest & 1) result = multiply(result, square);
-    square = multiply(square, square);
-  }
-  return result;
-}
-
+const multiply = (x: number, y: number): number => (x === 0 || y === 0 ? 0 : POWERS[(EXPONENTS[x]! + EXPONENTS[y]!) % 255]!);
+const power = (x: number, n: number): number => (x === 0 ? 0 : POWERS[(EXPONENTS[x]! * n) % 255]!);
 const inverse = (x: number): number => power(x, 254);
 
 /** The affine part of SubBytes without its constant 63: bit i is the sum of bits i, i+4 ... i+7. */

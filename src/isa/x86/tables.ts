@@ -143,6 +143,24 @@ function parseOperand(text: string): OperandSpec {
   return { text, place: text[0]!, size };
 }
 
+type Operands = Pick<Row, 'operands' | 'immediates' | 'usesV'>;
+/** What has been parsed: two thousand rows have a few hundred lists of operands. */
+const parsedOperands = new Map<string, Operands>();
+
+function parseOperands(text: string): Operands {
+  let parsed = parsedOperands.get(text);
+  if (parsed === undefined) {
+    const operands = text === '' ? [] : text.split(',').map(parseOperand);
+    parsed = {
+      operands,
+      immediates: operands.filter((operand) => IMMEDIATE_PLACES.includes(operand.place)),
+      usesV: operands.some((operand) => operand.place === 'B' || operand.place === 'H'),
+    };
+    parsedOperands.set(text, parsed);
+  }
+  return parsed;
+}
+
 const MAPS: Record<string, number> = { '0F': MAP_0F, '0F38': MAP_0F38, '0F3A': MAP_0F3A };
 const PREFIXES: Record<string, number> = {
   NP: PREFIX_NONE,
@@ -220,17 +238,7 @@ const IMMEDIATE_PLACES = 'IJOAL';
 
 /** Describes one instruction form. */
 export function row(encoding: string, name: string, operands: string, translate: Translate, options: RowOptions = {}): Row {
-  const parsed = operands === '' ? [] : operands.split(',').map(parseOperand);
-  return {
-    encoding,
-    name,
-    ...parseEncoding(encoding),
-    operands: parsed,
-    immediates: parsed.filter((operand) => IMMEDIATE_PLACES.includes(operand.place)),
-    usesV: parsed.some((operand) => operand.place === 'B' || operand.place === 'H'),
-    translate,
-    options,
-  };
+  return { encoding, name, ...parseEncoding(encoding), ...parseOperands(operands), translate, options };
 }
 
 /** All forms of one opcode, the most specific first. */
