@@ -33,7 +33,7 @@ const DISPATCH_TARGETS = 4;
 
 /** Executions at which a block becomes hot: where speed is favoured, so is compiling. @param hot see MakerSettings */
 export function hotIn(isa: Isa, hot: number, flags: number): number {
-  return isa.favoursSpeed?.(flags) ? hot >> 2 : hot;
+  return isa.favoursSpeed?.(flags) ? hot >> 1 : hot;
 }
 
 /** A page beyond the entry's own that a region has code in. */
