@@ -668,21 +668,20 @@ export class RegionCompiler implements Surroundings {
     this.tailCall(() => c.get(cell));
   }
 
-  /** Leaves the region behind a node; the pc has been stored. @param cell to go on through; 0 = to the host */
-  private leaveThrough(node: RegionNode, cell: number): void {
+  /** What the state block must have when the region is left behind a node. @param offset of the pc that comes next */
+  private storeForExit(node: RegionNode, offset: number, ctx: number): void {
+    this.storeContext(ctx);
+    this.storeAt(CTL_PC, () => this.pushPc(offset), I64_STORE);
     this.storeChanged(this.residence(node).exit);
     this.writeBudgetBack();
-    if (cell === 0) this.code.op(RETURN);
-    else this.tailCall(() => this.code.address(cell));
   }
 
   private emitLeave(node: RegionNode, at: number, ctx: number): void {
     const { words } = node.block;
-    this.storeContext(ctx);
-    this.storeAt(CTL_PC, () => this.pushPc(words[at + 3]!), I64_STORE);
+    this.storeForExit(node, words[at + 3]!, ctx);
     this.storeAt(CTL_EXIT_REASON, () => this.code.i32(words[at + 1]!));
     this.storeAt(CTL_EXIT_ARG, () => this.code.i32(words[at + 2]!));
-    this.leaveThrough(node, 0);
+    this.code.op(RETURN);
   }
 
   private emitEdge(node: RegionNode, slot: number, offset: number, ctx: number): void {
@@ -709,10 +708,10 @@ export class RegionCompiler implements Surroundings {
     this.labels.length -= outer;
   }
 
+  /** @param cell to go on through */
   private emitLeaving(node: RegionNode, offset: number, ctx: number, cell: number): void {
-    this.storeContext(ctx);
-    this.storeAt(CTL_PC, () => this.pushPc(offset), I64_STORE);
-    this.leaveThrough(node, cell);
+    this.storeForExit(node, offset, ctx);
+    this.tailCall(() => this.code.address(cell));
   }
 
   /** Leaves for a place on another page: the end of the way there is remembered while the mapping stays the same. */
@@ -720,10 +719,7 @@ export class RegionCompiler implements Surroundings {
     if (this.linked === MAX_LINKS) return this.emitLeaving(node, offset, ctx, this.region.dispatchCell);
     const c = this.code;
     const link = this.region.links + CELL_SIZE * this.linked++;
-    this.storeContext(ctx);
-    this.storeAt(CTL_PC, () => this.pushPc(offset), I64_STORE);
-    this.storeChanged(this.residence(node).exit);
-    this.writeBudgetBack();
+    this.storeForExit(node, offset, ctx);
     c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
     c.loadAt(I32_LOAD, link + LINK_MAPPING);
     c.op(I32_NE);

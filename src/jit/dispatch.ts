@@ -258,17 +258,22 @@ function pushIndexEntry(c: Code, key: number): void {
   c.toAddress();
 }
 
-/** Function that goes on at the pc. @param find what `writeFind` made */
-export function writeDispatch(module: ModuleWriter, find: number): number {
-  const c = module.code();
-  c.begin([I32]);
+/** Looks the pc up in the jump cache, or leaves by `find`. @returns a local with the entry cell's address */
+function emitProbeOrFind(c: Code, find: number): number {
   const cell = c.local(c.addressType);
   emitJumpCacheProbe(c, cell, () => {
     c.i32(0);
     c.call(RETURN_CALL, find);
   });
   c.set(cell);
-  goThrough(c, module, cell);
+  return cell;
+}
+
+/** Function that goes on at the pc. @param find what `writeFind` made */
+export function writeDispatch(module: ModuleWriter, find: number): number {
+  const c = module.code();
+  c.begin([I32]);
+  goThrough(c, module, emitProbeOrFind(c, find));
   return module.function([I32], NONE, c);
 }
 
@@ -280,13 +285,8 @@ export function writeLink(module: ModuleWriter, find: number): number {
   const c = module.code();
   const params = [c.addressType];
   c.begin(params);
-  const cell = c.local(c.addressType);
   // What the jump cache has not it has next time.
-  emitJumpCacheProbe(c, cell, () => {
-    c.i32(0);
-    c.call(RETURN_CALL, find);
-  });
-  c.set(cell);
+  const cell = emitProbeOrFind(c, find);
   c.get(0);
   c.get(cell);
   if (c.addressType !== I32) c.op(I32_WRAP);

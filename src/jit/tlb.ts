@@ -152,6 +152,11 @@ export class Tlb {
     return this.current.jumps;
   }
 
+  /** Whatever was known of where code lies in a context is not to be relied on. */
+  private renewMapping(context: Context): void {
+    context.mapping = ++this.mappings;
+  }
+
   private clearTlb(context: Context): void {
     this.words.fill(-1, context.tlb >> 2, (context.tlb + TLB_SIZE + VICTIM_ENTRIES * 32) >> 2);
     context.privateEntries.count = 0;
@@ -161,7 +166,7 @@ export class Tlb {
   /** Drops all entries of a context. */
   private clearAll(context: Context): void {
     if (!context.touched) return;
-    context.mapping = ++this.mappings;
+    this.renewMapping(context);
     context.touched = context === this.current;
     const { privateEntries, globalEntries } = context;
     this.words[(context.tlb + EPOCH) >> 2]!++;
@@ -208,18 +213,14 @@ export class Tlb {
   private clearPrivate(context: Context): void {
     const { privateEntries } = context;
     if (privateEntries.count === 0) return;
-    if (privateEntries.overflown) {
-      context.mapping = ++this.mappings;
-      this.clearTlb(context);
-    } else {
+    if (privateEntries.overflown || context.privateCode) this.renewMapping(context);
+    if (privateEntries.overflown) this.clearTlb(context);
+    else {
       this.dropListed(context, privateEntries);
       this.clearVictims(context);
     }
     // Code of private pages may have been entered by their virtual address.
-    if (context.privateCode) {
-      context.mapping = ++this.mappings;
-      this.clearJumps(context);
-    }
+    if (context.privateCode) this.clearJumps(context);
     context.privateCode = false;
   }
 
@@ -254,7 +255,7 @@ export class Tlb {
   }
 
   private dropPage(context: Context, low: number, high: number): void {
-    context.mapping = ++this.mappings;
+    this.renewMapping(context);
     const w = this.words;
     const page = low & ~0xfff;
     const at = (context.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
@@ -423,7 +424,7 @@ export class Tlb {
   /** What any pc leads to is to be found anew. */
   forgetPlaces(): void {
     for (const context of this.contexts) {
-      context.mapping = ++this.mappings;
+      this.renewMapping(context);
       this.clearJumps(context);
     }
   }

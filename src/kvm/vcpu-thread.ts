@@ -36,9 +36,7 @@ export class VcpuThread {
       throw new Error('a vCPU with a thread of its own needs its pages in shared memory');
     this.worker = new Worker(new URL('./vcpu-worker.ts', import.meta.url), {
       execArgv: ['--no-warnings'],
-      workerData: {
-        ...{ fd: vcpu.fd, pages, cells: this.channel.cells, machine: kicker.cells, doorbells },
-      } satisfies VcpuWorkerData,
+      workerData: { fd: vcpu.fd, pages, cells: this.channel.cells, machine: kicker.cells, doorbells } satisfies VcpuWorkerData,
     });
     this.worker.on('message', onRequest);
     this.worker.on('error', (error) => onError(error as Error));

@@ -91,7 +91,7 @@ export class PcInterrupts {
     return this.irqs.reduce((levels, irq, input) => levels | (irq.level ? 1 << input : 0), 0);
   }
 
-  /** See `PcMachine.useKernelChips`. */
+  /** See `Board.useKernelChips`. */
   useKernelChips(chips: KernelChips | null): void {
     this.kernelChips = chips;
     this.sleep(chips !== null);

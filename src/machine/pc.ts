@@ -1,67 +1,36 @@
 /** The PC board (QEMU's `pc`): which devices there are and how they are wired. */
 import { AcpiPciHotplug, HOTPLUG_EVENT, HOTPLUG_PORTS } from '../devices/acpi/pci-hotplug.ts';
 import { AcpiPm, ResetControl } from '../devices/acpi/pm.ts';
-import { DebugConsole, DebugExit } from '../devices/debug/debug.ts';
 import { FW_CFG, FwCfg } from '../devices/fw_cfg/fw_cfg.ts';
 import { I8042, Port92 } from '../devices/input/i8042.ts';
 import { Ps2Pointer } from '../devices/input/ps2-pointer.ts';
-import type { LocalApic } from '../devices/intc/apic.ts';
 import type { PciBus } from '../devices/pci.ts';
-import { Uart16550 } from '../devices/serial/uart16550.ts';
 import { Hpet } from '../devices/timer/hpet.ts';
-import { I8254 } from '../devices/timer/i8254.ts';
-import { Mc146818, type RtcOptions } from '../devices/timer/mc146818.ts';
+import type { I8254 } from '../devices/timer/i8254.ts';
+import type { Mc146818 } from '../devices/timer/mc146818.ts';
 import { Vga, VGA_MEMORY } from '../devices/vga/vga.ts';
-import { AddressSpace } from './address-space.ts';
-import { type Board, BoardLife, inLoadingOrder } from './board.ts';
+import type { Board } from './board.ts';
 import type { BootConfig, WantedDevice } from './config.ts';
-import { apicIdLimit, cpuCount, type CpuTopology, ONE_CPU } from './cpu-topology.ts';
+import { apicIdLimit, cpuCount } from './cpu-topology.ts';
 import { buildAll, DeviceBuilder, type DeviceLinks } from './device-builder.ts';
 import { type StartOptions, startDirectly, writeCmosMemorySizes } from './pc-boot.ts';
 import { describeBoard, type FirmwareOptions, writeBiosSettings } from './pc-firmware.ts';
-import { IOAPIC_BASE, PcInterrupts } from './pc-interrupts.ts';
+import { IOAPIC_BASE, type PcInterrupts } from './pc-interrupts.ts';
+import { COM_PORTS, PcBase, type PcParts } from './pc-base.ts';
 import { addFlash, type FlashArea } from './pc-flash.ts';
 import { addI440Fx, addQ35, type Chipset } from './pc-chipset.ts';
 import { addFloppy, type Drive, factsOf } from './pc-storage.ts';
 import { IsaDma } from '../devices/floppy/isa-dma.ts';
 import { HIGH_RAM_BASE, lowRamOf } from './firmware/e820.ts';
-import type {
-  CharBackend,
-  CpuPort,
-  Device,
-  DisplaySource,
-  IrqLine,
-  KernelApics,
-  KernelChips,
-  PowerEvent,
-  StateOwner,
-  Trace,
-  TscSource,
-  VirtualClock,
-} from './interfaces.ts';
-import { IoSpace } from './io-space.ts';
+import type { DisplaySource } from './interfaces.ts';
 import { type InitialCpuState, resetState } from './loader/cpu-state.ts';
-import { Pointers } from './pointers.ts';
 import { Typist } from './typist.ts';
 import type { BootImage } from './loader/loader.ts';
 import { BUS_PRIORITY, mapBios, pamMapper, smramMapper } from './pc-memory.ts';
 
-export type PcConfig = {
+export type PcConfig = PcParts & {
   /** Which chipset; `pc` when not given. */
   machine?: 'pc' | 'q35';
-  /** `bytes` views the whole shared buffer; RAM lies at `ramOffset`, a whole number of pages. */
-  memory: { bytes: Uint8Array; ramOffset: number; ramSize: number };
-  /** Pins of the first CPU. */
-  cpuPort: CpuPort;
-  /** One CPU when not given. */
-  topology?: CpuTopology;
-  clock: VirtualClock;
-  tsc: TscSource;
-  /** One per serial port, COM1 first; `null` leaves a port out, at most four. */
-  serials?: readonly (CharBackend | null)[];
-  debugcon?: { backend: CharBackend; iobase?: number };
-  debugExit?: { iobase?: number; iosize?: number };
-  rtc?: RtcOptions;
   hpet?: boolean;
   /** System management mode. */
   smm?: boolean;
@@ -86,18 +55,9 @@ export type PcConfig = {
   acpiHotplugBehindBridges?: boolean;
   /** Display adapter: video memory and the option ROM (null for none) lie in `bytes`, page-aligned. */
   vga?: { offset: number; rom: { offset: number; size: number } | null };
-  /** @param code exit code of a 'debug-exit' */
-  onPower: (event: PowerEvent, code?: number) => void;
-  trace?: Trace;
 };
 
 export const PC_TYPE = 'pc';
-export const COM_PORTS = [
-  [0x3f8, 4],
-  [0x2f8, 3],
-  [0x3e8, 4],
-  [0x2e8, 3],
-] as const;
 const HPET_BASE = 0xfed00000;
 const SCI = 9;
 /** Slot of the display adapter by chipset. */
@@ -110,11 +70,8 @@ const DEFAULT_BOOT: BootConfig = {
   rebootTimeout: null,
 };
 
-export class PcMachine implements Board {
+export class PcMachine extends PcBase<PcConfig> implements Board {
   readonly type = PC_TYPE;
-  readonly mem: AddressSpace;
-  readonly io = new IoSpace();
-  readonly devices: Device[] = [];
   readonly interrupts: PcInterrupts;
   readonly acpi: AcpiPm;
   readonly keyboard: I8042;
@@ -123,37 +80,24 @@ export class PcMachine implements Board {
   readonly pci: PciBus;
   private readonly chipset: Chipset;
   readonly fwCfg: FwCfg;
-  /** COM1 first; null where there is no port. */
-  readonly serials: (Uart16550 | null)[] = [];
   readonly dma: IsaDma;
   readonly typist: Typist;
-  readonly pointers = new Pointers();
   readonly display: DisplaySource | null;
   /** Makes devices, also while the machine runs. */
   readonly builder: DeviceBuilder | null;
   private readonly hotplug: AcpiPciHotplug | null;
 
-  private readonly config: PcConfig;
-  /** Beyond the board's own, the newest first. */
-  private readonly keyboards: ((codes: readonly number[]) => boolean)[] = [];
   private managing = false;
   private onManaging: () => void = () => undefined;
-  /** What the board itself remembers. */
-  readonly life = new BoardLife();
 
   constructor(config: PcConfig) {
-    this.config = config;
     const { memory, clock } = config;
     if (memory.ramSize < 2 ** 20 || memory.ramSize % 4096 !== 0) {
       throw new Error(`memory size ${memory.ramSize} is not a whole number of pages from 1 MiB up`);
     }
-    this.mem = new AddressSpace(memory.bytes);
-    this.mem.trace = config.trace;
-    this.io.trace = config.trace;
+    super(config);
     this.mapRam();
-    const { cpuPort, tsc } = config;
-    this.interrupts = new PcInterrupts({ topology: this.topology, cpuPort, clock, tsc, mem: this.mem, io: this.io });
-    for (const device of this.interrupts.devices) this.add(device);
+    this.interrupts = this.addInterrupts();
     this.acpi = new AcpiPm(clock, this.irq(SCI), config.onPower);
     this.keyboard = this.addKeyboard();
     this.pointers.add(new Ps2Pointer(this.keyboard));
@@ -163,7 +107,7 @@ export class PcMachine implements Board {
     this.pit = this.addPit();
     this.rtc = this.addTimers();
     this.addLegacyPorts();
-    this.addSerials();
+    this.addSerials(COM_PORTS.length);
     this.addDebug();
     this.dma = this.addDma();
     this.fwCfg = this.addFwCfg();
@@ -176,39 +120,6 @@ export class PcMachine implements Board {
       this.fwCfg.fillLater(() => describeBoard(this.fwCfg, this.chipset.pmBase, this.firmwareOptions()));
     }
     for (const lapic of this.lapics) lapic.reset();
-  }
-
-  get pic(): PcInterrupts['pic'] {
-    return this.interrupts.pic;
-  }
-
-  get ioapic(): PcInterrupts['ioapic'] {
-    return this.interrupts.ioapic;
-  }
-
-  get apicBus(): PcInterrupts['apicBus'] {
-    return this.interrupts.apicBus;
-  }
-
-  get apicIds(): readonly number[] {
-    return this.interrupts.apicIds;
-  }
-
-  get lapics(): readonly LocalApic[] {
-    return this.interrupts.lapics;
-  }
-
-  get lapic(): LocalApic {
-    return this.lapics[0]!;
-  }
-
-  private get topology(): CpuTopology {
-    return this.config.topology ?? ONE_CPU;
-  }
-
-  /** A line of a new source at an interrupt input (0 to 23). */
-  irq(input: number): IrqLine {
-    return this.interrupts.irq(input);
   }
 
   /**
@@ -271,10 +182,6 @@ export class PcMachine implements Board {
     if (!this.rtc.nmiMasked) this.interrupts.lint1();
   }
 
-  get stateOwners(): StateOwner[] {
-    return inLoadingOrder([this.life, this.typist], this.devices, this.interrupts.devices);
-  }
-
   private get hasFirmware(): boolean {
     return this.config.bios !== undefined || (this.config.flash ?? []).length > 0;
   }
@@ -298,11 +205,6 @@ export class PcMachine implements Board {
     };
   }
 
-  private add<T extends Device>(device: T): T {
-    this.devices.push(device);
-    return device;
-  }
-
   private mapRam(): void {
     const { ramOffset, ramSize } = this.config.memory;
     const low = this.lowRam;
@@ -316,38 +218,10 @@ export class PcMachine implements Board {
     addFlash(this.mem, this.config.memory.bytes, flash ?? []).forEach((chip) => this.add(chip));
   }
 
-  useKernelChips(chips: KernelChips | null): void {
-    this.interrupts.useKernelChips(chips);
-    this.pit.setDormant(chips !== null);
-  }
-
-  useKernelApics(apics: KernelApics | null): void {
-    this.interrupts.useKernelApics(apics);
-  }
-
-  get inputLevels(): number {
-    return this.interrupts.levels;
-  }
-
-  private byteWide(...[base, count, handler, name]: Parameters<IoSpace['register']>): void {
-    this.io.register(base, count, handler, name, { maxSize: 1 });
-  }
-
-  private addPit(): I8254 {
-    const { clock } = this.config;
-    const pit = this.add(new I8254(clock, this.irq(0)));
-    pit.onMeasure = (end) => clock.paceUntil?.(end);
-    this.byteWide(0x40, 4, pit.ports, 'pit');
-    this.byteWide(0x61, 1, pit.speaker, 'port61');
-    return pit;
-  }
-
   private addTimers(): Mc146818 {
-    const { clock } = this.config;
-    const rtc = this.add(new Mc146818(clock, this.irq(8), this.config.rtc ?? { baseSeconds: 0 }));
-    this.byteWide(0x70, 2, rtc.ports, 'rtc');
+    const rtc = this.addRtc();
     if (!this.hasHpet) return rtc;
-    const hpet = this.add(new Hpet(clock, this.interrupts.sources()));
+    const hpet = this.add(new Hpet(this.config.clock, this.interrupts.sources()));
     hpet.onLegacyRoute = (on) => {
       this.pit.setIrqCut(on);
       rtc.setIrqCut(on);
@@ -391,31 +265,6 @@ export class PcMachine implements Board {
     const ignore = { read: () => 0xff, write: () => undefined };
     this.byteWide(0x80, 1, ignore, 'post');
     this.byteWide(0xf0, 2, ignore, 'fpu-error');
-  }
-
-  private addSerials(): void {
-    (this.config.serials ?? []).slice(0, COM_PORTS.length).forEach((backend, i) => {
-      if (backend === null) {
-        this.serials.push(null);
-        return;
-      }
-      const [base, irq] = COM_PORTS[i]!;
-      const uart = new Uart16550(this.config.clock, this.irq(irq), backend, `serial${i}`);
-      this.serials.push(this.add(uart));
-      this.byteWide(base, 8, uart.ports, uart.id);
-    });
-  }
-
-  private addDebug(): void {
-    const { debugcon, debugExit, onPower } = this.config;
-    if (debugcon !== undefined) {
-      const device = this.add(new DebugConsole(debugcon.backend));
-      this.byteWide(debugcon.iobase ?? 0xe9, 1, device.ports, device.id);
-    }
-    if (debugExit !== undefined) {
-      const device = this.add(new DebugExit((code) => onPower('debug-exit', code)));
-      this.io.register(debugExit.iobase ?? 0x501, debugExit.iosize ?? 2, device.ports, device.id);
-    }
   }
 
   private addDma(): IsaDma {

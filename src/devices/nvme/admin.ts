@@ -1,4 +1,5 @@
 /** Admin commands: NVM Express 1.4, chapter 5. */
+import { scatter } from '../../host/pieces.ts';
 import type { GuestMemory } from '../../machine/interfaces.ts';
 import type { Features } from './features.ts';
 import { CNS, controllerData, descriptorList, type Identity, namespaceData, namespaceList } from './identify.ts';
@@ -199,7 +200,7 @@ export class AdminCommands {
     const { memory, page } = host;
     const status = runs.follow(memory, address(view, FIELD.prp1), address(view, FIELD.prp2), data.length, page);
     if (status !== STATUS.success) return status;
-    runs.scatter(data);
+    scatter(data, runs);
     runs.changed(memory);
     return STATUS.success;
   }

@@ -1,4 +1,5 @@
 /** Commands of the NVM command set: NVM Express 1.4, chapter 6. */
+import { gather } from '../../host/pieces.ts';
 import type { BlockBackend, Completion, GuestMemory } from '../../machine/interfaces.ts';
 import { Runs } from './runs.ts';
 import { ALL_NAMESPACES, address, FIELD, NAMESPACE, NVM, STATUS, UNSUPPORTED_FLAGS } from './spec.ts';
@@ -162,7 +163,7 @@ export class IoCommand {
     // The rest are hints.
     if ((wanted & DATASET_DEALLOCATE) === 0) return STATUS.success;
     const bytes = new Uint8Array(count * RANGE);
-    runs.gather(bytes);
+    gather(runs, bytes);
     const ranges = new DataView(bytes.buffer);
     for (let at = 0; at < bytes.length; at += RANGE) {
       if (address(ranges, at + 8) + ranges.getUint32(at + 4, true) > host.blocks) return STATUS.lbaRange;
@@ -220,7 +221,7 @@ export class IoCommand {
     if (opcode === NVM.read) runs.changed(this.host.memory);
     if (opcode !== NVM.compare || copy === null) return STATUS.success;
     const own = new Uint8Array(copy.length);
-    runs.gather(own);
+    gather(runs, own);
     return own.every((byte, i) => byte === copy[i]) ? STATUS.success : STATUS.compareFailure;
   }
 }

@@ -49,26 +49,6 @@ export class Runs extends PieceList {
     return this.memory.subarray(this.offsets[run]!, this.offsets[run]! + this.lengths[run]!);
   }
 
-  /** Copies from memory, as much as both have. */
-  gather(into: Uint8Array): void {
-    let done = 0;
-    for (let i = 0; i < this.count && done < into.length; i++) {
-      const part = Math.min(this.lengths[i]!, into.length - done);
-      into.set(this.memory.subarray(this.offsets[i]!, this.offsets[i]! + part), done);
-      done += part;
-    }
-  }
-
-  /** Copies to memory, as much as both have. */
-  scatter(from: Uint8Array): void {
-    let done = 0;
-    for (let i = 0; i < this.count && done < from.length; i++) {
-      const part = Math.min(this.lengths[i]!, from.length - done);
-      this.memory.set(from.subarray(done, done + part), this.offsets[i]!);
-      done += part;
-    }
-  }
-
   /** All of it has been written to. */
   changed(memory: GuestMemory): void {
     for (let i = 0; i < this.count; i++) memory.ramChanged(this.offsets[i]!, this.lengths[i]!);

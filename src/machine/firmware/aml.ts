@@ -89,9 +89,9 @@ export const when = (condition: Aml, ...then: Aml[]): Aml => [0xa0, ...withLengt
 /** Follows `when`. */
 export const otherwise = (...then: Aml[]): Aml => [0xa1, ...withLength(then.flat())];
 export const giveBack = (value: Aml): Aml => [0xa4, ...value];
-/** Tells the system of an event at a device (19.6.90). */
 /** An element of a package or a buffer (19.6.63). */
 export const element = (of: Aml, at: number): Aml => [0x88, ...of, ...integer(at), ...NOWHERE];
+/** Tells the system of an event at a device (19.6.90). */
 export const notify = (device: string, event: Aml): Aml => [0x86, ...nameString(device), ...event];
 
 export const mutex = (name: string): Aml => [0x5b, 0x01, ...nameString(name), 0];
