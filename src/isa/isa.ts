@@ -122,6 +122,8 @@ export interface Vcpu {
   /** The pc points where no memory is. @param page physical address of the page */
   fetchFromNowhere(page: number): void;
   reset(): void;
+  /** What helpers of kind 'vcpu' call, by name. */
+  readonly helpers?: Readonly<Record<string, () => number>>;
 }
 
 /** What the engine offers to an ISA's system code. */
@@ -147,4 +149,6 @@ export interface EngineServices {
   kick(): void;
   /** Instructions executed so far. */
   instructions(): number;
+  /** They are counted exactly, but only where translated code has left: time that derives from them must be asked for there. */
+  readonly exactCount: boolean;
 }

@@ -178,6 +178,27 @@ for (const [how, options] of BOTH) {
     assert.equal(machine.vcpu.faults[0]!.pc, 0x1004n);
   });
 
+  test(`${how}: a helper can be a function of the vCPU's`, () => {
+    const helper: Helper = {
+      name: 'asks',
+      index: 0,
+      params: [],
+      result: I32,
+      touchesGlobals: false,
+      mayFault: false,
+      body: { kind: 'vcpu', name: 'answer' },
+    };
+    const machine = machineWith(options, [helper]);
+    let answer = 5;
+    Object.assign(machine.vcpu, { helpers: { answer: () => answer++ } });
+    machine.code(0x1000, [add(1, 1), (b) => b.set(W[0]!, b.call(helper)), stop]);
+    machine.runHot(0x1000);
+    const before = machine.get(W[0]!);
+    machine.run(0x1000);
+    assert.equal(machine.get(W[0]!), before + 1n);
+    assert.equal(BigInt(answer), before + 2n);
+  });
+
   test(`${how}: an earlier fault does not count against a helper that may fault`, () => {
     const helper: Helper = {
       name: 'nothing',
@@ -519,6 +540,13 @@ for (const [how, options] of BOTH) {
         assert.equal(machine.get(L[0]!), sum);
       }
     }
+    const { blocks } = engine.statistics;
+    for (const page of [0x5000, 0x2000]) {
+      vcpu.map.set(2n, { page, permissions: 7 });
+      engine.flushPage(0x2000, 0);
+      machine.run(0x1fff);
+    }
+    assert.equal(engine.statistics.blocks, blocks, 'what is known of either page serves again');
     vcpu.map.set(2n, { page: 0x2000, permissions: READ | WRITE });
     engine.flushPage(0x2000, 0);
     machine.run(0x1fff);

@@ -125,6 +125,7 @@ export class Engine implements EngineServices {
   private executed = 0;
   private granted = 0;
   readonly table: WebAssembly.Table;
+  readonly exactCount: boolean;
   dispatchCell = 0;
   readonly trace: EngineOptions['trace'];
   statistics = { blocks: 0, regions: 0, failures: 0, lookups: 0, flushes: 0 };
@@ -132,6 +133,7 @@ export class Engine implements EngineServices {
   constructor(options: EngineOptions) {
     this.options = options;
     this.trace = options.trace;
+    this.exactCount = options.exactCount;
     this.traceEntry = options.tracesBlocks?.(ENTRIES) ? entryTrace(options.trace ?? (() => undefined)) : null;
     this.hot = options.hotThreshold ?? HOT;
     this.codeEnd = options.codeEnd ?? CODE_END;
@@ -164,9 +166,9 @@ export class Engine implements EngineServices {
   }
 
   private regionCompiler(): BatchCompiler {
-    const { isa, memory, exactCount, compileBeside, compiler } = this.options;
+    const { isa, memory, compileBeside, compiler } = this.options;
     const make = compiler ?? (compileBeside ? compilerBeside : compilerHere);
-    return make(isa, memory, { exactCount, hot: this.hot, dispatchCell: this.dispatchCell });
+    return make(isa, memory, { exactCount: this.exactCount, hot: this.hot, dispatchCell: this.dispatchCell });
   }
 
   private reserveCells(): void {
@@ -180,7 +182,11 @@ export class Engine implements EngineServices {
     const made = addressTypeFor(this.words.byteLength) === I32 ? this.options.runtime : undefined;
     const { engine, isa: own } = made ?? makeRuntime(isa, pages, this.words.buffer instanceof SharedArrayBuffer);
     const isaExports = own === null ? {} : (isa.instantiate?.(memory, VCPU_BASE, own) ?? {});
-    const host = { slow: () => this.slow(), guard: () => this.guard() };
+    const host = {
+      slow: () => this.slow(),
+      guard: () => this.guard(),
+      helper: (name: string) => () => this.vcpu.helpers![name]!(),
+    };
     return startRuntime(engine, isa.helpers, memory, this.table, host, isaExports);
   }
 
@@ -277,6 +283,11 @@ export class Engine implements EngineServices {
     this.setField(CTL_BUDGET, instructions);
   }
 
+  /** What was granted is not used up. */
+  private get mayGoOn(): boolean {
+    return this.granted > 0 && this.field(CTL_BUDGET) > 0 && this.field(CTL_KICK) >= 0;
+  }
+
   private field(offset: number): number {
     return this.words[(VCPU_BASE + offset) >> 2]!;
   }
@@ -305,9 +316,11 @@ export class Engine implements EngineServices {
         }
       } else vcpu.pollInterrupts();
       if (vcpu.halted) break;
-      const left = end - this.instructions();
-      if (left <= 0) break;
-      this.grant(left);
+      if (!this.mayGoOn) {
+        const left = end - this.instructions();
+        if (left <= 0) break;
+        this.grant(left);
+      }
       this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
       this.traceEntry?.(this.field(CTL_PC + 4), this.field(CTL_PC), this.flags, this.instructions());
       this.runtime.enter();
@@ -328,7 +341,7 @@ export class Engine implements EngineServices {
     switch (reason) {
       case EXIT_BUDGET:
         // A block longer than what is left: go on one by one to the exact count.
-        if (this.options.exactCount && this.granted > 0) {
+        if (this.exactCount && this.granted > 0) {
           while (end - this.instructions() > 0 && !this.vcpu.halted && this.granted > 0) this.stepOne();
         } else this.setField(CTL_BUDGET, Math.min(0, this.field(CTL_BUDGET)));
         break;
@@ -358,7 +371,7 @@ export class Engine implements EngineServices {
     const [offset, ctx, left] = ip < 0 ? this.queue!.faultPlace(ip) : this.interpreterPlace(ip);
     if (ctx !== CTX_UNKNOWN) this.setField(CTL_CTX, ctx);
     this.setPc(offset);
-    if (!this.options.exactCount) return;
+    if (!this.exactCount) return;
     const again = this.field(CTL_EXIT_REASON) === EXIT_FAULT && this.field(CTL_FAULT) === FAULT_RESTART;
     const untouched = again ? left : left - 1;
     if (this.granted > 0) this.setField(CTL_BUDGET, this.field(CTL_BUDGET) + untouched);
@@ -445,7 +458,7 @@ export class Engine implements EngineServices {
     const offset = host - page * PAGE;
     let block = this.blocks.get(page, offset, this.flags);
     if (block.ip === 0 || block.variants) {
-      const made = this.revive(block) ? block : this.translateBlock(block, host, lin[0]!, lin[1]!);
+      const made = this.revive(block) ? block : (this.knownVariant(block) ?? this.translateBlock(block, host, lin[0]!, lin[1]!));
       if (!made) {
         this.fetchFailed();
         return false;
@@ -461,6 +474,16 @@ export class Engine implements EngineServices {
     this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
     this.runtime.interpret(block.ip);
     return true;
+  }
+
+  /** The code of a block at `lin` that crosses into the page that follows there now, when it has been translated for that. */
+  private knownVariant({ variants, offset }: Block): Block | null {
+    if (variants === null) return null;
+    const low = (this.lin[0]! >>> 0) + PAGE - offset;
+    const host = this.codeHost(low | 0, (this.lin[1]! + (low > 0xffffffff ? 1 : 0)) | 0);
+    if (host < 0) return null;
+    const page = Math.floor(host / PAGE);
+    return variants.find((variant) => variant.secondPage === page && variant.ip !== 0) ?? null;
   }
 
   /** There is nothing to execute at pc, which counts as an instruction, see `locateFault`. @param host what `translate` said */

@@ -46,6 +46,7 @@ import {
   MXCSR,
   MXCSR_DEFAULT,
   MXCSR_FLUSHING,
+  OP0,
   RF,
   SEG,
   SEG_ATTR,
@@ -253,6 +254,10 @@ export class Core {
     const at = this.w + (offset >> 2);
     this.i32[at] = low;
     this.i32[at + 1] = high;
+  }
+  /** Puts the time-stamp counter into OP0. */
+  readTsc(): void {
+    this.platform.tsc.readWords(this.i32, this.w + (OP0 >> 2));
   }
   getBig(offset: number): bigint {
     return this.i64[(this.base + offset) >> 3]!;

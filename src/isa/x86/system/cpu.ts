@@ -215,6 +215,15 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   // --- Vcpu. ---
 
+  readonly helpers = {
+    tsc: (): number => {
+      const { core } = this;
+      if (core.services.exactCount) return 0;
+      core.readTsc();
+      return 1;
+    },
+  };
+
   walk(low: number, high: number, access: number, out: Translation): boolean {
     return this.mmu.walk(low, high, access, out);
   }
