@@ -1,9 +1,9 @@
 /** The engine around translated code: faults, budgets, interrupts, what is kept and what is dropped. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { I32, NONE } from '../ir/ops.ts';
+import { I32, NONE, Op } from '../ir/ops.ts';
 import type { Helper } from '../ir/helpers.ts';
-import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
+import { CTL_CTX, CTL_FAULT, CTL_OTHER_TLB } from '../ir/vcpu-block.ts';
 import { CODE, VCPU_BASE } from './layout.ts';
 import {
   DEVICE,
@@ -511,7 +511,62 @@ for (const [what, flush] of FLUSHES) {
   });
 }
 
+/** Changes to the other supervisor context, or stops when that may not be. */
+const changeContext: Insn = (b, next) => {
+  b.leaveIf(b.eqz32(b.lds32(CTL_OTHER_TLB)), STOP, 0);
+  b.changeContext();
+  b.jump(b.add64(b.emit(Op.pcbase, 0, 0, 0, 0, 0, 0), b.i64(next)), true);
+};
+
 for (const [how, options] of BOTH) {
+  test(`${how}: code changes to the other supervisor context and back by itself`, () => {
+    const machine = machineWith(options);
+    const { vcpu, engine } = machine;
+    let changes = 0;
+    Object.assign(vcpu, {
+      contextChanged: () => {
+        changes++;
+        vcpu.map.set(8n, { page: 0x8000, permissions: changes & 1 ? READ : 0 });
+      },
+    });
+    vcpu.map.set(8n, { page: 0x8000, permissions: 0 });
+    machine.physical.writeBytes(0x8000, Uint8Array.of(7));
+    engine.selectContext(0, 0, 0, 1);
+    machine.code(0x1000, [add(0, 1), changeContext, loadNext, changeContext, add(0, 1), loopBy(3, -10), stop]);
+    machine.code(0x1100, [loadNext, stop]);
+    const begin = (): void => {
+      for (const [register, value] of [0n, 0n, 0x8000n, 5n].entries()) machine.set(L[register]!, value);
+    };
+    machine.runHot(0x1000, begin);
+    assert.deepEqual(vcpu.faults, []);
+    assert.deepEqual([machine.get(L[0]!), machine.get(L[2]!)], [10n, 0x8028n]);
+    machine.physical.writeBytes(0x8020, Uint8Array.of(9));
+    begin();
+    machine.run(0x1000);
+    assert.equal(machine.get(L[1]!), 9n);
+    assert.equal(changes % 2, 0);
+    // What the other may read the first may not, though the page has been in use.
+    machine.set(L[2]!, 0x8000n);
+    machine.run(0x1100);
+    assert.deepEqual(
+      vcpu.faults.map(({ address }) => address),
+      [0x8000n],
+    );
+    // A flush reaches both.
+    vcpu.map.set(8n, { page: 0x9000, permissions: 0 });
+    engine.flushAll();
+    Object.assign(vcpu, { contextChanged: () => vcpu.map.set(8n, { page: 0x9000, permissions: READ }) });
+    begin();
+    machine.run(0x1000);
+    assert.equal(machine.get(L[1]!), 0n);
+    // And where it is not ready the code must leave.
+    engine.selectContext(0, 0, 0);
+    vcpu.leaves.length = 0;
+    begin();
+    machine.run(0x1000);
+    assert.deepEqual([machine.get(L[0]!), vcpu.leaves[0]!.pc], [1n, 0x1002n]);
+  });
+
   test(`${how}: an instruction across two pages follows the second page's mapping`, () => {
     const machine = machineWith(options);
     const { vcpu, engine } = machine;

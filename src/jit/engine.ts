@@ -17,6 +17,10 @@ import {
   CTL_JUMP_BASE,
   CTL_KICK,
   CTL_MAPPING,
+  CTL_OTHER_JUMPS,
+  CTL_OTHER_KEY,
+  CTL_OTHER_MAPPING,
+  CTL_OTHER_TLB,
   CTL_PC,
   CTL_SLOW_ADDR,
   CTL_SLOW_SIZE,
@@ -217,10 +221,17 @@ export class Engine implements EngineServices {
     this.setContextFields();
   }
 
-  selectContext(context: number, asid: number, flags: number): void {
-    this.tlb.select(context, asid, flags);
+  selectContext(context: number, asid: number, flags: number, otherFlags = -1): void {
+    this.tlb.select(context, asid, flags, otherFlags);
     this.flags = flags;
     this.setContextFields();
+  }
+
+  /** Translated code may have changed to the other supervisor context. */
+  private followContext(): void {
+    if (this.field(CTL_TLB_BASE) === this.tlb.tlbAddress) return;
+    this.flags = this.tlb.changeContext();
+    this.vcpu.contextChanged!();
   }
 
   private forgetPlaces(): void {
@@ -233,6 +244,12 @@ export class Engine implements EngineServices {
     this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
     this.setField(CTL_MAPPING, this.tlb.mapping);
     this.setField(CTL_CODE_KEY + 4, this.codeKey(this.flags));
+    this.setField(CTL_OTHER_TLB, this.tlb.otherTlbAddress);
+    if (this.tlb.otherTlbAddress !== 0) {
+      this.setField(CTL_OTHER_JUMPS, this.tlb.otherJumpAddress);
+      this.setField(CTL_OTHER_MAPPING, this.tlb.otherMapping);
+      this.setField(CTL_OTHER_KEY + 4, this.codeKey(this.tlb.otherFlags));
+    }
     const mask = (this.options.isa.codeIsLinear?.(this.flags) ?? true) ? 0 : -1;
     this.setField(CTL_BASE_MASK, mask);
     this.setField(CTL_BASE_MASK + 4, mask);
@@ -283,9 +300,9 @@ export class Engine implements EngineServices {
     this.setField(CTL_BUDGET, instructions);
   }
 
-  /** What was granted is not used up. */
-  private get mayGoOn(): boolean {
-    return this.granted > 0 && this.field(CTL_BUDGET) > 0 && this.field(CTL_KICK) >= 0;
+  /** Is so much left of the last grant? */
+  private isGranted(instructions: number): boolean {
+    return this.granted > 0 && this.field(CTL_BUDGET) === instructions && this.field(CTL_KICK) >= 0;
   }
 
   private field(offset: number): number {
@@ -316,11 +333,9 @@ export class Engine implements EngineServices {
         }
       } else vcpu.pollInterrupts();
       if (vcpu.halted) break;
-      if (!this.mayGoOn) {
-        const left = end - this.instructions();
-        if (left <= 0) break;
-        this.grant(left);
-      }
+      const left = end - this.instructions();
+      if (left <= 0) break;
+      if (!this.isGranted(left)) this.grant(left);
       this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
       this.traceEntry?.(this.field(CTL_PC + 4), this.field(CTL_PC), this.flags, this.instructions());
       this.runtime.enter();
@@ -336,6 +351,7 @@ export class Engine implements EngineServices {
     while (this.field(CTL_FAULT_IP) === 0 && this.field(CTL_EXIT_REASON) === EXIT_LOOKUP) {
       if (!this.lookup()) return;
     }
+    this.followContext();
     if (this.field(CTL_FAULT_IP) !== 0) this.locateFault();
     const reason = this.field(CTL_EXIT_REASON);
     switch (reason) {
@@ -447,6 +463,7 @@ export class Engine implements EngineServices {
   /** Finds or makes the code at pc. @returns whether it has been run, too, so that there is another exit */
   private lookup(): boolean {
     this.statistics.lookups++;
+    this.followContext();
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     const host = this.codeHost(lin[0]!, lin[1]!);
@@ -610,6 +627,7 @@ export class Engine implements EngineServices {
     this.grant(1);
     this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
     this.runtime.interpret(this.stepIp);
+    this.followContext();
     this.stepping = false;
     const reason = this.field(CTL_EXIT_REASON);
     const executed = this.granted > 0 ? 1 : 0;
@@ -635,6 +653,7 @@ export class Engine implements EngineServices {
 
   /** Is the code page at CTL_SLOW_ADDR the one at CTL_HOST_ADDR? Enters it into the TLB. */
   private guard(): number {
+    this.followContext();
     const host = this.codeHost(this.field(CTL_SLOW_ADDR), this.field(CTL_SLOW_ADDR + 4));
     const expected = (this.field(CTL_HOST_ADDR) >>> 0) + this.field(CTL_HOST_ADDR + 4) * 0x100000000;
     return host === expected ? 1 : 0;
@@ -643,6 +662,7 @@ export class Engine implements EngineServices {
   // The slow path of memory accesses.
 
   private slow(): void {
+    this.followContext();
     const low = this.field(CTL_SLOW_ADDR);
     const high = this.field(CTL_SLOW_ADDR + 4);
     const kind = this.field(CTL_SLOW_SIZE);

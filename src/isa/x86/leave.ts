@@ -133,6 +133,9 @@ export const LEAVE_STI_HERE = reason();
 /** As LEAVE_POPF and LEAVE_LOAD_SEG, but side exits: the pc is that of THIS instruction. */
 export const LEAVE_POPF_HERE = reason();
 export const LEAVE_LOAD_SEG_HERE = reason();
+/** As LEAVE_STAC and LEAVE_CLAC, but side exits for when the other context is not ready. */
+export const LEAVE_STAC_HERE = reason();
+export const LEAVE_CLAC_HERE = reason();
 /** As LEAVE_RDTSC and LEAVE_RDTSCP, but side exits for when the counter can only be read there. */
 export const LEAVE_RDTSC_HERE = reason();
 export const LEAVE_RDTSCP_HERE = reason();

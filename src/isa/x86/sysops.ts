@@ -3,6 +3,7 @@
  * the rest is the system code's, by leave reasons (leave.ts).
  */
 import type { Value } from '../../ir/builder.ts';
+import { CTL_OTHER_TLB } from '../../ir/vcpu-block.ts';
 import { I32 } from '../../ir/ops.ts';
 import { setZero } from './alu.ts';
 import { VECTOR_GP } from './decode.ts';
@@ -10,7 +11,10 @@ import { defineHelper } from './helpers.ts';
 import * as L from './leave.ts';
 import { selector } from './move.ts';
 import {
+  AC,
   BF_MXCSR_EXACT,
+  BF_SMAP,
+  BF_SMAP_OVERRIDE,
   BF_TSD,
   BF_UMIP,
   CR0,
@@ -18,6 +22,7 @@ import {
   CR3,
   CR4,
   GS,
+  G_EFLAGS,
   LDTR,
   MSR_KERNEL_GS_BASE,
   MSR_TSC_AUX,
@@ -199,11 +204,21 @@ const monitor = privileged((t) => {
   t.leaveWith(L.LEAVE_MONITOR);
 });
 
-/** STAC and CLAC: #UD outside supervisor mode. */
+/** STAC and CLAC: #UD outside supervisor mode. Where SMAP is on, the flag decides which context is in force. */
 const accessCheck =
-  (reason: number): Translate =>
-  (t) =>
-    t.cpl === 0 ? t.leaveWith(reason) : t.undefined();
+  (set: boolean): Translate =>
+  (t) => {
+    if (t.cpl !== 0) return t.undefined();
+    if (t.singleStep || !t.code64) return t.leaveWith(set ? L.LEAVE_STAC : L.LEAVE_CLAC);
+    const { b } = t;
+    const changes = (t.flags & BF_SMAP) !== 0 && set !== ((t.flags & BF_SMAP_OVERRIDE) !== 0);
+    if (changes) b.leaveIf(b.eqz32(b.lds32(CTL_OTHER_TLB)), set ? L.LEAVE_STAC_HERE : L.LEAVE_CLAC_HERE, t.leaveArgument(0));
+    const flags = b.get(G_EFLAGS);
+    b.set(G_EFLAGS, set ? b.or32(flags, b.i32(AC)) : b.and32(flags, b.i32(~AC)));
+    if (!changes) return;
+    b.changeContext();
+    b.jump(t.pcAt(t.end), true);
+  };
 
 const fsgsbase =
   (which: number): Translate =>
@@ -307,8 +322,8 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 01 /7 mem', 'INVLPG', 'M', privileged(withAddress(L.LEAVE_INVLPG, 0))),
   row('NP 0F 01 =C8', 'MONITOR', '', monitor, { feature: 'monitor' }),
   row('NP 0F 01 =C9', 'MWAIT', '', system(L.LEAVE_MWAIT), { feature: 'monitor' }),
-  row('NP 0F 01 =CA', 'CLAC', '', accessCheck(L.LEAVE_CLAC), { feature: 'smap' }),
-  row('NP 0F 01 =CB', 'STAC', '', accessCheck(L.LEAVE_STAC), { feature: 'smap' }),
+  row('NP 0F 01 =CA', 'CLAC', '', accessCheck(false), { feature: 'smap' }),
+  row('NP 0F 01 =CB', 'STAC', '', accessCheck(true), { feature: 'smap' }),
   row('NP 0F 01 =D0', 'XGETBV', '', leave(L.LEAVE_XGETBV), { feature: 'xsave' }),
   row('NP 0F 01 =D1', 'XSETBV', '', system(L.LEAVE_XSETBV), { feature: 'xsave' }),
   row('NP 0F 01 =E8', 'SERIALIZE', '', (t) => t.goOn(t.end), { feature: 'serialize' }),

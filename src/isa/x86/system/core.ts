@@ -468,7 +468,15 @@ export class Core {
     this.context = context;
     this.asid = asid;
     this.spaceChanged = false;
-    this.services.selectContext(context, asid, flags);
+    // STAC and CLAC change between the supervisor's two.
+    const mayChange = context < 2 && (flags & BF_SMAP) !== 0 && this.get(CPL) === 0;
+    this.services.selectContext(context, asid, flags, mayChange ? flags ^ BF_SMAP_OVERRIDE : -1);
+  }
+
+  /** STAC or CLAC has been executed by translated code. */
+  contextChanged(): void {
+    this.flags ^= BF_SMAP_OVERRIDE;
+    this.context ^= 1;
   }
 
   /**

@@ -215,6 +215,10 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   // --- Vcpu. ---
 
+  contextChanged(): void {
+    this.core.contextChanged();
+  }
+
   readonly helpers = {
     tsc: (): number => {
       const { core } = this;

@@ -275,6 +275,14 @@ on(L.LEAVE_POPF_HERE, ({ core }, arg, size) => {
 on(L.LEAVE_PUSHF_V86, (p, _, size) => misc.pushVirtualFlags(p, size));
 on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
 on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
+on(L.LEAVE_STAC_HERE, ({ core }, arg) => {
+  core.movePc(arg & 15);
+  misc.accessFlag(core, true);
+});
+on(L.LEAVE_CLAC_HERE, ({ core }, arg) => {
+  core.movePc(arg & 15);
+  misc.accessFlag(core, false);
+});
 
 // Vectors, arithmetic and frames.
 on(
