@@ -515,8 +515,11 @@ export class Encoder {
     const { ir, slots } = this;
     const at = i * STRIDE;
     const known = (ctx: number): number => (ctx === CTX_UNKNOWN ? 0 : 1);
-    if (op === Op.goto) this.unit(op, known(ir[at + 2]!), cellOf(ir[at + 1]!), ir[at + 1]!, ir[at + 2]!);
-    else if (op === Op.condgoto) {
+    if (op === Op.goto) {
+      const cell = cellOf(ir[at + 1]!);
+      this.unit(op, known(ir[at + 2]!), cell, ir[at + 1]!, ir[at + 2]!);
+      if (cell === 0) this.extend(0, 0, 0, 0);
+    } else if (op === Op.condgoto) {
       const ctx = ir[at + 4]!;
       const condition = ir[at + 1]!;
       const compare = condition * STRIDE;

@@ -20,6 +20,7 @@ import {
   CTL_FAULT,
   CTL_FAULT_IP,
   CTL_KICK,
+  CTL_MAPPING,
   CTL_PC,
   EXIT_BUDGET,
   EXIT_FAULT,
@@ -28,13 +29,15 @@ import {
 import { emitJumpCacheProbe } from './dispatch.ts';
 import { ACCESS, emitLoad, emitStore, pushTlb } from './access.ts';
 import { EXPANSIONS, Scratch } from './expand.ts';
-import { CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, VCPU_BASE } from './layout.ts';
+import { CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, LINK_CELL, LINK_MAPPING, VCPU_BASE } from './layout.ts';
 import {
   BLOCK,
   BR,
   BR_IF,
   BR_TABLE,
   CALL as WASM_CALL,
+  ELSE,
+  I32_EQ,
   I32_EQZ,
   I32_LOAD,
   I32_AND,
@@ -97,7 +100,7 @@ const I64_LOAD32_S = 0x34;
 export const JUMP_TARGETS = 16;
 export const NO_TARGET = 0x80000000 | 0;
 
-/** Does the operation take a second unit? */
+/** Does the operation take a second unit? A `goto` does when its target has no cell: for a link (layout.ts, LINK_*). */
 export function isLong(op: number): boolean {
   if (op >= X_CALL) return true;
   if (op >= OPS.length) return false;
@@ -172,7 +175,7 @@ export class InterpreterWriter {
       this.writeCase(i);
     }
     c.end();
-    this.writeLookup();
+    this.writeProbe();
     c.end();
     this.writeChain();
     c.end();
@@ -428,6 +431,12 @@ export class InterpreterWriter {
   }
 
   private writeHeader(): void {
+    this.writeEntry();
+    this.advance(1);
+  }
+
+  /** What a block's header stands for. */
+  private writeEntry(): void {
     const c = this.c;
     const left = this.scratch.local(I32, 6);
     const count = this.scratch.local(I32, 7);
@@ -459,7 +468,6 @@ export class InterpreterWriter {
     c.end();
     this.set(CTL_BUDGET, () => c.get(left));
     this.set(CTL_BASE, () => this.load(CTL_PC, I64_LOAD), I64_STORE);
-    this.advance(1);
   }
 
   /** Stores the context in field `at` when the unit says that it is known. */
@@ -497,7 +505,35 @@ export class InterpreterWriter {
   private writeGoto(): void {
     this.writeContext(AT_B);
     this.writePc(AT_A);
-    this.goThrough(AT_D, 0);
+    const c = this.c;
+    this.field(AT_D);
+    c.tee(this.cell);
+    c.op(c.addressType === I32 ? I32_EQZ : I64_EQZ);
+    c.if();
+    this.writeLink();
+    c.end();
+    c.br(BR, this.toChain);
+  }
+
+  /** Finds the target on another page by the link in the second unit, or by the jump cache, and then notes it there. */
+  private writeLink(): void {
+    const c = this.c;
+    this.immediate(UNIT + LINK_MAPPING);
+    this.load(CTL_MAPPING);
+    c.op(I32_EQ);
+    c.if();
+    this.field(UNIT + LINK_CELL);
+    c.set(this.cell);
+    c.op(ELSE);
+    this.writeProbe();
+    c.get(this.ip);
+    c.get(this.cell);
+    if (c.addressType === I64) c.op(I32_WRAP);
+    c.memory(I32_STORE, UNIT + LINK_CELL);
+    c.get(this.ip);
+    this.load(CTL_MAPPING);
+    c.memory(I32_STORE, UNIT + LINK_MAPPING);
+    c.end();
   }
 
   private writeCondGoto(): void {
@@ -576,7 +612,8 @@ export class InterpreterWriter {
     this.advance(1);
   }
 
-  private writeLookup(): void {
+  /** Sets `cell` to what the jump cache has for the pc, or leaves by `find`. */
+  private writeProbe(): void {
     emitJumpCacheProbe(this.c, this.entry, () => {
       this.c.i32(0);
       this.c.call(RETURN_CALL, this.find);
@@ -589,12 +626,14 @@ export class InterpreterWriter {
     c.get(this.cell);
     c.memory(I32_LOAD, CELL_FUNCTION);
     c.i32(FN_INTERPRETER);
-    c.op(0x46);
+    c.op(I32_EQ);
     c.if();
     c.get(this.cell);
     c.loadAddress32(CELL_ARGUMENT);
     c.set(this.ip);
-    c.br(BR, 1);
+    // Every block begins with a header: no need to look.
+    this.toNext = 1;
+    this.writeHeader();
     c.end();
     c.get(this.cell);
     c.memory(I32_LOAD, CELL_ARGUMENT);
