@@ -1,8 +1,9 @@
-/** The index of code by its place. */
+/** Finding code: the index by its place, and interpreted jumps from page to page. */
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import { CODE } from './layout.ts';
+import { EXEC, L, READ, TestIsa, TestMachine, add, jumpBy, stop } from './test-kit.ts';
 
 const KEY = 3 << 16;
 let index: CodeIndex;
@@ -45,4 +46,46 @@ test('most code of a large program is found; what another pushed out is never ta
   assert.ok(found > 45_000, `${found} found`);
   index.clear();
   assert.equal(index.find(places[7]!, KEY), 0);
+});
+
+/** l0 += 1, then a jump to page 3: l1 += 1. At the physical page 5: l2 += 1. */
+function machineWithFarJump(): TestMachine {
+  const machine = new TestMachine(new TestIsa(), { compile: false });
+  machine.code(0x1000, [add(0, 1), jumpBy(0x1ffe)]);
+  machine.code(0x3000, [add(1, 1), stop]);
+  machine.code(0x5000, [add(2, 1), stop]);
+  return machine;
+}
+
+const counts = (machine: TestMachine): bigint[] => [0, 1, 2].map((i) => machine.get(L[i]!));
+
+test('interpreted: a jump to another page goes where that is mapped to now', () => {
+  const machine = machineWithFarJump();
+  for (let i = 0; i < 4; i++) machine.run(0x1000);
+  machine.vcpu.map.set(3n, { page: 0x5000, permissions: READ | EXEC });
+  machine.engine.flushPage(0x3000, 0);
+  for (let i = 0; i < 4; i++) machine.run(0x1000);
+  assert.deepEqual(counts(machine), [8n, 4n, 4n]);
+  machine.vcpu.map.delete(3n);
+  machine.engine.flushAddressSpace(0);
+  for (let i = 0; i < 4; i++) machine.run(0x1000);
+  assert.deepEqual(counts(machine), [12n, 8n, 4n]);
+});
+
+test('interpreted: the same jump in several address spaces goes to the page of each', () => {
+  const machine = machineWithFarJump();
+  for (let i = 0; i < 12; i++) {
+    machine.vcpu.map.set(3n, { page: i & 1 ? 0x5000 : 0x3000, permissions: READ | EXEC });
+    machine.engine.selectContext(2, i & 1, 0);
+    machine.run(0x1000);
+  }
+  assert.deepEqual(counts(machine), [12n, 6n, 6n]);
+});
+
+test('interpreted: a jump to another page finds code that has been written anew', () => {
+  const machine = machineWithFarJump();
+  for (let i = 0; i < 4; i++) machine.run(0x1000);
+  machine.code(0x3000, [add(2, 1), stop]);
+  for (let i = 0; i < 4; i++) machine.run(0x1000);
+  assert.deepEqual(counts(machine), [8n, 4n, 4n]);
 });

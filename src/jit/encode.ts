@@ -19,18 +19,7 @@ import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts'
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_BASE, CTL_CTX, TEMPS, VCPU_BLOCK_SIZE } from '../ir/vcpu-block.ts';
 import { ACCESS } from './access.ts';
-import {
-  JUMP_TARGETS,
-  NO_TARGET,
-  UNIT,
-  X_BRANCH_OF,
-  X_CALL,
-  X_HEADER,
-  X_MOVE,
-  X_MOVE_2,
-  X_MOVE_V,
-  isLong,
-} from './interpreter.ts';
+import { JUMP_TARGETS, NO_TARGET, UNIT, X_BRANCH_OF, X_CALL, X_HEADER, X_MOVE, X_MOVE_V, isLong, joined } from './opcodes.ts';
 import { CONSTANTS, CONSTANT_MAX, CONSTANT_MIN, VCPU_BASE } from './layout.ts';
 
 const WORDS = UNIT / 4;
@@ -94,8 +83,9 @@ export class Encoder {
   private at = 0;
   private header = 0;
   private insnTable: number[] = [];
-  /** Word index of the unit of the last single move. */
-  private lastMove = -1;
+  /** Word index of the unit that the last operation's sequence begins with, and the opcode there. */
+  private first = 0;
+  private opcode = 0;
   /** For each value: the `setg` that it is computed for directly, or -1. */
   private direct = new Int32Array(256);
   /** Reads of each global, chained backwards. */
@@ -136,7 +126,6 @@ export class Encoder {
     this.temp = VCPU_BASE + TEMPS;
     this.aliasCount.fill(0);
     this.insnTable.length = 0;
-    this.lastMove = -1;
     if (this.slots.length < b.count) {
       this.slots = new Int32Array(b.count * 2);
       this.direct = new Int32Array(b.count * 2);
@@ -202,6 +191,10 @@ export class Encoder {
   private unit(op: number, aux: number, d: number, a: number, b: number): void {
     const w = this.words;
     const at = this.at;
+    const sequence = joined(this.opcode, op);
+    if (sequence !== 0) w[this.first]! ^= this.opcode ^ sequence;
+    else this.first = at;
+    this.opcode = sequence !== 0 ? sequence : op;
     w[at] = op | (aux << 16);
     w[at + 1] = d;
     w[at + 2] = a;
@@ -440,21 +433,7 @@ export class Encoder {
     const slot = this.globalSlot(global);
     if (slots[value] === slot) return;
     this.saveAliases(global, i);
-    if (this.globals[global]!.type === V128) this.unit(X_MOVE_V, 0, slot, slots[value]!, 0);
-    else this.move(slot, slots[value]!);
-  }
-
-  /** Two moves in a row become one operation. */
-  private move(to: number, from: number): void {
-    const previous = this.at - WORDS;
-    if (this.lastMove === previous && previous > this.header) {
-      this.words[previous] = X_MOVE_2;
-      this.words[previous + 3] = to;
-      this.extend(from, 0, 0, 0);
-      return;
-    }
-    this.unit(X_MOVE, 0, to, from, 0);
-    this.lastMove = this.at - WORDS;
+    this.unit(this.globals[global]!.type === V128 ? X_MOVE_V : X_MOVE, 0, slot, slots[value]!, 0);
   }
 
   private encodeState(i: number, op: number): void {
@@ -515,8 +494,11 @@ export class Encoder {
     const { ir, slots } = this;
     const at = i * STRIDE;
     const known = (ctx: number): number => (ctx === CTX_UNKNOWN ? 0 : 1);
-    if (op === Op.goto) this.unit(op, known(ir[at + 2]!), cellOf(ir[at + 1]!), ir[at + 1]!, ir[at + 2]!);
-    else if (op === Op.condgoto) {
+    if (op === Op.goto) {
+      const cell = cellOf(ir[at + 1]!);
+      this.unit(op, known(ir[at + 2]!), cell, ir[at + 1]!, ir[at + 2]!);
+      if (cell === 0) this.extend(0, 0, 0, 0);
+    } else if (op === Op.condgoto) {
       const ctx = ir[at + 4]!;
       const condition = ir[at + 1]!;
       const compare = condition * STRIDE;

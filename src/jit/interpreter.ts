@@ -1,12 +1,6 @@
 /**
- * Generates the interpreter, one wasm function that runs encoded blocks, from the
- * operation table. An encoded operation is a unit of 16 bytes, some with a second one:
- *
- *     0 u16 opcode | 2 u16 auxiliary | 4 u32 d | 8 u32 a | 12 u32 b
- *    16 u32 c | 20 u32 e | 24, 28 further immediates
- *
- * d (result), a, b, c are addresses of slots: guest registers in the vCPU's block,
- * temporaries, or constants. A slot holds a 32-bit value zero-extended to 64 bits.
+ * Generates the interpreter, one wasm function that runs encoded blocks (opcodes.ts), from the
+ * operation table.
  */
 import { BULK, F32, I32, I64, MEMORY, NONE, OPS, Op, PURE, V128 } from '../ir/ops.ts';
 import type { OpInfo } from '../ir/ops.ts';
@@ -20,6 +14,7 @@ import {
   CTL_FAULT,
   CTL_FAULT_IP,
   CTL_KICK,
+  CTL_MAPPING,
   CTL_PC,
   EXIT_BUDGET,
   EXIT_FAULT,
@@ -28,13 +23,35 @@ import {
 import { emitJumpCacheProbe } from './dispatch.ts';
 import { ACCESS, emitLoad, emitStore, pushTlb } from './access.ts';
 import { EXPANSIONS, Scratch } from './expand.ts';
-import { CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, VCPU_BASE } from './layout.ts';
+import {
+  AT_A,
+  AT_AUX,
+  AT_B,
+  AT_C,
+  AT_D,
+  AT_E,
+  COMPARISONS,
+  JUMP_TARGETS,
+  SEQUENCES,
+  UNIT,
+  X_BRANCH,
+  X_CALL,
+  X_HEADER,
+  X_MOVE,
+  X_MOVE_V,
+  X_SEQUENCE,
+  isLong,
+} from './opcodes.ts';
+import { CELL_ARGUMENT, CELL_FUNCTION, FN_INTERPRETER, LINK_CELL, LINK_MAPPING, VCPU_BASE } from './layout.ts';
 import {
   BLOCK,
   BR,
   BR_IF,
   BR_TABLE,
   CALL as WASM_CALL,
+  ELSE,
+  I32_ADD,
+  I32_EQ,
   I32_EQZ,
   I32_LOAD,
   I32_AND,
@@ -62,48 +79,7 @@ import {
 } from '../wasm/wasm.ts';
 import type { Code, ModuleWriter } from '../wasm/wasm.ts';
 
-// Opcodes beyond the operation table's.
-export const X_HEADER = OPS.length;
-export const X_MOVE = OPS.length + 1;
-export const X_MOVE_V = OPS.length + 2;
-/** Two moves: d <- a, b <- c. */
-export const X_MOVE_2 = OPS.length + 3;
-/** Branches on a comparison: `condgoto` whose condition is computed from a and the slot in the last word. */
-const X_BRANCH = OPS.length + 4;
-const COMPARISONS = OPS.filter((op) => /^(eq|ne|lt[su]|gt[su]|le[su]|ge[su]|eqz)(32|64)$/.test(op.name));
-/** Opcode of the branch on each comparison, by operation number; 0 = it is none. */
-export const X_BRANCH_OF = Int32Array.from(OPS, (op) => {
-  const place = COMPARISONS.indexOf(op);
-  return place < 0 ? 0 : X_BRANCH + place;
-});
-/** Helper calls follow, one opcode for each helper. */
-export const X_CALL = X_BRANCH + COMPARISONS.length;
-
-/** Byte positions in a unit. */
-export const UNIT = 16;
-export const AT_AUX = 2;
-export const AT_D = 4;
-export const AT_A = 8;
-export const AT_B = 12;
-export const AT_C = 16;
-export const AT_E = 20;
-
 const I64_LOAD32_S = 0x34;
-
-/**
- * A computed jump is followed by JUMP_TARGETS words: the targets it has been seen to take, as offsets
- * from the block's base pc, each in the place that its bits choose. The region compiler reads them.
- */
-export const JUMP_TARGETS = 16;
-export const NO_TARGET = 0x80000000 | 0;
-
-/** Does the operation take a second unit? */
-export function isLong(op: number): boolean {
-  if (op >= X_CALL) return true;
-  if (op >= OPS.length) return false;
-  const info = OPS[op]!;
-  return info.name === 'vshuffle' || info.name === 'condgoto' || (info.kind !== MEMORY && info.operands.length === 3);
-}
 
 export class InterpreterWriter {
   private readonly c: Code;
@@ -124,6 +100,9 @@ export class InterpreterWriter {
   private readonly find: number;
   private toChain = 0;
   private toLookup = 0;
+  /** In a sequence: byte offset of the current unit from `ip`, and how many operations follow. */
+  private at = 0;
+  private following = 0;
 
   constructor(
     module: ModuleWriter,
@@ -172,7 +151,7 @@ export class InterpreterWriter {
       this.writeCase(i);
     }
     c.end();
-    this.writeLookup();
+    this.writeProbe();
     c.end();
     this.writeChain();
     c.end();
@@ -183,7 +162,7 @@ export class InterpreterWriter {
     if (i >= X_CALL) return this.writeCall(this.helpers[i - X_CALL]!, i);
     if (i === X_HEADER) return this.writeHeader();
     if (i === X_MOVE || i === X_MOVE_V) return this.writeMove(i === X_MOVE ? I64 : V128);
-    if (i === X_MOVE_2) return this.writeMovePair();
+    if (i >= X_SEQUENCE) return this.writeSequence(SEQUENCES[i - X_SEQUENCE]!);
     if (i >= X_BRANCH) return this.writeCompareAndBranch(COMPARISONS[i - X_BRANCH]!);
     const info = OPS[i]!;
     if (info.kind === PURE) this.writePure(info);
@@ -199,15 +178,31 @@ export class InterpreterWriter {
     else this.c.op(0x00); // constants, register moves and marks are never encoded
   }
 
+  private writeSequence(opcodes: readonly number[]): void {
+    this.following = opcodes.length;
+    for (const opcode of opcodes) {
+      this.following--;
+      this.writeCase(opcode);
+    }
+    this.at = 0;
+  }
+
   /** Address of the slot that a field of the unit names. */
   private field(at: number): void {
     this.c.get(this.ip);
-    this.c.loadAddress32(at);
+    this.c.loadAddress32(this.at + at);
   }
 
-  private immediate(at: number): void {
+  private immediate(at: number, opcode: number | readonly number[] = I32_LOAD): void {
     this.c.get(this.ip);
-    this.c.memory(I32_LOAD, at);
+    this.c.memory(opcode, this.at + at);
+  }
+
+  /** Stores what `value` leaves on the stack in a field of the unit. */
+  private setField(at: number, value: () => void): void {
+    this.c.get(this.ip);
+    value();
+    this.c.memory(I32_STORE, this.at + at);
   }
 
   private operand(at: number, type: number): void {
@@ -225,8 +220,11 @@ export class InterpreterWriter {
 
   private advance(units: number): void {
     const c = this.c;
+    this.at += units * UNIT;
+    if (this.following > 0) return;
     c.get(this.ip);
-    c.address(units * UNIT);
+    c.address(this.at);
+    this.at = 0;
     c.addAddress();
     c.set(this.ip);
     c.br(BR, this.toNext);
@@ -283,8 +281,7 @@ export class InterpreterWriter {
       this.operand(AT_A, V128);
       c.memory(STORE_OP[V128]!, 0);
       this.field(AT_D);
-      c.get(this.ip);
-      c.memory(I32_LOAD16_U, AT_AUX);
+      this.immediate(AT_AUX, I32_LOAD16_U);
       if (c.addressType === I64) c.op(I64_EXTEND_U);
       c.addAddress();
       this.operand(AT_B, info.operands[1]!);
@@ -299,12 +296,10 @@ export class InterpreterWriter {
     const swizzle = OPS[Op.vswizzle]!.wasm!;
     this.field(AT_D);
     this.operand(AT_A, V128);
-    c.get(this.ip);
-    c.memory(LOAD_OP[V128]!, UNIT);
+    this.immediate(UNIT, LOAD_OP[V128]!);
     c.raw(swizzle);
     this.operand(AT_B, V128);
-    c.get(this.ip);
-    c.memory(LOAD_OP[V128]!, UNIT);
+    this.immediate(UNIT, LOAD_OP[V128]!);
     c.i32(16);
     c.raw(OPS[Op.splat8]!.wasm!);
     c.raw(OPS[Op.sub8x16]!.wasm!);
@@ -321,16 +316,6 @@ export class InterpreterWriter {
     this.advance(1);
   }
 
-  private writeMovePair(): void {
-    this.field(AT_D);
-    this.operand(AT_A, I64);
-    this.result(I64);
-    this.field(AT_B);
-    this.operand(AT_C, I64);
-    this.result(I64);
-    this.advance(2);
-  }
-
   private writeMemory(info: OpInfo): void {
     const c = this.c;
     const access = ACCESS[info.index]!;
@@ -339,8 +324,7 @@ export class InterpreterWriter {
     // The place of a load's result lies under its address.
     if (!access.store) this.field(AT_D);
     this.operand(AT_A, I64);
-    c.get(this.ip);
-    c.memory(I64_LOAD32_S, AT_B);
+    this.immediate(AT_B, I64_LOAD32_S);
     c.op(I64_ADD);
     const ctx = {
       code: c,
@@ -372,8 +356,12 @@ export class InterpreterWriter {
 
   /** Leaves the address of the current unit on the stack as an i32. */
   private pushIp(): void {
-    this.c.get(this.ip);
-    if (this.c.addressType === I64) this.c.op(I32_WRAP);
+    const c = this.c;
+    c.get(this.ip);
+    if (c.addressType === I64) c.op(I32_WRAP);
+    if (this.at === 0) return;
+    c.i32(this.at);
+    c.op(I32_ADD);
   }
 
   private writeFaultIf(): void {
@@ -428,12 +416,17 @@ export class InterpreterWriter {
   }
 
   private writeHeader(): void {
+    this.writeEntry();
+    this.advance(1);
+  }
+
+  /** What a block's header stands for. */
+  private writeEntry(): void {
     const c = this.c;
     const left = this.scratch.local(I32, 6);
     const count = this.scratch.local(I32, 7);
     this.load(CTL_BUDGET);
-    c.get(this.ip);
-    c.memory(I32_LOAD16_U, AT_AUX);
+    this.immediate(AT_AUX, I32_LOAD16_U);
     c.op(I32_SUB);
     c.tee(left);
     this.load(CTL_KICK);
@@ -444,12 +437,12 @@ export class InterpreterWriter {
     this.set(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
     c.op(RETURN);
     c.end();
-    c.get(this.ip);
-    this.immediate(AT_D);
-    c.i32(1);
-    c.op(I32_SUB);
-    c.tee(count);
-    c.memory(I32_STORE, AT_D);
+    this.setField(AT_D, () => {
+      this.immediate(AT_D);
+      c.i32(1);
+      c.op(I32_SUB);
+      c.tee(count);
+    });
     c.get(count);
     c.op(I32_EQZ);
     c.if(false);
@@ -459,14 +452,12 @@ export class InterpreterWriter {
     c.end();
     this.set(CTL_BUDGET, () => c.get(left));
     this.set(CTL_BASE, () => this.load(CTL_PC, I64_LOAD), I64_STORE);
-    this.advance(1);
   }
 
   /** Stores the context in field `at` when the unit says that it is known. */
   private writeContext(at: number): void {
     const c = this.c;
-    c.get(this.ip);
-    c.memory(I32_LOAD16_U, AT_AUX);
+    this.immediate(AT_AUX, I32_LOAD16_U);
     c.if();
     this.set(CTL_CTX, () => this.immediate(at));
     c.end();
@@ -477,8 +468,7 @@ export class InterpreterWriter {
       CTL_PC,
       () => {
         this.load(CTL_BASE, I64_LOAD);
-        this.c.get(this.ip);
-        this.c.memory(I64_LOAD32_S, at);
+        this.immediate(at, I64_LOAD32_S);
         this.c.op(I64_ADD);
       },
       I64_STORE,
@@ -497,7 +487,33 @@ export class InterpreterWriter {
   private writeGoto(): void {
     this.writeContext(AT_B);
     this.writePc(AT_A);
-    this.goThrough(AT_D, 0);
+    const c = this.c;
+    this.field(AT_D);
+    c.tee(this.cell);
+    c.op(c.addressType === I32 ? I32_EQZ : I64_EQZ);
+    c.if();
+    this.writeLink();
+    c.end();
+    c.br(BR, this.toChain);
+  }
+
+  /** Finds the target on another page by the link in the second unit, or by the jump cache, and then notes it there. */
+  private writeLink(): void {
+    const c = this.c;
+    this.immediate(UNIT + LINK_MAPPING);
+    this.load(CTL_MAPPING);
+    c.op(I32_EQ);
+    c.if();
+    this.field(UNIT + LINK_CELL);
+    c.set(this.cell);
+    c.op(ELSE);
+    this.writeProbe();
+    this.setField(UNIT + LINK_CELL, () => {
+      c.get(this.cell);
+      if (c.addressType === I64) c.op(I32_WRAP);
+    });
+    this.setField(UNIT + LINK_MAPPING, () => this.load(CTL_MAPPING));
+    c.end();
   }
 
   private writeCondGoto(): void {
@@ -553,7 +569,7 @@ export class InterpreterWriter {
     if (c.addressType === I64) c.op(I64_EXTEND_U);
     c.addAddress();
     c.get(target);
-    c.memory(I32_STORE, UNIT);
+    c.memory(I32_STORE, this.at + UNIT);
   }
 
   private writeLeave(): void {
@@ -576,7 +592,8 @@ export class InterpreterWriter {
     this.advance(1);
   }
 
-  private writeLookup(): void {
+  /** Sets `cell` to what the jump cache has for the pc, or leaves by `find`. */
+  private writeProbe(): void {
     emitJumpCacheProbe(this.c, this.entry, () => {
       this.c.i32(0);
       this.c.call(RETURN_CALL, this.find);
@@ -589,12 +606,14 @@ export class InterpreterWriter {
     c.get(this.cell);
     c.memory(I32_LOAD, CELL_FUNCTION);
     c.i32(FN_INTERPRETER);
-    c.op(0x46);
+    c.op(I32_EQ);
     c.if();
     c.get(this.cell);
     c.loadAddress32(CELL_ARGUMENT);
     c.set(this.ip);
-    c.br(BR, 1);
+    // Every block begins with a header: no need to look.
+    this.toNext = 1;
+    this.writeHeader();
     c.end();
     c.get(this.cell);
     c.memory(I32_LOAD, CELL_ARGUMENT);

@@ -10,7 +10,7 @@ import { ACCESS_EXEC } from '../isa/isa.ts';
 import type { Isa } from '../isa/isa.ts';
 import { MAX_BLOCK_INSNS } from './blocks.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
-import { JUMP_TARGETS, NO_TARGET, UNIT } from './interpreter.ts';
+import { JUMP_TARGETS, NO_TARGET, UNIT } from './opcodes.ts';
 import { CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, USER_TLB } from './layout.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import type { RegionRequest } from './request.ts';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, test } from 'node:test';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
-import { CELLS, GUEST_MEMORY, JUMP_ENTRIES, TLB_ENTRIES, VICTIM, VICTIM_ENTRIES } from './layout.ts';
+import { CELLS, GUEST_MEMORY, JUMP_ENTRIES, JUMP_PAGE_BITS, TLB_ENTRIES, VICTIM, VICTIM_ENTRIES } from './layout.ts';
 import { EXEC, READ, WRITE } from './test-kit.ts';
 import { Tlb } from './tlb.ts';
 
@@ -147,6 +147,7 @@ test('one page is dropped from the current address space; a global one from all'
 });
 
 test('with a page go jumps to an instruction of the page before that runs into it', () => {
+  for (const page of [0x1000, 0x2000, 0x3000, 0xff000, 0x100000]) tlb.fill(page, 0, HOST, READ | EXEC, true);
   tlb.setJump(0x1ffe, 0, CELLS, true);
   tlb.setJump(0x1000, 0, CELLS, false);
   tlb.setJump(0xffffe, 0, CELLS, true);
@@ -156,6 +157,21 @@ test('with a page go jumps to an instruction of the page before that runs into i
   assert.ok(!jumps(0x1ffe));
   tlb.flushPage(0x100000, 0);
   assert.ok(!jumps(0xffffe), 'where the page bits wrap, too');
+});
+
+test('a page of data takes nothing along that is known of code, a page of code does', () => {
+  const data = 0x1000 + (4096 << JUMP_PAGE_BITS);
+  tlb.fill(0x1000, 0, HOST, READ | EXEC, true);
+  tlb.fill(data, 0, HOST + 0x1000, READ | WRITE, true);
+  tlb.setJump(0x1004, 0, CELLS, false);
+  const { mapping } = tlb;
+  tlb.flushPage(data, 0);
+  assert.equal(tlb.probe(data, 0, ACCESS_READ), -1);
+  assert.ok(jumps(0x1004));
+  assert.equal(tlb.mapping, mapping);
+  tlb.flushPage(0x1000, 0);
+  assert.ok(!jumps(0x1004));
+  assert.notEqual(tlb.mapping, mapping);
 });
 
 test('jump caches are emptied when the mode changes, and all at once', () => {

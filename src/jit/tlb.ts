@@ -59,6 +59,11 @@ class Context {
   readonly globalEntries = new Journal();
   /** By page bits: code there runs into the next page, so that its entries depend on that, too. */
   readonly crossing = new Uint8Array(1 << JUMP_PAGE_BITS);
+  /**
+   * Pages that have been entered for execution since the context was emptied, by the lower bits of their number. What is
+   * known of code (jump cache, links, guards) is about such pages only.
+   */
+  readonly executed = new Uint32Array(EXECUTED_PAGES / 32);
   /** A page that outlives address spaces is mapped here for the user. */
   sharesGlobal = false;
   /** A private page with code has been entered since the private entries were last dropped. */
@@ -81,6 +86,8 @@ class Context {
 const MANY = -1;
 /** Entries that may permit writing to one page at a time: enough for a page that all address spaces map. */
 const MAX_WRITABLE_BY = 64;
+
+const EXECUTED_PAGES = 1 << 16;
 
 const TAG_OF_ACCESS = [TLB_READ, TLB_WRITE, TLB_EXEC];
 
@@ -204,6 +211,7 @@ export class Tlb {
     }
     context.privateCode = false;
     context.sharesGlobal = false;
+    context.executed.fill(0);
     this.clearJumps(context);
   }
 
@@ -281,7 +289,6 @@ export class Tlb {
   }
 
   private dropPage(context: Context, low: number, high: number): void {
-    this.renewMapping(context);
     const w = this.words;
     const page = low & ~0xfff;
     const at = (context.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
@@ -290,6 +297,13 @@ export class Tlb {
       const victim = ((context.tlb + VICTIM) >> 2) + i * 8;
       if (this.entryHolds(victim, page, high)) clearTags(w, victim);
     }
+    const code = (low >>> 12) & (EXECUTED_PAGES - 1);
+    if ((context.executed[code >> 5]! >>> (code & 31)) & 1) this.dropPlaces(context, low);
+  }
+
+  /** What is known of code on a page, or running into it, is not to be relied on. */
+  private dropPlaces(context: Context, low: number): void {
+    this.renewMapping(context);
     const group = (low >>> 12) & ((1 << JUMP_PAGE_BITS) - 1);
     this.dropJumpGroup(context, group);
     const before = (group - 1) & ((1 << JUMP_PAGE_BITS) - 1);
@@ -368,6 +382,10 @@ export class Tlb {
     this.setTag(at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
     if (permissions & (1 << ACCESS_WRITE)) {
       this.noteWritable(Math.floor(host / 4096), at);
+    }
+    if (permissions & (1 << ACCESS_EXEC)) {
+      const code = (low >>> 12) & (EXECUTED_PAGES - 1);
+      this.current.executed[code >> 5]! |= 1 << (code & 31);
     }
     if (global && this.current.asid >= 0) this.current.sharesGlobal = true;
     if (!global || this.current.asid >= 0) {
