@@ -2,6 +2,7 @@
 import { x86Isa } from '../isa/x86/isa.ts';
 import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { readBuilt } from '#host';
+import { tuneForTranslation } from '#threads';
 import { Engine } from '../jit/engine.ts';
 import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
 import type { Accelerator } from './accelerator.ts';
@@ -77,6 +78,8 @@ export class TranslatingAccelerator implements Accelerator {
 }
 
 function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
+  // A compiler's thread does so itself, when all of it has been loaded.
+  if (!compile || counted) tuneForTranslation();
   return new Engine({
     isa: x86Isa(model.has),
     ...(MADE === null ? {} : { runtime: MADE }),

@@ -10,7 +10,6 @@ import {
   workerData,
 } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
-import { keepingCompiled } from './compiled.ts';
 
 export { afterEvents, sleepUntilEvent } from './turns.ts';
 
@@ -24,7 +23,6 @@ export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   const worker = new Worker(entry, {
     // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
     execArgv: ['--no-warnings'],
-    env: keepingCompiled(entry),
     workerData: { port: port2 } satisfies ThreadData,
     transferList: [port2],
     // Else this process's own streams would be made before the thread begins: 2 ms of every start.
@@ -69,7 +67,17 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
   };
 }
 
-/** Lets modules say which functions are to be compiled at once (an option of the JavaScript engine, for all threads). */
-export function heedCompilationHints(): void {
-  process.getBuiltinModule('node:v8').setFlagsFromString('--experimental-wasm-compilation-hints');
+/** For translated code; what the engine has compiled of itself and others before is for its options as they are without these. */
+const FOR_TRANSLATION = [
+  // Modules say which functions are to be compiled at once.
+  '--experimental-wasm-compilation-hints',
+  // Nothing in translated code is worth inlining, and looking for it costs every entry of code that is not optimised yet.
+  '--no-wasm-inlining',
+  '--no-wasm-inlining-call-indirect',
+];
+
+/** Sets options of the JavaScript engine, for all threads: as late as can be, since functions of Node.js that are loaded afterwards are compiled anew. */
+export function tuneForTranslation(): void {
+  const { setFlagsFromString } = process.getBuiltinModule('node:v8');
+  for (const flag of FOR_TRANSLATION) setFlagsFromString(flag);
 }
