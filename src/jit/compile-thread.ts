@@ -1,5 +1,5 @@
 /** Entry of the thread that compiles regions while the vCPU goes on in the interpreter. */
-import { threadParent, tuneForTranslation } from '#threads';
+import { threadParent } from '#threads';
 import type { Isa, IsaOrigin } from '../isa/isa.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
@@ -20,7 +20,6 @@ const load = (module: string): Promise<{ makeIsa(argument: unknown): Isa }> => i
 
 async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {
   const { makeIsa } = await load(origin.module);
-  tuneForTranslation();
   return new RegionMaker(makeIsa(origin.argument), memory.buffer, settings);
 }
 

@@ -78,8 +78,8 @@ export class TranslatingAccelerator implements Accelerator {
 }
 
 function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
-  // A compiler's thread does so itself, when all of it has been loaded.
-  if (!compile || counted) tuneForTranslation();
+  // Code of one module must all be compiled under the same options, whoever runs it later.
+  tuneForTranslation();
   return new Engine({
     isa: x86Isa(model.has),
     ...(MADE === null ? {} : { runtime: MADE }),

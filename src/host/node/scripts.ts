@@ -5,9 +5,10 @@
  *
  *     dist/app/NAME.js     entry of a process or a thread: this file, and a call of `runScript`
  *     dist/app/NAME.cjs    a script: MARK, and an expression, which is a function of (exports, require, scriptAddress)
- *     CACHE/VERSION/PLACE/NAME.cjs    what has been compiled of it: MARK again, and the engine's data
+ *     CACHE/VERSION/PLACE/OPTIONS/NAME.cjs    what has been compiled of it: MARK again, and the engine's data
  *
- * MARK tells scripts of different contents from each other. The engine sees by itself whether data are its own, and of its options.
+ * MARK tells scripts of different contents from each other. The engine sees by itself whether data are its own. It takes them under the
+ * options alone that they were made under, which may change while threads are loaded (`tuneForTranslation`): there are data for each.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -15,6 +16,8 @@ import { Script } from 'node:vm';
 
 /** Bytes of a mark: a multiple of eight, since the engine copies data that are not aligned so. */
 export const MARK_BYTES = 16;
+/** Bytes before what depends on a script's contents, but for their length. */
+const HEADER_BYTES = 16;
 /** Milliseconds after the last script was loaded, when what it was loaded for is over, and not yet forgotten by the engine. */
 const SETTLED_MS = 1000;
 
@@ -25,7 +28,7 @@ interface Loaded {
   readonly mark: Buffer;
   readonly script: Script;
   /** What the engine's options were. */
-  readonly options: Buffer | null;
+  readonly options: Buffer;
   readonly exports: unknown;
   /** What has been compiled is in the cache. */
   kept: boolean;
@@ -51,7 +54,8 @@ class Scripts {
     if (before !== undefined) return before.exports;
     const text = readFileSync(this.folder + name);
     const mark = text.subarray(0, MARK_BYTES);
-    const cachedData = this.compiled(name, mark);
+    const options = engineOptions();
+    const cachedData = this.compiled(name, options, mark);
     // One byte a character: the build sees to it.
     const script = new Script(text.toString('latin1', MARK_BYTES), {
       filename: this.folder + name,
@@ -59,7 +63,7 @@ class Scripts {
     });
     const kept = cachedData !== null && script.cachedDataRejected !== true;
     const exports = {};
-    this.loaded.set(name, { mark, script, options: kept ? null : engineOptions(), exports, kept });
+    this.loaded.set(name, { mark, script, options, exports, kept });
     if (!kept && this.cache !== null) this.keepSoon(this.cache);
     const body = script.runInThisContext() as Body;
     body(exports, (other) => this.require(other), `file://${this.folder}${name}`);
@@ -73,10 +77,10 @@ class Scripts {
   }
 
   /** @returns null when there is nothing for a script with this mark */
-  private compiled(name: string, mark: Buffer): Buffer | null {
+  private compiled(name: string, options: Buffer, mark: Buffer): Buffer | null {
     if (this.cache === null) return null;
     try {
-      const data = readFileSync(this.cache + name);
+      const data = readFileSync(`${this.cache}${sumOf(options)}/${name}`);
       return data.subarray(0, MARK_BYTES).equals(mark) ? data.subarray(MARK_BYTES) : null;
     } catch {
       return null;
@@ -92,15 +96,15 @@ class Scripts {
     for (const [name, one] of this.loaded) {
       if (one.kept) continue;
       one.kept = true;
-      const file = cache + name;
-      // Whoever reads it meanwhile has the old one or the new one; other threads may do the same.
+      const folder = `${cache}${sumOf(one.options)}/`;
       const data = one.script.createCachedData();
-      if (one.options !== null) restoreOptions(data, one.options);
-      const draft = `${file}.${process.pid}.${Math.random()}`;
+      restoreOptions(data, one.options);
+      // Whoever reads it meanwhile has the old one or the new one; other threads may do the same.
+      const draft = `${folder}${name}.${process.pid}.${Math.random()}`;
       try {
-        mkdirSync(cache, { recursive: true, mode: 0o700 });
+        mkdirSync(folder, { recursive: true, mode: 0o700 });
         writeFileSync(draft, Buffer.concat([one.mark, data]), { mode: 0o600, flush: true });
-        renameSync(draft, file);
+        renameSync(draft, folder + name);
       } catch {
         // Without a cache, starts take longer.
         return;
@@ -109,10 +113,10 @@ class Scripts {
   }
 }
 
-/** Data of one and the same script differ in what they say of the engine's options, and in nothing else. */
-const engineOptions = (): Buffer => new Script('').createCachedData();
+/** What data begin with: versions of the engine and of their form, length of the script, options. Were it otherwise, none would be taken. */
+const engineOptions = (): Buffer => new Script('').createCachedData().subarray(0, HEADER_BYTES);
 
-/** Data are taken for options that are in force when the script is loaded: those for translated code change later (`tuneForTranslation`). */
+/** Data say under which options they were written down; what they hold was made under those that were in force when the script was loaded. */
 function restoreOptions(data: Buffer, before: Buffer): void {
   engineOptions().forEach((byte, at) => {
     if (byte !== before[at]) data[at] = before[at]!;
@@ -124,10 +128,16 @@ function cacheFor(folder: string): string | null {
   const { env } = process;
   const root = env['XDG_CACHE_HOME'] || (env['HOME'] && `${env['HOME']}/.cache`);
   if (!root) return null;
-  let place = 0;
-  for (let i = 0; i < folder.length; i++) place = (Math.imul(place, 31) + folder.charCodeAt(i)) >>> 0;
+  const place = sumOf(Buffer.from(folder));
   const expects = env['VIRELAY_EXPECTS'] ?? 'any';
-  return `${root}/virelay/scripts/${process.version}-${process.arch}/${place.toString(16)}-${expects}/`;
+  return `${root}/virelay/scripts/${process.version}-${process.arch}/${place}-${expects}/`;
+}
+
+/** To tell folders from each other. */
+function sumOf(bytes: Buffer): string {
+  let sum = 0;
+  for (const byte of bytes) sum = (Math.imul(sum, 31) + byte) >>> 0;
+  return sum.toString(16);
 }
 
 /**
