@@ -78,7 +78,6 @@ export class TranslatingAccelerator implements Accelerator {
 }
 
 function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
-  // Code of one module must all be compiled under the same options, whoever runs it later.
   tuneForTranslation();
   return new Engine({
     isa: x86Isa(model.has),

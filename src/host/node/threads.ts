@@ -67,17 +67,18 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
   };
 }
 
-/** For translated code; what the engine has compiled of itself and others before is for its options as they are without these. */
-const FOR_TRANSLATION = [
-  // Modules say which functions are to be compiled at once.
-  '--experimental-wasm-compilation-hints',
-  // Nothing in translated code is worth inlining, and looking for it costs every entry of code that is not optimised yet.
-  '--no-wasm-inlining',
-  '--no-wasm-inlining-call-indirect',
-];
+/** Modules may say which functions are to be compiled at once. */
+const HEED_HINTS = '--experimental-wasm-compilation-hints';
+/** Nothing in translated code is worth inlining, and looking for it costs every entry of code that is not optimised yet. */
+const NO_INLINING = ['--no-wasm-inlining', '--no-wasm-inlining-call-indirect'];
 
-/** Sets options of the JavaScript engine, for all threads: as late as can be, since functions of Node.js that are loaded afterwards are compiled anew. */
+/**
+ * Sets options of the JavaScript engine for translated code, in all threads; to be called before the first of it is made. It
+ * comes as late as that, since functions of Node.js's own that are loaded afterwards are compiled anew.
+ */
 export function tuneForTranslation(): void {
   const { setFlagsFromString } = process.getBuiltinModule('node:v8');
-  for (const flag of FOR_TRANSLATION) setFlagsFromString(flag);
+  setFlagsFromString(HEED_HINTS);
+  // Other modules of an application that began without would fail when they are instantiated again: only a launched process has none.
+  if (process.env['VIRELAY_EXPECTS'] !== undefined) NO_INLINING.forEach((option) => setFlagsFromString(option));
 }
