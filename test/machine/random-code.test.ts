@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
 import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { x86Isa } from '../../src/isa/x86/isa.ts';
-import { X86_ROWS } from '../../src/isa/x86/rows.ts';
+import { allRows } from '../../src/isa/x86/rows.ts';
 import {
   CPL,
   CR0,
@@ -30,6 +30,8 @@ import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
 import { newMemory } from '../../src/wasm/memory.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
 import { ClockTsc, InstructionClock } from '../../src/machine/clock.ts';
+
+const X86_ROWS = allRows();
 
 const ALL_OF_X86 = x86Isa(() => true);
 
