@@ -88,8 +88,8 @@ export interface EngineOptions {
   tracesBlocks?: (category: string) => boolean;
 }
 
-/** Executions after which a block is compiled. */
-const HOT = 5000;
+/** Executions after which a block is compiled: a kernel's code is everywhere, and its compiler takes the guest's time. */
+const HOT = 20_000;
 const COLD = 0x7fffffff;
 /** Entry cells that a block may need: its own, and for its targets. */
 const MAX_BLOCK_CELLS = 1024;

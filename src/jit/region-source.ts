@@ -19,10 +19,8 @@ import { constantTargets } from './region.ts';
 import type { RegionBlock, RegionSource } from './region.ts';
 
 const PAGE = 4096;
-/** A target belongs into the region when it has run at least this often. */
-const WARM = 30;
-/** The same where larger regions pay. */
-const WARM_PROGRAM = 8;
+/** Executions at which a block becomes hot where speed is favoured, at the least. */
+const MIN_HOT = 4;
 const MAX_PAGES = 4;
 /** Room for the guards of a region: every page but its first. */
 export const MAX_GUARDS = MAX_PAGES - 1;
@@ -31,9 +29,17 @@ const MAX_JUMP_TARGETS = 12;
 /** A computed jump with so many targets is a switch: its targets run equally often or not at all. */
 const DISPATCH_TARGETS = 4;
 
-/** Executions at which a block becomes hot: where speed is favoured, so is compiling. @param hot see MakerSettings */
+/** Executions at which a block becomes hot: far fewer where speed is favoured. @param hot see MakerSettings */
 export function hotIn(isa: Isa, hot: number, flags: number): number {
-  return isa.favoursSpeed?.(flags) ? hot >> 1 : hot;
+  return isa.favoursSpeed?.(flags) ? Math.max(hot >> 4, Math.min(hot, MIN_HOT)) : hot;
+}
+
+/**
+ * Executions at which a target belongs into a region: a good part of those that make a block hot, since what is
+ * seldom reached costs as much to compile as the rest.
+ */
+function warmIn(hot: number): number {
+  return hot >> 2;
 }
 
 /** A page beyond the entry's own that a region has code in. */
@@ -52,7 +58,7 @@ export class CodeMemory {
   readonly bytes: Uint8Array;
   private readonly index: CodeIndex;
   /** Executions at which a block of a mode becomes hot. */
-  private readonly hot: (flags: number) => number;
+  readonly hotUnder: (flags: number) => number;
   /** Interpreter code of blocks for which regions have been made. */
   private readonly requested = new Set<number>();
   /** That of blocks that run within loops of regions. */
@@ -62,7 +68,7 @@ export class CodeMemory {
     this.words = new Int32Array(buffer);
     this.bytes = new Uint8Array(buffer);
     this.index = new CodeIndex(buffer);
-    this.hot = hot;
+    this.hotUnder = hot;
   }
 
   /** Entry cell of the code at an address in the memory, 0 when there is none that depends on its place alone. */
@@ -85,7 +91,7 @@ export class CodeMemory {
    */
   executions(ip: number, flags: number): number {
     const left = this.words[(ip + 4) >> 2]!;
-    const hot = this.hot(flags);
+    const hot = this.hotUnder(flags);
     if (left <= hot) return hot - left;
     return this.requested.has(ip) ? 0 : hot;
   }
@@ -142,7 +148,7 @@ export class CodeSource implements RegionSource {
     this.builder = builder;
     this.request = request;
     this.reader = new PageReader(memory.bytes, (low, high) => this.codeHost(low, high));
-    this.warm = (isa.favoursSpeed?.(request.flags) ?? true) ? WARM_PROGRAM : WARM;
+    this.warm = warmIn(memory.hotUnder(request.flags));
     this.flags = isa.hotFlags?.(request.flags) ?? request.flags;
     this.pages.set(0, request.page);
     if (request.secondPage >= 0) this.pages.set(1, request.secondPage);
