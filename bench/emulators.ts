@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { touchFor } from './host-memory.ts';
 import { END_MARK, START_MARK } from './image.ts';
 
 export interface Emulator {
@@ -99,6 +100,7 @@ export interface GuestOptions {
   readonly variables: Record<string, string>;
   /** Options of the emulator's, of drives and networks. */
   readonly devices?: readonly string[];
+  /** MiB. */
   readonly memory: string;
   readonly timeoutS: number;
 }
@@ -128,6 +130,7 @@ export function runGuest(
     '-no-reboot',
     ...(options.devices ?? []),
   ];
+  touchFor(Number.parseInt(options.memory, 10));
   return new Promise((resolve, reject) => {
     const start = performance.now();
     const child = spawn(emulator.command, args, { stdio: ['ignore', 'pipe', 'pipe'] });

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { grubTools, makeDisk } from '../test/grub-disk.ts';
 import type { Emulator } from './emulators.ts';
+import { touchFor } from './host-memory.ts';
 
 const CONFIG = `
 set timeout=60
@@ -15,12 +16,15 @@ menuentry "Finish" { true }
 const MARKS = { firmware: 'SeaBIOS', 'boot loader': 'GRUB', menu: 'Finish' } as const;
 type Mark = keyof typeof MARKS;
 const TIMEOUT_MS = 60_000;
+/** MiB. */
+const MEMORY = 256;
 
 /** Milliseconds from the start of the process to each mark. */
 export type Milestones = Record<Mark, number>;
 
 function measure(emulator: Emulator, disk: string): Promise<Milestones> {
-  const args = [...emulator.args, '-m', '256', '-nographic', '-snapshot', '-drive', `file=${disk},format=raw`];
+  touchFor(MEMORY);
+  const args = [...emulator.args, '-m', String(MEMORY), '-nographic', '-snapshot', '-drive', `file=${disk},format=raw`];
   const child = spawn(emulator.command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   const start = performance.now();
   const limit = setTimeout(() => child.kill('SIGKILL'), TIMEOUT_MS);

@@ -2,17 +2,21 @@
  * Makes what is published: JavaScript in few files, since Node.js does not strip types in packages, and loading hundreds
  * of modules takes longer than all that a machine does before its guest runs.
  *
- *     dist/app/NAME.js      a program, or the library (index.js)
- *     dist/app/part-*.js    what programs load when they need it
- *     dist/app/THREAD-*.js  threads, and what they load when they need it
- *     dist/app/*.wasm       the translator's runtime modules, which would be made at each start else
+ *     dist/app/NAME.js       the entry of a program or a thread, or the library (index.js)
+ *     dist/app/part-*.js     what programs load when they need it
+ *     dist/app/BUNDLE-*.cjs  scripts: a machine's process and its threads, and what they load when they need it
+ *     dist/app/*.wasm        the translator's runtime modules, which would be made at each start else
  *
  * Threads share no modules with the program or each other, whatever files these lie in. So each is bundled by itself: what
  * a thread begins with is one file then, where a file for everything that it has in common with any other would be forty.
+ * Scripts are modules in another form, whose functions the JavaScript engine need not compile anew at each start
+ * (src/host/node/scripts.ts).
  */
-import { rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
-import { type Plugin, rolldown } from 'rolldown';
+import { type OutputOptions, type Plugin, rolldown } from 'rolldown';
+import { MARK_BYTES } from '../src/host/node/scripts.ts';
 import { x86Isa } from '../src/isa/x86/isa.ts';
 import { makeCommonRuntime } from '../src/jit/runtime.ts';
 
@@ -28,11 +32,12 @@ interface Bundle {
   readonly whole: readonly (readonly string[])[];
 }
 
+/** As modules. */
 const PROGRAMS: readonly Bundle[] = [
   {
     name: 'part',
-    entries: ['src/index.ts', 'src/cli/system-main.ts', 'src/cli/virelay-main.ts', 'src/cli/start.ts'],
-    whole: [['src/machine/thread.ts'], ['src/index.ts'], ['src/cli/system.ts']],
+    entries: ['src/index.ts', 'src/cli/virelay-main.ts', 'src/cli/start.ts'],
+    whole: [['src/machine/thread.ts'], ['src/index.ts']],
   },
   {
     name: 'img',
@@ -47,7 +52,12 @@ const PROGRAMS: readonly Bundle[] = [
     ],
   },
 ];
-/** Modules that are named by their addresses, for a thread to load. */
+/** A machine's process, and its threads: as scripts. */
+const SYSTEM: Bundle = {
+  name: 'system',
+  entries: ['src/cli/system-main.ts'],
+  whole: [['src/machine/thread.ts'], ['src/cli/system.ts']],
+};
 const THREADS: readonly Bundle[] = [
   {
     name: 'machine',
@@ -68,9 +78,15 @@ const THREADS: readonly Bundle[] = [
   { name: 'vcpu', entries: ['src/kvm/vcpu-worker.ts'], whole: [] },
   { name: 'tap', entries: ['src/host/node/tap-reader.ts'], whole: [] },
 ];
+/** Modules that are named by their addresses, but are no entries of threads. */
+const NAMED_SCRIPTS = ['src/isa/x86/isa.ts'];
 
-const THREAD_FILES = new Map(
-  THREADS.flatMap(({ name, entries }) => entries.map((module) => [module, `${name}-${basename(module, '.ts')}.js`])),
+const entryName = (bundle: string, module: string): string => `${bundle}-${basename(module, '.ts')}`;
+
+const FILES_BY_ADDRESS = new Map(
+  THREADS.flatMap(({ name, entries }) =>
+    entries.map((module) => [module, `${entryName(name, module)}.${NAMED_SCRIPTS.includes(module) ? 'cjs' : 'js'}`]),
+  ),
 );
 const MODULE_URL = /new URL\('(\.[^']+\.ts)', import\.meta\.url\)/g;
 
@@ -82,7 +98,7 @@ function modulesByAddress(): Plugin {
       if (!code.includes('import.meta.url')) return null;
       return code.replace(MODULE_URL, (_, path: string) => {
         const module = relative(ROOT, join(dirname(id), path));
-        const file = THREAD_FILES.get(module);
+        const file = FILES_BY_ADDRESS.get(module);
         if (file === undefined) throw new Error(`${id}: ${module} is in no bundle of THREADS`);
         return `new URL('./${file}', import.meta.url)`;
       });
@@ -108,24 +124,45 @@ function hostModulesOnDemand(): Plugin {
   };
 }
 
-/** @returns bytes and files written */
-async function write(folder: string, { name, entries, whole }: Bundle): Promise<[bytes: number, files: number]> {
-  const nameOf = (module: string): string => THREAD_FILES.get(module) ?? `${basename(module, '.ts')}.js`;
+/** The place of a script is an argument of it. */
+function addressGiven(): Plugin {
+  return { name: 'address given', transform: (code) => code.replaceAll('import.meta.url', 'scriptAddress') };
+}
+
+/** Of a module that is named while the program runs. */
+const IMPORT = /(?<![.\w])import\(([^,()]+)\)/g;
+
+/** @param code in the form of CommonJS  @returns it as `runScript` takes it */
+function scriptOf(code: string): string {
+  const body = code
+    .replace(IMPORT, 'Promise.resolve().then(() => require($1))')
+    .replace(/[\u0080-\uffff]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  const script = `(function(exports,require,scriptAddress){${body}\n})`;
+  return createHash('sha256').update(script).digest('hex').slice(0, MARK_BYTES) + script;
+}
+
+const SHAPE: OutputOptions = {
+  minifyInternalExports: false,
+  comments: false,
+  minify: { compress: false, mangle: false, codegen: { removeWhitespace: true } },
+};
+
+/** @param plugins after those that all bundles have */
+async function bundled({ name, entries, whole }: Bundle, format: 'esm' | 'cjs', plugins: Plugin[]) {
+  const kind = format === 'cjs' ? 'cjs' : 'js';
+  const nameOf = (module: string): string => (FILES_BY_ADDRESS.has(module) ? entryName(name, module) : basename(module, '.ts'));
   const made = await rolldown({
-    input: Object.fromEntries(entries.map((module) => [basename(nameOf(module), '.js'), join(ROOT, module)])),
+    input: Object.fromEntries(entries.map((module) => [nameOf(module), join(ROOT, module)])),
     platform: 'node',
     // What is wanted at once is loaded at once, however it is asked for.
     checks: { ineffectiveDynamicImport: false },
-    plugins: [modulesByAddress(), hostModulesOnDemand()],
+    plugins: [modulesByAddress(), ...plugins],
   });
-  const { output } = await made.write({
-    dir: folder,
-    format: 'esm',
-    entryFileNames: '[name].js',
-    chunkFileNames: `${name}-[name].js`,
-    minifyInternalExports: false,
-    comments: false,
-    minify: { compress: false, mangle: false, codegen: { removeWhitespace: true } },
+  const { output } = await made.generate({
+    ...SHAPE,
+    format,
+    entryFileNames: `[name].${kind}`,
+    chunkFileNames: `${name}-[name].${kind}`,
     codeSplitting: {
       groups: whole.map((modules) => ({
         name: basename(modules[0]!, '.ts'),
@@ -134,7 +171,30 @@ async function write(folder: string, { name, entries, whole }: Bundle): Promise<
     },
   });
   await made.close();
-  return [output.reduce((sum, one) => sum + (one.type === 'chunk' ? one.code.length : one.source.length), 0), output.length];
+  return output.filter((one) => one.type === 'chunk');
+}
+
+/** Text by file. */
+type Files = Map<string, string>;
+
+async function modulesOf(bundle: Bundle): Promise<Files> {
+  const chunks = await bundled(bundle, 'esm', [hostModulesOnDemand()]);
+  return new Map(chunks.map(({ fileName, code }) => [fileName, code]));
+}
+
+/** Scripts, and a module for each of them that something begins with. */
+async function scriptsOf(bundle: Bundle): Promise<Files> {
+  const chunks = await bundled(bundle, 'cjs', [addressGiven()]);
+  const [loader] = await bundled({ name: 'loader', entries: ['src/host/node/scripts.ts'], whole: [] }, 'esm', [
+    hostModulesOnDemand(),
+  ]);
+  const files: Files = new Map();
+  for (const { fileName, isEntry, code, facadeModuleId } of chunks) {
+    files.set(fileName, scriptOf(code));
+    if (!isEntry || NAMED_SCRIPTS.includes(relative(ROOT, facadeModuleId!))) continue;
+    files.set(fileName.replace('.cjs', '.js'), `${loader!.code}runScript('${fileName}', import.meta.url);\n`);
+  }
+  return files;
 }
 
 /**
@@ -144,13 +204,19 @@ async function write(folder: string, { name, entries, whole }: Bundle): Promise<
  */
 export async function build(folder: string, programs: readonly Bundle[] = PROGRAMS): Promise<string> {
   rmSync(folder, { recursive: true, force: true });
-  const sizes: [number, number][] = [];
-  for (const bundle of [...programs, ...THREADS]) sizes.push(await write(folder, bundle));
+  mkdirSync(folder, { recursive: true });
+  let [files, bytes] = [0, 0];
+  for (const made of [...programs.map(modulesOf), ...[SYSTEM, ...THREADS].map(scriptsOf)]) {
+    for (const [name, text] of await made) {
+      writeFileSync(join(folder, name), text);
+      files++;
+      bytes += text.length;
+    }
+  }
   const { engine, isa } = makeCommonRuntime(x86Isa(() => true));
   writeFileSync(join(folder, 'engine.wasm'), engine);
   writeFileSync(join(folder, 'x86.wasm'), isa!);
-  const [bytes, files] = [0, 1].map((place) => sizes.reduce((sum, one) => sum + one[place]!, 0));
-  return `${folder}: ${files} files, ${Math.round(bytes! / 1024)} KiB`;
+  return `${folder}: ${files} files, ${Math.round(bytes / 1024)} KiB`;
 }
 
 if (import.meta.main) console.log(await build(OUTPUT));

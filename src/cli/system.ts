@@ -1,5 +1,5 @@
 /** `virelay-system-x86_64`: one machine in the foreground, driven by QEMU's options. */
-import { findFirmware, keepCompiled } from '#host';
+import { findFirmware } from '#host';
 import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
 import { openCharacter } from '../character/open.ts';
 import type { CharacterSpec } from '../character/spec.ts';
@@ -35,9 +35,6 @@ const OPTION_OF: Partial<Record<keyof MachineConfig, string>> = {
   throttleGroups: '-object',
   network: '-netdev',
 };
-
-/** After the start of the machine, so that nothing of it is held up. */
-const SETTLED_MS = 1000;
 
 const say = (text: string): void => report(PROGRAM, text);
 
@@ -234,7 +231,6 @@ async function run(line: CommandLine): Promise<number> {
   const { channels, outputs } = await connectPorts(machine, line, quit, save);
   if (line.curses) showOnTerminal(machine, quit, save);
   if (!line.startPaused && machine.wasRunning) await machine.start();
-  setTimeout(keepCompiled, SETTLED_MS).unref();
   return finish(machine, channels, outputs);
 }
 

@@ -11,6 +11,17 @@
 import { I32, I64, F64, NONE, OPS, Op, OP_RESULT, V128 } from './ops.ts';
 import type { MemoryRows, PureRows } from './ops.ts';
 import type { Helper } from './helpers.ts';
+import {
+  CTL_CODE_KEY,
+  CTL_JUMP_BASE,
+  CTL_MAPPING,
+  CTL_OTHER_JUMPS,
+  CTL_OTHER_KEY,
+  CTL_OTHER_MAPPING,
+  CTL_OTHER_TLB,
+  CTL_STACK_LIMIT,
+  CTL_TLB_BASE,
+} from './vcpu-block.ts';
 
 /** Words in a record. */
 export const STRIDE = 7;
@@ -232,9 +243,31 @@ export class Builder {
     this.ended = true;
   }
 
-  jump(pc: Value): void {
-    this.emit(Op.jump, pc, this.ctx, 0, 0, 0, 0);
+  /** @param elsewhere what comes is code under other flags: it never belongs to the same region */
+  jump(pc: Value, elsewhere = false): void {
+    this.emit(Op.jump, pc, this.ctx, elsewhere ? 1 : 0, 0, 0, 0);
     this.ended = true;
+  }
+
+  /**
+   * Changes to the other supervisor context, which must be ready (CTL_OTHER_TLB). The block must end here, with a
+   * jump elsewhere.
+   */
+  changeContext(): void {
+    this.exchange(CTL_TLB_BASE, CTL_OTHER_TLB);
+    this.exchange(CTL_JUMP_BASE, CTL_OTHER_JUMPS);
+    this.exchange(CTL_MAPPING, CTL_OTHER_MAPPING);
+    const key = this.lds64(CTL_CODE_KEY);
+    this.sts64(CTL_CODE_KEY, this.lds64(CTL_OTHER_KEY));
+    this.sts64(CTL_OTHER_KEY, key);
+    // The page that the stack was seen in may be one that only the other permits.
+    this.sts64(CTL_STACK_LIMIT, this.i64(0));
+  }
+
+  private exchange(a: number, b: number): void {
+    const first = this.lds32(a);
+    this.sts32(a, this.lds32(b));
+    this.sts32(b, first);
   }
 
   /** Leaves translated code for the ISA's own `leave`. @param offset the pc it shall see */

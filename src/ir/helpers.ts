@@ -26,10 +26,12 @@ export interface Helper {
   readonly mayFault: boolean;
   /**
    * What it does: IR, a generated wasm function (`wasm` names an export of the
-   * ISA's runtime module), or a host function (i32 and f64 operands and result only).
+   * ISA's runtime module), a host function (i32 and f64 operands and result only), or a function
+   * of the vCPU's (Vcpu.helpers; no operands, the result an i32).
    */
   readonly body:
     | { kind: 'ir'; ir: IrSwitch }
     | { kind: 'wasm'; export: string }
-    | { kind: 'host'; call: (...args: number[]) => number | undefined };
+    | { kind: 'host'; call: (...args: number[]) => number | undefined }
+    | { kind: 'vcpu'; name: string };
 }

@@ -22,6 +22,10 @@
  *    120  stackAddend i64  what makes an address in this memory of one in it
  *    128  stackLimit  i64  offset in it from which on an access may run out of it; 0 = no page is known
  *    136  baseMask    i64  -1: the ISA's code base is to be added to pcs (Isa.codeBase); 0: it does not count
+ *    144  otherTlb    i32  tlbBase, jumpBase, mapping and codeKey of the other supervisor context, when translated code
+ *    148  otherJumps  i32  may change to it: by exchanging them with those in force; otherTlb is 0 when it may not
+ *    152  otherMapping i32
+ *    160  otherKey    i64
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;
@@ -44,6 +48,10 @@ export const CTL_STACK_PAGE = 112;
 export const CTL_STACK_ADDEND = 120;
 export const CTL_STACK_LIMIT = 128;
 export const CTL_BASE_MASK = 136;
+export const CTL_OTHER_TLB = 144;
+export const CTL_OTHER_JUMPS = 148;
+export const CTL_OTHER_MAPPING = 152;
+export const CTL_OTHER_KEY = 160;
 
 /** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
 export const ISA_STATE = 256;

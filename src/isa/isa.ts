@@ -122,6 +122,10 @@ export interface Vcpu {
   /** The pc points where no memory is. @param page physical address of the page */
   fetchFromNowhere(page: number): void;
   reset(): void;
+  /** Translated code has changed to the other supervisor context. */
+  contextChanged?(): void;
+  /** What helpers of kind 'vcpu' call, by name. */
+  readonly helpers?: Readonly<Record<string, () => number>>;
 }
 
 /** What the engine offers to an ISA's system code. */
@@ -141,10 +145,14 @@ export interface EngineServices {
    * @param asid an address space's number (x86: PCID, or a mode without paging); only user contexts
    * are kept apart by it
    * @param flags the block flags that will be in force (code translated under other flags is not found)
+   * @param otherFlags the flags that would be in force in the other supervisor context, all else being the same, if
+   * translated code may change to it (Builder.changeContext)
    */
-  selectContext(context: number, asid: number, flags: number): void;
+  selectContext(context: number, asid: number, flags: number, otherFlags?: number): void;
   /** Makes translated code leave at its next check. */
   kick(): void;
   /** Instructions executed so far. */
   instructions(): number;
+  /** They are counted exactly, but only where translated code has left: time that derives from them must be asked for there. */
+  readonly exactCount: boolean;
 }

@@ -1,5 +1,5 @@
 /** Entry of the thread that compiles regions while the vCPU goes on in the interpreter. */
-import { heedCompilationHints, threadParent } from '#threads';
+import { threadParent } from '#threads';
 import type { Isa, IsaOrigin } from '../isa/isa.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
@@ -13,7 +13,6 @@ export type ToCompiler =
 /** Answers, one for each batch, in their order. */
 export type FromCompiler = CompiledBatch;
 
-heedCompilationHints();
 const parent = threadParent<FromCompiler, ToCompiler>();
 let maker: Promise<RegionMaker> | null = null;
 

@@ -1,9 +1,9 @@
 /** The engine around translated code: faults, budgets, interrupts, what is kept and what is dropped. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { I32, NONE } from '../ir/ops.ts';
+import { I32, NONE, Op } from '../ir/ops.ts';
 import type { Helper } from '../ir/helpers.ts';
-import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
+import { CTL_CTX, CTL_FAULT, CTL_OTHER_TLB } from '../ir/vcpu-block.ts';
 import { CODE, VCPU_BASE } from './layout.ts';
 import {
   DEVICE,
@@ -176,6 +176,27 @@ for (const [how, options] of BOTH) {
       [1n, 111n, 200n, 300n],
     );
     assert.equal(machine.vcpu.faults[0]!.pc, 0x1004n);
+  });
+
+  test(`${how}: a helper can be a function of the vCPU's`, () => {
+    const helper: Helper = {
+      name: 'asks',
+      index: 0,
+      params: [],
+      result: I32,
+      touchesGlobals: false,
+      mayFault: false,
+      body: { kind: 'vcpu', name: 'answer' },
+    };
+    const machine = machineWith(options, [helper]);
+    let answer = 5;
+    Object.assign(machine.vcpu, { helpers: { answer: () => answer++ } });
+    machine.code(0x1000, [add(1, 1), (b) => b.set(W[0]!, b.call(helper)), stop]);
+    machine.runHot(0x1000);
+    const before = machine.get(W[0]!);
+    machine.run(0x1000);
+    assert.equal(machine.get(W[0]!), before + 1n);
+    assert.equal(BigInt(answer), before + 2n);
   });
 
   test(`${how}: an earlier fault does not count against a helper that may fault`, () => {
@@ -490,7 +511,62 @@ for (const [what, flush] of FLUSHES) {
   });
 }
 
+/** Changes to the other supervisor context, or stops when that may not be. */
+const changeContext: Insn = (b, next) => {
+  b.leaveIf(b.eqz32(b.lds32(CTL_OTHER_TLB)), STOP, 0);
+  b.changeContext();
+  b.jump(b.add64(b.emit(Op.pcbase, 0, 0, 0, 0, 0, 0), b.i64(next)), true);
+};
+
 for (const [how, options] of BOTH) {
+  test(`${how}: code changes to the other supervisor context and back by itself`, () => {
+    const machine = machineWith(options);
+    const { vcpu, engine } = machine;
+    let changes = 0;
+    Object.assign(vcpu, {
+      contextChanged: () => {
+        changes++;
+        vcpu.map.set(8n, { page: 0x8000, permissions: changes & 1 ? READ : 0 });
+      },
+    });
+    vcpu.map.set(8n, { page: 0x8000, permissions: 0 });
+    machine.physical.writeBytes(0x8000, Uint8Array.of(7));
+    engine.selectContext(0, 0, 0, 1);
+    machine.code(0x1000, [add(0, 1), changeContext, loadNext, changeContext, add(0, 1), loopBy(3, -10), stop]);
+    machine.code(0x1100, [loadNext, stop]);
+    const begin = (): void => {
+      for (const [register, value] of [0n, 0n, 0x8000n, 5n].entries()) machine.set(L[register]!, value);
+    };
+    machine.runHot(0x1000, begin);
+    assert.deepEqual(vcpu.faults, []);
+    assert.deepEqual([machine.get(L[0]!), machine.get(L[2]!)], [10n, 0x8028n]);
+    machine.physical.writeBytes(0x8020, Uint8Array.of(9));
+    begin();
+    machine.run(0x1000);
+    assert.equal(machine.get(L[1]!), 9n);
+    assert.equal(changes % 2, 0);
+    // What the other may read the first may not, though the page has been in use.
+    machine.set(L[2]!, 0x8000n);
+    machine.run(0x1100);
+    assert.deepEqual(
+      vcpu.faults.map(({ address }) => address),
+      [0x8000n],
+    );
+    // A flush reaches both.
+    vcpu.map.set(8n, { page: 0x9000, permissions: 0 });
+    engine.flushAll();
+    Object.assign(vcpu, { contextChanged: () => vcpu.map.set(8n, { page: 0x9000, permissions: READ }) });
+    begin();
+    machine.run(0x1000);
+    assert.equal(machine.get(L[1]!), 0n);
+    // And where it is not ready the code must leave.
+    engine.selectContext(0, 0, 0);
+    vcpu.leaves.length = 0;
+    begin();
+    machine.run(0x1000);
+    assert.deepEqual([machine.get(L[0]!), vcpu.leaves[0]!.pc], [1n, 0x1002n]);
+  });
+
   test(`${how}: an instruction across two pages follows the second page's mapping`, () => {
     const machine = machineWith(options);
     const { vcpu, engine } = machine;
@@ -519,6 +595,13 @@ for (const [how, options] of BOTH) {
         assert.equal(machine.get(L[0]!), sum);
       }
     }
+    const { blocks } = engine.statistics;
+    for (const page of [0x5000, 0x2000]) {
+      vcpu.map.set(2n, { page, permissions: 7 });
+      engine.flushPage(0x2000, 0);
+      machine.run(0x1fff);
+    }
+    assert.equal(engine.statistics.blocks, blocks, 'what is known of either page serves again');
     vcpu.map.set(2n, { page: 0x2000, permissions: READ | WRITE });
     engine.flushPage(0x2000, 0);
     machine.run(0x1fff);

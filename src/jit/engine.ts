@@ -17,6 +17,10 @@ import {
   CTL_JUMP_BASE,
   CTL_KICK,
   CTL_MAPPING,
+  CTL_OTHER_JUMPS,
+  CTL_OTHER_KEY,
+  CTL_OTHER_MAPPING,
+  CTL_OTHER_TLB,
   CTL_PC,
   CTL_SLOW_ADDR,
   CTL_SLOW_SIZE,
@@ -125,6 +129,7 @@ export class Engine implements EngineServices {
   private executed = 0;
   private granted = 0;
   readonly table: WebAssembly.Table;
+  readonly exactCount: boolean;
   dispatchCell = 0;
   readonly trace: EngineOptions['trace'];
   statistics = { blocks: 0, regions: 0, failures: 0, lookups: 0, flushes: 0 };
@@ -132,6 +137,7 @@ export class Engine implements EngineServices {
   constructor(options: EngineOptions) {
     this.options = options;
     this.trace = options.trace;
+    this.exactCount = options.exactCount;
     this.traceEntry = options.tracesBlocks?.(ENTRIES) ? entryTrace(options.trace ?? (() => undefined)) : null;
     this.hot = options.hotThreshold ?? HOT;
     this.codeEnd = options.codeEnd ?? CODE_END;
@@ -164,9 +170,9 @@ export class Engine implements EngineServices {
   }
 
   private regionCompiler(): BatchCompiler {
-    const { isa, memory, exactCount, compileBeside, compiler } = this.options;
+    const { isa, memory, compileBeside, compiler } = this.options;
     const make = compiler ?? (compileBeside ? compilerBeside : compilerHere);
-    return make(isa, memory, { exactCount, hot: this.hot, dispatchCell: this.dispatchCell });
+    return make(isa, memory, { exactCount: this.exactCount, hot: this.hot, dispatchCell: this.dispatchCell });
   }
 
   private reserveCells(): void {
@@ -180,7 +186,11 @@ export class Engine implements EngineServices {
     const made = addressTypeFor(this.words.byteLength) === I32 ? this.options.runtime : undefined;
     const { engine, isa: own } = made ?? makeRuntime(isa, pages, this.words.buffer instanceof SharedArrayBuffer);
     const isaExports = own === null ? {} : (isa.instantiate?.(memory, VCPU_BASE, own) ?? {});
-    const host = { slow: () => this.slow(), guard: () => this.guard() };
+    const host = {
+      slow: () => this.slow(),
+      guard: () => this.guard(),
+      helper: (name: string) => () => this.vcpu.helpers![name]!(),
+    };
     return startRuntime(engine, isa.helpers, memory, this.table, host, isaExports);
   }
 
@@ -211,10 +221,17 @@ export class Engine implements EngineServices {
     this.setContextFields();
   }
 
-  selectContext(context: number, asid: number, flags: number): void {
-    this.tlb.select(context, asid, flags);
+  selectContext(context: number, asid: number, flags: number, otherFlags = -1): void {
+    this.tlb.select(context, asid, flags, otherFlags);
     this.flags = flags;
     this.setContextFields();
+  }
+
+  /** Translated code may have changed to the other supervisor context. */
+  private followContext(): void {
+    if (this.field(CTL_TLB_BASE) === this.tlb.tlbAddress) return;
+    this.flags = this.tlb.changeContext();
+    this.vcpu.contextChanged!();
   }
 
   private forgetPlaces(): void {
@@ -227,6 +244,12 @@ export class Engine implements EngineServices {
     this.setField(CTL_JUMP_BASE, this.tlb.jumpAddress);
     this.setField(CTL_MAPPING, this.tlb.mapping);
     this.setField(CTL_CODE_KEY + 4, this.codeKey(this.flags));
+    this.setField(CTL_OTHER_TLB, this.tlb.otherTlbAddress);
+    if (this.tlb.otherTlbAddress !== 0) {
+      this.setField(CTL_OTHER_JUMPS, this.tlb.otherJumpAddress);
+      this.setField(CTL_OTHER_MAPPING, this.tlb.otherMapping);
+      this.setField(CTL_OTHER_KEY + 4, this.codeKey(this.tlb.otherFlags));
+    }
     const mask = (this.options.isa.codeIsLinear?.(this.flags) ?? true) ? 0 : -1;
     this.setField(CTL_BASE_MASK, mask);
     this.setField(CTL_BASE_MASK + 4, mask);
@@ -277,6 +300,11 @@ export class Engine implements EngineServices {
     this.setField(CTL_BUDGET, instructions);
   }
 
+  /** Is so much left of the last grant? */
+  private isGranted(instructions: number): boolean {
+    return this.granted > 0 && this.field(CTL_BUDGET) === instructions && this.field(CTL_KICK) >= 0;
+  }
+
   private field(offset: number): number {
     return this.words[(VCPU_BASE + offset) >> 2]!;
   }
@@ -307,7 +335,7 @@ export class Engine implements EngineServices {
       if (vcpu.halted) break;
       const left = end - this.instructions();
       if (left <= 0) break;
-      this.grant(left);
+      if (!this.isGranted(left)) this.grant(left);
       this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
       this.traceEntry?.(this.field(CTL_PC + 4), this.field(CTL_PC), this.flags, this.instructions());
       this.runtime.enter();
@@ -323,12 +351,13 @@ export class Engine implements EngineServices {
     while (this.field(CTL_FAULT_IP) === 0 && this.field(CTL_EXIT_REASON) === EXIT_LOOKUP) {
       if (!this.lookup()) return;
     }
+    this.followContext();
     if (this.field(CTL_FAULT_IP) !== 0) this.locateFault();
     const reason = this.field(CTL_EXIT_REASON);
     switch (reason) {
       case EXIT_BUDGET:
         // A block longer than what is left: go on one by one to the exact count.
-        if (this.options.exactCount && this.granted > 0) {
+        if (this.exactCount && this.granted > 0) {
           while (end - this.instructions() > 0 && !this.vcpu.halted && this.granted > 0) this.stepOne();
         } else this.setField(CTL_BUDGET, Math.min(0, this.field(CTL_BUDGET)));
         break;
@@ -358,7 +387,7 @@ export class Engine implements EngineServices {
     const [offset, ctx, left] = ip < 0 ? this.queue!.faultPlace(ip) : this.interpreterPlace(ip);
     if (ctx !== CTX_UNKNOWN) this.setField(CTL_CTX, ctx);
     this.setPc(offset);
-    if (!this.options.exactCount) return;
+    if (!this.exactCount) return;
     const again = this.field(CTL_EXIT_REASON) === EXIT_FAULT && this.field(CTL_FAULT) === FAULT_RESTART;
     const untouched = again ? left : left - 1;
     if (this.granted > 0) this.setField(CTL_BUDGET, this.field(CTL_BUDGET) + untouched);
@@ -434,6 +463,7 @@ export class Engine implements EngineServices {
   /** Finds or makes the code at pc. @returns whether it has been run, too, so that there is another exit */
   private lookup(): boolean {
     this.statistics.lookups++;
+    this.followContext();
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     const host = this.codeHost(lin[0]!, lin[1]!);
@@ -445,7 +475,7 @@ export class Engine implements EngineServices {
     const offset = host - page * PAGE;
     let block = this.blocks.get(page, offset, this.flags);
     if (block.ip === 0 || block.variants) {
-      const made = this.revive(block) ? block : this.translateBlock(block, host, lin[0]!, lin[1]!);
+      const made = this.revive(block) ? block : (this.knownVariant(block) ?? this.translateBlock(block, host, lin[0]!, lin[1]!));
       if (!made) {
         this.fetchFailed();
         return false;
@@ -461,6 +491,16 @@ export class Engine implements EngineServices {
     this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
     this.runtime.interpret(block.ip);
     return true;
+  }
+
+  /** The code of a block at `lin` that crosses into the page that follows there now, when it has been translated for that. */
+  private knownVariant({ variants, offset }: Block): Block | null {
+    if (variants === null) return null;
+    const low = (this.lin[0]! >>> 0) + PAGE - offset;
+    const host = this.codeHost(low | 0, (this.lin[1]! + (low > 0xffffffff ? 1 : 0)) | 0);
+    if (host < 0) return null;
+    const page = Math.floor(host / PAGE);
+    return variants.find((variant) => variant.secondPage === page && variant.ip !== 0) ?? null;
   }
 
   /** There is nothing to execute at pc, which counts as an instruction, see `locateFault`. @param host what `translate` said */
@@ -587,6 +627,7 @@ export class Engine implements EngineServices {
     this.grant(1);
     this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
     this.runtime.interpret(this.stepIp);
+    this.followContext();
     this.stepping = false;
     const reason = this.field(CTL_EXIT_REASON);
     const executed = this.granted > 0 ? 1 : 0;
@@ -612,6 +653,7 @@ export class Engine implements EngineServices {
 
   /** Is the code page at CTL_SLOW_ADDR the one at CTL_HOST_ADDR? Enters it into the TLB. */
   private guard(): number {
+    this.followContext();
     const host = this.codeHost(this.field(CTL_SLOW_ADDR), this.field(CTL_SLOW_ADDR + 4));
     const expected = (this.field(CTL_HOST_ADDR) >>> 0) + this.field(CTL_HOST_ADDR + 4) * 0x100000000;
     return host === expected ? 1 : 0;
@@ -620,6 +662,7 @@ export class Engine implements EngineServices {
   // The slow path of memory accesses.
 
   private slow(): void {
+    this.followContext();
     const low = this.field(CTL_SLOW_ADDR);
     const high = this.field(CTL_SLOW_ADDR + 4);
     const kind = this.field(CTL_SLOW_SIZE);

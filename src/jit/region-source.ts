@@ -213,8 +213,10 @@ export class CodeSource implements RegionSource {
     }
     this.lengths.set(offset, reader.offset - offset);
     const words = b.words.slice(0, b.count * STRIDE);
-    const computed = words[(b.count - 1) * STRIDE] === Op.jump;
-    const targets = computed ? this.seenTargets(offset) : constantTargets(words, b.count);
+    const exit = (b.count - 1) * STRIDE;
+    const computed = words[exit] === Op.jump;
+    const elsewhere = computed && words[exit + 3] === 1;
+    const targets = elsewhere ? [] : computed ? this.seenTargets(offset) : constantTargets(words, b.count);
     return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets, computed };
   }
 

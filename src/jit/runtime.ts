@@ -74,6 +74,8 @@ export interface RuntimeImports {
   slow(): void;
   /** @returns 1 when the code page at CTL_SLOW_ADDR is the one at CTL_HOST_ADDR in this memory */
   guard(): number;
+  /** What a helper of kind 'vcpu' calls. */
+  helper(name: string): () => number;
 }
 
 export interface Runtime {
@@ -585,7 +587,8 @@ export function startRuntime(
   const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow, askGuard: host.guard };
   for (const { body, index } of helpers) {
     if (body.kind === 'ir') continue;
-    imports[`h${index}`] = body.kind === 'host' ? body.call : isaExports[body.export]!;
+    if (body.kind === 'host') imports[`h${index}`] = body.call;
+    else imports[`h${index}`] = body.kind === 'vcpu' ? host.helper(body.name) : isaExports[body.export]!;
   }
   const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { v: imports });
   const exports = instance.exports as Record<string, (argument?: number) => void>;

@@ -117,6 +117,8 @@ export class Tlb {
   private readonly doubles: Float64Array;
   private readonly contexts: Context[] = [];
   private current: Context;
+  /** The other supervisor context, when translated code may change to it. */
+  private other: Context | null = null;
   private clock = 0;
   private nextVictim = 0;
   private mappings = 0;
@@ -159,6 +161,30 @@ export class Tlb {
     return this.current.jumps;
   }
 
+  get otherTlbAddress(): number {
+    return this.other?.tlb ?? 0;
+  }
+
+  get otherJumpAddress(): number {
+    return this.other?.jumps ?? 0;
+  }
+
+  get otherMapping(): number {
+    return this.other?.mapping ?? 0;
+  }
+
+  get otherFlags(): number {
+    return this.other?.flags ?? -1;
+  }
+
+  /** The other context is in force now. @returns its flags */
+  changeContext(): number {
+    const { current, other } = this;
+    this.current = other!;
+    this.other = current;
+    return this.current.flags;
+  }
+
   /** Whatever was known of where code lies in a context is not to be relied on. */
   private renewMapping(context: Context): void {
     context.mapping = ++this.mappings;
@@ -174,7 +200,7 @@ export class Tlb {
   private clearAll(context: Context): void {
     if (!context.touched) return;
     this.renewMapping(context);
-    context.touched = context === this.current;
+    context.touched = context === this.current || context === this.other;
     const { privateEntries, globalEntries } = context;
     this.words[(context.tlb + EPOCH) >> 2]!++;
     if (privateEntries.overflown || globalEntries.overflown) this.clearTlb(context);
@@ -297,7 +323,7 @@ export class Tlb {
   }
 
   /** See EngineServices.selectContext. */
-  select(context: number, asid: number, flags: number): void {
+  select(context: number, asid: number, flags: number, otherFlags = -1): void {
     this.forgetStack();
     if (asid !== this.asid) {
       this.asid = asid;
@@ -305,12 +331,17 @@ export class Tlb {
     }
     const next = context < SUPERVISOR_CONTEXTS ? this.contexts[context]! : this.userContext(asid);
     next.used = ++this.clock;
-    next.touched = true;
-    if (next.flags !== flags) {
-      this.clearJumps(next);
-      next.flags = flags;
-    }
+    this.useFor(next, flags);
     this.current = next;
+    this.other = otherFlags === -1 ? null : this.contexts[1 - context]!;
+    if (this.other !== null) this.useFor(this.other, otherFlags);
+  }
+
+  private useFor(context: Context, flags: number): void {
+    context.touched = true;
+    if (context.flags === flags) return;
+    this.clearJumps(context);
+    context.flags = flags;
   }
 
   private userContext(asid: number): Context {

@@ -1,5 +1,4 @@
 /** Whatever can run a machine's vCPU: each is made from the machine's parts, by its name. */
-import { keepCompiled } from '#host';
 import { namesOf } from '../isa/x86/system/hyperv.ts';
 import type { CpuModel, FeatureWords, HostCpu } from '../isa/x86/system/models.ts';
 import type { EngineOptions } from '../jit/engine.ts';
@@ -52,9 +51,6 @@ export interface LoadedAccelerator {
   close?(): void;
 }
 
-/** Milliseconds after which the start of a machine, or a change of its accelerator, is over. */
-const SETTLED_MS = 1000;
-
 const loaded = new Map<AcceleratorName, LoadedAccelerator>();
 
 /** Only what is asked for is loaded: a machine under KVM has no use for a translator. @throws Error, one line */
@@ -63,7 +59,6 @@ export async function loadAccelerator(name: AcceleratorName): Promise<LoadedAcce
   if (known !== undefined) return known;
   const made = await LOADERS[name]();
   loaded.set(name, made);
-  setTimeout(keepCompiled, SETTLED_MS);
   return made;
 }
 

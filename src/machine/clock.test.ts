@@ -92,6 +92,25 @@ test('the TSC follows the clock from what the guest wrote', () => {
   assert.equal(tsc.toNanoseconds(1500n), 620);
 });
 
+test('the TSC as two words is what it is as one number', () => {
+  for (const frequency of [1e9, 2_893_202_000]) {
+    const clock = new HostClock(() => 0);
+    const tsc = new ClockTsc(clock, frequency);
+    for (const [now, value] of [
+      [0, 0n],
+      [0xffff_ffff, 0n],
+      [2 ** 40 + 123, 0xffff_ffff_ffff_ff00n],
+      [1e15, 0x8000_0000n],
+    ] as const) {
+      tsc.write(value);
+      clock.set(now);
+      const words = new Int32Array(3);
+      tsc.readWords(words, 1);
+      assert.equal((BigInt(words[2]! >>> 0) << 32n) | BigInt(words[1]! >>> 0), tsc.read());
+    }
+  }
+});
+
 test('a TSC of another rate has counted so far when its deadline is there, and not one nanosecond earlier', () => {
   const clock = new HostClock(() => 0);
   const tsc = new ClockTsc(clock, 2_893_202_000);

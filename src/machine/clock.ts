@@ -257,8 +257,9 @@ export class ClockTsc implements TscSource {
   /** Changes only with the state of another machine, which is loaded. */
   frequency: number;
   private readonly clock: VirtualClock;
-  /** Ticks the guest's counter is ahead of the clock, a signed integer of 64 bits. */
-  offset = 0n;
+  private ahead = 0n;
+  private aheadLow = 0;
+  private aheadHigh = 0;
 
   /** @param frequency ticks a second, a whole number */
   constructor(clock: VirtualClock, frequency = DEFAULT_TSC_HZ) {
@@ -266,8 +267,33 @@ export class ClockTsc implements TscSource {
     this.frequency = frequency;
   }
 
+  /** Ticks the guest's counter is ahead of the clock, a signed integer of 64 bits. */
+  get offset(): bigint {
+    return this.ahead;
+  }
+
+  set offset(ticks: bigint) {
+    this.ahead = ticks;
+    this.aheadLow = Number(BigInt.asUintN(32, ticks));
+    this.aheadHigh = Number(BigInt.asIntN(32, ticks >> 32n));
+  }
+
   read(): bigint {
     return (this.elapsed() + this.offset) & U64;
+  }
+
+  readWords(out: Int32Array, at: number): void {
+    if (this.frequency !== DEFAULT_TSC_HZ) {
+      const ticks = this.read();
+      out[at] = Number(BigInt.asIntN(32, ticks));
+      out[at + 1] = Number(BigInt.asIntN(32, ticks >> 32n));
+      return;
+    }
+    const ns = Math.floor(this.clock.now());
+    const high = Math.floor(ns / 0x100000000);
+    const low = ns - high * 0x100000000 + this.aheadLow;
+    out[at] = low | 0;
+    out[at + 1] = (high + this.aheadHigh + (low > 0xffffffff ? 1 : 0)) | 0;
   }
 
   write(value: bigint): void {

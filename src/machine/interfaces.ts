@@ -127,6 +127,8 @@ export interface TscSource {
   /** Ticks per second; 1e9 makes one tick one virtual nanosecond. */
   readonly frequency: number;
   read(): bigint;
+  /** Writes what `read` gives as two words, the low one first, to `out[at]` and `out[at + 1]`. */
+  readWords(out: Int32Array, at: number): void;
   write(value: bigint): void;
   /** Virtual nanoseconds at which the counter reaches `ticks`. */
   toNanoseconds(ticks: bigint): number;

@@ -2,6 +2,7 @@
 import { x86Isa } from '../isa/x86/isa.ts';
 import { X86Cpu } from '../isa/x86/system/cpu.ts';
 import { readBuilt } from '#host';
+import { tuneForTranslation } from '#threads';
 import { Engine } from '../jit/engine.ts';
 import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
 import type { Accelerator } from './accelerator.ts';
@@ -77,6 +78,7 @@ export class TranslatingAccelerator implements Accelerator {
 }
 
 function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
+  tuneForTranslation();
   return new Engine({
     isa: x86Isa(model.has),
     ...(MADE === null ? {} : { runtime: MADE }),

@@ -2,4 +2,4 @@
 import { compilerThread } from '../jit/compiler-start.ts';
 
 compilerThread.begin().post({ module: new URL('../isa/x86/isa.ts', import.meta.url).href });
-await import('./machine-thread.ts');
+void import('./machine-thread.ts');

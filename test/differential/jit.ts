@@ -9,6 +9,7 @@ import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { newMemory } from '../../src/wasm/memory.ts';
 import type { Outcome, Subject } from './compare.ts';
 import { END_PORT, HIGH_BASE, HIGH_SIZE, LOW_SIZE, MEMORY_SIZE, type Step } from './guest.ts';
+import { ClockTsc, InstructionClock } from '../../src/machine/clock.ts';
 
 const noInterrupts: InterruptController = {
   acknowledge: () => -1,
@@ -44,7 +45,7 @@ export class JitSubject implements Subject {
       mem: physical,
       io: { in: () => 0, out: (port) => void (this.ended ||= port === END_PORT) },
       intc: noInterrupts,
-      tsc: { frequency: 1e9, read: () => 0n, write: () => undefined, toNanoseconds: Number },
+      tsc: new ClockTsc(new InstructionClock(() => 0, 0)),
       model,
       random32: () => 0,
       bootTime: 0,

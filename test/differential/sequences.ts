@@ -1,11 +1,13 @@
 /** Short sequences of system and ordinary instructions for each mode. */
-import { X86_ROWS } from '../../src/isa/x86/rows.ts';
+import { allRows } from '../../src/isa/x86/rows.ts';
 import type { Row } from '../../src/isa/x86/tables.ts';
 import type { Random } from '../native/generate.ts';
 import { WINDOW } from '../native/native.ts';
 import { maskOf } from '../native/integer-cases.ts';
 import { exclusion, judgedCase, kindOf } from '../native/judge.ts';
 import { is16, is64, isUser, type Mode, SELECTORS } from './guest.ts';
+
+const X86_ROWS = allRows();
 
 export interface Sequence {
   readonly name: string;

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
 import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { x86Isa } from '../../src/isa/x86/isa.ts';
-import { X86_ROWS } from '../../src/isa/x86/rows.ts';
+import { allRows } from '../../src/isa/x86/rows.ts';
 import {
   CPL,
   CR0,
@@ -29,6 +29,9 @@ import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
 import { newMemory } from '../../src/wasm/memory.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
+import { ClockTsc, InstructionClock } from '../../src/machine/clock.ts';
+
+const X86_ROWS = allRows();
 
 const ALL_OF_X86 = x86Isa(() => true);
 
@@ -82,7 +85,7 @@ class Victim {
       mem: physical,
       io: { in: () => this.random(), out: () => {} },
       intc: controller,
-      tsc: { frequency: 1e9, read: () => 0n, write: () => {}, toNanoseconds: Number },
+      tsc: new ClockTsc(new InstructionClock(() => 0, 0)),
       model: parseCpu('max').model,
       random32: this.random,
       bootTime: 0,

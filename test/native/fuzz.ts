@@ -2,7 +2,7 @@
  * Cases made from the instruction table, run on the host's CPU and here, interpreted and compiled.
  * Every round has a case of each row that user mode can run, and sequences of several instructions.
  */
-import { X86_ROWS } from '../../src/isa/x86/rows.ts';
+import { allRows } from '../../src/isa/x86/rows.ts';
 import type { Row } from '../../src/isa/x86/tables.ts';
 import { Random } from './generate.ts';
 import { Guest } from './guest.ts';
@@ -12,6 +12,8 @@ import type { Judged } from './judge.ts';
 import { SIGTRAP, runNative } from './native.ts';
 import type { Case } from './native.ts';
 import { APPROXIMATE, AlignedRandom, mmxDifferences, vectorCase, vectorDifferences } from './vector-cases.ts';
+
+const X86_ROWS = allRows();
 
 export interface FuzzOptions {
   readonly seed: number;

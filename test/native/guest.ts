@@ -60,6 +60,7 @@ import {
   YMM_BYTES,
 } from './native.ts';
 import type { Case } from './native.ts';
+import { ClockTsc, InstructionClock } from '../../src/machine/clock.ts';
 
 const ALL_OF_X86 = x86Isa(() => true);
 
@@ -152,7 +153,7 @@ export class Guest {
       mem: this.physical,
       io: { in: () => 0, out: () => {} },
       intc: noInterrupts,
-      tsc: { frequency: 1e9, read: () => 0n, write: () => {}, toNanoseconds: Number },
+      tsc: new ClockTsc(new InstructionClock(() => 0, 0)),
       // What vendors' processors do differently (SYSENTER in long mode), the guest's does as the one that judges it.
       model: parseCpu(options.model ?? `max,vendor=${HOST_VENDOR}`).model,
       random32: () => 0x12345678,

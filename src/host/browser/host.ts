@@ -31,6 +31,3 @@ export const openFileTree = (_path: string, _readOnly: boolean): FileTree => mis
 
 /** Nothing is made before here. */
 export const readBuilt = (_name: string): Uint8Array<ArrayBuffer> | null => null;
-
-/** The browser keeps by itself what it has compiled. */
-export const keepCompiled = (): void => undefined;

@@ -31,4 +31,4 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
 }
 
 /** A page cannot set options of its browser's engine. */
-export function heedCompilationHints(): void {}
+export function tuneForTranslation(): void {}

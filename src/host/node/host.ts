@@ -8,4 +8,3 @@ export { releasePages } from './memory.ts';
 export { network } from './network.ts';
 export { openFileTree } from './file-tree.ts';
 export { readBuilt } from './built.ts';
-export { keepCompiled } from './compiled.ts';

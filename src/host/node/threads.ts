@@ -10,7 +10,6 @@ import {
   workerData,
 } from 'node:worker_threads';
 import type { MessageEnd, Thread } from '../host.ts';
-import { keepingCompiled } from './compiled.ts';
 
 export { afterEvents, sleepUntilEvent } from './turns.ts';
 
@@ -24,7 +23,6 @@ export function startThread<Send, Receive>(entry: URL): Thread<Send, Receive> {
   const worker = new Worker(entry, {
     // Type stripping needs no flag; a parent's inspector or test flags must not reach the machine.
     execArgv: ['--no-warnings'],
-    env: keepingCompiled(entry),
     workerData: { port: port2 } satisfies ThreadData,
     transferList: [port2],
     // Else this process's own streams would be made before the thread begins: 2 ms of every start.
@@ -69,7 +67,18 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
   };
 }
 
-/** Lets modules say which functions are to be compiled at once (an option of the JavaScript engine, for all threads). */
-export function heedCompilationHints(): void {
-  process.getBuiltinModule('node:v8').setFlagsFromString('--experimental-wasm-compilation-hints');
+/** Modules may say which functions are to be compiled at once. */
+const HEED_HINTS = '--experimental-wasm-compilation-hints';
+/** Nothing in translated code is worth inlining, and looking for it costs every entry of code that is not optimised yet. */
+const NO_INLINING = ['--no-wasm-inlining', '--no-wasm-inlining-call-indirect'];
+
+/**
+ * Sets options of the JavaScript engine for translated code, in all threads; to be called before the first of it is made. It
+ * comes as late as that, since functions of Node.js's own that are loaded afterwards are compiled anew.
+ */
+export function tuneForTranslation(): void {
+  const { setFlagsFromString } = process.getBuiltinModule('node:v8');
+  setFlagsFromString(HEED_HINTS);
+  // Other modules of an application that began without would fail when they are instantiated again: only a launched process has none.
+  if (process.env['VIRELAY_EXPECTS'] !== undefined) NO_INLINING.forEach((option) => setFlagsFromString(option));
 }

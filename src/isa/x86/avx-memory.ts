@@ -191,7 +191,7 @@ function gatherRows(opcode: string, name: string, indexBytes: Bytes, singles: st
   );
 }
 
-export const AVX_MEMORY_ROWS: readonly Row[] = [
+export const avxMemory = (): readonly Row[] => [
   ...maskedRows(['2C', '2E'], 'VMASKMOVPS', 0, 4, AVX),
   ...maskedRows(['2D', '2F'], 'VMASKMOVPD', 0, 8, AVX),
   ...maskedRows(['8C', '8E'], 'VPMASKMOVD', 0, 4, AVX2),

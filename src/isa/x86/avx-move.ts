@@ -174,7 +174,7 @@ const broadcastDouble = vector((t) => {
   t.writeYmm(t.reg, v, v);
 });
 
-export const AVX_MOVE_ROWS: readonly Row[] = [
+export const avxMoves = (): readonly Row[] => [
   ...moves('NP', ['10', '11'], 'VMOVUPS', false),
   ...moves('66', ['10', '11'], 'VMOVUPD', false),
   ...moves('NP', ['28', '29'], 'VMOVAPS', true),

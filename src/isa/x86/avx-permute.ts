@@ -222,7 +222,7 @@ function blendRows(opcode: string, name: string, mask: (b: Builder, m: Value) =>
 const testRows = (encoding: string, name: string, translate: Translate): Row =>
   row(`VEX.L0.W0 ${encoding}`, name, 'Vo,Wo', translate, AVX);
 
-export const AVX_PERMUTE_ROWS: readonly Row[] = [
+export const avxPermutes = (): readonly Row[] => [
   ...permutes('0F38 0C', 'VPERMILPS', 'V', permuteByVector(permuteSingles)),
   ...permutes('0F38 0D', 'VPERMILPD', 'V', permuteByVector(permuteDoubles)),
   ...permutes('0F3A 04', 'VPERMILPS', 'I', permuteSinglesByImmediate),

@@ -109,10 +109,5 @@ function derive(r: Row): Row[] {
   return formsOf(r, { three: loads, anyLength: false, wide: null });
 }
 
-export const AVX_ROWS: readonly Row[] = [
-  ...SSE_MOVE_ROWS,
-  ...SSE_INTEGER_ROWS,
-  ...SSE_FLOAT_ROWS,
-  ...SSE_SHUFFLE_ROWS,
-  ...SSE_STRING_ROWS,
-].flatMap(derive);
+export const avxForms = (): readonly Row[] =>
+  [...SSE_MOVE_ROWS, ...SSE_INTEGER_ROWS, ...SSE_FLOAT_ROWS, ...SSE_SHUFFLE_ROWS, ...SSE_STRING_ROWS].flatMap(derive);

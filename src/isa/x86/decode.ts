@@ -185,7 +185,7 @@ export class Decoder {
       this.selectMap(byte);
       d.mandatory = d.rep === 0xf3 ? PREFIX_F3 : d.rep === 0xf2 ? PREFIX_F2 : d.opPrefix ? PREFIX_66 : PREFIX_NONE;
     }
-    const entry = this.table[(d.space << 10) | (d.map << 8) | d.opcode];
+    const entry = this.table.find(d.space, d.map, d.opcode);
     if (!entry) return VECTOR_UD;
     if (entry.hasModrm) {
       d.modrm = this.u8();

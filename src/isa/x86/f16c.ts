@@ -178,7 +178,7 @@ const vcvtps2ph = vector((t) => {
   else b.st64(address, b.lane64(packed, 0));
 });
 
-export const F16C_ROWS: readonly Row[] = [
+export const f16cForms = (): readonly Row[] => [
   row('VEX.L0.W0 66 0F38 13 /r', 'VCVTPH2PS', 'Vo,Wq', vcvtph2ps, F16C),
   row('VEX.L1.W0 66 0F38 13 /r', 'VCVTPH2PS', 'Vy,Wo', vcvtph2ps, F16C),
   row('VEX.L0.W0 66 0F3A 1D /r', 'VCVTPS2PH', 'Wq,Vo,Ib', vcvtps2ph, F16C),

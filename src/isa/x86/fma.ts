@@ -99,4 +99,4 @@ function formRows([digits, form, first]: (typeof FORMS)[number]): Row[] {
   ];
 }
 
-export const FMA_ROWS: readonly Row[] = FORMS.flatMap(formRows);
+export const fmaForms = (): readonly Row[] => FORMS.flatMap(formRows);

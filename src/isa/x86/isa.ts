@@ -4,16 +4,12 @@ import { FetchFault } from '../isa.ts';
 import type { CodeReader, Isa } from '../isa.ts';
 import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS } from './helpers.ts';
-import { X86_ROWS } from './rows.ts';
+import { ROW_FEATURES, rowsOf } from './rows.ts';
 import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, CS, G, SEG, SEG_BASE, SEG_SIZE, X86_GLOBALS } from './state.ts';
-import { buildTable } from './tables.ts';
-import type { OpcodeTable } from './tables.ts';
+import { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { writeVectorConstants } from './vector-constants.ts';
 import { startX87, x87Module } from './x87/runtime.ts';
-
-/** All features that some instruction needs. */
-const FEATURES = [...new Set(X86_ROWS.flatMap((row) => row.options.feature?.split(' ') ?? []))];
 
 /** Longer blocks cost translation time when their tail is not reached. */
 const MAX_INSNS = 64;
@@ -29,7 +25,7 @@ class Units {
   private readonly table: OpcodeTable;
 
   constructor(has: (feature: string) => boolean) {
-    this.table = buildTable(X86_ROWS, has);
+    this.table = new OpcodeTable(rowsOf, has);
   }
 
   of(b: Builder): Unit {
@@ -81,7 +77,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
   const units = new Units(has);
   return {
     name: 'x86',
-    origin: { module: new URL('./isa.ts', import.meta.url).href, argument: FEATURES.filter(has) },
+    origin: { module: new URL('./isa.ts', import.meta.url).href, argument: ROW_FEATURES.filter(has) },
     globals: X86_GLOBALS,
     helpers: X86_HELPERS,
     stackPointer: G[4]!,

@@ -133,6 +133,12 @@ export const LEAVE_STI_HERE = reason();
 /** As LEAVE_POPF and LEAVE_LOAD_SEG, but side exits: the pc is that of THIS instruction. */
 export const LEAVE_POPF_HERE = reason();
 export const LEAVE_LOAD_SEG_HERE = reason();
+/** As LEAVE_STAC and LEAVE_CLAC, but side exits for when the other context is not ready. */
+export const LEAVE_STAC_HERE = reason();
+export const LEAVE_CLAC_HERE = reason();
+/** As LEAVE_RDTSC and LEAVE_RDTSCP, but side exits for when the counter can only be read there. */
+export const LEAVE_RDTSC_HERE = reason();
+export const LEAVE_RDTSCP_HERE = reason();
 /**
  * A masked or gathering load whose mask is all zeros, a side exit: bits 8-11 an xmm register that
  * becomes zero, and of the register in bits 12-15 the upper half when bit 16 is set, of its lower half

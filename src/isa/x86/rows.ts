@@ -1,16 +1,16 @@
 /** All instruction rows; groups live in files of their own. */
 import { AES_ROWS } from './aes.ts';
 import { ALU_ROWS } from './alu.ts';
-import { AVX_ROWS } from './avx.ts';
-import { AVX_MEMORY_ROWS } from './avx-memory.ts';
-import { AVX_MOVE_ROWS } from './avx-move.ts';
-import { AVX_PERMUTE_ROWS } from './avx-permute.ts';
+import { avxForms } from './avx.ts';
+import { avxMemory } from './avx-memory.ts';
+import { avxMoves } from './avx-move.ts';
+import { avxPermutes } from './avx-permute.ts';
 import { BCD_ROWS } from './bcd.ts';
 import { BIT_ROWS } from './bits.ts';
 import { CONTROL_ROWS } from './control.ts';
 import { CRYPTO_ROWS } from './crypto.ts';
-import { F16C_ROWS } from './f16c.ts';
-import { FMA_ROWS } from './fma.ts';
+import { f16cForms } from './f16c.ts';
+import { fmaForms } from './fma.ts';
 import { MMX_ROWS } from './mmx.ts';
 import { MOVE_ROWS } from './move.ts';
 import { MULDIV_ROWS } from './muldiv.ts';
@@ -25,9 +25,10 @@ import { SYSTEM_ROWS } from './sysops.ts';
 import { X87_CONTROL_ROWS } from './x87-control.ts';
 import { X87_ENVIRONMENT_ROWS } from './x87-environment.ts';
 import { X87_ROWS } from './x87.ts';
-import type { Row } from './tables.ts';
+import { type Row, SPACE_LEGACY, SPACE_VEX } from './tables.ts';
 
-export const X86_ROWS: readonly Row[] = [
+/** In the legacy space, and those VEX forms that stand with them. */
+const ROWS: readonly Row[] = [
   ...ALU_ROWS,
   ...MOVE_ROWS,
   ...SHIFT_ROWS,
@@ -42,12 +43,6 @@ export const X86_ROWS: readonly Row[] = [
   ...SSE_FLOAT_ROWS,
   ...SSE_SHUFFLE_ROWS,
   ...SSE_STRING_ROWS,
-  ...AVX_ROWS,
-  ...AVX_MOVE_ROWS,
-  ...AVX_PERMUTE_ROWS,
-  ...AVX_MEMORY_ROWS,
-  ...FMA_ROWS,
-  ...F16C_ROWS,
   ...AES_ROWS,
   ...CRYPTO_ROWS,
   ...MMX_ROWS,
@@ -55,3 +50,26 @@ export const X86_ROWS: readonly Row[] = [
   ...X87_ENVIRONMENT_ROWS,
   ...X87_ROWS,
 ];
+
+let avx: readonly Row[] | null = null;
+
+/** In the VEX space alone; made when somebody asks, since many guests never use any. */
+const avxRows = (): readonly Row[] =>
+  (avx ??= [...avxForms(), ...avxMoves(), ...avxPermutes(), ...avxMemory(), ...fmaForms(), ...f16cForms()]);
+
+const isVex = ({ encoding }: Row): boolean => encoding.startsWith('VEX');
+
+/** Rows of a space (SPACE_*). */
+export function rowsOf(space: number): readonly Row[] {
+  if (space === SPACE_LEGACY) return ROWS.filter((row) => !isVex(row));
+  return space === SPACE_VEX ? [...ROWS.filter(isVex), ...avxRows()] : [];
+}
+
+export const allRows = (): readonly Row[] => [...ROWS, ...avxRows()];
+
+/** CPUID features that some row needs: a list of its own, since most rows are made later. */
+export const ROW_FEATURES: readonly string[] = (
+  'cx8 cx16 adx movbe cmov bmi2 bmi1 abm popcnt sse4.2 lahf-lm lm monitor smap xsave serialize rdtscp syscall msr tsc mmx sep ' +
+  'invpcid fxsr sse avx xsaveopt xsavec xsaves clflush clflushopt clwb sse2 fsgsbase rdrand rdseed rdpid pni sse4.1 movdiri ' +
+  'movdir64b ssse3 avx2 fma f16c aes pclmulqdq sha-ni fpu'
+).split(' ');

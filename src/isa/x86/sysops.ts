@@ -3,12 +3,18 @@
  * the rest is the system code's, by leave reasons (leave.ts).
  */
 import type { Value } from '../../ir/builder.ts';
+import { CTL_OTHER_TLB } from '../../ir/vcpu-block.ts';
+import { I32 } from '../../ir/ops.ts';
 import { setZero } from './alu.ts';
 import { VECTOR_GP } from './decode.ts';
+import { defineHelper } from './helpers.ts';
 import * as L from './leave.ts';
 import { selector } from './move.ts';
 import {
+  AC,
   BF_MXCSR_EXACT,
+  BF_SMAP,
+  BF_SMAP_OVERRIDE,
   BF_TSD,
   BF_UMIP,
   CR0,
@@ -16,6 +22,7 @@ import {
   CR3,
   CR4,
   GS,
+  G_EFLAGS,
   LDTR,
   MSR_KERNEL_GS_BASE,
   MSR_TSC_AUX,
@@ -31,6 +38,10 @@ import { vectorReady } from './sse-common.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
+
+const RAX = 0;
+const RCX = 1;
+const RDX = 2;
 
 const leave =
   (reason: number, extra = 0): Translate =>
@@ -155,10 +166,28 @@ const arpl: Translate = (t) => {
   setZero(t, lower);
 };
 
+/** Puts the counter into OP0. @returns 0 when the system code must read it, by a side exit */
+const READ_TSC = defineHelper({
+  name: 'tsc',
+  params: [],
+  result: I32,
+  touchesGlobals: false,
+  mayFault: false,
+  body: { kind: 'vcpu', name: 'tsc' },
+});
+
 const rdtsc =
-  (reason: number): Translate =>
-  (t) =>
-    t.flags & BF_TSD && t.cpl !== 0 ? t.raise(VECTOR_GP) : t.leaveWith(reason);
+  (withAux: boolean): Translate =>
+  (t) => {
+    if (t.flags & BF_TSD && t.cpl !== 0) return t.raise(VECTOR_GP);
+    if (t.singleStep) return t.leaveWith(withAux ? L.LEAVE_RDTSCP : L.LEAVE_RDTSC);
+    const { b } = t;
+    const done = b.call(READ_TSC);
+    b.leaveIf(b.eqz32(done), withAux ? L.LEAVE_RDTSCP_HERE : L.LEAVE_RDTSC_HERE, t.leaveArgument(0));
+    t.writeReg(RAX, 4, b.lds32(OP0));
+    t.writeReg(RDX, 4, b.lds32(OP0 + 4));
+    if (withAux) t.writeReg(RCX, 4, b.lds32(MSR_TSC_AUX));
+  };
 
 const invpcid = privileged((t) => {
   const { b } = t;
@@ -175,11 +204,21 @@ const monitor = privileged((t) => {
   t.leaveWith(L.LEAVE_MONITOR);
 });
 
-/** STAC and CLAC: #UD outside supervisor mode. */
+/** STAC and CLAC: #UD outside supervisor mode. Where SMAP is on, the flag decides which context is in force. */
 const accessCheck =
-  (reason: number): Translate =>
-  (t) =>
-    t.cpl === 0 ? t.leaveWith(reason) : t.undefined();
+  (set: boolean): Translate =>
+  (t) => {
+    if (t.cpl !== 0) return t.undefined();
+    if (t.singleStep || !t.code64) return t.leaveWith(set ? L.LEAVE_STAC : L.LEAVE_CLAC);
+    const { b } = t;
+    const changes = (t.flags & BF_SMAP) !== 0 && set !== ((t.flags & BF_SMAP_OVERRIDE) !== 0);
+    if (changes) b.leaveIf(b.eqz32(b.lds32(CTL_OTHER_TLB)), set ? L.LEAVE_STAC_HERE : L.LEAVE_CLAC_HERE, t.leaveArgument(0));
+    const flags = b.get(G_EFLAGS);
+    b.set(G_EFLAGS, set ? b.or32(flags, b.i32(AC)) : b.and32(flags, b.i32(~AC)));
+    if (!changes) return;
+    b.changeContext();
+    b.jump(t.pcAt(t.end), true);
+  };
 
 const fsgsbase =
   (which: number): Translate =>
@@ -283,13 +322,13 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 01 /7 mem', 'INVLPG', 'M', privileged(withAddress(L.LEAVE_INVLPG, 0))),
   row('NP 0F 01 =C8', 'MONITOR', '', monitor, { feature: 'monitor' }),
   row('NP 0F 01 =C9', 'MWAIT', '', system(L.LEAVE_MWAIT), { feature: 'monitor' }),
-  row('NP 0F 01 =CA', 'CLAC', '', accessCheck(L.LEAVE_CLAC), { feature: 'smap' }),
-  row('NP 0F 01 =CB', 'STAC', '', accessCheck(L.LEAVE_STAC), { feature: 'smap' }),
+  row('NP 0F 01 =CA', 'CLAC', '', accessCheck(false), { feature: 'smap' }),
+  row('NP 0F 01 =CB', 'STAC', '', accessCheck(true), { feature: 'smap' }),
   row('NP 0F 01 =D0', 'XGETBV', '', leave(L.LEAVE_XGETBV), { feature: 'xsave' }),
   row('NP 0F 01 =D1', 'XSETBV', '', system(L.LEAVE_XSETBV), { feature: 'xsave' }),
   row('NP 0F 01 =E8', 'SERIALIZE', '', (t) => t.goOn(t.end), { feature: 'serialize' }),
   row('NP 0F 01 =F8', 'SWAPGS', '', swapgs, { only64: true }),
-  row('NP 0F 01 =F9', 'RDTSCP', '', rdtsc(L.LEAVE_RDTSCP), { feature: 'rdtscp' }),
+  row('NP 0F 01 =F9', 'RDTSCP', '', rdtsc(true), { feature: 'rdtscp' }),
   row('0F 02 /r', 'LAR', 'Gv,Ew', withSelector(L.LEAVE_LAR), { protectedOnly: true }),
   row('0F 03 /r', 'LSL', 'Gv,Ew', withSelector(L.LEAVE_LSL), { protectedOnly: true }),
   row('0F 05', 'SYSCALL', '', leave(L.LEAVE_SYSCALL), { feature: 'syscall' }),
@@ -302,7 +341,7 @@ export const SYSTEM_ROWS: readonly Row[] = [
   row('0F 22 /r', 'MOV', 'C,R', valid(CONTROL_REGISTERS, controlRegister(L.LEAVE_WRITE_CR)), { registerOnly: true }),
   row('0F 23 /r', 'MOV', 'D,R', valid(DEBUG_REGISTERS, debugRegister(L.LEAVE_WRITE_DR)), { registerOnly: true }),
   row('0F 30', 'WRMSR', '', system(L.LEAVE_WRMSR), { feature: 'msr' }),
-  row('0F 31', 'RDTSC', '', rdtsc(L.LEAVE_RDTSC), { feature: 'tsc' }),
+  row('0F 31', 'RDTSC', '', rdtsc(false), { feature: 'tsc' }),
   row('0F 32', 'RDMSR', '', system(L.LEAVE_RDMSR), { feature: 'msr' }),
   // It came with the Pentium with MMX.
   row('0F 33', 'RDPMC', '', leave(L.LEAVE_RDPMC), { feature: 'mmx' }),

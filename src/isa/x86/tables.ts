@@ -236,9 +236,79 @@ function parseEncoding(encoding: string): Encoding {
 
 const IMMEDIATE_PLACES = 'IJOAL';
 
+type Parsed = Encoding & Operands;
+
+/**
+ * A row as it is written. It is parsed when somebody looks: most of two thousand rows are for instructions that a guest never
+ * executes, and parsing them all took a fifth of the translator's start.
+ */
+class WrittenRow implements Row {
+  readonly encoding: string;
+  readonly name: string;
+  readonly translate: Translate;
+  readonly options: RowOptions;
+  private readonly text: string;
+  private read: Parsed | null = null;
+
+  constructor(encoding: string, name: string, operands: string, translate: Translate, options: RowOptions) {
+    this.encoding = encoding;
+    this.name = name;
+    this.text = operands;
+    this.translate = translate;
+    this.options = options;
+  }
+
+  private get parsed(): Parsed {
+    return (this.read ??= Object.assign(parseEncoding(this.encoding), parseOperands(this.text)));
+  }
+
+  get space(): number {
+    return this.parsed.space;
+  }
+  get map(): number {
+    return this.parsed.map;
+  }
+  get opcode(): number {
+    return this.parsed.opcode;
+  }
+  get opcodes(): number {
+    return this.parsed.opcodes;
+  }
+  get prefix(): number {
+    return this.parsed.prefix;
+  }
+  get hasModrm(): boolean {
+    return this.parsed.hasModrm;
+  }
+  get digit(): number {
+    return this.parsed.digit;
+  }
+  get form(): number {
+    return this.parsed.form;
+  }
+  get modrm(): number {
+    return this.parsed.modrm;
+  }
+  get w(): number {
+    return this.parsed.w;
+  }
+  get l(): number {
+    return this.parsed.l;
+  }
+  get operands(): readonly OperandSpec[] {
+    return this.parsed.operands;
+  }
+  get immediates(): readonly OperandSpec[] {
+    return this.parsed.immediates;
+  }
+  get usesV(): boolean {
+    return this.parsed.usesV;
+  }
+}
+
 /** Describes one instruction form. */
 export function row(encoding: string, name: string, operands: string, translate: Translate, options: RowOptions = {}): Row {
-  return { encoding, name, ...parseEncoding(encoding), ...parseOperands(operands), translate, options };
+  return new WrittenRow(encoding, name, operands, translate, options);
 }
 
 /** All forms of one opcode, the most specific first. */
@@ -247,29 +317,56 @@ export interface OpcodeEntry {
   hasModrm: boolean;
 }
 
-export type OpcodeTable = (OpcodeEntry | null)[];
+type OpcodeMap = (OpcodeEntry | null)[];
 
 function specificity(r: Row): number {
   return (r.modrm >= 0 ? 4 : 0) + (r.prefix >= 0 ? 2 : 0) + (r.w >= 0 ? 1 : 0);
 }
 
-/**
- * Index: space << 10 | map << 8 | opcode.
- * @param has which CPUID features there are: rows of others are left out, so that they raise #UD, or
- *   mean what the opcode means without them
- */
-export function buildTable(rows: readonly Row[], has: (feature: string) => boolean = () => true): OpcodeTable {
-  const table: OpcodeTable = new Array<OpcodeEntry | null>(3 << 10).fill(null);
+/** The opcode map that an encoding is in; tells without parsing the rest. */
+function mapOf(encoding: string): number {
+  if (encoding.includes('0F38 ')) return MAP_0F38;
+  if (encoding.includes('0F3A ')) return MAP_0F3A;
+  return encoding.includes('0F ') ? MAP_0F : MAP_1;
+}
+
+function buildMap(rows: readonly Row[]): OpcodeMap {
+  const map: OpcodeMap = new Array<OpcodeEntry | null>(256).fill(null);
   for (const r of rows) {
-    if (r.options.feature !== undefined && !r.options.feature.split(' ').every(has)) continue;
     for (let i = 0; i < r.opcodes; i++) {
-      const index = (r.space << 10) | (r.map << 8) | (r.opcode + i);
-      const entry = (table[index] ??= { rows: [], hasModrm: false });
+      const entry = (map[r.opcode + i] ??= { rows: [], hasModrm: false });
       entry.rows.push(r);
       if (r.hasModrm) entry.hasModrm = true;
     }
   }
-  for (const entry of table)
+  for (const entry of map)
     if (entry !== null && entry.rows.length > 1) entry.rows.sort((x, y) => specificity(y) - specificity(x));
-  return table;
+  return map;
+}
+
+/** Rows by space, map and opcode. A map is built when its first instruction is decoded. */
+export class OpcodeTable {
+  private readonly rows: (space: number) => readonly Row[];
+  private readonly has: (feature: string) => boolean;
+  /** Index: space << 2 | map. */
+  private readonly maps: (OpcodeMap | null)[] = new Array<OpcodeMap | null>(3 << 2).fill(null);
+
+  /**
+   * @param rows those of a space
+   * @param has which CPUID features there are: rows of others are left out, so that they raise #UD, or
+   *   mean what the opcode means without them
+   */
+  constructor(rows: (space: number) => readonly Row[], has: (feature: string) => boolean) {
+    this.rows = rows;
+    this.has = has;
+  }
+
+  find(space: number, map: number, opcode: number): OpcodeEntry | null {
+    return (this.maps[(space << 2) | map] ??= this.build(space, map))[opcode]!;
+  }
+
+  private build(space: number, map: number): OpcodeMap {
+    const present = (r: Row): boolean => r.options.feature === undefined || r.options.feature.split(' ').every(this.has);
+    return buildMap(this.rows(space).filter((r) => mapOf(r.encoding) === map && present(r)));
+  }
 }

@@ -9,7 +9,7 @@ import { CC_OPS, KIND_SUB, ccOp } from './flags.ts';
 import { X86_HELPERS } from './helpers.ts';
 import { x86Isa } from './isa.ts';
 import { LEAVE_LOAD_SEG, LEAVE_POPF, LEAVE_POPF_HERE } from './leave.ts';
-import { X86_ROWS } from './rows.ts';
+import { allRows, ROW_FEATURES, rowsOf } from './rows.ts';
 import {
   BF_CODE32,
   BF_CODE64,
@@ -23,7 +23,9 @@ import {
   BF_V86,
   X86_GLOBALS,
 } from './state.ts';
-import { SPACE_LEGACY, SPACE_VEX, buildTable } from './tables.ts';
+import { OpcodeTable, type Row, SPACE_LEGACY, SPACE_VEX } from './tables.ts';
+
+const X86_ROWS = allRows();
 
 const ALL_OF_X86 = x86Isa(() => true);
 
@@ -104,8 +106,11 @@ for (const [mode, flags] of Object.entries(MODES)) {
   });
 }
 
+const TABLE = new OpcodeTable(rowsOf, () => true);
+
 test('no two rows claim the same encoding', () => {
-  for (const entry of buildTable(X86_ROWS)) {
+  for (let place = 0; place < 3 << 10; place++) {
+    const entry = TABLE.find(place >> 10, (place >> 8) & 3, place & 0xff);
     if (!entry) continue;
     const seen = new Set<string>();
     for (const r of entry.rows) {
@@ -114,6 +119,22 @@ test('no two rows claim the same encoding', () => {
       seen.add(key);
     }
   }
+});
+
+test('every row is in the table, in its own place and in no other', () => {
+  const places = new Map<Row, number>();
+  for (let place = 0; place < 3 << 10; place++) {
+    for (const r of TABLE.find(place >> 10, (place >> 8) & 3, place & 0xff)?.rows ?? []) {
+      assert.deepEqual([r.space, r.map], [place >> 10, (place >> 8) & 3], r.encoding);
+      places.set(r, (places.get(r) ?? 0) + 1);
+    }
+  }
+  for (const r of X86_ROWS) assert.equal(places.get(r), r.opcodes, r.encoding);
+});
+
+test('the features that rows need are listed', () => {
+  const needed = new Set(X86_ROWS.flatMap((r) => r.options.feature?.split(' ') ?? []));
+  assert.deepEqual([...ROW_FEATURES].sort(), [...needed].sort());
 });
 
 test('CMP and a conditional branch become one comparison of the operands', () => {

@@ -46,6 +46,7 @@ import {
   MXCSR,
   MXCSR_DEFAULT,
   MXCSR_FLUSHING,
+  OP0,
   RF,
   SEG,
   SEG_ATTR,
@@ -253,6 +254,10 @@ export class Core {
     const at = this.w + (offset >> 2);
     this.i32[at] = low;
     this.i32[at + 1] = high;
+  }
+  /** Puts the time-stamp counter into OP0. */
+  readTsc(): void {
+    this.platform.tsc.readWords(this.i32, this.w + (OP0 >> 2));
   }
   getBig(offset: number): bigint {
     return this.i64[(this.base + offset) >> 3]!;
@@ -463,7 +468,15 @@ export class Core {
     this.context = context;
     this.asid = asid;
     this.spaceChanged = false;
-    this.services.selectContext(context, asid, flags);
+    // STAC and CLAC change between the supervisor's two.
+    const mayChange = context < 2 && (flags & BF_SMAP) !== 0 && this.get(CPL) === 0;
+    this.services.selectContext(context, asid, flags, mayChange ? flags ^ BF_SMAP_OVERRIDE : -1);
+  }
+
+  /** STAC or CLAC has been executed by translated code. */
+  contextChanged(): void {
+    this.flags ^= BF_SMAP_OVERRIDE;
+    this.context ^= 1;
   }
 
   /**

@@ -215,6 +215,19 @@ export class X86Cpu implements Vcpu, CpuPort {
 
   // --- Vcpu. ---
 
+  contextChanged(): void {
+    this.core.contextChanged();
+  }
+
+  readonly helpers = {
+    tsc: (): number => {
+      const { core } = this;
+      if (core.services.exactCount) return 0;
+      core.readTsc();
+      return 1;
+    },
+  };
+
   walk(low: number, high: number, access: number, out: Translation): boolean {
     return this.mmu.walk(low, high, access, out);
   }

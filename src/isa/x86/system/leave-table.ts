@@ -147,6 +147,14 @@ on(L.LEAVE_WRMSR, ({ core, msrs }) => {
 });
 on(L.LEAVE_RDTSC, ({ core }) => misc.readTsc(core, false));
 on(L.LEAVE_RDTSCP, ({ core }) => misc.readTsc(core, true));
+on(L.LEAVE_RDTSC_HERE, ({ core }, arg) => {
+  core.movePc(arg & 15);
+  misc.readTsc(core, false);
+});
+on(L.LEAVE_RDTSCP_HERE, ({ core }, arg) => {
+  core.movePc(arg & 15);
+  misc.readTsc(core, true);
+});
 // CPUID leaf 0AH tells of no performance counters: there is no valid index, whatever CR4.PCE permits.
 on(L.LEAVE_RDPMC, ({ core }) => core.gp());
 on(L.LEAVE_RDRAND, ({ core }, arg, size) => misc.random(core, field(arg, 8, 15), size));
@@ -267,6 +275,14 @@ on(L.LEAVE_POPF_HERE, ({ core }, arg, size) => {
 on(L.LEAVE_PUSHF_V86, (p, _, size) => misc.pushVirtualFlags(p, size));
 on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
 on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
+on(L.LEAVE_STAC_HERE, ({ core }, arg) => {
+  core.movePc(arg & 15);
+  misc.accessFlag(core, true);
+});
+on(L.LEAVE_CLAC_HERE, ({ core }, arg) => {
+  core.movePc(arg & 15);
+  misc.accessFlag(core, false);
+});
 
 // Vectors, arithmetic and frames.
 on(

@@ -179,9 +179,9 @@ export const IDT = [IDTR_BASE, IDTR_LIMIT] as const;
 
 export function readTsc(core: Core, withAux: boolean): void {
   if (core.cr4 & CR4_TSD && core.cpl !== 0) core.gp();
-  const ticks = BigInt.asUintN(64, core.platform.tsc.read());
-  core.setReg(RAX, Number(ticks & 0xffffffffn) | 0, 0);
-  core.setReg(RDX, Number(ticks >> 32n) | 0, 0);
+  core.readTsc();
+  core.setReg(RAX, core.get(OP0), 0);
+  core.setReg(RDX, core.get(OP0 + 4), 0);
   if (withAux) core.setReg(RCX, core.get(MSR_TSC_AUX), 0);
 }
 

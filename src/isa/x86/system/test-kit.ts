@@ -61,6 +61,7 @@ export class Kit {
       selectContext: (context, asid) => this.log.push(`context ${context} ${asid}`),
       kick: () => {},
       instructions: () => 0,
+      exactCount: false,
     };
     this.cpu = new X86Cpu(services, this.platform(model));
   }
@@ -94,6 +95,10 @@ export class Kit {
       tsc: {
         frequency: 1e9,
         read: () => this.tsc,
+        readWords: (out, at) => {
+          out[at] = Number(BigInt.asIntN(32, this.tsc));
+          out[at + 1] = Number(BigInt.asIntN(32, this.tsc >> 32n));
+        },
         write: (value) => void (this.tsc = value),
         toNanoseconds: Number,
       },
