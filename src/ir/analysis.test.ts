@@ -135,3 +135,47 @@ test('an analysis can be used again for a block of another size', () => {
     assert.equal([...analysis.dead.subarray(0, b.count)].filter((dead) => dead).length, size - 1);
   }
 });
+
+test('displacements and the condition of a branch are folded into their only users, which then need their operands', () => {
+  let [base, constant, address, load, condition] = [0, 0, 0, 0, 0];
+  const build = (b: Builder): void => {
+    base = b.get(A);
+    constant = b.i64(0x1000);
+    address = b.add64(base, constant);
+    load = b.ld64(address);
+    condition = b.ltu64(load, base);
+    b.condGoto(condition, 1, 2);
+  };
+  const folded = analyse(build, false);
+  assert.deepEqual([folded.folded[address], folded.folded[condition], folded.folded[load]], [1, 1, 0]);
+  assert.equal(folded.uses[constant], 0);
+  assert.equal(folded.last[base], condition + 1);
+  assert.equal(analyse(build, true).folded[address], 0);
+});
+
+test('what has two users or no constant is not folded', () => {
+  const analysis = analyse((b) => {
+    const address = b.add64(b.get(A), b.i64(8));
+    b.st64(address, b.get(B));
+    b.set(A, address);
+    b.ld64(b.add64(b.get(A), b.get(B)));
+    b.ld64(b.add64(b.get(B), b.i64(0, 1)));
+    const flag = b.eqz64(b.get(B));
+    b.set(B, b.extu(flag));
+    b.condGoto(flag, 1, 2);
+  }, false);
+  assert.ok(analysis.folded.every((folded) => folded === 0));
+});
+
+test('what a value is only another name for lives as long as that', () => {
+  let [source, name, later] = [0, 0, 0];
+  const analysis = analyse((b) => {
+    source = b.get(A);
+    name = b.wrap(source);
+    b.set(A, b.i64(5));
+    later = b.add32(name, b.i32(1));
+    b.set(B, b.extu(later));
+    b.goto(1);
+  }, false);
+  assert.equal(analysis.last[source], later);
+});

@@ -2,7 +2,7 @@
  * One backward pass over a block: which records are dead, which values are used
  * once (and may be computed at their use), and until where each value lives.
  */
-import { CALL, EXIT, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, PURE, SIDE_EXIT } from './ops.ts';
+import { CALL, EXIT, IS_COMPARISON, MEMORY, NONE, OPS, OP_KIND, OP_OPERANDS, Op, PURE, SIDE_EXIT } from './ops.ts';
 import { STRIDE } from './builder.ts';
 import type { Helper } from './helpers.ts';
 
@@ -30,6 +30,14 @@ function isPureCall(helper: Helper): boolean {
   return helper.body.kind === 'ir' && !helper.touchesGlobals && !helper.mayFault && helper.result !== NONE;
 }
 
+/** Is the value another name for its operand, in whose place it is? What `wrap` names keeps its upper half, so extending that is none. */
+export function isAlias(words: Int32Array, op: number, operand: number): boolean {
+  if (op === Op.wrap) return true;
+  if (op !== Op.extu) return false;
+  const source = words[operand * STRIDE];
+  return source !== Op.wrap && source !== Op.getg32;
+}
+
 export class BlockAnalysis {
   /** Uses of each value by live records. */
   uses = new Int32Array(256);
@@ -38,12 +46,20 @@ export class BlockAnalysis {
   /** Record at which the value is computed: its own, or its only user's when it is inlined there. */
   position = new Int32Array(256);
   dead = new Uint8Array(256);
+  /**
+   * Unless values are inlined: its user computes the value. So it is with the addition of a constant to an address, which
+   * becomes the access's displacement, and with the comparison that the block's branch depends on.
+   */
+  folded = new Uint8Array(256);
   /** How many values are computed around the last use that was found. */
   private nesting = new Uint8Array(256);
-  private readonly liveGlobals: Uint8Array;
+  /** For each global: the number in force when it was seen to be overwritten later without a need for what it holds. */
+  private readonly overwritten: Int32Array;
+  /** Another number makes all globals needed. */
+  private inForce = 0;
 
   constructor(globals: number) {
-    this.liveGlobals = new Uint8Array(globals);
+    this.overwritten = new Int32Array(globals);
   }
 
   private reset(count: number): void {
@@ -54,12 +70,16 @@ export class BlockAnalysis {
       this.position = new Int32Array(size);
       this.dead = new Uint8Array(size);
       this.nesting = new Uint8Array(size);
-    } else {
-      this.uses.fill(0, 0, count);
-      this.last.fill(-1, 0, count);
-      this.dead.fill(0, 0, count);
+      this.folded = new Uint8Array(size);
     }
-    this.liveGlobals.fill(1);
+    const { uses, last, dead, folded } = this;
+    for (let i = 0; i < count; i++) {
+      uses[i] = 0;
+      last[i] = -1;
+      dead[i] = 0;
+      folded[i] = 0;
+    }
+    this.inForce++;
   }
 
   private use(value: number, at: number, nesting: number): void {
@@ -68,13 +88,25 @@ export class BlockAnalysis {
     if (at > this.last[value]!) this.last[value] = at;
   }
 
+  /** May the only user of a value compute it? See `folded`. */
+  private mayFold(words: Int32Array, value: number, op: number): boolean {
+    const user = this.last[value]! * STRIDE;
+    // It may be an operand of another folded value, which has that place.
+    if (words[user + 1] !== value) return false;
+    if (op !== Op.add64) return IS_COMPARISON[op] === 1 && words[user] === Op.condgoto;
+    const constant = words[value * STRIDE + 2]! * STRIDE;
+    return (
+      OP_KIND[words[user]!] === MEMORY && words[constant] === Op.const64 && words[constant + 2] === words[constant + 1]! >> 31
+    );
+  }
+
   /**
    * @param words records as `Builder` made them  @param count of records
-   * @param inline whether pure values with one use are computed at that use
+   * @param inline whether pure values with one use are computed at that use; else some are folded into it
    */
   run(words: Int32Array, count: number, helpers: readonly Helper[], inline: boolean): void {
     this.reset(count);
-    const { uses, last, position, dead, nesting, liveGlobals } = this;
+    const { uses, last, position, dead, nesting, overwritten, folded } = this;
     for (let i = count - 1; i >= 0; i--) {
       const at = i * STRIDE;
       const op = words[at]!;
@@ -85,15 +117,15 @@ export class BlockAnalysis {
       }
       if (isSet[op]) {
         const global = words[at + 2]!;
-        if (!liveGlobals[global]) {
+        if (overwritten[global] === this.inForce) {
           dead[i] = 1;
           continue;
         }
-        liveGlobals[global] = 0;
+        overwritten[global] = this.inForce;
       } else if (isGet[op]) {
-        liveGlobals[words[at + 1]!] = 1;
+        overwritten[words[at + 1]!] = 0;
       } else if (kind === MEMORY || kind === EXIT || kind === SIDE_EXIT) {
-        liveGlobals.fill(1);
+        this.inForce++;
       }
       if (kind === CALL && uses[i] === 0 && isPureCall(helpers[words[at + 1]!]!)) {
         dead[i] = 1;
@@ -105,11 +137,25 @@ export class BlockAnalysis {
       position[i] = pos;
       if (kind === CALL) {
         const helper = helpers[words[at + 1]!]!;
-        if (helper.touchesGlobals || helper.mayFault) liveGlobals.fill(1);
+        if (helper.touchesGlobals || helper.mayFault) this.inForce++;
         for (let k = 2; k < 2 + CALL_OPERANDS; k++) {
           if (words[at + k]! >= 0) this.use(words[at + k]!, pos, depth);
         }
         continue;
+      }
+      if (!inline) {
+        if (uses[i] === 1 && this.mayFold(words, i, op)) {
+          folded[i] = 1;
+          const user = last[i]!;
+          this.use(words[at + 1]!, user, 0);
+          // The displacement needs no place of its own.
+          if (op !== Op.add64 && OP_OPERANDS[op]! > 1) this.use(words[at + 2]!, user, 0);
+          continue;
+        }
+        if (isAlias(words, op, words[at + 1]!)) {
+          this.use(words[at + 1]!, Math.max(i, last[i]!), 0);
+          continue;
+        }
       }
       const operands = OP_OPERANDS[op]!;
       if (operands > 0) this.use(words[at + 1]!, pos, depth);

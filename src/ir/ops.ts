@@ -611,3 +611,7 @@ Object.create(Op);
 export const OP_KIND = Uint8Array.from(OPS, (op) => op.kind);
 export const OP_RESULT = Uint8Array.from(OPS, (op) => op.result);
 export const OP_OPERANDS = Uint8Array.from(OPS, (op) => op.operands.length);
+/** Comparisons of integers. */
+export const IS_COMPARISON = Uint8Array.from(OPS, (op) =>
+  /^(eq|ne|lt[su]|gt[su]|le[su]|ge[su]|eqz)(32|64)$/.test(op.name) ? 1 : 0,
+);

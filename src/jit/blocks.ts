@@ -122,6 +122,12 @@ export class BlockTable {
     this.words[(cell + CELL_ARGUMENT) >> 2] = argument;
   }
 
+  /** Is there code for a cell's block, or a region? */
+  leadsToCode(cell: number): boolean {
+    const fn = this.words[(cell + CELL_FUNCTION) >> 2]!;
+    return fn !== FN_LOOKUP && fn !== FN_DISPATCH;
+  }
+
   newCell(fn: number, argument: number): number {
     const cell = this.nextCell;
     this.nextCell += CELL_SIZE;

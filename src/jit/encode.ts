@@ -15,7 +15,7 @@
 import { BULK, CALL, EXIT, MEMORY, OPS, OP_KIND, OP_OPERANDS, OP_RESULT, Op, PURE, STATE, V128 } from '../ir/ops.ts';
 import { CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import type { Builder, Global } from '../ir/builder.ts';
-import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
+import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET, isAlias } from '../ir/analysis.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_BASE, CTL_CTX, TEMPS, VCPU_BLOCK_SIZE } from '../ir/vcpu-block.ts';
 import { ACCESS } from './access.ts';
@@ -60,11 +60,6 @@ export interface EncodedBlock {
 /** Supplies the entry cell of a block's constant target, 0 for "through the jump cache". */
 export type CellOf = (offset: number) => number;
 
-/** Operations whose i32 result may stand in a slot with anything in its upper half. */
-const OP_OF_DIRTY = new Uint8Array(OPS.length);
-OP_OF_DIRTY[Op.wrap] = 1;
-OP_OF_DIRTY[Op.getg32] = 1;
-
 export class Encoder {
   private readonly words: Int32Array;
   private readonly helpers: readonly Helper[];
@@ -91,8 +86,6 @@ export class Encoder {
   /** Reads of each global, chained backwards. */
   private readonly lastGet: Int32Array;
   private previousGet = new Int32Array(256);
-  /** Values that their user computes. */
-  private folded = new Uint8Array(256);
 
   constructor(words: Int32Array, globals: readonly Global[], helpers: readonly Helper[]) {
     this.words = words;
@@ -124,68 +117,24 @@ export class Encoder {
     this.ir = b.words;
     this.count = b.count;
     this.temp = VCPU_BASE + TEMPS;
-    this.aliasCount.fill(0);
+    for (let g = 0; g < this.aliasCount.length; g++) this.aliasCount[g] = 0;
     this.insnTable.length = 0;
     if (this.slots.length < b.count) {
       this.slots = new Int32Array(b.count * 2);
       this.direct = new Int32Array(b.count * 2);
-      this.folded = new Uint8Array(b.count * 2);
       this.previousGet = new Int32Array(b.count * 2);
     }
     this.analysis.run(this.ir, this.count, this.helpers, false);
-    this.findFoldings();
     this.findDirectSets();
     this.at = address >> 2;
     this.placeConstants();
     this.header = this.at;
     this.unit(X_HEADER, b.insns, countdown, 0, block);
     for (let i = 0; i < this.count; i++) {
-      if (!this.analysis.dead[i] && !this.folded[i]) this.encodeRecord(i, cellOf);
+      if (!this.analysis.dead[i] && !this.analysis.folded[i]) this.encodeRecord(i, cellOf);
     }
     const table = this.writeInsnTable(tableEnd);
     return { ip: this.header << 2, end: this.at << 2, table };
-  }
-
-  /**
-   * Address additions of a constant become the access's displacement; comparisons that only the
-   * block's branch uses become part of the branch. Both are marked dead, their operands live on.
-   */
-  private findFoldings(): void {
-    const { ir, analysis, folded } = this;
-    const { uses, dead, last } = analysis;
-    folded.fill(0, 0, this.count);
-    for (let i = 0; i < this.count; i++) {
-      if (dead[i] || OP_KIND[ir[i * STRIDE]!] !== MEMORY) continue;
-      const address = ir[i * STRIDE + 1]!;
-      if (ir[address * STRIDE] !== Op.add64 || uses[address] !== 1) continue;
-      const constant = ir[address * STRIDE + 2]! * STRIDE;
-      if (ir[constant] !== Op.const64 || ir[constant + 2] !== ir[constant + 1]! >> 31) continue;
-      this.fold(address, i, last);
-    }
-    const exit = (this.count - 1) * STRIDE;
-    if (ir[exit] !== Op.condgoto) return;
-    const condition = ir[exit + 1]!;
-    if (uses[condition] === 1 && X_BRANCH_OF[ir[condition * STRIDE]!]! > 0) this.fold(condition, this.count - 1, last);
-  }
-
-  /** The value is computed by its user: its operands are needed until there. */
-  private fold(value: number, user: number, last: Int32Array): void {
-    this.folded[value] = 1;
-    const operands = OP_OPERANDS[this.ir[value * STRIDE]!]!;
-    for (let k = 1; k <= operands; k++) {
-      const operand = this.ir[value * STRIDE + k]!;
-      last[operand] = Math.max(last[operand]!, user);
-      this.extendAliases(operand, user, last);
-    }
-  }
-
-  /** What a narrowing or extension names lives as long as it does. */
-  private extendAliases(value: number, user: number, last: Int32Array): void {
-    const op = this.ir[value * STRIDE]!;
-    if (op !== Op.wrap && op !== Op.extu) return;
-    const source = this.ir[value * STRIDE + 1]!;
-    last[source] = Math.max(last[source]!, user);
-    this.extendAliases(source, user, last);
   }
 
   private unit(op: number, aux: number, d: number, a: number, b: number): void {
@@ -216,7 +165,7 @@ export class Encoder {
       words[at + 2] = insnTable[i + 2]!;
       at += WORDS;
     }
-    words.fill(-1, at, at + WORDS);
+    words[at] = -1;
     return start;
   }
 
@@ -251,9 +200,9 @@ export class Encoder {
    */
   private findDirectSets(): void {
     const { ir, direct, analysis, lastGet, previousGet } = this;
-    direct.fill(-1, 0, this.count);
-    lastGet.fill(-1);
+    for (let g = 0; g < lastGet.length; g++) lastGet[g] = -1;
     for (let i = 0; i < this.count; i++) {
+      direct[i] = -1;
       if (IS_GET[ir[i * STRIDE]!]) {
         const global = ir[i * STRIDE + 1]!;
         previousGet[i] = lastGet[global]!;
@@ -269,7 +218,7 @@ export class Encoder {
     const { ir, analysis } = this;
     const op = ir[value * STRIDE]!;
     const kind = OP_KIND[op]!;
-    if (this.folded[value]) return false;
+    if (this.analysis.folded[value]) return false;
     const computed =
       (kind === PURE && op !== Op.const32 && op !== Op.const64 && op !== Op.constv && op !== Op.wrap && op !== Op.extu) ||
       kind === MEMORY;
@@ -285,22 +234,9 @@ export class Encoder {
     }
     // Values that still name the register's old content must not be needed after the computation.
     for (let k = this.lastGet[global]!; k >= 0; k = this.previousGet[k]!) {
-      if (k < set && this.lastThroughAliases(k) > value) return false;
+      if (k < set && analysis.last[k]! > value) return false;
     }
     return true;
-  }
-
-  /** Last use of a slot by whatever names it: the value, its narrowings and extensions. */
-  private lastThroughAliases(value: number): number {
-    let last = this.analysis.last[value]!;
-    const { ir, analysis } = this;
-    for (let k = value + 1; k < this.count && k <= last; k++) {
-      const op = ir[k * STRIDE]!;
-      if ((op === Op.wrap || op === Op.extu) && ir[k * STRIDE + 1] === value && !analysis.dead[k]) {
-        last = Math.max(last, this.lastThroughAliases(k));
-      }
-    }
-    return last;
   }
 
   private newTemp(type: number): number {
@@ -393,9 +329,7 @@ export class Encoder {
     const { ir, slots } = this;
     const at = i * STRIDE;
     if (op === Op.const32 || op === Op.const64 || op === Op.constv) return;
-    // What `wrap` names keeps its upper half, so extending it is a real operation.
-    const dirty = op === Op.extu && OP_OF_DIRTY[ir[ir[at + 1]! * STRIDE]!] === 1;
-    if ((op === Op.wrap || op === Op.extu) && !dirty) {
+    if (isAlias(ir, op, ir[at + 1]!)) {
       const source = slots[ir[at + 1]!]!;
       slots[i] = source;
       const global = this.globalOfSlot(source);
@@ -456,7 +390,7 @@ export class Encoder {
     const { ir, slots } = this;
     const at = i * STRIDE;
     const value = ir[at + 1]!;
-    const folded = this.folded[value] === 1;
+    const folded = this.analysis.folded[value] === 1;
     const address = slots[folded ? ir[value * STRIDE + 1]! : value]!;
     const displacement = folded ? ir[ir[value * STRIDE + 2]! * STRIDE + 1]! : 0;
     if (ACCESS[op]!.store) {
@@ -502,7 +436,7 @@ export class Encoder {
       const ctx = ir[at + 4]!;
       const condition = ir[at + 1]!;
       const compare = condition * STRIDE;
-      const folded = this.folded[condition] === 1;
+      const folded = this.analysis.folded[condition] === 1;
       const opcode = folded ? X_BRANCH_OF[ir[compare]!]! : op;
       const a = slots[folded ? ir[compare + 1]! : condition]!;
       const b = folded && OP_OPERANDS[ir[compare]!]! > 1 ? slots[ir[compare + 2]!]! : 0;

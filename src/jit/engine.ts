@@ -471,6 +471,7 @@ export class Engine implements EngineServices {
       this.codeMissing(host);
       return false;
     }
+    if (this.knownPlace(host)) return false;
     const page = Math.floor(host / PAGE);
     const offset = host - page * PAGE;
     let block = this.blocks.get(page, offset, this.flags);
@@ -490,6 +491,16 @@ export class Engine implements EngineServices {
     }
     this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
     this.runtime.interpret(block.ip);
+    return true;
+  }
+
+  /** Enters the code at `lin` into the jump cache, if its place is all that matters and the code index has it. */
+  private knownPlace(host: number): boolean {
+    const { lin } = this;
+    if (this.field(CTL_PC) !== lin[0] || this.field(CTL_PC + 4) !== lin[1]) return false;
+    const cell = this.codeIndex.find(host, this.codeKey(this.flags));
+    if (cell === 0 || !this.blocks.leadsToCode(cell)) return false;
+    this.tlb.setJump(lin[0]!, lin[1]!, cell, false);
     return true;
   }
 

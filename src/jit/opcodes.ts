@@ -13,14 +13,14 @@
  * In a sequence the units follow each other as ever. The first one's opcode is the sequence's, and nobody reads
  * those of the others: what is saved is finding out, once an operation, what comes next.
  */
-import { MEMORY, OPS, Op } from '../ir/ops.ts';
+import { IS_COMPARISON, MEMORY, OPS, Op } from '../ir/ops.ts';
 
 export const X_HEADER = OPS.length;
 export const X_MOVE = OPS.length + 1;
 export const X_MOVE_V = OPS.length + 2;
 /** Branches on a comparison: `condgoto` whose condition is computed from a and the slot in the last word. */
 export const X_BRANCH = OPS.length + 3;
-export const COMPARISONS = OPS.filter((op) => /^(eq|ne|lt[su]|gt[su]|le[su]|ge[su]|eqz)(32|64)$/.test(op.name));
+export const COMPARISONS = OPS.filter((op) => IS_COMPARISON[op.index]);
 /** Opcode of the branch on each comparison, by operation number; 0 = it is none. */
 export const X_BRANCH_OF = Int32Array.from(OPS, (op) => {
   const place = COMPARISONS.indexOf(op);
@@ -82,29 +82,29 @@ ld8u move
 add64 st64 move move
 add64 st64 move add64 st64
 and32 move and32
+ld64 add64 ld64 add64 ld64 add64
+ld64 add64 jump
 move ifeq64
 add64 st64 move goto
-ld64 add64 jump
+add64 st64 move add64 st64 move
 add32 move
 st64 st64
-move add64 st64
-move add64 st64 move
 move add64 add64
 and32 move move
 sub64 move move
-move move add64
-move add64 add64 st64
-move add64 add64 st64 move
+add64 st64 move move add64
+st64 move move
 lds64 ld64
 ld32 move move
-add64 st64 move move add64
-add64 ld64 add64 ld64
-add64 ld64 add64 ld64 add64
+move add64 add64 st64
+move add64 add64 st64 move
 st32 move
-st64 move move
-extu move and32
+move add64 add64 st64 move goto
 ld64 move ifeq64
+extu move and32
 ld8u move move
+add64 st64 move move add64 st64
+move move add64
 and32 move and32 ifne32
 and64 and32
 shr32 and32
@@ -112,7 +112,71 @@ move move ld64
 move and32
 move ld64 add64
 extu move extu
+move extu
+move extu move
 add32 move move
+ld64 move move
+lds64 add64
+st32 move move
+move add64 st64
+move add64 st64 move
+move move ifeq64
+st64 add64
+add32 st32
+ld64 add64 move
+extu move extu move
+xor32 move
+add32 st32 move
+or32 move
+extu move add64
+and64 and32 or64
+add32 st32 move move
+ld8u and32
+add64 move move ld64
+ld64 add64 ld64 add64 jump
+move st64
+ld8u and32 move
+and32 ifeq32
+and32 or32
+and32 ifne32
+add64 ld64 add64 ld64
+add64 ld64 add64 ld64 add64
+extu move move and32
+and64 move
+ld64 and32
+ld8u and32 move and32
+sub32 move
+move ifne64
+st64 ld64
+add64 lds64
+add64 ld32w
+add32 move move move
+move move add64 add64
+add64 lds64 add64
+rotl32 move
+move move ld64 add64
+move move add64 add64 st64
+move sub64
+move move add64 add64 st64 move
+extu move ifne32
+add64 move move ld64 add64
+shr64 shr64
+ld64 and32 move
+or64 move
+ld64 ld64 move
+add64 move move ld64 add64 ld64
+shl64 add64 ld64
+move sub64 move
+and32 or32 move
+xor32 move move
+move ifeq32
+shr32 move
+shl64 shl64
+ld64 add64 add64
+lds64 ld64 st64
+extu move and32 ifeq32
+extu move ifeq32
+add64 extu
 `;
 
 function opcodeOf(name: string): number {

@@ -26,6 +26,8 @@ import type { Builder, Value } from '../../ir/builder.ts';
 import { CTX_UNKNOWN, STRIDE } from '../../ir/builder.ts';
 import { I32, I64, Op } from '../../ir/ops.ts';
 import { CTL_CTX } from '../../ir/vcpu-block.ts';
+import { EQ, GES, GEU, GTS, GTU, LES, LEU, LTS, LTU, NE } from './comparisons.ts';
+import type { Comparison } from './comparisons.ts';
 import { definePureHelper } from './helpers.ts';
 import { AF, CC_DST, CC_FLAGS, CC_SRC, CC_SRC2, CF, G_CC_DST, G_CC_SRC, G_CC_SRC2, OF, PF, SF, ZF } from './state.ts';
 
@@ -115,16 +117,14 @@ function topBit(b: Builder, size: Size, v: Value): Value {
   return b.and32(b.shr32(v, b.i32(size * 8 - 1)), b.i32(1));
 }
 
-type Compare = 'eq' | 'ne' | 'ltu' | 'leu' | 'gtu' | 'geu' | 'lts' | 'les' | 'gts' | 'ges';
-
-function compare(b: Builder, how: Compare, size: Size, x: Value, y: Value): Value {
-  if (wide(size)) return b[`${how}64`](x, y);
+function compare(b: Builder, how: Comparison, size: Size, x: Value, y: Value): Value {
+  if (wide(size)) return b.emit(how.op64, x, y, 0, 0, 0, 0);
   if (size < 4) {
-    const extend = how.endsWith('s') ? signExtend : zeroExtend;
+    const extend = how.signed ? signExtend : zeroExtend;
     x = extend(b, size, x);
     y = extend(b, size, y);
   }
-  return b[`${how}32`](x, y);
+  return b.emit(how.op32, x, y, 0, 0, 0, 0);
 }
 
 function isZero(b: Builder, size: Size, v: Value): Value {
@@ -186,10 +186,10 @@ function carryOf(b: Builder, o: Operands): Value {
   switch (o.kind) {
     case KIND_ADD:
     case KIND_SUB:
-      return compare(b, 'ltu', o.size, o.x(), o.y());
+      return compare(b, LTU, o.size, o.x(), o.y());
     case KIND_ADC:
     case KIND_SBB:
-      return b.select32(o.z(), compare(b, 'leu', o.size, o.x(), o.y()), compare(b, 'ltu', o.size, o.x(), o.y()));
+      return b.select32(o.z(), compare(b, LEU, o.size, o.x(), o.y()), compare(b, LTU, o.size, o.x(), o.y()));
     case KIND_INC:
     case KIND_DEC:
     case KIND_RESCF:
@@ -216,7 +216,7 @@ function zeroOf(b: Builder, o: Operands): Value {
   if (o.kind === KIND_UCOMIS) {
     return b.eqz32(b.or32(compareDoubles(b, 'ltf64', o), compareDoubles(b, 'gtf64', o)));
   }
-  if (o.kind === KIND_SUB) return compare(b, 'eq', o.size, o.x(), o.y());
+  if (o.kind === KIND_SUB) return compare(b, EQ, o.size, o.x(), o.y());
   return isZero(b, o.size, o.result());
 }
 
@@ -265,9 +265,9 @@ function overflowOf(b: Builder, o: Operands): Value {
       return topBit(b, size, and(b, size, first, xor(b, size, x, o.result())));
     }
     case KIND_INC:
-      return compare(b, 'eq', size, o.x(), minimum(b, size, 0));
+      return compare(b, EQ, size, o.x(), minimum(b, size, 0));
     case KIND_DEC:
-      return compare(b, 'eq', size, o.x(), minimum(b, size, -1));
+      return compare(b, EQ, size, o.x(), minimum(b, size, -1));
     case KIND_SHL:
     case KIND_SAR:
       return topBit(b, size, xor(b, size, o.x(), o.y()));
@@ -362,41 +362,41 @@ export const CC_CARRY_HELPER = definePureHelper({
 
 // --- The translator's view. ---
 
-const CONDITION_OF_SUB: readonly (Compare | null)[] = [
+const CONDITION_OF_SUB: readonly (Comparison | null)[] = [
   null,
   null,
-  'ltu',
-  'geu',
-  'eq',
-  'ne',
-  'leu',
-  'gtu',
+  LTU,
+  GEU,
+  EQ,
+  NE,
+  LEU,
+  GTU,
   null,
   null,
   null,
   null,
-  'lts',
-  'ges',
-  'les',
-  'gts',
+  LTS,
+  GES,
+  LES,
+  GTS,
 ];
-const CONDITION_OF_LOGIC: readonly (Compare | null)[] = [
+const CONDITION_OF_LOGIC: readonly (Comparison | null)[] = [
   null,
   null,
   null,
   null,
-  'eq',
-  'ne',
-  'eq',
-  'ne',
-  'lts',
-  'ges',
+  EQ,
+  NE,
+  EQ,
+  NE,
+  LTS,
+  GES,
   null,
   null,
-  'lts',
-  'ges',
-  'les',
-  'gts',
+  LTS,
+  GES,
+  LES,
+  GTS,
 ];
 
 /** The condition codes while a block is being translated. All conditions come as i32 0 or 1. */
