@@ -66,6 +66,10 @@ const THREADS: readonly Bundle[] = [
       ['src/jit/compiler-start.ts'],
       ['src/machine/machine-thread.ts'],
       ['src/kvm/open.ts'],
+      // The translator in the parts that it is loaded in (machine/accelerators.ts).
+      ['src/isa/x86/isa.ts'],
+      ['src/jit/engine.ts'],
+      ['src/isa/x86/system/cpu.ts'],
       ['src/machine/translating.ts'],
     ],
   },

@@ -3,7 +3,9 @@ import { namesOf } from '../isa/x86/system/hyperv.ts';
 import type { CpuModel, FeatureWords, HostCpu } from '../isa/x86/system/models.ts';
 import type { EngineOptions } from '../jit/engine.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
+import { compilerThread } from '../jit/compiler-start.ts';
 import type { CpuTopology } from './cpu-topology.ts';
+import { beginCompiler } from './early-compiler.ts';
 import type { CpuPort, PowerEvent, Trace, TscSource, VirtualClock } from './interfaces.ts';
 import type { Board } from './board.ts';
 
@@ -53,13 +55,36 @@ export interface LoadedAccelerator {
 
 const loaded = new Map<AcceleratorName, LoadedAccelerator>();
 
-/** Only what is asked for is loaded: a machine under KVM has no use for a translator. @throws Error, one line */
-export async function loadAccelerator(name: AcceleratorName): Promise<LoadedAccelerator> {
+/** What comes between two steps of loading. */
+type Pause = () => Promise<void>;
+
+/**
+ * Only what is asked for is loaded: a machine under KVM has no use for a translator.
+ * @param pause between two steps; none when there is nothing else to do
+ * @throws Error, one line
+ */
+export async function loadAccelerator(name: AcceleratorName, pause?: Pause): Promise<LoadedAccelerator> {
   const known = loaded.get(name);
   if (known !== undefined) return known;
-  const made = await LOADERS[name]();
+  const made = await LOADERS[name](pause);
   loaded.set(name, made);
   return made;
+}
+
+/** Milliseconds that the guest has to itself between two steps of loading. */
+const PAUSE_MS = 1;
+
+/**
+ * Loads an accelerator while another one runs the guest, which goes on between the steps; `forgetPrepared` when it is not used then.
+ * @throws Error, one line
+ */
+export async function prepareAccelerator(name: AcceleratorName): Promise<void> {
+  if (name === 'jit') beginCompiler();
+  await loadAccelerator(name, () => new Promise((resolve) => setTimeout(resolve, PAUSE_MS)));
+}
+
+export function forgetPrepared(): void {
+  compilerThread.drop();
 }
 
 /** @throws Error, one line, where there would be too many */
@@ -83,7 +108,18 @@ export function makeAccelerator(name: AcceleratorName, parts: AcceleratorParts):
   return accelerator.make(parts);
 }
 
-async function translating(name: 'jit' | 'interp'): Promise<LoadedAccelerator> {
+/** The translator in parts, each of which takes a few milliseconds and needs those before it. */
+const TRANSLATOR = [
+  () => import('../isa/x86/isa.ts'),
+  () => import('../jit/engine.ts'),
+  () => import('../isa/x86/system/cpu.ts'),
+] as const;
+
+async function translating(name: 'jit' | 'interp', pause?: Pause): Promise<LoadedAccelerator> {
+  for (const part of TRANSLATOR) {
+    await part();
+    await pause?.();
+  }
   const { TranslatingAccelerator } = await import('./translating.ts');
   const make = (parts: AcceleratorParts): Accelerator => {
     if (parts.model.host !== null)
@@ -97,9 +133,9 @@ async function translating(name: 'jit' | 'interp'): Promise<LoadedAccelerator> {
   return { features: null, hostCpu: null, tscFrequency: null, mostCpus: 1, make };
 }
 
-const LOADERS: Record<AcceleratorName, () => Promise<LoadedAccelerator>> = {
-  jit: () => translating('jit'),
-  interp: () => translating('interp'),
+const LOADERS: Record<AcceleratorName, (pause?: Pause) => Promise<LoadedAccelerator>> = {
+  jit: (pause) => translating('jit', pause),
+  interp: (pause) => translating('interp', pause),
   kvm: async () => (await import('#kvm')).openKvm(),
 };
 

@@ -1,8 +1,7 @@
 /** The thread that a machine lives in: messages to and from its handle. */
 import { threadParent } from '#threads';
-import { compilerThread } from '../jit/compiler-start.ts';
 import { ConfigError, type MachineConfig, type MachineIo } from './config.ts';
-import { loadAccelerator, unloadAccelerators } from './accelerators.ts';
+import { forgetPrepared, prepareAccelerator, unloadAccelerators } from './accelerators.ts';
 import { createMachine } from './create.ts';
 import { ImageError } from './loader/loader.ts';
 import type { LocalMachine, MachineEvents } from './machine.ts';
@@ -121,7 +120,7 @@ async function create(config: MachineConfig): Promise<void> {
       hasChannel: (id) => io.chardevs.has(id),
       deleted: (device) => post({ type: 'deviceDeleted', ...device }),
     });
-    compilerThread.drop();
+    forgetPrepared();
     post({ type: 'created' });
     if (!config.startPaused) machine.start();
   } catch (error) {
@@ -253,8 +252,13 @@ function handle(message: ToMachine): void {
       return answer(message.id, (one) => state(one, message));
     case 'accelerator':
       return answer(message.id, async (one) => {
-        await loadAccelerator(message.name);
-        one.setAccelerator(message.name);
+        if (one.accelerator.name === message.name) return null;
+        try {
+          await prepareAccelerator(message.name);
+          one.setAccelerator(message.name);
+        } finally {
+          forgetPrepared();
+        }
         return null;
       });
     case 'input':

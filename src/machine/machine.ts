@@ -134,6 +134,7 @@ export class LocalMachine implements StateOwner {
   setAccelerator(name: AcceleratorName): void {
     const before = this.inForce;
     if (before.name === name) return;
+    if (this.current === 'shutdown' || this.current === 'crashed') throw new Error('the machine has ended');
     // Translators keep what they know of the guest at the same place of the memory: there, the new one comes after the old.
     const apart = before.name === 'kvm' || name === 'kvm';
     const early = apart ? this.accelerators.make(name) : null;
