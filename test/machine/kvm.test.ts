@@ -38,6 +38,27 @@ for (const kernelIrqchip of ['on', 'split'] as const) {
   );
 }
 
+test('a translator that cannot be had leaves the guest with KVM', LIMIT, async () => {
+  // mov dx, 0e9h; again: out dx, al; mov cx, 4000; loop $; jmp again
+  const talking = [0xba, 0xe9, 0x00, 0xee, 0xb9, 0xa0, 0x0f, 0xe2, 0xfe, 0xeb, 0xf8];
+  await using machine = await machineOf(talking, { cpu: 'host', debugcon: { iobase: 0xe9 } });
+  const reader = machine.debugcon!.readable.getReader();
+  await machine.start();
+  await assert.rejects(machine.setAccelerator('jit'), /^Error: [^\n]*"host" runs by KVM alone[^\n]*$/);
+  for (let seen = 0; seen < 1000; ) seen += (await reader.read()).value!.length;
+});
+
+test('a machine may end while a translator is being loaded', LIMIT, async () => {
+  // jmp $
+  const machine = await machineOf([0xeb, 0xfe]);
+  await machine.start();
+  const changed = machine.setAccelerator('jit').catch((error: Error) => error.message);
+  await machine.quit();
+  await machine.ended;
+  const why = await Promise.race([changed, new Promise((resolve) => setTimeout(resolve, 1000, 'no answer'))]);
+  assert.ok(why === undefined || /ended|no answer/.test(String(why)), String(why));
+});
+
 test('what KVM cannot do ends the machine, with the registers as they are', LIMIT, async (t) => {
   // cli; the first byte of an instruction at the top of the address space, then lock hlt, which nobody can execute
   await using machine = await machineOf([0x0f, 0x01, 0x1e, 0, 0, 0xd9, 0xe8, 0xf0, 0xf4]);
