@@ -216,7 +216,11 @@ class Copier {
     const { targetIsZero, sparse } = this.options;
     const piece = Math.max(SECTOR, sparse);
     const skipZeros = this.zerosStand(targetIsZero, at);
-    const zeroAt = (from: number): boolean => isZero(buffer.subarray(from, Math.min(buffer.length, from + piece)));
+    // Most pieces show at their ends that they are none.
+    const zeroAt = (from: number): boolean => {
+      const end = Math.min(buffer.length, from + piece);
+      return buffer[from] === 0 && buffer[end - 1] === 0 && isZero(buffer.subarray(from, end));
+    };
     // Pieces lie on multiples of their size in the target.
     let from = 0;
     while (from < buffer.length) {
