@@ -1,6 +1,7 @@
 /** Copies what a disk shows into another, several parts at a time, without writing zeros where they are there already. */
 import { type ChainExtent, chainStatus } from './chain.ts';
 import { type BlockNode, isZero } from './node.ts';
+import { Lock, run, type Task, wait } from './task.ts';
 
 /** Most bytes of a part. */
 const PART = 2 ** 20;
@@ -42,10 +43,12 @@ class Copier {
   private turns = 0;
   private extent: ChainExtent | null = null;
   private extentEnd = 0;
-  private planning: Promise<unknown> = Promise.resolve();
+  private readonly planning = new Lock();
   /** Turn of the part that may be written next. */
   private writable = 0;
   private readonly waiting = new Map<number, () => void>();
+  /** Memory for parts that nobody uses now; the last one is in the processor's caches still. */
+  private readonly buffers: Uint8Array[] = [];
   private failed = false;
   private readonly start: number;
 
@@ -57,30 +60,28 @@ class Copier {
     this.start = options.rate > 0 ? performance.now() : 0;
   }
 
+  /** Where nothing has to be waited for, the first worker does it all. */
   async run(): Promise<void> {
-    const workers = Array.from({ length: this.options.parallel }, () => this.work());
+    const workers = Array.from({ length: this.options.parallel }, async () => run(this.work()));
     const ends = await Promise.allSettled(workers);
     const bad = ends.find((end) => end.status === 'rejected');
     if (bad !== undefined) throw bad.reason;
   }
 
-  private async work(): Promise<void> {
-    let buffer: Uint8Array | null = null;
+  private *work(): Task<void> {
     try {
       while (!this.failed) {
-        const part = await this.plan();
+        const part = yield* this.plan();
         if (part === null) return;
-        if (part.kind === 'data') {
-          buffer ??= new Uint8Array(this.options.compress ? this.options.clusterSize : PART);
-          await this.copy(part, buffer.subarray(0, part.length));
-        } else {
-          await this.turn(part);
-          if (part.kind === 'zero') await this.target.writeZeroes(part.at, part.length, true);
+        if (part.kind === 'data') yield* this.copy(part);
+        else {
+          yield* this.turn(part);
+          if (part.kind === 'zero') yield* wait(this.target.writeZeroes(part.at, part.length, true));
           this.passed(part);
         }
         this.done += part.length;
         this.options.progress?.(this.done);
-        if (this.options.rate > 0) await this.pace();
+        if (this.options.rate > 0) yield this.pace();
       }
     } catch (error) {
       this.failed = true;
@@ -95,17 +96,20 @@ class Copier {
   }
 
   /** The next part; one at a time, so that they come in order. */
-  private plan(): Promise<Part | null> {
-    const planned = this.planning.then(() => this.planNow());
-    this.planning = planned.catch(() => undefined);
-    return planned;
+  private *plan(): Task<Part | null> {
+    yield* this.planning.acquire();
+    try {
+      return yield* this.planNow();
+    } finally {
+      this.planning.release();
+    }
   }
 
-  private async planNow(): Promise<Part | null> {
+  private *planNow(): Task<Part | null> {
     const { length, compress, clusterSize } = this.options;
     if (this.next >= length) return null;
     const at = this.next;
-    if (this.extent === null || at >= this.extentEnd) await this.look(at);
+    if (this.extent === null || at >= this.extentEnd) yield* this.look(at);
     const kind = this.kindOf(this.extent!, at);
     let end = Math.min(length, this.extentEnd);
     if (kind === 'data') {
@@ -113,21 +117,18 @@ class Copier {
       // Clusters are compressed whole, whatever the source is made of.
       if (compress && end < at + clusterSize) end = Math.min(length, at + clusterSize);
     } else if (compress && end < length) end = Math.max(end - (end % clusterSize), Math.min(length, at + clusterSize));
-    if (compress && kind !== 'data' && end > this.extentEnd) {
-      this.next = end;
-      return { at, length: end - at, kind: 'data', turn: this.turns++ };
-    }
     this.next = end;
-    return { at, length: end - at, kind, turn: this.turns++ };
+    const whole = compress && kind !== 'data' && end > this.extentEnd;
+    return { at, length: end - at, kind: whole ? 'data' : kind, turn: this.turns++ };
   }
 
-  private async look(at: number): Promise<void> {
+  private *look(at: number): Task<void> {
     const { length, above } = this.options;
     if (at >= this.source.size)
       this.extent = { length: length - at, data: false, zero: true, allocated: false, offset: null, file: null, depth: 0 };
     else {
       const want = Math.min(length, this.source.size) - at;
-      this.extent = await chainStatus(this.source, at, want, above, true);
+      this.extent = yield* wait(chainStatus(this.source, at, want, above, true));
     }
     this.extentEnd = at + this.extent.length;
   }
@@ -144,33 +145,37 @@ class Copier {
     return targetIsZero && at >= this.options.behind;
   }
 
-  private async copy(part: Part, buffer: Uint8Array): Promise<void> {
-    await this.read(part.at, buffer);
-    await this.turn(part);
+  private *copy(part: Part): Task<void> {
+    const { compress, clusterSize } = this.options;
+    const whole = this.buffers.pop() ?? new Uint8Array(compress ? clusterSize : PART);
+    const buffer = whole.subarray(0, part.length);
+    yield* this.read(part.at, buffer);
+    yield* this.turn(part);
     if (this.failed) return;
     // Writes begin in order, so that the target is laid out in order, and end as they like.
-    const writing = this.write(part.at, buffer);
+    const writing = run(this.write(part.at, buffer));
     this.passed(part);
-    await writing;
+    yield* wait(writing);
+    this.buffers.push(whole);
   }
 
-  private async read(at: number, buffer: Uint8Array): Promise<void> {
+  private *read(at: number, buffer: Uint8Array): Task<void> {
     const there = Math.max(0, Math.min(buffer.length, this.source.size - at));
     buffer.fill(0, there);
     try {
-      if (there > 0) await this.source.read(at, buffer.subarray(0, there));
+      if (there > 0) yield* wait(this.source.read(at, buffer.subarray(0, there)));
     } catch (error) {
       if (this.options.salvage === null) throw new Error(`error while reading at byte ${at}: ${(error as Error).message}`);
-      await this.salvage(at, buffer.subarray(0, there));
+      yield* this.salvage(at, buffer.subarray(0, there));
     }
   }
 
   /** Sector by sector, so that as little as possible is lost. */
-  private async salvage(at: number, buffer: Uint8Array): Promise<void> {
+  private *salvage(at: number, buffer: Uint8Array): Task<void> {
     for (let i = 0; i < buffer.length; i += SECTOR) {
       const sector = buffer.subarray(i, i + SECTOR);
       try {
-        await this.source.read(at + i, sector);
+        yield* wait(this.source.read(at + i, sector));
       } catch (error) {
         this.options.salvage!(at + i, error as Error);
         sector.fill(0);
@@ -179,9 +184,9 @@ class Copier {
   }
 
   /** Waits until all parts before have been written, if the order matters. */
-  private async turn({ turn }: Part): Promise<void> {
+  private *turn({ turn }: Part): Task<void> {
     if (turn === this.writable || this.failed || this.options.unordered) return;
-    await new Promise<void>((resolve) => this.waiting.set(turn, resolve));
+    yield new Promise<void>((resolve) => this.waiting.set(turn, resolve));
   }
 
   private passed({ turn }: Part): void {
@@ -192,27 +197,30 @@ class Copier {
     next?.();
   }
 
-  private async write(at: number, buffer: Uint8Array): Promise<void> {
+  private *write(at: number, buffer: Uint8Array): Task<void> {
     const { sparse, compress, targetIsZero } = this.options;
     try {
       if (compress) {
         if (sparse > 0 && this.zerosStand(targetIsZero, at) && isZero(buffer)) return;
-        if (!(await this.target.writeCompressed(at, buffer))) throw new Error('the target does not take compressed data');
-        return;
-      }
-      if (sparse === 0) return await this.target.write(at, buffer);
-      await this.writeSparse(at, buffer);
+        const taken = yield* wait(this.target.writeCompressed(at, buffer));
+        if (!taken) throw new Error('the target does not take compressed data');
+      } else if (sparse === 0) yield* wait(this.target.write(at, buffer));
+      else yield* this.writeSparse(at, buffer);
     } catch (error) {
       throw new Error(`error while writing at byte ${at}: ${(error as Error).message}`);
     }
   }
 
   /** Runs of data and of zeros in turn. */
-  private async writeSparse(at: number, buffer: Uint8Array): Promise<void> {
+  private *writeSparse(at: number, buffer: Uint8Array): Task<void> {
     const { targetIsZero, sparse } = this.options;
     const piece = Math.max(SECTOR, sparse);
     const skipZeros = this.zerosStand(targetIsZero, at);
-    const zeroAt = (from: number): boolean => isZero(buffer.subarray(from, Math.min(buffer.length, from + piece)));
+    // Most pieces show at their ends that they are none.
+    const zeroAt = (from: number): boolean => {
+      const end = Math.min(buffer.length, from + piece);
+      return buffer[from] === 0 && buffer[end - 1] === 0 && isZero(buffer.subarray(from, end));
+    };
     // Pieces lie on multiples of their size in the target.
     let from = 0;
     while (from < buffer.length) {
@@ -221,8 +229,8 @@ class Copier {
       let end = first;
       while (end < buffer.length && zeroAt(end) === zero) end += piece;
       end = Math.min(end, buffer.length);
-      if (!zero) await this.target.write(at + from, buffer.subarray(from, end));
-      else if (!skipZeros) await this.target.writeZeroes(at + from, end - from, true);
+      if (!zero) yield* wait(this.target.write(at + from, buffer.subarray(from, end)));
+      else if (!skipZeros) yield* wait(this.target.writeZeroes(at + from, end - from, true));
       from = end;
     }
   }

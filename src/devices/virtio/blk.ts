@@ -132,8 +132,7 @@ export class VirtioBlk extends VirtioDevice {
 
   private begin(queue: Virtqueue, chain: Chain): void {
     const request = this.free.pop() ?? new Request(this);
-    this.waiting.add(request);
-    request.start(queue, chain, this.epoch);
+    if (!request.start(queue, chain, this.epoch)) this.waiting.add(request);
   }
 
   /** Requests that have failed and wait for the machine to go on are done again, from their beginning. */
@@ -168,7 +167,7 @@ export class VirtioBlk extends VirtioDevice {
   /** A request is over. @param written bytes that the driver finds in its buffers */
   finish(request: Request, written: number, at: { once: boolean }): void {
     const { queue, chain, epoch } = request;
-    this.waiting.delete(request);
+    if (!at.once) this.waiting.delete(request);
     if (epoch === this.epoch) {
       queue.push(chain, written);
       if (!at.once) this.flushSoon();
@@ -248,18 +247,22 @@ class Request {
   private readonly places = new PieceList();
   /** The caller is still in `start`. */
   private readonly at = { once: false };
+  private over = false;
 
   constructor(device: VirtioBlk) {
     this.device = device;
   }
 
-  start(queue: Virtqueue, chain: Chain, epoch: number): void {
+  /** @returns whether it is over */
+  start(queue: Virtqueue, chain: Chain, epoch: number): boolean {
     this.queue = queue;
     this.chain = chain;
     this.epoch = epoch;
+    this.over = false;
     this.at.once = true;
     this.begin();
     this.at.once = false;
+    return this.over;
   }
 
   private begin(): void {
@@ -406,6 +409,7 @@ class Request {
     if (this.epoch === device.currentEpoch) chain.writeByte(chain.writable - 1, status);
     const written = read && status === STATUS.ok ? this.done + 1 : 1;
     this.done = 0;
+    this.over = true;
     device.finish(this, written, this.at);
   }
 }

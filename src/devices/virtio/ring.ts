@@ -86,6 +86,12 @@ export class RingMemory {
     return new Uint32Array(this.memory.ram.buffer, this.offset(what, addr, 4 * count, 4), count);
   }
 
+  /** All of memory that devices see in place, by words. */
+  get words(): Uint32Array {
+    const { buffer, byteOffset, byteLength } = this.memory.ram;
+    return new Uint32Array(buffer, byteOffset, Math.floor(byteLength / 4));
+  }
+
   /** Adds one buffer of a descriptor. @throws RingError */
   addBuffer(chain: Chain, addr: number, length: number, writable: boolean): void {
     if (!writable && chain.readableCount !== chain.count) throw new RingError('a buffer to read follows one to write');

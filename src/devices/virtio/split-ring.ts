@@ -34,6 +34,7 @@ export class SplitRing implements Ring {
   private readonly state: RingState;
   private generation = -1;
   private descriptors: Uint32Array = new Uint32Array(0);
+  private words: Uint32Array = new Uint32Array(0);
   private available: Uint16Array = new Uint16Array(0);
   /** The used ring by words of 16 bits, and its elements by words of 32. */
   private used: Uint16Array = new Uint16Array(0);
@@ -58,6 +59,7 @@ export class SplitRing implements Ring {
     // The event words at the end are there only if they have been negotiated.
     const event = this.features.eventIndex ? 1 : 0;
     this.descriptors = memory.words32('descriptor table', places.descriptors, size * 4);
+    this.words = memory.words;
     this.available = memory.words16('available ring', places.driver, FIRST + size + event);
     this.used = memory.words16('used ring', places.device, FIRST + 4 * size + event);
     this.elements = memory.words32('used ring', places.device + 4, 2 * size);
@@ -156,17 +158,22 @@ export class SplitRing implements Ring {
     if (!this.features.indirect) throw new RingError('an indirect descriptor, which was not negotiated');
     const count = bytes / DESCRIPTOR_SIZE;
     if (count < 1 || !Number.isInteger(count)) throw new RingError(`an indirect table of ${bytes} bytes`);
+    const { words } = this;
     // Read by parts: the table needs no alignment, and what it claims may be more than it uses.
     let index = 0;
     for (let steps = 0; ; steps++) {
       if (index >= count) throw new RingError(`descriptor ${index} in an indirect table of ${count}`);
       if (steps === count) throw new RingError('a loop of descriptors');
       const at = addr + index * DESCRIPTOR_SIZE;
-      if (memory.ramOffset(at, DESCRIPTOR_SIZE) < 0) throw new RingError('an indirect table outside memory');
-      const address = memory.read(at + 4, 4) * 2 ** 32 + memory.read(at, 4);
-      const last = memory.read(at + 12, 4);
+      const word = memory.ramOffset(at, DESCRIPTOR_SIZE) / 4;
+      if (word < 0) throw new RingError('an indirect table outside memory');
+      const inPlace = Number.isInteger(word);
+      const low = inPlace ? words[word]! : memory.read(at, 4);
+      const high = inPlace ? words[word + 1]! : memory.read(at + 4, 4);
+      const length = inPlace ? words[word + 2]! : memory.read(at + 8, 4);
+      const last = inPlace ? words[word + 3]! : memory.read(at + 12, 4);
       if ((last & DESCRIPTOR.indirect) !== 0) throw new RingError('an indirect descriptor in an indirect table');
-      this.memory.addBuffer(chain, address, memory.read(at + 8, 4), (last & DESCRIPTOR.write) !== 0);
+      this.memory.addBuffer(chain, high * 2 ** 32 + low, length, (last & DESCRIPTOR.write) !== 0);
       if ((last & DESCRIPTOR.next) === 0) return;
       index = last >>> 16;
     }

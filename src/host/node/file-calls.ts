@@ -46,7 +46,7 @@ export function fileCalls(): Promise<FileCalls | null> {
 async function load(): Promise<FileCalls | null> {
   if (process.platform !== 'linux' || endianness() !== 'LE') return null;
   try {
-    const { dlopen, getInt32, getRawPointer } = await import('node:ffi');
+    const { dlopen, getInt32, getRawPointer } = process.getBuiltinModule('node:ffi');
     const c = dlopen('libc.so.6', {
       lseek: { arguments: ['i32', 'i64', 'i32'], return: 'i64' },
       fallocate: { arguments: ['i32', 'i32', 'i64', 'i64'], return: 'i32' },

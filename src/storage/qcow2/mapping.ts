@@ -104,6 +104,14 @@ export class Mapping {
     const first = kind === DATA ? this.hostOf(view, at, offset - within) : -1;
     let next = first + this.clusterSize;
     let covered = this.clusterSize - within;
+    if (kind === NONE && !this.image.hasDataFile) {
+      // Most entries of most disks. What is no plain zero is looked at below.
+      const { entries } = slice;
+      while (covered < limit && entries[(at >> 3) + 1] === 0) {
+        at += 8;
+        covered += this.clusterSize;
+      }
+    }
     for (; covered < limit; covered += this.clusterSize) {
       at += 8;
       const h = view.getUint32(at);

@@ -7,6 +7,8 @@ export class Table {
   offset = 0;
   readonly bytes: Uint8Array;
   readonly view: DataView;
+  /** The same by 64 bits, of which this tells only whether there is anything but zeros (or the highest bit) in them. */
+  readonly entries: Float64Array;
   dirty = false;
   /** Writes under way: it must not be read again from the file meanwhile. */
   writing = 0;
@@ -16,6 +18,7 @@ export class Table {
   constructor(length: number) {
     this.bytes = new Uint8Array(length);
     this.view = new DataView(this.bytes.buffer);
+    this.entries = new Float64Array(this.bytes.buffer, 0, length >> 3);
   }
 }
 
