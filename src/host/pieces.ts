@@ -40,6 +40,21 @@ export function viewsOf({ memory, offsets, lengths, count }: Pieces, from = 0): 
   return views;
 }
 
+/** @returns a part of the pieces, in places of its own. @param from bytes from their start */
+export function partOf(pieces: Pieces, from: number, length: number): Pieces {
+  if (from === 0 && length === pieces.total) return pieces;
+  const { memory, count } = pieces;
+  const part = { memory, offsets: new Float64Array(count), lengths: new Float64Array(count), count: 0, total: length };
+  for (let i = 0, start = 0; i < count && start < from + length; start += pieces.lengths[i++]!) {
+    const first = Math.max(from, start);
+    const bytes = Math.min(from + length, start + pieces.lengths[i]!) - first;
+    if (bytes <= 0) continue;
+    part.offsets[part.count] = pieces.offsets[i]! + first - start;
+    part.lengths[part.count++] = bytes;
+  }
+  return part;
+}
+
 /** Most bytes of a spare buffer, and how many are kept. */
 const SPARE_MOST = 1 << 20;
 const SPARES = 8;

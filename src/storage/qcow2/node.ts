@@ -169,7 +169,14 @@ export class Qcow2Node extends BlockNode {
         return this.writer.inPlace(this.image.data.writePieces(host, from));
       }
     }
-    return super.writePieces(offset, from);
+    return this.cipher === null ? run(this.writePiecesTask(offset, from)) : super.writePieces(offset, from);
+  }
+
+  private *writePiecesTask(offset: number, from: Pieces): Task<void> {
+    this.bitmaps?.written(offset, from.total);
+    if (yield* this.writer.writeClusters(offset, from)) return;
+    const writing = super.writePieces(offset, from);
+    if (writing !== undefined) yield writing;
   }
 
   override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {

@@ -4,6 +4,7 @@
  * A write that needs space takes clusters, writes the data and what must be copied around it, and only then lets the
  * L2 table refer to them. Meanwhile the guest's range is listed, and other requests for it wait.
  */
+import { partOf, type Pieces } from '../../host/pieces.ts';
 import type { Completion } from '../../machine/interfaces.ts';
 import { isZero, writeZeroBytes } from '../node.ts';
 import { Lock, run, Several, type Task, wait } from '../task.ts';
@@ -129,6 +130,44 @@ export class Writer {
     if (this.image.releasedMany) yield* this.image.writeTables();
   }
 
+  /**
+   * Writes whole clusters from many places to new clusters.
+   * @returns whether it has: nothing has been done where the clusters are there already, or another way is wanted
+   */
+  *writeClusters(offset: number, from: Pieces): Task<boolean> {
+    const { image } = this;
+    const { clusterSize } = image;
+    if (offset % clusterSize !== 0 || from.total % clusterSize !== 0) return false;
+    const plan = yield* this.plan(offset, from.total);
+    if (plan.length < from.total || plan.inPlace >= 0 || plan.reuse >= 0) return false;
+    const span = this.begin(offset, from.total);
+    try {
+      for (let at = 0; at < from.total; ) {
+        const row = yield* this.takeRow(offset + at, (from.total - at) / clusterSize);
+        const length = row.clusters * clusterSize;
+        try {
+          if (!image.hasDataFile) this.checkTarget(row.host, length);
+          yield* wait(image.data.writePieces(row.host, partOf(from, at, length)));
+          yield* this.link(offset + at, length, row.host, row.clusters);
+        } catch (error) {
+          yield* this.giveBack(row);
+          throw error;
+        }
+        at += length;
+      }
+    } finally {
+      this.finish(span);
+    }
+    if (image.releasedMany) yield* image.writeTables();
+    return true;
+  }
+
+  /** A row that was taken is not used after all. */
+  private *giveBack({ host, clusters }: { host: number; clusters: number }): Task<void> {
+    const { image } = this;
+    if (!image.hasDataFile && !image.isCorrupt) yield* image.refcounts.free(host, clusters);
+  }
+
   /** Decides where the beginning of a write goes. Nothing waits between this and what is done with it. */
   private *plan(offset: number, length: number): Task<Plan> {
     const { map } = this;
@@ -231,9 +270,7 @@ export class Writer {
           yield* this.fill(offset + at, data.subarray(at, at + length), row.host, row.fresh, plan.reuse >= 0);
           yield* this.link(offset + at, length, row.host, row.clusters);
         } catch (error) {
-          if (plan.reuse < 0 && !this.image.hasDataFile && !this.image.isCorrupt) {
-            yield* this.image.refcounts.free(row.host, row.clusters);
-          }
+          if (plan.reuse < 0) yield* this.giveBack(row);
           throw error;
         }
         at += length;
