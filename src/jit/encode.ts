@@ -209,9 +209,17 @@ export class Encoder {
         lastGet[global] = i;
       }
       if (analysis.dead[i] || !IS_SET[ir[i * STRIDE]!]) continue;
-      const value = ir[i * STRIDE + 1]!;
+      const value = this.widened(ir[i * STRIDE + 1]!);
       if (this.mayComputeInPlace(value, i)) direct[value] = i;
     }
+  }
+
+  /** The value that a zero-extension is another name for: its slot has zeros above it already. */
+  private widened(value: number): number {
+    const { ir } = this;
+    const op = ir[value * STRIDE]!;
+    const source = ir[value * STRIDE + 1]!;
+    return op === Op.extu && isAlias(ir, op, source) ? source : value;
   }
 
   private mayComputeInPlace(value: number, set: number): boolean {
@@ -219,9 +227,7 @@ export class Encoder {
     const op = ir[value * STRIDE]!;
     const kind = OP_KIND[op]!;
     if (this.analysis.folded[value]) return false;
-    const computed =
-      (kind === PURE && op !== Op.const32 && op !== Op.const64 && op !== Op.constv && op !== Op.wrap && op !== Op.extu) ||
-      kind === MEMORY;
+    const computed = (kind === PURE && OP_OPERANDS[op]! > 0 && !isAlias(ir, op, ir[value * STRIDE + 1]!)) || kind === MEMORY;
     if (!computed || this.direct[value]! >= 0 || set - value > 12) return false;
     const global = ir[set * STRIDE + 2]!;
     for (let k = value + 1; k < set; k++) {

@@ -54,129 +54,129 @@ st64 move
 add64 st64
 add64 st64 move
 ld64 add64
-extu move
 ld64 add64 ld64
 add64 add64
 move add64
-move move move
-and32 move
 ld64 move
 add64 ld64
 add64 ld64 add64
-ld32 move
+add64 move
+move ld64
 add64 add64 st64
 move goto
 add64 add64 st64 move
-add64 move
-move ld64
-add64 add64 st64 move goto
 add64 st64 move add64
-extu move move
+extu move
+add64 add64 st64 move goto
 add64 move move
 ld64 add64 ld64 add64
 ld64 add64 ld64 add64 ld64
+and32 and32
 shl64 add64
-ld64 ld64
+move move move
 sub64 move
-ld8u move
+ld64 ld64
 add64 st64 move move
 add64 st64 move add64 st64
-and32 move and32
 ld64 add64 ld64 add64 ld64 add64
 ld64 add64 jump
 move ifeq64
 add64 st64 move goto
 add64 st64 move add64 st64 move
-add32 move
 st64 st64
+and32 move
+ld32 move
 move add64 add64
-and32 move move
 sub64 move move
+lds64 ld64
 add64 st64 move move add64
 st64 move move
-lds64 ld64
-ld32 move move
+and32 ifeq32
 move add64 add64 st64
 move add64 add64 st64 move
 st32 move
 move add64 add64 st64 move goto
+shr32 and32
+and32 ifne32
+extu and32
 ld64 move ifeq64
-extu move and32
-ld8u move move
+add32 move
+move ld64 add64
+extu extu
 add64 st64 move move add64 st64
 move move add64
-and32 move and32 ifne32
+ld8u move
 and64 and32
-shr32 and32
-move move ld64
-move and32
-move ld64 add64
-extu move extu
-move extu
-move extu move
-add32 move move
 ld64 move move
-lds64 add64
-st32 move move
+move move ld64
 move add64 st64
 move add64 st64 move
-move move ifeq64
+lds64 add64
+and32 and32 ifne32
+extu add64
+st32 move move
 st64 add64
-add32 st32
+move move ifeq64
 ld64 add64 move
-extu move extu move
-xor32 move
-add32 st32 move
-or32 move
-extu move add64
-and64 and32 or64
-add32 st32 move move
 ld8u and32
+add32 st32
+add32 st32 move
+and32 or32
+add32 st32 move move
+and64 and32 or64
+move extu
+ld8u and32 and32
 add64 move move ld64
 ld64 add64 ld64 add64 jump
+ld64 and32
 move st64
-ld8u and32 move
-and32 ifeq32
-and32 or32
-and32 ifne32
+and64 move
 add64 ld64 add64 ld64
 add64 ld64 add64 ld64 add64
-extu move move and32
-and64 move
-ld64 and32
-ld8u and32 move and32
-sub32 move
+extu move and32
+add32 move move
 move ifne64
 st64 ld64
 add64 lds64
 add64 ld32w
-add32 move move move
-move move add64 add64
 add64 lds64 add64
-rotl32 move
-move move ld64 add64
+move move add64 add64
+extu ifne32
 move move add64 add64 st64
-move sub64
 move move add64 add64 st64 move
-extu move ifne32
-add64 move move ld64 add64
+move move ld64 add64
+xor32 move
+move sub64
 shr64 shr64
-ld64 and32 move
-or64 move
+shl64 add64 ld64
+add64 move move ld64 add64
+move sub64 move
+ld32 and32
+add64 extu
 ld64 ld64 move
 add64 move move ld64 add64 ld64
-shl64 add64 ld64
-move sub64 move
-and32 or32 move
-xor32 move move
-move ifeq32
-shr32 move
+extu and32 ifeq32
+lds64 ld64 st64
+ld32 xor32
+extu ifeq32
+shr32 shr32
 shl64 shl64
 ld64 add64 add64
-lds64 ld64 st64
-extu move and32 ifeq32
-extu move ifeq32
-add64 extu
+or64 move
+shl64 add64 ld32
+move ifeq32
+lds64 ld64 move
+extu add64 st64
+move and32
+ld32 move move
+extu move move
+xor32 add32
+st64 st64 st64
+move ld64 add64 ld64
+add64 ld64 add64 ld64 add64 ld64
+add64 ld64 add64 ld64 add64 jump
+lds64 ld64 move sub64
+lds64 ld64 move sub64 move
 `;
 
 function opcodeOf(name: string): number {
