@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { I32, NONE, Op } from '../ir/ops.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT, CTL_OTHER_TLB } from '../ir/vcpu-block.ts';
-import { CODE, VCPU_BASE } from './layout.ts';
+import { CODE, GUEST_MEMORY, VCPU_BASE } from './layout.ts';
 import {
   DEVICE,
   HOT,
@@ -510,6 +510,29 @@ for (const [what, flush] of FLUSHES) {
     }
   });
 }
+
+test('a region takes in what has run a quarter as often as makes a block hot, and nothing that is reached less', () => {
+  for (const [runs, taken] of [
+    [HOT / 4 - 1, false],
+    [HOT / 4, true],
+  ] as const) {
+    const machine = machineWith({});
+    const branch: Insn = (b, next) => b.condGoto(b.eqz64(b.get(L[3]!)), 0x100, next);
+    machine.code(0x1000, [branch, stop]);
+    machine.code(0x1100, [add(0, 1), stop]);
+    for (let i = 0; i < runs; i++) {
+      machine.set(L[3]!, 0n);
+      machine.run(0x1000);
+    }
+    machine.runHot(0x1000, () => machine.set(L[3]!, 1n));
+    const { region } = machine.engine.blocks.get(GUEST_MEMORY / 4096 + 1, 0, 0);
+    const starts = region!.ranges.filter((_, i) => i % 3 === 1);
+    assert.equal(starts.includes(0x100), taken);
+    machine.set(L[3]!, 0n);
+    machine.run(0x1000);
+    assert.equal(machine.get(L[0]!), BigInt(runs + 1));
+  }
+});
 
 /** Changes to the other supervisor context, or stops when that may not be. */
 const changeContext: Insn = (b, next) => {
