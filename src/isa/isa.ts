@@ -84,6 +84,8 @@ export interface Translation {
   permissions: number;
   /** Outlives an address-space switch (x86: global page). */
   global: boolean;
+  /** Address bits within the guest's page: 12, or more when the 4 KiB are a piece of a larger one. */
+  bits: number;
 }
 
 /** One guest CPU as the engine drives it. Implemented by each ISA. */

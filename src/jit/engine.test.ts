@@ -144,7 +144,7 @@ for (const [how, options] of BOTH) {
         call: (step) => {
           machine!.set(L[1]!, machine!.get(L[1]!) + BigInt(step));
           machine!.view.setInt32(VCPU_BASE + CTL_FAULT, fail, true);
-          if (fail) machine!.vcpu.walk(0, 0x12345, 0, { page: 0, permissions: 0, global: false });
+          if (fail) machine!.vcpu.walk(0, 0x12345, 0, { page: 0, permissions: 0, global: false, bits: 12 });
           return 5;
         },
       },

@@ -122,7 +122,7 @@ export class Engine implements EngineServices {
   /** Lowest address of the instruction tables, which grow downwards. */
   private tables: number;
   private readonly lin = new Int32Array(2);
-  private readonly walked: Translation = { page: 0, permissions: 0, global: false };
+  private readonly walked: Translation = { page: 0, permissions: 0, global: false, bits: 12 };
   /** One instruction is running alone: it may write to translated code. */
   private stepping = false;
   /** Instructions executed before the current grant, and the grant (`budget` counts it down). */
@@ -455,7 +455,7 @@ export class Engine implements EngineServices {
     const flags = this.physical.pageFlags[Math.floor(host / PAGE)]!;
     const writable = this.physical.isWritable(walked.page);
     if (flags !== 0 || !writable) permissions &= ~(1 << ACCESS_WRITE);
-    this.tlb.fill(low, high, host, permissions, walked.global);
+    this.tlb.fill(low, high, host, permissions, walked.global, walked.bits);
     if (access === ACCESS_WRITE && !writable) return -2;
     return host + (low & 0xfff);
   }

@@ -57,6 +57,36 @@ test('what is filled is found, at any end of the address space, for what it perm
   }
 });
 
+test('with one address of a larger page all its pieces go, those of others stay', () => {
+  for (const [bits, other] of [
+    [21, 0x60_0000],
+    [22, 0x80_0000],
+    [30, 0x4000_0000],
+  ] as const) {
+    tlb.select(0, 0, 0);
+    tlb.fill(0x40_1000, 0, HOST, ALL, true, bits);
+    tlb.fill(0x5f_f000, 0, HOST + 0x1000, ALL, true, bits);
+    tlb.select(2, 0, 0);
+    tlb.fill(0x40_1000, 0, HOST, ALL, true, bits);
+    tlb.fill(other, 0, HOST + 0x2000, ALL, true, bits);
+    tlb.fill(0x40_2000, 1, HOST + 0x3000, ALL, true, bits);
+    tlb.flushPage(other + 0x5000, 2);
+    assert.equal(probe(0x40_1000), HOST);
+    tlb.flushPage(0x50_0000, 0);
+    assert.equal(probe(0x40_1000), -1);
+    tlb.select(0, 0, 0);
+    assert.deepEqual([probe(0x40_1000), probe(0x5f_f000)], [-1, -1]);
+    tlb.flushAll();
+  }
+});
+
+test('however many larger pages there are, each is flushed as a whole', () => {
+  for (let i = 0; i < 3000; i++) tlb.fill(0x1000, i, HOST, ALL, true, 21);
+  assert.equal(probe(0x1000, 2999), HOST);
+  tlb.flushPage(0x1f_0000, 2999);
+  assert.equal(probe(0x1000, 2999), -1);
+});
+
 test('an empty TLB finds nothing, at the address of all ones either', () => {
   for (const access of [ACCESS_READ, ACCESS_WRITE, ACCESS_EXEC]) {
     for (const low of [0, -1, -4096, 0xfff]) for (const high of [0, -1]) assert.equal(tlb.probe(low, high, access), -1);

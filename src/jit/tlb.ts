@@ -64,6 +64,8 @@ class Context {
    * known of code (jump cache, links, guards) is about such pages only.
    */
   readonly executed = new Uint32Array(EXECUTED_PAGES / 32);
+  /** Larger pages that some entry is a piece of: the number of each, by the address bits within it. */
+  readonly largePages = new Map<number, Set<number>>();
   /** A page that outlives address spaces is mapped here for the user. */
   sharesGlobal = false;
   /** A private page with code has been entered since the private entries were last dropped. */
@@ -90,6 +92,14 @@ const MAX_WRITABLE_BY = 64;
 const EXECUTED_PAGES = 1 << 16;
 
 const TAG_OF_ACCESS = [TLB_READ, TLB_WRITE, TLB_EXEC];
+
+/** Larger pages of one size that a context notes: with one more it is emptied. */
+const MOST_LARGE = 1024;
+
+/** Number of a larger page among those of its size. @param bits address bits within it, more than 12 */
+function largePage(low: number, high: number, bits: number): number {
+  return (high >>> 0) * 2 ** (32 - bits) + (low >>> bits);
+}
 
 /** Empties the entry at a word index. For a few words a loop is several times faster than `fill`. */
 function clearTags(w: Int32Array, at: number): void {
@@ -212,6 +222,7 @@ export class Tlb {
     context.privateCode = false;
     context.sharesGlobal = false;
     context.executed.fill(0);
+    context.largePages.clear();
     this.clearJumps(context);
   }
 
@@ -289,6 +300,10 @@ export class Tlb {
   }
 
   private dropPage(context: Context, low: number, high: number): void {
+    for (const [bits, pages] of context.largePages) {
+      // Nobody knows where all its pieces are.
+      if (pages.has(largePage(low, high, bits))) return this.clearAll(context);
+    }
     const w = this.words;
     const page = low & ~0xfff;
     const at = (context.tlb + (((low >>> 12) & (TLB_ENTRIES - 1)) << TLB_ENTRY_SHIFT)) >> 2;
@@ -364,8 +379,10 @@ export class Tlb {
   /**
    * Enters a page. @param host address of the page in the wasm memory
    * @param permissions bits 1 << ACCESS_*
+   * @param bits see Translation
    */
-  fill(low: number, high: number, host: number, permissions: number, global: boolean): void {
+  fill(low: number, high: number, host: number, permissions: number, global: boolean, bits = 12): void {
+    if (bits > 12) this.noteLarge(largePage(low, high, bits), bits);
     const w = this.words;
     const page = low & ~0xfff;
     const index = (low >>> 12) & (TLB_ENTRIES - 1);
@@ -392,6 +409,18 @@ export class Tlb {
       this.current.privateEntries.add(index);
       if (permissions & (1 << ACCESS_EXEC)) this.current.privateCode = true;
     } else this.current.globalEntries.add(index);
+  }
+
+  private noteLarge(page: number, bits: number): void {
+    const { largePages } = this.current;
+    let pages = largePages.get(bits);
+    if (pages?.has(page)) return;
+    if (pages?.size === MOST_LARGE) {
+      this.clearAll(this.current);
+      pages = undefined;
+    }
+    if (pages === undefined) largePages.set(bits, (pages = new Set()));
+    pages.add(page);
   }
 
   private noteWritable(page: number, at: number): void {

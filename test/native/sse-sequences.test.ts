@@ -42,7 +42,8 @@ const comparisonRows = X86_ROWS.filter((row) => COMPARISON.test(row.name));
 
 const one = (rows: readonly Row[], random: Random): number[] => {
   const row = rows[random.below(rows.length)]!;
-  return [...makeCase({ ...row, form: 2 }, random).code];
+  const ofRegisters = Object.create(row, { form: { value: 2 } }) as Row;
+  return [...makeCase(ofRegisters, random).code];
 };
 
 /** SETcc, CMOVcc, Jcc to the next instruction, ADC. */

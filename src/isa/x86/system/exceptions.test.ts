@@ -66,7 +66,7 @@ test('long mode: error code, IST and alignment', () => {
   kit.setReg(4, 0x6f09n);
   kit.rip = 0x100n;
   kit.quad(0xb000 + 8 * 0x50, 0n);
-  kit.cpu.walk(0x50123, 0, 1, { page: 0, permissions: 0, global: false });
+  kit.cpu.walk(0x50123, 0, 1, { page: 0, permissions: 0, global: false, bits: 12 });
   kit.cpu.deliverFault();
   assert.equal(kit.big(CR2), 0x50123n);
   assert.equal(kit.reg(4), 0x6800n - 48n);

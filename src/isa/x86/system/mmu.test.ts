@@ -17,7 +17,7 @@ function paging(cr4: bigint, efer: bigint, cr0 = 0x80010001n, cr3 = 0x8000n): Ki
 
 test('without paging every address is its own, A20 masks bit 20', () => {
   const kit = new Kit();
-  assert.deepEqual(kit.walk(0x123456n, ACCESS_WRITE), { ok: true, page: 0x123000, permissions: 7, global: false });
+  assert.deepEqual(kit.walk(0x123456n, ACCESS_WRITE), { ok: true, page: 0x123000, permissions: 7, global: false, bits: 12 });
   kit.cpu.setA20(false);
   assert.equal(kit.walk(0x123456n, ACCESS_READ).page, 0x23000);
 });
@@ -79,12 +79,13 @@ test('large pages, global bit, canonical addresses', () => {
   const kit = new Kit().long64();
   kit.quad(0xa008, 0x4000001e7n | (1n << 32n));
   const large = kit.walk(0x2ff123n, ACCESS_READ);
-  assert.deepEqual([large.ok, large.page, large.global], [true, 0x5000ff000, true]);
+  assert.deepEqual([large.ok, large.page, large.global, large.bits], [true, 0x5000ff000, true, 21]);
   kit.quad(0xa010, 0x4002007n | 0x80n | 0x2000n);
   assert.equal(kit.walk(0x400000n, ACCESS_READ).ok, false);
   assert.equal(kit.cpu.core.code, 9);
   kit.quad(0x9008, 0x80000087n);
-  assert.equal(kit.walk(0x7fffffffn, ACCESS_READ).page, 0x80000000 + 0x3ffff000);
+  const huge = kit.walk(0x7fffffffn, ACCESS_READ);
+  assert.deepEqual([huge.page, huge.bits], [0x80000000 + 0x3ffff000, 30]);
   assert.equal(kit.walk(0x800000000000n, ACCESS_READ).ok, false);
   assert.deepEqual(fault(kit), [13, 0]);
   kit.quad(0x8000 + 8 * 511, 0x9007n);
@@ -109,7 +110,8 @@ test('32-bit walk with 4 KiB and 4 MiB pages', () => {
   kit.ram.setUint32(0x8004, 0x00800087 | (1 << 13), true);
   assert.equal(kit.walk(0x5008n, ACCESS_WRITE).page, 0x6000);
   assert.equal(kit.ram.getUint32(0x9014, true), 0x6067);
-  assert.equal(kit.walk(0x412345n, ACCESS_READ).page, 0x100812000);
+  const large = kit.walk(0x412345n, ACCESS_READ);
+  assert.deepEqual([large.page, large.bits], [0x100812000, 22]);
   assert.equal(kit.walk(0x800000n, ACCESS_READ).ok, false);
   assert.equal(kit.cpu.core.code, 0);
 });

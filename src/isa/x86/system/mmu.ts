@@ -94,7 +94,7 @@ export class Mmu {
   private readonly slotHost = new Float64Array(SLOTS);
   private readonly slotPhysical = new Float64Array(SLOTS);
   private generation = 1;
-  private readonly walked: Translation = { page: 0, permissions: 0, global: false };
+  private readonly walked: Translation = { page: 0, permissions: 0, global: false, bits: 12 };
 
   // Page tables of 2 MiB regions with the rights on the way there: what processors call a
   // paging-structure cache (SDM vol. 3, 5.10.3), and forgotten by the same instructions.
@@ -221,6 +221,7 @@ export class Mmu {
         out.page = this.physical(low & ~0xfff, 0);
         out.permissions = CAN_READ | CAN_WRITE | CAN_EXEC;
         out.global = false;
+        out.bits = 12;
         return true;
       case MODE_32:
         return this.walk32(low, access, user, guarded, out);
@@ -413,6 +414,7 @@ export class Mmu {
     out.page = this.physical((this.low & keep) | (low & offset), this.high & this.physicalMask);
     out.permissions = permissions;
     out.global = this.globals && (this.low & GLOBAL) !== 0;
+    out.bits = offset === 0 ? 12 : 32 - Math.clz32(offset);
     return true;
   }
 

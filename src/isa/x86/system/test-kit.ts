@@ -259,7 +259,7 @@ export class Kit {
   }
 
   walk(address: bigint, access: number): Translation & { ok: boolean } {
-    const out = { page: 0, permissions: 0, global: false, ok: false };
+    const out = { page: 0, permissions: 0, global: false, bits: 12, ok: false };
     const low = Number(BigInt.asIntN(32, address));
     out.ok = this.cpu.walk(low, Number(BigInt.asIntN(32, address >> 32n)), access, out);
     return out;
