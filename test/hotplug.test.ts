@@ -266,7 +266,7 @@ test('units of a SCSI controller, and ports of a serial device, come and go', LI
   for (const lun of [0, 3]) {
     await machine.addDevice({ driver: 'scsi-hd', id: 'unit', drive: 'd0', bus: 'scsi.0', 'scsi-id': 2, lun });
     const seen = await talk.run(
-      'until [ -e /dev/sda ]; do sleep 0.1; done; basename $(readlink -f /sys/block/sda/device); cat /sys/block/sda/size; dd if=/dev/sda bs=64k count=2 2>/dev/null | tr -d a | wc -c',
+      'until [ -e /dev/sda ] && [ -e /sys/block/sda/device ]; do sleep 0.1; done; basename $(readlink -f /sys/block/sda/device); cat /sys/block/sda/size; dd if=/dev/sda bs=64k count=2 2>/dev/null | tr -d a | wc -c',
     );
     assert.match(seen, new RegExp(`^\\d+:0:2:${lun}\n16384\n0$`, 'm'), seen);
     await remove(machine, 'unit');
