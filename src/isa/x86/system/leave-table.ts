@@ -59,6 +59,15 @@ function on(reason: number, handle: Handler, flags = 0): void {
   TABLE[reason - EXIT_ISA] = { handle, flags };
 }
 
+/** @param here reason of the side exit, whose pc is the instruction's own; its length is in the argument */
+function onBoth(reason: number, here: number, handle: Handler): void {
+  on(reason, handle);
+  on(here, (p, arg, size) => {
+    p.core.movePc(arg & 15);
+    handle(p, arg, size);
+  });
+}
+
 /** Has this exception an error code (always 0 when it does not come from system code)? */
 const HAS_ERROR_CODE = (1 << 8) | (0x1f << 10) | (1 << 17);
 
@@ -145,16 +154,8 @@ on(L.LEAVE_WRMSR, ({ core, msrs }) => {
   core.requireSupervisor();
   if (!msrs.write(core.regLow(1), core.regLow(0), core.regLow(2))) core.gp();
 });
-on(L.LEAVE_RDTSC, ({ core }) => misc.readTsc(core, false));
-on(L.LEAVE_RDTSCP, ({ core }) => misc.readTsc(core, true));
-on(L.LEAVE_RDTSC_HERE, ({ core }, arg) => {
-  core.movePc(arg & 15);
-  misc.readTsc(core, false);
-});
-on(L.LEAVE_RDTSCP_HERE, ({ core }, arg) => {
-  core.movePc(arg & 15);
-  misc.readTsc(core, true);
-});
+onBoth(L.LEAVE_RDTSC, L.LEAVE_RDTSC_HERE, ({ core }) => misc.readTsc(core, false));
+onBoth(L.LEAVE_RDTSCP, L.LEAVE_RDTSCP_HERE, ({ core }) => misc.readTsc(core, true));
 // CPUID leaf 0AH tells of no performance counters: there is no valid index, whatever CR4.PCE permits.
 on(L.LEAVE_RDPMC, ({ core }) => core.gp());
 on(L.LEAVE_RDRAND, ({ core }, arg, size) => misc.random(core, field(arg, 8, 15), size));
@@ -174,18 +175,9 @@ const portString =
   };
 on(L.LEAVE_INS, portString(true));
 on(L.LEAVE_OUTS, portString(false));
-const repeat: Handler = ({ core, strings }, arg, size) => {
+onBoth(L.LEAVE_REP, L.LEAVE_REP_HERE, ({ core, strings }, arg, size) => {
   const complete = strings.repeat(field(arg, 8, 7), (arg & (1 << 11)) !== 0, size, field(arg, 12, 3), field(arg, 14, 7));
   if (!complete) stayAtRepeat(core);
-};
-on(L.LEAVE_REP, repeat);
-on(L.LEAVE_STI_HERE, ({ core }, arg) => {
-  core.movePc(arg & 15);
-  misc.sti(core);
-});
-on(L.LEAVE_REP_HERE, (parts, arg, size) => {
-  parts.core.movePc(arg & 15);
-  repeat(parts, arg, size);
 });
 
 // Control and debug registers, translations.
@@ -225,11 +217,7 @@ on(L.LEAVE_LAR, ({ core, segs }, arg, size) => segs.lar(core.get(OP0) & 0xffff, 
 on(L.LEAVE_LSL, ({ core, segs }, arg, size) => segs.lsl(core.get(OP0) & 0xffff, field(arg, 8, 15), size));
 on(L.LEAVE_VERR, ({ core, segs }) => segs.verify(core.get(OP0) & 0xffff, false));
 on(L.LEAVE_VERW, ({ core, segs }) => segs.verify(core.get(OP0) & 0xffff, true));
-on(L.LEAVE_LOAD_SEG, (p, arg, size) => {
-  misc.loadSegment(p, field(arg, 8, 7), p.core.get(OP0), arg & (1 << 11) ? size : 0);
-});
-on(L.LEAVE_LOAD_SEG_HERE, (p, arg, size) => {
-  p.core.movePc(arg & 15);
+onBoth(L.LEAVE_LOAD_SEG, L.LEAVE_LOAD_SEG_HERE, (p, arg, size) => {
   misc.loadSegment(p, field(arg, 8, 7), p.core.get(OP0), arg & (1 << 11) ? size : 0);
 });
 on(L.LEAVE_LOAD_FAR, (p, arg, size) => misc.loadFar(p, field(arg, 8, 7), field(arg, 12, 15), size));
@@ -266,23 +254,11 @@ on(
 
 // Flags.
 on(L.LEAVE_CLI, ({ core }) => misc.cli(core));
-on(L.LEAVE_STI, ({ core }) => misc.sti(core));
-on(L.LEAVE_POPF, ({ core }, _, size) => misc.popf(core, size));
-on(L.LEAVE_POPF_HERE, ({ core }, arg, size) => {
-  core.movePc(arg & 15);
-  misc.popf(core, size);
-});
+onBoth(L.LEAVE_STI, L.LEAVE_STI_HERE, ({ core }) => misc.sti(core));
+onBoth(L.LEAVE_POPF, L.LEAVE_POPF_HERE, ({ core }, _, size) => misc.popf(core, size));
 on(L.LEAVE_PUSHF_V86, (p, _, size) => misc.pushVirtualFlags(p, size));
-on(L.LEAVE_STAC, ({ core }) => misc.accessFlag(core, true));
-on(L.LEAVE_CLAC, ({ core }) => misc.accessFlag(core, false));
-on(L.LEAVE_STAC_HERE, ({ core }, arg) => {
-  core.movePc(arg & 15);
-  misc.accessFlag(core, true);
-});
-on(L.LEAVE_CLAC_HERE, ({ core }, arg) => {
-  core.movePc(arg & 15);
-  misc.accessFlag(core, false);
-});
+onBoth(L.LEAVE_STAC, L.LEAVE_STAC_HERE, ({ core }) => misc.accessFlag(core, true));
+onBoth(L.LEAVE_CLAC, L.LEAVE_CLAC_HERE, ({ core }) => misc.accessFlag(core, false));
 
 // Vectors, arithmetic and frames.
 on(
