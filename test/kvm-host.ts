@@ -22,6 +22,15 @@ const NODE = 'node() { command node --no-wasm-code-gc "$@"; }';
 const MEMORY_MIB = 2048;
 const STATUS = /virelay-status=(\d+)/;
 
+interface HostOptions {
+  /** Further files, by their places there. */
+  readonly files?: ReadonlyMap<string, string>;
+  /** Path of a qcow2 image, which is /dev/vda there; what is written to it is forgotten. */
+  readonly disk?: string;
+  /** Milliseconds after which the host is ended, whatever it does. */
+  readonly limit?: number;
+}
+
 /** Folders of files, each before what is in it. */
 function withFolders(files: ReadonlyMap<string, string>): ArchiveEntry[] {
   const folders = new Set<string>();
@@ -49,15 +58,14 @@ const sources = (folder: string): [string, string][] =>
 /**
  * Runs a program of ours there.
  * @param folders of sources that it needs
- * @param more files, by their places there
  * @param command the shell's, in the folder of the sources
- * @returns its output and its exit status; null where it cannot be had, and the test is skipped
+ * @returns its output and its exit status, -1 where it has not ended; null where it cannot be had, and the test is skipped
  */
 export async function runOnKvmHost(
   t: TestContext,
   folders: readonly string[],
   command: string,
-  more: ReadonlyMap<string, string> = new Map(),
+  { files: more = new Map(), disk, limit = 540_000 }: HostOptions = {},
 ): Promise<{ readonly output: string; readonly status: number } | null> {
   if (spawnSync('qemu-system-x86_64', ['--version']).status !== 0) {
     t.skip('there is no qemu-system-x86_64');
@@ -67,7 +75,7 @@ export async function runOnKvmHost(
   if (guest === null) return null;
   const work = mkdtempSync(join(tmpdir(), 'virelay-kvm-host-'));
   try {
-    const modules = moduleFiles(guest.modules, ['kvm_amd']);
+    const modules = moduleFiles(guest.modules, ['kvm_amd', ...(disk === undefined ? [] : ['virtio_pci', 'virtio_blk'])]);
     const files = new Map([
       ...nodeFiles(work),
       ['virelay/package.json', join(ROOT, 'package.json')],
@@ -86,7 +94,8 @@ export async function runOnKvmHost(
     const image = initramfs(guest.files, script, [...modules.files, ...withFolders(files)]);
     writeFileSync(join(work, 'initrd'), image);
     writeFileSync(join(work, 'kernel'), guest.kernel);
-    const output = await runQemu(t, work);
+    const drive = disk === undefined ? [] : ['-drive', `file=${disk},format=qcow2,if=virtio,snapshot=on`];
+    const output = await runQemu(t, work, drive, limit);
     const status = STATUS.exec(output)?.[1];
     return { output, status: status === undefined ? -1 : Number(status) };
   } finally {
@@ -94,21 +103,25 @@ export async function runOnKvmHost(
   }
 }
 
-function runQemu(t: TestContext, work: string): Promise<string> {
+function runQemu(t: TestContext, work: string, drive: readonly string[], limit: number): Promise<string> {
   const child = spawn(
     'qemu-system-x86_64',
     [
       ...['-accel', 'tcg,thread=multi', '-smp', '2', '-cpu', PROCESSOR, '-m', String(MEMORY_MIB)],
-      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
+      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', ...drive],
       ...['-kernel', join(work, 'kernel'), '-initrd', join(work, 'initrd')],
       ...['-append', 'console=ttyS0 quiet panic=-1 mitigations=off'],
     ],
     { stdio: ['ignore', 'pipe', 'inherit'], signal: t.signal, killSignal: 'SIGKILL' },
   );
+  const timer = setTimeout(() => child.kill('SIGKILL'), limit);
   return new Promise((resolve, reject) => {
     let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
     child.on('error', reject);
-    child.on('close', () => resolve(output.replaceAll('\r', '')));
+    child.on('close', () => {
+      clearTimeout(timer);
+      resolve(output.replaceAll('\r', ''));
+    });
   });
 }

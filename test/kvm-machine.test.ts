@@ -17,7 +17,7 @@ exec sh
 `;
 
 test('an unmodified Linux runs under KVM with disk and network, is saved, goes on in another process, and from one accelerator to the other', {
-  timeout: 300_000,
+  timeout: 600_000,
 }, async (t) => {
   const guest = await guestOrSkip(t);
   if (guest === null) return;
@@ -36,7 +36,7 @@ test('an unmodified Linux runs under KVM with disk and network, is saved, goes o
       'dd if=/dev/zero of=/tmp/disk bs=1M count=4 2>/dev/null',
       'node dist/app/kvm-machine-main.js first && node dist/app/kvm-machine-main.js second',
     ].join('\n'),
-    new Map([...app, ['virelay/kernel', join(work, 'kernel')], ['virelay/initrd', join(work, 'initrd')]]),
+    { files: new Map([...app, ['virelay/kernel', join(work, 'kernel')], ['virelay/initrd', join(work, 'initrd')]]) },
   );
   if (ran === null) return;
   const { output, status } = ran;

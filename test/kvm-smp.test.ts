@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { runOnKvmHost } from './kvm-host.ts';
 import { guestOrSkip, listeningInitramfs } from './virtio-guest.ts';
 
-test('Linux under KVM uses several CPUs', { timeout: 300_000 }, async (t) => {
+test('Linux under KVM uses several CPUs', { timeout: 600_000 }, async (t) => {
   const guest = await guestOrSkip(t);
   if (guest === null) return;
   const work = mkdtempSync(join(tmpdir(), 'virelay-smp-'));
@@ -24,12 +24,14 @@ test('Linux under KVM uses several CPUs', { timeout: 300_000 }, async (t) => {
       t,
       ['src', 'test/nested'],
       'NODE_OPTIONS=--no-warnings node --test --test-isolation=none --test-reporter=tap test/nested/smp.ts',
-      new Map([
-        ...files,
-        ...['saved-machine.ts', 'virtio-guest.ts', 'modules.ts'].map(
-          (name) => [`virelay/test/${name}`, join(import.meta.dirname, name)] as const,
-        ),
-      ]),
+      {
+        files: new Map([
+          ...files,
+          ...['saved-machine.ts', 'virtio-guest.ts', 'modules.ts'].map(
+            (name) => [`virelay/test/${name}`, join(import.meta.dirname, name)] as const,
+          ),
+        ]),
+      },
     );
     if (ran === null) return;
     assert.equal(ran.status, 0, ran.output);

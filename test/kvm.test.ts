@@ -15,7 +15,7 @@ const CASES = 8;
 const PROBE = `import('/virelay/src/kvm/probe.ts').then(({ probeKvm }) => console.log('probe=' + JSON.stringify(probeKvm())))`;
 
 test('a processor with SVM runs every kind of guest, KVM on it does all that we ask, and the translator the same', {
-  timeout: 300_000,
+  timeout: 600_000,
 }, async (t) => {
   const files = readdirSync(join(import.meta.dirname, '../src/kvm'))
     .filter((name) => name.endsWith('.test.ts') && !ELSEWHERE.includes(name))
@@ -30,12 +30,14 @@ test('a processor with SVM runs every kind of guest, KVM on it does all that we 
       `node test/differential/main.ts --seed 1 --cases ${CASES} --seconds 90; echo "differential=$?"`,
       `node --test --test-isolation=none --test-reporter=tap --test-skip-pattern='${UNLIKE_SVM}' ${files.join(' ')}`,
     ].join('\n'),
-    new Map(
-      ['saved-machine.ts', 'machine/kvm-kit.ts', 'machine/kvm-hyperv.test.ts'].map((name) => [
-        `virelay/test/${name}`,
-        join(import.meta.dirname, name),
-      ]),
-    ),
+    {
+      files: new Map(
+        ['saved-machine.ts', 'machine/kvm-kit.ts', 'machine/kvm-hyperv.test.ts'].map((name) => [
+          `virelay/test/${name}`,
+          join(import.meta.dirname, name),
+        ]),
+      ),
+    },
   );
   if (ran === null) return;
   const probe = JSON.parse(/probe=(.*)/.exec(ran.output)?.[1] ?? 'null') as KvmProbe | null;

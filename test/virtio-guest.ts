@@ -45,7 +45,7 @@ const GUESTS = {
     ],
   },
   // A host for virtual machines.
-  kvm: { meta: 'linux-image-cloud-amd64', folders: ['arch/x86/kvm', 'virt'] },
+  kvm: { meta: 'linux-image-cloud-amd64', folders: ['arch/x86/kvm', 'virt', 'drivers/virtio', 'drivers/block/virtio_blk.ko'] },
 };
 const fetched = new Map<string, Promise<Guest | string>>();
 

@@ -25,7 +25,7 @@ test('requests', async (t) => {
     };
     const files = new Map([put('kernel', guest.kernel), put('initrd', listeningInitramfs(guest, ['virtio_pci', 'virtio_blk']))]);
     const command = `NODE_OPTIONS=--no-warnings node bench/kvm/requests-main.ts ${requests}`;
-    const ran = await runOnKvmHost(t, ['src', 'bench/kvm'], command, files);
+    const ran = await runOnKvmHost(t, ['src', 'bench/kvm'], command, { files });
     for (const line of ran?.output.split('\n') ?? []) if (ran?.status !== 0 || line.startsWith('cpu')) console.log(line);
   } finally {
     rmSync(work, { recursive: true });
