@@ -3,7 +3,7 @@
  * of the slow path. Used by the interpreter and the region compiler alike.
  */
 import { BULK, I32, I64, OPS } from '../ir/ops.ts';
-import { CTL_STACK_ADDEND, CTL_STACK_LIMIT, CTL_STACK_PAGE, CTL_TLB_BASE } from '../ir/vcpu-block.ts';
+import { CTL_SLOW_VALUE, CTL_STACK_ADDEND, CTL_STACK_LIMIT, CTL_STACK_PAGE, CTL_TLB_BASE } from '../ir/vcpu-block.ts';
 import {
   CALL,
   ELSE,
@@ -14,6 +14,7 @@ import {
   I64_LOAD,
   I64_LT_U,
   I64_SHR_U,
+  I64_STORE,
   I64_SUB,
   IF,
   typeByte,
@@ -80,8 +81,9 @@ export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, op
 /** What an access needs to know of the function it is written into. */
 export interface AccessContext {
   readonly code: Code;
-  /** Locals: an i64 for the virtual address; addresses: scratch for a TLB entry and its addend, and the TLB. */
+  /** Locals: i64s for the virtual address and the tag found; addresses: scratch for a TLB entry and its addend, and the TLB. */
   readonly address: number;
+  readonly found: number;
   readonly entry: number;
   readonly addend: number;
   readonly tlb: number;
@@ -145,8 +147,7 @@ function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): voi
   );
   c.tee(ctx.entry);
   c.memory(I64_LOAD, tag);
-  // Between the tag's load and its comparison, since V8 would do that load twice otherwise: once by itself,
-  // because it might trap, and once as the comparison's operand.
+  c.tee(ctx.found);
   c.get(ctx.entry);
   c.loadAddend(TLB_ADDEND);
   c.set(ctx.addend);
@@ -189,6 +190,9 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
     c.op(ELSE);
   }
   if (inline) emitInlineAccess(ctx, info, begin, direct);
+  // For the tag to be used twice: V8 would load it twice otherwise, once by itself, because that might
+  // trap, and once as the comparison's operand.
+  if (inline) c.storeAt(I64_STORE, VCPU_BASE + CTL_SLOW_VALUE, () => c.get(ctx.found));
   slow();
   ctx.faultIf((page ? 1 : 0) + (inline ? 1 : 0));
   if (inline) c.op(END);

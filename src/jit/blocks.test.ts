@@ -26,7 +26,7 @@ const make = (page: number, offset: number, length: number, mode = 0): Block => 
 const functionOf = (block: Block): number => words[(block.cell + CELL_FUNCTION) >> 2]!;
 
 function makeRegion(entry: Block, ranges: number[], slot = 20): Region {
-  const region: Region = { entry, slot, ranges, alive: true };
+  const region: Region = { entry, slot, ranges, entries: 0, alive: true };
   entry.region = region;
   table.addRegion(region);
   table.setCell(entry.cell, slot, 0);

@@ -18,6 +18,8 @@ export interface Region {
   readonly slot: number;
   /** Bytes that the region was made from, by page: [page, first, last + 1] triples. */
   readonly ranges: number[];
+  /** Address of the count of its entries, 0 = none is kept. */
+  readonly entries: number;
   alive: boolean;
 }
 
@@ -120,6 +122,11 @@ export class BlockTable {
   setCell(cell: number, fn: number, argument: number): void {
     this.words[(cell + CELL_FUNCTION) >> 2] = fn;
     this.words[(cell + CELL_ARGUMENT) >> 2] = argument;
+  }
+
+  /** Number in a cell that is none but counts. */
+  countIn(cell: number): number {
+    return this.words[(cell + CELL_FUNCTION) >> 2]!;
   }
 
   /** Is there code for a cell's block, or a region? */
@@ -265,7 +272,8 @@ export class BlockTable {
     if (block.secondPage >= 0) this.removeLive(block.secondPage);
   }
 
-  private dropRegion(region: Region): void {
+  /** Takes a region out of service. */
+  dropRegion(region: Region): void {
     if (!region.alive) return;
     region.alive = false;
     this.onRegionDropped?.(region);

@@ -35,6 +35,7 @@ import {
   CTL_PC,
   EXIT_BUDGET,
   EXIT_FAULT,
+  EXIT_HOT,
 } from '../ir/vcpu-block.ts';
 import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
@@ -97,6 +98,10 @@ export interface RegionToCompile {
   readonly fallbackCell: number;
   /** Address of room for MAX_LINKS links (layout.ts, LINK_*). */
   readonly links: number;
+  /** Address of a word that counts down how often the region is entered, and says so at the end; 0 = nobody counts. */
+  readonly entries: number;
+  /** Number of the entry block. */
+  readonly block: number;
   /** Look the TLB up in place outside loops, too: faster, but larger. */
   readonly inline: boolean;
 }
@@ -163,7 +168,9 @@ export class RegionCompiler implements Surroundings {
   private linked = 0;
   tlb = 0;
   readonly stackPointer: number;
+  /** Of the block being emitted, see `Surroundings`. */
   inLoop = false;
+  inline = false;
   /** By global and kind of access; made when first needed. */
   private readonly pages = new Map<number, PageLocals>();
 
@@ -497,7 +504,8 @@ export class RegionCompiler implements Surroundings {
       this.loadGlobal(g);
       this.flags[g] = IN_LOCAL;
     }
-    this.inLoop = node.inLoop || this.region.inline;
+    this.inLoop = node.inLoop && !node.inSwitch;
+    this.inline = node.inLoop || this.region.inline;
     this.emitter.emitBody(node.block.words, node.block.count, this);
   }
 
@@ -533,10 +541,17 @@ export class RegionCompiler implements Surroundings {
     return this.options.exactCount ? node.block.insns : Math.max(node.block.insns, (node.loopInsns * rounds) >> 1);
   }
 
-  /** Leaves "the slice is over" on the stack: nothing is left of the budget, or a device wants attention. */
-  private pushOver(): void {
+  /**
+   * Leaves "the slice is over" on the stack: nothing is left of the budget, or a device wants attention.
+   * @param counted or of the entries, see `countEntry`
+   */
+  private pushOver(counted = false): void {
     const c = this.code;
     c.get(this.budget);
+    if (counted) {
+      c.get(this.faultId);
+      c.op(I32_OR);
+    }
     if (!this.options.exactCount) {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
       c.op(I32_OR);
@@ -552,11 +567,37 @@ export class RegionCompiler implements Surroundings {
     c.i32(this.cost(entry, 1));
     c.op(I32_SUB);
     c.set(this.budget);
-    this.pushOver();
+    const { entries, block } = this.region;
+    if (entries !== 0) this.countEntry(entries);
+    this.pushOver(entries !== 0);
     c.if(false);
     this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
+    if (entries !== 0) this.sayHot(block);
     c.op(RETURN);
     c.end();
+  }
+
+  /** Where the entries are over, that is why the region is left. */
+  private sayHot(block: number): void {
+    const c = this.code;
+    c.get(this.faultId);
+    c.i32(0);
+    c.op(I32_LT_S);
+    c.if(false);
+    this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_HOT));
+    this.storeAt(CTL_EXIT_ARG, () => c.i32(block));
+    c.end();
+  }
+
+  /** Leaves what is left of the entries in `faultId`, which is free here. */
+  private countEntry(entries: number): void {
+    const c = this.code;
+    c.storeAt(I32_STORE, entries, () => {
+      c.loadAt(I32_LOAD, entries);
+      c.i32(1);
+      c.op(I32_SUB);
+      c.tee(this.faultId);
+    });
   }
 
   /** Counts the slice down; where it is over, leaves with the pc at this node. @param rounds see `cost` */

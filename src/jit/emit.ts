@@ -49,8 +49,10 @@ export interface Surroundings {
   spill(): void;
   reload(): void;
   readonly tlb: number;
-  /** The block may run many times in a row. */
+  /** The block may run many times in a row: registers are worth a page that they remember. */
   readonly inLoop: boolean;
+  /** Accesses look the TLB up in place. */
+  readonly inline: boolean;
   /** Global that points to the stack, or -1. */
   readonly stackPointer: number;
   /** Locals for the page that accesses by a global remember, if they are worth it. */
@@ -100,6 +102,7 @@ export class BlockEmitter {
   private readonly alias: Int32Array;
   private around!: Surroundings;
   private address = NO_LOCAL;
+  private found = NO_LOCAL;
   private entry = NO_LOCAL;
   private addend = NO_LOCAL;
 
@@ -312,6 +315,7 @@ export class BlockEmitter {
   private makeAddressLocals(): void {
     if (this.address === NO_LOCAL) {
       this.address = this.code.local(I64);
+      this.found = this.code.local(I64);
       this.entry = this.code.local(this.code.addressType);
       this.addend = this.code.local(this.code.addressType);
     }
@@ -324,6 +328,7 @@ export class BlockEmitter {
     return {
       code: this.code,
       address: this.address,
+      found: this.found,
       entry: this.entry,
       addend: this.addend,
       tlb: around.tlb,
@@ -331,7 +336,7 @@ export class BlockEmitter {
       faultIf: (depth) => around.faultIf(depth),
       page: this.pageFor(base, store),
       stack: base >= 0 && base === around.stackPointer,
-      inline: around.inLoop,
+      inline: around.inline,
     };
   }
 

@@ -90,6 +90,8 @@ export interface EngineOptions {
 
 /** Executions after which a block is compiled: a kernel's code is everywhere, and its compiler takes the guest's time. */
 const HOT = 20_000;
+/** Entries of a program's region after which it is made anew, in so many times what makes code hot. */
+const ENTRIES_PER_HOT = 25;
 const COLD = 0x7fffffff;
 /** Entry cells that a block may need: its own, and for its targets. */
 const MAX_BLOCK_CELLS = 1024;
@@ -114,6 +116,8 @@ export class Engine implements EngineServices {
   private readonly reader: PageReader;
   private readonly queue: RegionQueue | null;
   private readonly hot: number;
+  /** See `RegionHost`. */
+  readonly widenAfter: number;
   private readonly traceEntry: ReturnType<typeof entryTrace> | null;
   private readonly codeEnd: number;
   private vcpu!: Vcpu;
@@ -162,6 +166,7 @@ export class Engine implements EngineServices {
       this.codeIndex.remove(block.page * PAGE + block.offset, this.codeKey(block.flags));
     };
     this.reserveCells();
+    this.widenAfter = this.hot * ENTRIES_PER_HOT;
     this.queue = options.compile ? new RegionQueue(this, this.regionCompiler(), this.runtime.imports) : null;
     options.physical.onCodeWrite = (host, length) => {
       this.blocks.invalidate(host, length);

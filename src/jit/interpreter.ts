@@ -90,6 +90,7 @@ export class InterpreterWriter {
   private readonly helperIndex: (helper: Helper) => number;
   private ip = 0;
   private address = 0;
+  private found = 0;
   private entry = 0;
   private addend = 0;
   private tlb = 0;
@@ -126,6 +127,7 @@ export class InterpreterWriter {
     c.begin([I32]);
     this.ip = c.local(c.addressType);
     this.address = c.local(I64);
+    this.found = c.local(I64);
     this.entry = c.local(c.addressType);
     this.addend = c.local(c.addressType);
     this.tlb = c.local(c.addressType);
@@ -329,6 +331,7 @@ export class InterpreterWriter {
     const ctx = {
       code: c,
       address: this.address,
+      found: this.found,
       entry: this.entry,
       addend: this.addend,
       tlb: this.tlb,

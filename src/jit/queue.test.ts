@@ -5,7 +5,7 @@ import { compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
 import { CODE } from './layout.ts';
 import type { CompiledBatch } from './request.ts';
-import { HOT, L, TestIsa, TestMachine, add, loopBy, stop } from './test-kit.ts';
+import { HOT, L, TestIsa, TestMachine, add, jumpBy, loopBy, stop } from './test-kit.ts';
 import type { TestOptions } from './test-kit.ts';
 
 /** Keeps what it is asked for until the test has it delivered. */
@@ -132,4 +132,28 @@ test('a region that cannot be made is left to the interpreter, and counted', () 
   assert.equal(machine.regions, 0);
   assert.ok(machine.engine.statistics.failures > 0);
   assert.match(lines[0]!, /^jit: no region for 1000: Error: a mistake/);
+});
+
+test('a region that is entered very often is made anew, together with others that it leads to', () => {
+  const machine = new TestMachine(new TestIsa());
+  machine.code(0x1000, [add(0, 1), jumpBy(0x1e)]);
+  machine.code(0x1020, [add(0, 2), loopBy(1, -0x22), stop]);
+  // The second half gets a region of its own, before the first is known.
+  machine.runHot(0x1020, () => machine.set(L[1]!, 1n));
+  const { all } = machine.engine.blocks;
+  const first = () => all.find(({ offset, region }) => offset === 0 && region !== null)?.region;
+  for (let i = 0; i < 20 && !first(); i++) assert.equal(go(machine), 3n);
+  const narrow = first()!;
+  assert.equal(narrow.ranges.length, 3, 'it ends where the other begins');
+  for (let i = 0; i < 60; i++) assert.equal(go(machine), 3n);
+  const wide = first()!;
+  assert.notEqual(wide, narrow);
+  assert.equal(narrow.alive, false);
+  assert.deepEqual(wide.ranges.slice(3, 6), [wide.ranges[0], 0x20, 0x26]);
+  const made = machine.regions;
+  for (let i = 0; i < 200; i++) assert.equal(go(machine), 3n);
+  assert.equal(first(), wide, 'once is enough');
+  assert.ok(machine.regions <= made + 1);
+  machine.physical.writeBytes(0x1020, machine.encoded(add(0, 4)));
+  assert.equal(go(machine), 5n, 'it goes with what it was made from');
 });

@@ -19,6 +19,9 @@ const PATIENCE = 16;
 /** Batches under way to a thread beside: one in work, one that it finds when it is done. */
 const AHEAD = 2;
 
+/** More entries than are counted. */
+const NEVER = 0x7fffffff;
+
 /** What the queue needs of the engine. */
 export interface RegionHost {
   readonly blocks: BlockTable;
@@ -26,6 +29,8 @@ export interface RegionHost {
   readonly table: WebAssembly.Table;
   /** Upper half of CTL_CODE_KEY for a mode. */
   codeKey(flags: number): number;
+  /** Entries after which a region is made anew, wider. */
+  readonly widenAfter: number;
   readonly statistics: { regions: number; failures: number };
   trace?: ((category: string, line: string) => void) | undefined;
 }
@@ -33,12 +38,14 @@ export interface RegionHost {
 interface Pending {
   readonly block: Block;
   readonly request: RegionRequest;
+  /** Address of the count of its entries. */
+  readonly entries: number;
   /** BlockTable.changes when it was asked for. */
   readonly changes: number;
 }
 
-/** Entry cells that a region takes for itself: the fallback, its guards and its links. */
-export const CELLS_OF_REGION = 1 + (MAX_GUARDS * GUARD_SIZE) / CELL_SIZE + MAX_LINKS;
+/** Entry cells that a region takes for itself: the fallback, its guards, its links, and the count of its entries. */
+export const CELLS_OF_REGION = 2 + (MAX_GUARDS * GUARD_SIZE) / CELL_SIZE + MAX_LINKS;
 
 export class RegionQueue {
   private readonly host: RegionHost;
@@ -67,25 +74,31 @@ export class RegionQueue {
     this.freeSlots.push(slot);
   }
 
-  /** A block has run often. @param low linear address at which it runs now */
+  /**
+   * A block has run often in the interpreter, or its region has been entered very often.
+   * @param low linear address at which it runs now
+   */
   hot(block: Block, low: number, high: number): void {
     if (block.asked) {
       // It waits in the open batch, and still runs in the interpreter: close the batch.
       if (this.pending.some((entry) => entry.block === block)) this.flush();
       return;
     }
-    if (block.region) return;
     const { host } = this;
+    const wide = block.region ? 1 : 0;
+    if (block.region && !this.widening(block.region)) return;
     const slot = this.freeSlots.pop() ?? this.nextSlot++;
     while (slot >= host.table.length) host.table.grow(4096);
-    const { page, offset, secondPage, flags } = block;
+    const { id, page, offset, secondPage, flags } = block;
     const fallbackCell = host.blocks.newCell(FN_INTERPRETER, block.ip);
     const guards = host.blocks.newCell(0, 0);
-    for (let i = 2; i < CELLS_OF_REGION; i++) host.blocks.newCell(0, 0);
+    for (let i = 3; i < CELLS_OF_REGION; i++) host.blocks.newCell(0, 0);
+    const entries = host.blocks.newCell(host.widenAfter, 0);
     const { tlbAddress, epoch } = host.tlb;
     const request = {
       low,
       high,
+      block: id,
       flags,
       key: host.codeKey(flags),
       page,
@@ -96,15 +109,25 @@ export class RegionQueue {
       slot,
       fallbackCell,
       guards,
+      wide,
     };
     block.asked = true;
-    this.pending.push({ block, request, changes: host.blocks.changes });
+    this.pending.push({ block, request, entries, changes: host.blocks.changes });
     if (this.pending.length >= BATCH || this.compilerIdle) this.flush();
   }
 
   /** A thread beside has nothing to do. */
   private get compilerIdle(): boolean {
     return this.compiler.background && this.underWay < AHEAD;
+  }
+
+  /** A region has been entered very often: that is said once. @returns whether a wide one is to take its place */
+  private widening({ entries }: Region): boolean {
+    const { blocks } = this.host;
+    // It may be the block that has run often, where a guard of its region's does not hold.
+    if (entries === 0 || blocks.countIn(entries) >= 0) return false;
+    blocks.setCell(entries, NEVER, 0);
+    return true;
   }
 
   sliceEnded(): void {
@@ -145,18 +168,19 @@ export class RegionQueue {
   }
 
   /** Puts a region into service. @returns whether it could be */
-  private enter({ block, request, changes }: Pending, made: MadeRegion): boolean {
+  private enter({ block, request, entries, changes }: Pending, made: MadeRegion): boolean {
     const { blocks, tlb, statistics } = this.host;
     const { ranges } = made;
-    if (ranges.length === 0 || block.ip === 0 || block.region) return false;
+    if (ranges.length === 0 || block.ip === 0 || (block.region !== null && request.wide === 0)) return false;
     for (let i = 0; i < ranges.length; i += 3) if (blocks.changedSince(ranges[i]!, changes)) return false;
-    const region: Region = { entry: block, slot: request.slot, ranges, alive: true };
+    if (block.region) blocks.dropRegion(block.region);
+    const region: Region = { entry: block, slot: request.slot, ranges, entries: request.wide ? 0 : entries, alive: true };
     block.region = region;
     for (const page of blocks.addRegion(region)) tlb.protect(page * PAGE);
     this.addFaults(made);
     // The block may have been translated again meanwhile.
     blocks.setCell(request.fallbackCell, FN_INTERPRETER, block.ip);
-    blocks.setCell(block.cell, request.slot, 0);
+    blocks.setCell(block.cell, request.slot, block.ip);
     statistics.regions++;
     return true;
   }

@@ -3,7 +3,7 @@ import { Builder, CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import { Op } from '../ir/ops.ts';
 import type { Isa } from '../isa/isa.ts';
 import { RegionCompiler } from './compile.ts';
-import { GUARD_HOST, GUARD_OFFSET, GUARD_SIZE } from './layout.ts';
+import { CELL_SIZE, GUARD_HOST, GUARD_OFFSET, GUARD_SIZE, MAX_LINKS } from './layout.ts';
 import { CodeMemory, CodeSource, hotIn, MAX_GUARDS } from './region-source.ts';
 import type { OtherPage } from './region-source.ts';
 import { buildRegion } from './region.ts';
@@ -81,12 +81,14 @@ export class RegionMaker {
   private make(request: RegionRequest, compiler: RegionCompiler): MadeRegion {
     const { isa, memory } = this;
     const source = new CodeSource(memory, isa, this.builder, request);
-    if (!memory.begin(source.entryCode)) return NOT_MADE;
+    const wide = request.wide !== 0;
+    if (!memory.begin(source.entryCode, wide)) return NOT_MADE;
     const nodes = buildRegion(source);
     if (!nodes) return NOT_MADE;
     for (const { inLoop, offset } of nodes) if (inLoop && offset !== 0) memory.covered(source.codeAt(offset));
     const faultBase = this.nextFault;
     const faults: number[] = [];
+    const inline = isa.favoursSpeed?.(request.flags) ?? true;
     const guards = this.writeGuards(request.guards, source.otherPages());
     for (const node of nodes) {
       this.prepareNode(node, source, faults);
@@ -99,7 +101,9 @@ export class RegionMaker {
       dispatchCell: this.settings.dispatchCell,
       fallbackCell: request.fallbackCell,
       links: request.guards + MAX_GUARDS * GUARD_SIZE,
-      inline: isa.favoursSpeed?.(request.flags) ?? true,
+      entries: inline && !wide ? request.guards + MAX_GUARDS * GUARD_SIZE + MAX_LINKS * CELL_SIZE : 0,
+      block: request.block,
+      inline,
     });
     return { ranges: source.ranges(nodes), faultBase, faults: Int32Array.from(faults) };
   }

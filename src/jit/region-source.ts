@@ -16,7 +16,7 @@ import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import type { RegionRequest } from './request.ts';
 import { probeTlb } from './tlb.ts';
 import { constantTargets } from './region.ts';
-import type { RegionBlock, RegionSource } from './region.ts';
+import type { RegionBlock, RegionLimits, RegionSource } from './region.ts';
 
 const PAGE = 4096;
 /** Executions at which a block becomes hot where speed is favoured, at the least. */
@@ -28,6 +28,9 @@ export const MAX_GUARDS = MAX_PAGES - 1;
 const MAX_JUMP_TARGETS = 12;
 /** A computed jump with so many targets is a switch: its targets run equally often or not at all. */
 const DISPATCH_TARGETS = 4;
+
+/** Of a region that takes the place of another. */
+const WIDE: RegionLimits = { nodes: 96, insns: 800 };
 
 /** Executions at which a block becomes hot: far fewer where speed is favoured. @param hot see MakerSettings */
 export function hotIn(isa: Isa, hot: number, flags: number): number {
@@ -76,10 +79,10 @@ export class CodeMemory {
     return this.index.find(host, key);
   }
 
-  /** Address of the interpreter code for it; 0 when there is none, or a region runs instead. */
-  interpreterCode(host: number, key: number): number {
+  /** Address of the interpreter code for it; 0 when there is none, or a region runs instead (but for `wide` ones). */
+  interpreterCode(host: number, key: number, wide: boolean): number {
     const cell = this.cell(host, key) || this.index.find(host, key | INDEX_CROSSING);
-    if (cell === 0 || this.words[(cell + CELL_FUNCTION) >> 2] !== FN_INTERPRETER) return 0;
+    if (cell === 0 || (!wide && this.words[(cell + CELL_FUNCTION) >> 2] !== FN_INTERPRETER)) return 0;
     const ip = this.words[(cell + CELL_ARGUMENT) >> 2]!;
     return ip >= CODE && ip < CODE_END ? ip : 0;
   }
@@ -87,13 +90,13 @@ export class CodeMemory {
   /**
    * Executions of a block so far, as far as its countdown tells. That begins anew, from twice as many,
    * when a region has been asked for: such a block gets its own. It still belongs into regions that were
-   * asked for before; by when these are made, all blocks of a loop may be hot.
+   * asked for before; by when these are made, all blocks of a loop may be hot. And it belongs into wide ones.
    */
-  executions(ip: number, flags: number): number {
+  executions(ip: number, flags: number, wide: boolean): number {
     const left = this.words[(ip + 4) >> 2]!;
     const hot = this.hotUnder(flags);
     if (left <= hot) return hot - left;
-    return this.requested.has(ip) ? 0 : hot;
+    return this.requested.has(ip) && !wide ? 0 : hot;
   }
 
   /**
@@ -101,9 +104,9 @@ export class CodeMemory {
    * @returns whether it is worth making: not when the block became hot in a loop that is compiled already
    * and has only not been entered yet; if it becomes hot again, it is
    */
-  begin(ip: number): boolean {
+  begin(ip: number, wide: boolean): boolean {
     this.requested.add(ip);
-    return !this.inLoops.delete(ip);
+    return wide || !this.inLoops.delete(ip);
   }
 
   /** The block is part of a loop in a region that has been made. */
@@ -140,6 +143,8 @@ export class CodeSource implements RegionSource {
   private readonly warm: number;
   /** Flags to translate under. */
   private readonly flags: number;
+  private readonly wide: boolean;
+  readonly limits: RegionLimits | undefined;
   private readonly lengths = new Map<number, number>();
 
   constructor(memory: CodeMemory, isa: Isa, builder: Builder, request: RegionRequest) {
@@ -150,6 +155,8 @@ export class CodeSource implements RegionSource {
     this.reader = new PageReader(memory.bytes, (low, high) => this.codeHost(low, high));
     this.warm = warmIn(memory.hotUnder(request.flags));
     this.flags = isa.hotFlags?.(request.flags) ?? request.flags;
+    this.wide = request.wide !== 0;
+    this.limits = this.wide ? WIDE : undefined;
     this.pages.set(0, request.page);
     if (request.secondPage >= 0) this.pages.set(1, request.secondPage);
   }
@@ -190,12 +197,12 @@ export class CodeSource implements RegionSource {
   codeAt(offset: number): number {
     const [page, at] = this.place(offset);
     const host = this.hostPage(page);
-    return host < 0 ? 0 : this.memory.interpreterCode(host * PAGE + at, this.request.key);
+    return host < 0 ? 0 : this.memory.interpreterCode(host * PAGE + at, this.request.key, this.wide);
   }
 
   worthwhile(offset: number): boolean {
     const ip = this.codeAt(offset);
-    return ip !== 0 && this.memory.executions(ip, this.request.flags) >= this.warm;
+    return ip !== 0 && this.memory.executions(ip, this.request.flags, this.wide) >= this.warm;
   }
 
   translate(offset: number, ctx: number): RegionBlock | null {

@@ -37,6 +37,16 @@ test('loops: the header is marked, with the instructions in it', () => {
   assert.equal(nodes.get(1)!.forwardEdges, 1);
 });
 
+test('a loop that goes back only by a computed jump is a switch', () => {
+  const inSwitch = (edges: Edges): number[] => {
+    const loops = [...build(edges).values()].filter((node) => node.inLoop);
+    return loops.filter((node) => node.inSwitch).map((node) => node.offset);
+  };
+  assert.deepEqual(inSwitch({ 0: [1, 2, 3], 1: [0], 2: [], 3: [] }), [], 'goes back by a constant jump');
+  assert.deepEqual(inSwitch({ 0: [1], 1: [0, 2, 3], 2: [], 3: [] }), [0, 1]);
+  assert.deepEqual(inSwitch({ 0: [1], 1: [1, 2], 2: [0, 3, 4], 3: [], 4: [] }), [0, 2], 'with a loop inside that is none');
+});
+
 test('a jump into the middle of a loop is cut', () => {
   const nodes = build({ 0: [1, 2], 1: [2, 3], 2: [1, 4], 3: [], 4: [] });
   const edges = [...nodes.values()].flatMap((node) => node.successors.map((next) => next !== null));

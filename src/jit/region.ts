@@ -36,6 +36,8 @@ export interface RegionNode {
   isLoopHeader: boolean;
   /** It lies in some loop. */
   inLoop: boolean;
+  /** It lies only in loops that go back by computed jumps, as those of a byte-code interpreter: a round is like no other. */
+  inSwitch: boolean;
   /** Instructions in the loop it heads. */
   loopInsns: number;
   /** Fault number of its first instruction; the others follow. */
@@ -51,10 +53,15 @@ export interface RegionSource {
   translate(offset: number, ctx: number): RegionBlock | null;
   /** Whether a target has run often enough to be taken in. */
   worthwhile(offset: number): boolean;
+  readonly limits?: RegionLimits;
 }
 
-const MAX_NODES = 48;
-const MAX_INSNS = 400;
+/** How large a region may be. */
+export interface RegionLimits {
+  readonly nodes: number;
+  readonly insns: number;
+}
+const USUAL: RegionLimits = { nodes: 48, insns: 400 };
 /** Variants of one block by known context, beyond which it is entered with its context unknown. */
 const MAX_VARIANTS = 2;
 
@@ -109,7 +116,8 @@ class RegionBuilder {
       if (variants >= MAX_VARIANTS) return this.node(offset, CTX_UNKNOWN, queue);
       this.variants.set(offset, variants + 1);
     }
-    if (this.nodes.size >= MAX_NODES || this.insns + generic.insns > MAX_INSNS) return null;
+    const { nodes, insns } = this.source.limits ?? USUAL;
+    if (this.nodes.size >= nodes || this.insns + generic.insns > insns) return null;
     const block = known === CTX_UNKNOWN ? generic : this.source.translate(offset, known);
     if (!block) return null;
     this.insns += block.insns;
@@ -124,6 +132,7 @@ class RegionBuilder {
       forwardEdges: 0,
       isLoopHeader: false,
       inLoop: false,
+      inSwitch: true,
       loopInsns: 0,
       faultBase: 0,
       guards: [],
@@ -234,6 +243,7 @@ function markLoops(nodes: RegionNode[]): void {
         for (let i = successor.order; i <= node.order; i++) {
           if (!dominates(successor, nodes[i]!)) continue;
           nodes[i]!.inLoop = true;
+          if (!node.block.computed) nodes[i]!.inSwitch = false;
           successor.loopInsns += nodes[i]!.block.insns;
         }
       } else successor.forwardEdges++;

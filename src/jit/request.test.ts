@@ -5,11 +5,9 @@ import { readRequests, writeRequests } from './request.ts';
 import type { RegionRequest } from './request.ts';
 
 function request(first: number): RegionRequest {
-  const [low, high, flags, key, page, offset, secondPage, tlb, epoch, slot, fallbackCell, guards] = Array.from(
-    { length: 12 },
-    (_, i) => first + i,
-  ) as [number, number, number, number, number, number, number, number, number, number, number, number];
-  return { low, high, flags, key, page, offset, secondPage, tlb, epoch, slot, fallbackCell, guards };
+  const places = { page: first, offset: first + 1, secondPage: first + 2, slot: first + 3 };
+  const addresses = { low: first + 4, high: first + 5, tlb: first + 6, fallbackCell: first + 7, guards: first + 8 };
+  return { ...places, ...addresses, block: first + 9, flags: first + 10, key: first + 11, epoch: first + 12, wide: 1 };
 }
 
 test('requests arrive as they were sent', () => {

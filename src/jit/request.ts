@@ -8,6 +8,8 @@ export interface RegionRequest {
   /** Linear address of the block's first byte, low and high half. */
   readonly low: number;
   readonly high: number;
+  /** Its number. */
+  readonly block: number;
   /** The mode it runs in, and the upper half of CTL_CODE_KEY for that. */
   readonly flags: number;
   readonly key: number;
@@ -22,13 +24,19 @@ export interface RegionRequest {
   readonly slot: number;
   /** Cell that runs the block in the interpreter, when a guard does not hold. */
   readonly fallbackCell: number;
-  /** Room for MAX_GUARDS guards of the region's (layout.ts, GUARD_*), and behind them for MAX_LINKS links (LINK_*). */
+  /**
+   * Room for MAX_GUARDS guards of the region's (layout.ts, GUARD_*), behind them for MAX_LINKS links (LINK_*), and
+   * behind those a word that counts down how often it is entered.
+   */
   readonly guards: number;
+  /** 1: the region takes the place of one that is entered very often, and takes in blocks that have regions, too. */
+  readonly wide: number;
 }
 
 const FIELDS = [
   'low',
   'high',
+  'block',
   'flags',
   'key',
   'page',
@@ -39,6 +47,7 @@ const FIELDS = [
   'slot',
   'fallbackCell',
   'guards',
+  'wide',
 ] as const satisfies readonly (keyof RegionRequest)[];
 
 export function writeRequests(requests: readonly RegionRequest[]): Int32Array {

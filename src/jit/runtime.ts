@@ -482,6 +482,7 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
     spill: never,
     reload: never,
     inLoop: false,
+    inline: false,
     tlb: 0,
     stackPointer: -1,
     page: never,

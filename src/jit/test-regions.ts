@@ -29,7 +29,7 @@ export function graphSource(edges: Record<number, readonly number[]>, options: G
     else b.jump(b.i64(0));
     const words = b.words.slice(0, b.count * STRIDE);
     const known = targets.length > 2 ? [...targets] : constantTargets(words, b.count);
-    return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets: known, computed: false };
+    return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets: known, computed: targets.length > 2 };
   };
   return { translate, worthwhile: (offset) => !options.cold?.includes(offset) };
 }
