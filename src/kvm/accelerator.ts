@@ -387,7 +387,13 @@ export class KvmAccelerator implements Accelerator {
 
   statistics(): Record<string, number> {
     const { doorbells, eventBells } = this.processors;
-    return { entries: this.entries, exits: this.exits, doorbells: doorbells.rung, eventfds: eventBells.rung };
+    return {
+      entries: this.entries,
+      exits: this.exits,
+      doorbells: doorbells.rung,
+      ioeventfds: eventBells.rung,
+      irqfds: this.chips.routes.signalled,
+    };
   }
 
   close(machineGoesOn = false): void {

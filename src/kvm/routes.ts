@@ -16,6 +16,8 @@ interface Line {
 }
 
 export class Routes {
+  /** Messages that have gone by eventfds. */
+  signalled = 0;
   private readonly vm: Vm;
   private readonly first: number;
   private own: readonly Route[] = [];
@@ -68,6 +70,7 @@ export class Routes {
     if (line === null) return false;
     if (!line.connected && !this.connect(line)) return false;
     line.eventfd.signal();
+    this.signalled++;
     return true;
   }
 

@@ -46,10 +46,10 @@ async function boot(device: Record<string, unknown>) {
   );
   machine.start();
   assert.equal(await ended, 'debug-exit');
-  const { eventfds = 0 } = machine.accelerator.statistics();
+  const { ioeventfds = 0 } = machine.accelerator.statistics();
   machine.quit();
   await drives.close();
-  return { text, eventfds };
+  return { text, ioeventfds };
 }
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length;
@@ -62,9 +62,9 @@ for (const [name, device, rung] of [
   test(`SeaBIOS reads from a virtio disk: ${name}`, LIMIT, async (t) => {
     if (findFirmware('bios-256k.bin') === null) return t.skip('SeaBIOS is not installed');
     const before = descriptors();
-    const { text, eventfds } = await boot(device);
+    const { text, ioeventfds } = await boot(device);
     assert.match(text, /hello\r\n.*by address\r\n/s);
-    assert.equal(eventfds > 0, rung, `rung ${eventfds} times`);
+    assert.equal(ioeventfds > 0, rung, `rung ${ioeventfds} times`);
     // Threads end a little after their machine. What is opened once, the first machine has opened.
     while (rung && descriptors() > before) await new Promise((after) => setTimeout(after, 20));
   });

@@ -35,7 +35,7 @@ const COMMON_SWITCHES: FeatureSwitches = {
  * Whether the driver's notifications, and interrupts by MSI-X, go by eventfds of the host's KVM. Without them a device hears of its
  * driver sooner (docs/performance.md), which is what `auto` chooses.
  */
-const IOEVENTFD = { ioeventfd: onOffAuto('auto', 'on/off/auto, which is off: faster under KVM, and all the same elsewhere') };
+const IOEVENTFD = { ioeventfd: onOffAuto('auto', 'on/off/auto, which is off') };
 const COMMON = {
   ...PCI_PLACE,
   'disable-legacy': onOffAuto('auto'),
