@@ -103,6 +103,21 @@ test('what has been rung by then is not lost when a doorbell goes, nor when all 
   }
 });
 
+test('should the thread that waits for them end, vCPUs leave the guest again', options, async () => {
+  const { vm, vcpu, close } = makeGuest(RINGS);
+  const events = new EventBells(vm, new Int32Array(new SharedArrayBuffer(32)));
+  try {
+    events.update(placesOf([bells([])]), []);
+    await events['worker']!.terminate();
+    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_MMIO);
+    events.update(placesOf([bells([])]), []);
+    assert.equal(vcpu.enter(), EXIT.KVM_EXIT_MMIO);
+  } finally {
+    events.close();
+    close();
+  }
+});
+
 test('registers that move without an end need no more eventfds than there are at one time', options, () => {
   const { vm, close } = makeGuest(RINGS);
   const events = new EventBells(vm, new Int32Array(new SharedArrayBuffer(32)));

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
+import { Machine } from 'virelay';
 import { findFirmware } from '../../src/host/node/firmware.ts';
 import { NO_KVM } from '../../src/kvm/test-kit.ts';
 import { completeConfig, drive } from '../../src/machine/config.ts';
@@ -69,3 +70,40 @@ for (const [name, device, rung] of [
     while (rung && descriptors() > before) await new Promise((after) => setTimeout(after, 20));
   });
 }
+
+/** Reads its own sector without an end by int 13h, and says a byte each time. */
+const READER = [
+  ...[0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c], // ds = es = ss = 0; mov sp, 7c00h
+  ...[0x88, 0x16, 0x00, 0x7e], // mov [7e00h], dl
+  ...[0xb8, 0x01, 0x02, 0xbb, 0x00, 0x80, 0xb9, 0x01, 0x00], // again: mov ax, 0201h; mov bx, 8000h; mov cx, 1
+  ...[0xb6, 0x00, 0x8a, 0x16, 0x00, 0x7e, 0xcd, 0x13, 0x72, 0xfe], // mov dh, 0; mov dl, [7e00h]; int 13h; jc $
+  ...[0xb0, 0x2e, 0xe6, 0xe9, 0xeb, 0xe7], // mov al, '.'; out 0e9h, al; jmp again
+];
+
+test('a disk is read on under another accelerator, and under KVM again', LIMIT, async (t) => {
+  if (findFirmware('bios-256k.bin') === null) return t.skip('SeaBIOS is not installed');
+  const data = new Uint8Array(MIB);
+  data.set(READER);
+  data.set([0x55, 0xaa], 510);
+  await using machine = await Machine.create({
+    accel: 'kvm',
+    memory: 32 * MIB,
+    vga: 'none',
+    serials: [],
+    debugcon: { iobase: 0xe9 },
+    drives: [drive({ interface: 'none', id: 'd', file: { name: 'disk', data } })],
+    devices: [{ driver: 'virtio-blk-pci', drive: 'd', ioeventfd: 'on' }],
+  });
+  const reader = machine.debugcon!.readable.getReader();
+  const reads = async (count: number): Promise<void> => {
+    for (let seen = 0; seen < count; ) {
+      const { value } = await reader.read();
+      seen += value!.filter((byte) => byte === 0x2e).length;
+    }
+  };
+  await reads(30);
+  for (const accelerator of ['jit', 'kvm', 'jit', 'kvm'] as const) {
+    await machine.setAccelerator(accelerator);
+    await reads(30);
+  }
+});
