@@ -82,6 +82,7 @@ const THREADS: readonly Bundle[] = [
     whole: [['src/isa/x86/isa.ts'], ['src/jit/compile-thread.ts']],
   },
   { name: 'kicker', entries: ['src/kvm/kicker-thread.ts'], whole: [] },
+  { name: 'events', entries: ['src/kvm/event-thread.ts'], whole: [] },
   { name: 'vcpu', entries: ['src/kvm/vcpu-worker.ts'], whole: [] },
   { name: 'tap', entries: ['src/host/node/tap-reader.ts'], whole: [] },
 ];

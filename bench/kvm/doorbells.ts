@@ -5,21 +5,20 @@
  *     first, in place   it leaves the guest, and the device has its turn
  *     second, asks      like any other access: it waits until the devices' thread has carried it out
  *     second, notes     doorbells.ts: its thread leaves a note, calls the devices' thread out, and goes back
- *     either, eventfd   the kernel writes to an eventfd (KVM_IOEVENTFD), for which a further thread waits, as a thread that
- *                       is in the guest cannot: it calls the devices' thread out
+ *     either, eventfd   event-bells.ts: the kernel writes to an eventfd (KVM_IOEVENTFD), for which a further thread waits, as a
+ *                       thread that is in the guest cannot: it calls the devices' thread out
  *
  *     node --no-warnings bench/kvm/doorbells.ts [SECONDS]
  */
-import { Worker } from 'node:worker_threads';
 import { EXIT } from '../../src/kvm/constants.ts';
-import { Doorbells } from '../../src/kvm/doorbells.ts';
+import { Doorbells, placesOf } from '../../src/kvm/doorbells.ts';
+import { EventBells } from '../../src/kvm/event-bells.ts';
 import { realMode } from '../../src/kvm/guest-modes.ts';
 import { Kicker } from '../../src/kvm/kicker.ts';
 import { Kvm } from '../../src/kvm/system.ts';
 import type { Vcpu } from '../../src/kvm/vcpu.ts';
 import { VcpuThread } from '../../src/kvm/vcpu-thread.ts';
 import type { IoHandler } from '../../src/machine/interfaces.ts';
-import type { EventThreadData } from './eventfd-thread.ts';
 
 const SECONDS = Number(process.argv[2] ?? 3);
 const SIZE = 0x1_0000;
@@ -63,7 +62,7 @@ class Rig {
   private readonly kicker: Kicker;
   private readonly doorbells = new Doorbells();
   private thread: VcpuThread | null = null;
-  private waiter: Worker | null = null;
+  private readonly events: EventBells;
 
   constructor(way: Way, guest: readonly number[]) {
     const { kvm, vm } = this;
@@ -83,24 +82,17 @@ class Rig {
     this.first = first!;
     this.kicker = new Kicker(kvm.libc);
     this.kicker.watch(this.first);
-    if (how === 'notes') this.doorbells.update([{ base: BELL, size: 4, handler: this.handler() }]);
-    if (how === 'eventfd') this.waiter = this.makeWaiter();
+    this.events = new EventBells(vm, this.kicker.cells);
+    const registers = [{ base: BELL, size: 4, handler: this.handler(how === 'eventfd') }];
+    if (how === 'notes') this.doorbells.update(registers);
+    this.events.update(placesOf(registers), []);
     if (who === 'second') {
       this.thread = new VcpuThread(second!, this.kicker, () => this.answer(), console.error, false, this.doorbells.cells);
     }
   }
 
-  private handler(): IoHandler {
-    return { read: () => 0, write: () => this.told(), doorbells: [{ offset: 0, value: null }] };
-  }
-
-  private makeWaiter(): Worker {
-    const eventfd = this.kvm.libc.eventfd();
-    this.vm.addDoorbell({ port: false, address: BELL, length: 2, value: null, eventfd });
-    return new Worker(new URL('./eventfd-thread.ts', import.meta.url), {
-      execArgv: ['--no-warnings'],
-      workerData: { machine: this.kicker.cells, eventfd } satisfies EventThreadData,
-    });
+  private handler(eventfd: boolean): IoHandler {
+    return { read: () => 0, write: () => this.told(), doorbells: [{ offset: 0, value: null, eventfd }] };
   }
 
   private get count(): number {
@@ -113,7 +105,7 @@ class Rig {
 
   private answer(): void {
     this.doorbells.answer();
-    if (this.waiter !== null) this.told();
+    this.events.answer();
     const request = this.thread?.channel.request ?? null;
     if (request === null) return;
     if (request !== EXIT.KVM_EXIT_MMIO) throw new Error(`the guest left with ${request}`);
@@ -144,7 +136,7 @@ class Rig {
     const time = await this.runFor(SECONDS);
     this.kicker.leave();
     await this.thread?.end();
-    await this.waiter?.terminate();
+    this.events.close();
     this.kicker.close();
     this.vm.close();
     this.kvm.close();

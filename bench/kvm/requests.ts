@@ -1,6 +1,6 @@
 /**
  * Exits of a guest for each request to a virtio disk, by a Linux that reads 4 KiB at a time: with one CPU, and with two
- * from either. Needs a whole KVM; where there is none, in a host under QEMU's translator, whose exits are as many and slower.
+ * from either; as it is by default, and by eventfds of the kernel (`ioeventfd=on`). Needs a whole KVM; where there is none, in a host under QEMU's translator, whose exits are as many and slower.
  *
  *     node --no-warnings bench/kvm/requests.ts [REQUESTS]
  */

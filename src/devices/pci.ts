@@ -115,6 +115,8 @@ export abstract class PciDevice implements Device {
   /** May leave while the machine runs, which the board's own functions may not. */
   removable = false;
 
+  /** Interrupt messages are to reach the host's kernel by eventfds. */
+  protected messagesByEventfd = false;
   /** Bits of configuration space that software may change. */
   protected readonly writable = new Uint8Array(256);
   /** Bits that a written 1 clears. */
@@ -273,7 +275,7 @@ export abstract class PciDevice implements Device {
 
   /** Sends an interrupt message, if the function may write to memory at all (6.8.3.5). */
   protected sendMessage(address: number, data: number): void {
-    if (this.busMaster) this.spaces?.messages?.sendMsi(address, data);
+    if (this.busMaster) this.spaces?.messages?.sendMsi(address, data, this.messagesByEventfd);
   }
 
   protected get busMaster(): boolean {
@@ -339,6 +341,11 @@ export abstract class PciDevice implements Device {
     this.setWritable(offset + 2, msi.writable);
     this.msi = msi;
     return msi;
+  }
+
+  /** What registers behind base addresses say of their doorbells has changed. */
+  protected doorbellsChanged(): void {
+    for (const { mapping } of this.bars) mapping?.doorbellsChanged?.();
   }
 
   /** Address that software gave a base address register, or -1 while it decodes nothing. */

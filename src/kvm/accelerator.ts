@@ -33,7 +33,7 @@ import type { Vm } from './vm.ts';
 
 export interface KvmBoard extends ChipBoard {
   readonly mem: MemoryMap & Registers & { visibleRegisters(): VisibleRegisters[] };
-  readonly io: Ports;
+  readonly io: Ports & { visibleRegisters(): VisibleRegisters[] };
 }
 
 export interface KvmParts {
@@ -198,9 +198,17 @@ export class KvmAccelerator implements Accelerator {
 
   private followMap(): void {
     this.slots.update();
-    const registers = this.parts.board.mem.visibleRegisters();
-    this.processors.registersChanged(registers);
-    this.lateWrites.update(registers);
+    this.lateWrites.update(this.parts.board.mem.visibleRegisters());
+    this.followDoorbells();
+  }
+
+  doorbellsChanged(): void {
+    if (this.inKernel) this.followDoorbells();
+  }
+
+  private followDoorbells(): void {
+    const { mem, io } = this.parts.board;
+    this.processors.registersChanged(mem.visibleRegisters(), io.visibleRegisters());
   }
 
   run(): void {
@@ -337,6 +345,7 @@ export class KvmAccelerator implements Accelerator {
     const { chips, parts, transfers, states } = this;
     this.processors.hold(this.serve);
     this.lateWrites.bring();
+    chips.routes.awaitMessages();
     const read = transfers.map((transfer, cpu) => transfer.read(knownMsrs(states[cpu]!)));
     read.forEach(({ cpu }, index) => (states[index] = cpuFromKernel(cpu, states[index]!)));
     parts.tsc.write(read[0]!.tsc);
@@ -377,13 +386,21 @@ export class KvmAccelerator implements Accelerator {
   }
 
   statistics(): Record<string, number> {
-    return { entries: this.entries, exits: this.exits, doorbells: this.processors.doorbells.rung };
+    const { doorbells, eventBells } = this.processors;
+    return {
+      entries: this.entries,
+      exits: this.exits,
+      doorbells: doorbells.rung,
+      ioeventfds: eventBells.rung,
+      irqfds: this.chips.routes.signalled,
+    };
   }
 
   close(machineGoesOn = false): void {
     this.processors.close();
     if (this.inKernel) this.chips.end();
     this.inKernel = false;
+    this.chips.routes.close();
     this.kicker.close();
     this.vm.close(machineGoesOn);
   }

@@ -5,6 +5,7 @@ import { type KernelApic, apicFromKernel, apicToKernel } from './state/lapic.ts'
 import { picFromKernel, picToKernel } from './state/pic.ts';
 import { type Moment, pitFromKernel, pitToKernel } from './state/pit.ts';
 import type { Vcpu } from './vcpu.ts';
+import { Routes } from './routes.ts';
 import type { Route, Vm } from './vm.ts';
 
 interface Stateful {
@@ -29,6 +30,7 @@ export interface ChipBoard {
 
 /** Chips of a machine whose local APICs, at least, are in the kernel (`kernel-irqchip`). */
 export interface InterruptChips {
+  readonly routes: Routes;
   /** Gives the kernel the board's state. @returns the local APICs', which go with their vCPUs */
   take(moment: Moment): KernelApic[];
   /** The board's own sleep from now on. */
@@ -64,6 +66,7 @@ export class Chips implements KernelChips, InterruptChips {
   private readonly vm: Vm;
   private readonly board: ChipBoard;
   private readonly nmi: () => void;
+  readonly routes: Routes;
 
   /** Before the first vCPU is made. @param nmi raises LINT1 of the boot processor */
   constructor(vm: Vm, board: ChipBoard, nmi: () => void) {
@@ -72,15 +75,16 @@ export class Chips implements KernelChips, InterruptChips {
     this.nmi = nmi;
     vm.createIrqchip();
     vm.createPit();
-    vm.setRoutes(wiring());
+    this.routes = new Routes(vm, INPUTS);
+    this.routes.setOwn(wiring());
   }
 
   setInput(input: number, level: boolean): void {
     if (input !== CASCADE) this.vm.setIrqLine(input, level);
   }
 
-  sendMsi(address: number, data: number): void {
-    this.vm.signalMsi(address, 0, data);
+  sendMsi(address: number, data: number, byEventfd?: boolean): void {
+    this.routes.send(address, data, byEventfd);
   }
 
   lint1(): void {

@@ -24,24 +24,30 @@ const NOTES = 2;
 const WORDS = MOST / 32;
 const ENTRIES = NOTES + WORDS;
 const ENTRY = 3;
-const ANY = -1;
+export const ANY = -1;
 /** An address that no access has. */
 const NOWHERE = -1;
 const TWO_32 = 2 ** 32;
 
 type Ring = () => void;
-interface Place {
+export interface Place {
   readonly address: number;
   readonly value: number;
+  /** Bytes of the access; 0 for any. */
+  readonly size: 0 | 2 | 4;
+  readonly eventfd: boolean;
   readonly ring: Ring;
 }
 
-function placesOf(registers: readonly VisibleRegisters[]): Place[] {
+/** @param registers in memory, or ports */
+export function placesOf(registers: readonly VisibleRegisters[]): Place[] {
   return registers.flatMap(({ base, handler }) =>
-    (handler.doorbells ?? []).map(({ offset, value }) => ({
+    (handler.doorbells ?? []).map(({ offset, value, size = 0, eventfd = false }) => ({
       address: base + offset,
       value: value ?? ANY,
-      ring: () => handler.write(offset, 4, value ?? 0),
+      size: size as Place['size'],
+      eventfd,
+      ring: () => handler.write(offset, size || 4, value ?? 0),
     })),
   );
 }

@@ -5,7 +5,8 @@
 import type { VisibleRegisters } from '../machine/address-space.ts';
 import { EXIT } from './constants.ts';
 import { describeVcpu } from './describe.ts';
-import { Doorbells } from './doorbells.ts';
+import { Doorbells, placesOf } from './doorbells.ts';
+import { EventBells } from './event-bells.ts';
 import type { Kicker } from './kicker.ts';
 import { SystemCallError } from './libc.ts';
 import type { Kvm } from './system.ts';
@@ -29,6 +30,7 @@ export class Processors {
   readonly all: readonly Vcpu[];
   private readonly further: readonly Further[];
   readonly doorbells = new Doorbells();
+  readonly eventBells: EventBells;
   /** Who wants them out of the guest. */
   private holders = 1;
   private closed = false;
@@ -51,6 +53,7 @@ export class Processors {
     onRequest: () => void,
     onFailure: (text: string) => void,
   ) {
+    this.eventBells = new EventBells(vm, kicker.cells);
     const places = sharedPages(apicIds.length, kvm.vcpuMapSize);
     this.all = apicIds.map((id, index) => vm.createVcpu(id, places[index]!));
     this.all.forEach(prepare);
@@ -75,14 +78,16 @@ export class Processors {
     return this.all[0]!;
   }
 
-  /** Registers have come, gone or moved. */
-  registersChanged(registers: readonly VisibleRegisters[]): void {
+  /** Registers have come, gone or moved, or are to be answered for in another way. */
+  registersChanged(registers: readonly VisibleRegisters[], ports: readonly VisibleRegisters[]): void {
     if (this.further.length > 0) this.doorbells.update(registers);
+    this.eventBells.update(placesOf(registers), placesOf(ports));
   }
 
   /** Answers those that wait for it, and those that have rung. @returns whether anybody did */
   answer(serve: Serve): boolean {
     let any = this.further.length > 0 && this.doorbells.answer();
+    any = this.eventBells.answer() || any;
     for (const one of this.further) any = this.answerOne(one, serve) || any;
     return any;
   }
@@ -107,6 +112,7 @@ export class Processors {
     for (const one of this.further) while (!one.thread.channel.awaitPause() && this.answerOne(one, serve));
     for (const vcpu of this.all) if (!this.isBroken(vcpu)) completeInstruction(vcpu, serve);
     this.doorbells.answer();
+    this.eventBells.answerAll();
   }
 
   /** Lets them into the guest, unless somebody else holds them. */
@@ -142,6 +148,7 @@ export class Processors {
   /** Ends the threads; the vCPUs may be closed afterwards, and none enters the guest any more. */
   close(): void {
     this.closed = true;
+    this.eventBells.close();
     this.beginHold();
     for (const { thread } of this.further) {
       thread.channel.awaitPause();

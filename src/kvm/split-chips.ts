@@ -9,6 +9,7 @@
 import type { KernelApics } from '../machine/interfaces.ts';
 import type { ChipBoard, InterruptChips } from './chips.ts';
 import { NUMBERS } from './constants.ts';
+import { Routes } from './routes.ts';
 import { type KernelApic, apicFromKernel, apicToKernel } from './state/lapic.ts';
 import type { Moment } from './state/pit.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -17,22 +18,22 @@ import type { Vm } from './vm.ts';
 const PINS = 24;
 
 export class SplitChips implements KernelApics, InterruptChips {
-  private readonly vm: Vm;
   private readonly board: ChipBoard;
   private readonly nmi: () => void;
-  /** Routes that the kernel has, as text. */
+  readonly routes: Routes;
+  /** Routes of the I/O APIC's that the kernel has, as text. */
   private routed = '';
 
   /** Before the first vCPU is made. @param nmi raises LINT1 of the boot processor @throws SystemCallError */
   constructor(vm: Vm, board: ChipBoard, nmi: () => void) {
-    this.vm = vm;
     this.board = board;
     this.nmi = nmi;
     vm.createSplitIrqchip(PINS);
+    this.routes = new Routes(vm, PINS);
   }
 
-  sendMsi(address: number, data: number): void {
-    this.vm.signalMsi(address, 0, data);
+  sendMsi(address: number, data: number, byEventfd?: boolean): void {
+    this.routes.send(address, data, byEventfd);
   }
 
   lint1(): void {
@@ -89,6 +90,6 @@ export class SplitChips implements KernelApics, InterruptChips {
     const text = Array.from(messages, ([pin, { address, data }]) => `${pin}:${address}:${data}`).join();
     if (text === this.routed) return;
     this.routed = text;
-    this.vm.setRoutes(Array.from(messages, ([gsi, { address, data }]) => ({ gsi, address: BigInt(address), data })));
+    this.routes.setOwn(Array.from(messages, ([gsi, { address, data }]) => ({ gsi, address: BigInt(address), data })));
   }
 }

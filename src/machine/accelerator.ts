@@ -36,6 +36,8 @@ export interface Accelerator {
   readonly idle: boolean;
   /** Memory has come, gone or moved in the board's address space. */
   memoryMapChanged(): void;
+  /** Doorbells have come or gone among the board's ports, or are to be answered for in another way. */
+  doorbellsChanged?(): void;
   reset(state: InitialCpuState): void;
   /** @param cpu which one, from 0 */
   saveState(cpu: number): DeviceState;

@@ -40,6 +40,8 @@ export class AddressSpace implements GuestMemory, MmioBus {
   onCodeWrite: ((hostOffset: number, length: number) => void) | undefined;
   /** RAM, ROM or registers came, went or moved: cached translations are stale. */
   onMapChange: (() => void) | undefined;
+  /** What registers say of their doorbells has changed. */
+  onDoorbells: (() => void) | undefined;
   /** Gives pages of the shared buffer back to the host, where there is a way. */
   release: ((memory: Uint8Array, offset: number, length: number) => void) | undefined;
   trace: Trace | undefined;
@@ -88,6 +90,7 @@ export class AddressSpace implements GuestMemory, MmioBus {
         this.mmio = this.mmio.filter((other) => other !== region);
         this.mmioChanged();
       },
+      doorbellsChanged: () => this.onDoorbells?.(),
     };
   }
 

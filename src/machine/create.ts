@@ -293,6 +293,7 @@ export async function createMachine(
           inForce = accelerator;
           pins.target = accelerator.cpuPort;
           board.mem.onMapChange = () => accelerator.memoryMapChanged();
+          board.mem.onDoorbells = board.io.onDoorbells = () => accelerator.doorbellsChanged?.();
           accelerator.memoryMapChanged();
         },
       },

@@ -35,6 +35,10 @@ export interface Doorbell {
   readonly offset: number;
   /** What is written there; null for anything. */
   readonly value: number | null;
+  /** Bytes that drivers write; nothing for any number. */
+  readonly size?: 2 | 4;
+  /** The host's kernel is to answer for it by an eventfd, where there is one that can (`ioeventfd=on`). */
+  readonly eventfd?: boolean;
 }
 
 /** Values that a device's saved state is made of. */
@@ -179,8 +183,11 @@ export interface Msi {
 
 /** Where messages go that stand for interrupts (PCI 3.0, 6.8). */
 export interface MsiSink {
-  /** A write of 32 bits by a device, usually to FEExxxxxh. */
-  sendMsi(address: number, data: number): void;
+  /**
+   * A write of 32 bits by a device, usually to FEExxxxxh.
+   * @param byEventfd the host's kernel is to take it from an eventfd, where there is one that can (`ioeventfd=on`)
+   */
+  sendMsi(address: number, data: number, byEventfd?: boolean): void;
 }
 
 /** Interrupt controllers that stand in for the board's own, in the host's kernel. */
@@ -200,6 +207,8 @@ export interface KernelApics extends MsiSink {
 /** A handler's place in an address space. */
 export interface MappedRegion {
   remove(): void;
+  /** What its handler says of doorbells has changed. */
+  doorbellsChanged?(): void;
 }
 
 /** Where a device may place memory-mapped registers. */

@@ -49,3 +49,22 @@ test('unknown ports read as ones and are traced', () => {
   io.out(0x80, 1, 5);
   assert.equal(lines[3], 'unassigned-io out 1 to 0x80 value 0x5');
 });
+
+test('registers are told of that nothing hides, also when doorbells among them have changed', () => {
+  const io = new IoSpace();
+  let told = 0;
+  io.onDoorbells = () => told++;
+  const whole = io.register(0x100, 8, recorder([], 'whole'), 'whole');
+  const hidden = io.register(0x104, 8, recorder([], 'hidden'), 'hidden');
+  assert.deepEqual(
+    io.visibleRegisters().map(({ base, size }) => [base, size]),
+    [[0x100, 8]],
+  );
+  whole.remove();
+  assert.deepEqual(
+    io.visibleRegisters().map(({ base, size }) => [base, size]),
+    [[0x104, 8]],
+  );
+  hidden.doorbellsChanged!();
+  assert.equal(told, 4);
+});

@@ -1,4 +1,5 @@
 /** The 64 KiB of x86 I/O ports. Where ranges overlap, the one registered first wins. */
+import type { VisibleRegisters } from './address-space.ts';
 import type { IoHandler, MappedRegion, PortBus, PortOptions, Trace } from './interfaces.ts';
 
 const PORTS = 0x10000;
@@ -13,6 +14,8 @@ type PortRegion = {
 
 export class IoSpace implements PortBus {
   trace: Trace | undefined;
+  /** Doorbells have come or gone, or what is said of them has changed. */
+  onDoorbells: (() => void) | undefined;
   /** Index into `regions` plus one, per port; 0 where nothing answers. */
   private readonly table = new Uint16Array(PORTS);
   private regions: PortRegion[] = [];
@@ -21,12 +24,16 @@ export class IoSpace implements PortBus {
     const region: PortRegion = { base, count, handler, name, maxSize: options.maxSize ?? 4 };
     this.regions.push(region);
     this.claim(this.regions.length - 1);
+    // Others may hide it, and it may hide others.
+    this.onDoorbells?.();
     return {
       remove: () => {
         this.regions = this.regions.filter((other) => other !== region);
         this.table.fill(0);
         this.regions.forEach((_, index) => this.claim(index));
+        this.onDoorbells?.();
       },
+      doorbellsChanged: () => this.onDoorbells?.(),
     };
   }
 
@@ -68,6 +75,13 @@ export class IoSpace implements PortBus {
   /** What answers where, for the monitor. */
   describe(): { base: number; count: number; name: string }[] {
     return this.regions.map(({ base, count, name }) => ({ base, count, name }));
+  }
+
+  /** Registers of which no port is another's. */
+  visibleRegisters(): VisibleRegisters[] {
+    return this.regions
+      .filter(({ base, count }, index) => this.table.subarray(base, base + count).every((one) => one === index + 1))
+      .map(({ base, count, handler }) => ({ base, size: count, handler }));
   }
 
   private find(port: number): PortRegion | null {

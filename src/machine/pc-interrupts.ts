@@ -108,8 +108,9 @@ export class PcInterrupts {
   }
 
   /** A device's write of 32 bits that stands for an interrupt: to the local APICs if it goes where they are (SDM 3, 12.11). */
-  sendMessage(address: number, data: number): void {
-    if (address >= MESSAGES && address < MESSAGES_END) (this.kernelChips ?? this.apicBus).sendMsi(address, data);
+  sendMessage(address: number, data: number, byEventfd?: boolean): void {
+    const toApics = address >= MESSAGES && address < MESSAGES_END;
+    if (toApics) (this.kernelChips ?? this.kernelApics ?? this.apicBus).sendMsi(address, data, byEventfd);
     else if (this.mem.ramOffset(address, 4) >= 0) this.mem.write(address, 4, data);
   }
 

@@ -358,7 +358,7 @@ export class PcMachine extends PcBase<PcConfig> implements Board {
       smm: this.hasSmm,
       mem: this.mem,
       io: this.io,
-      messages: { sendMsi: (address, data) => this.interrupts.sendMessage(address, data) },
+      messages: { sendMsi: (address, data, byEventfd) => this.interrupts.sendMessage(address, data, byEventfd) },
       acpi: this.acpi,
       drives: drives ?? [],
       irq: (input) => this.irq(input),

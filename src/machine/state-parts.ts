@@ -228,8 +228,11 @@ function devicesOf(drives: readonly Drive[], { board }: LocalMachine): Fields {
   return devices;
 }
 
-/** Properties that say what is behind a device, which may be elsewhere on another host. */
-const BEHIND = new Set(['driver', 'id', 'drive', 'netdev', 'chardev', 'fsdev', 'path', 'uds-path', 'werror', 'rerror', 'rng']);
+/** Properties that say what is behind a device and how it is reached, which may be another way on another host. */
+const BEHIND = new Set([
+  ...['driver', 'id', 'drive', 'netdev', 'chardev', 'fsdev', 'path', 'uds-path', 'werror', 'rerror', 'rng'],
+  'ioeventfd',
+]);
 
 function seenOf(config: DeviceConfig): Fields {
   const seen: Fields = {};

@@ -1,5 +1,5 @@
 /** A place with registers in memory that one virtio device can be put into. */
-import type { IrqLine, MmioBus } from '../../machine/interfaces.ts';
+import type { IrqLine, MappedRegion, MmioBus } from '../../machine/interfaces.ts';
 import type { DeviceBus } from '../device-type.ts';
 import type { VirtioDevice } from './device.ts';
 import { VIRTIO_MMIO_SIZE, VirtioMmio } from './mmio.ts';
@@ -14,6 +14,7 @@ export class VirtioMmioBus implements DeviceBus {
   /** Of the board's, that `irq` is. */
   readonly input: number;
   private readonly irq: IrqLine;
+  private readonly region: MappedRegion;
   private transport: VirtioMmio;
 
   constructor({ index, base, input, irq, memory }: VirtioMmioPlace) {
@@ -27,7 +28,7 @@ export class VirtioMmioBus implements DeviceBus {
       write: (offset: number, size: number, value: number) => this.transport.mmio.write(offset, size, value),
     };
     const transport = (): VirtioMmio => this.transport;
-    memory.addMmio(
+    this.region = memory.addMmio(
       base,
       VIRTIO_MMIO_SIZE,
       {
@@ -44,10 +45,15 @@ export class VirtioMmioBus implements DeviceBus {
     return this.transport.device !== null;
   }
 
-  /** @param type QEMU's name of the whole @throws Error where there is one already */
-  plug(device: VirtioDevice, type: string): VirtioMmio {
+  /**
+   * @param type QEMU's name of the whole
+   * @param ioeventfd the host's kernel is to answer for its doorbells, where it can
+   * @throws Error where there is one already
+   */
+  plug(device: VirtioDevice, type: string, ioeventfd = false): VirtioMmio {
     if (this.full) throw new Error(`Bus '${this.name}' does not have room for another device`);
-    this.transport = new VirtioMmio(device.id, device, this.irq, type);
+    const onBells = ioeventfd ? () => this.region.doorbellsChanged?.() : null;
+    this.transport = new VirtioMmio(device.id, device, this.irq, type, onBells);
     return this.transport;
   }
 }

@@ -4,6 +4,7 @@ import { type StateFields, StateBlock } from '../state.ts';
 import type { Transport, VirtioDevice } from './device.ts';
 import { half } from './features.ts';
 import type { Virtqueue } from './queue.ts';
+import { queueBells } from './queue-bells.ts';
 
 /** Registers (4.2.2). */
 const REGISTER = {
@@ -44,18 +45,27 @@ export class VirtioMmio implements Device, Transport {
   readonly mmio: IoHandler;
   readonly device: VirtioDevice | null;
   private readonly irq: IrqLine;
+  private readonly onBells: (() => void) | null;
   private readonly registers: StateBlock<ReturnType<typeof powerOn>>;
 
-  /** @param type QEMU's name of the whole */
-  constructor(id: string, device: VirtioDevice | null, irq: IrqLine, type = 'virtio-mmio') {
+  /**
+   * @param type QEMU's name of the whole
+   * @param onBells called when what is said of doorbells changes, which are the host's kernel's to answer for; null when they are not
+   */
+  constructor(id: string, device: VirtioDevice | null, irq: IrqLine, type = 'virtio-mmio', onBells: (() => void) | null = null) {
     this.id = id;
     this.type = type;
     this.device = device;
     this.irq = irq;
+    this.onBells = onBells;
     this.registers = new StateBlock(id, 1, powerOn);
     device?.attach(this);
+    const place = (queue: number) => ({ offset: REGISTER.queueNotify, value: queue, size: 4 }) as const;
+    const doorbells = device === null ? () => [] : queueBells(device, onBells !== null, place);
     this.mmio = {
-      doorbells: (device?.queues ?? []).map(({ index }) => ({ offset: REGISTER.queueNotify, value: index })),
+      get doorbells() {
+        return doorbells();
+      },
       read: (offset, size) => this.read(offset, size),
       write: (offset, size, value) => this.write(offset, size, value),
     };
@@ -170,7 +180,9 @@ export class VirtioMmio implements Device, Transport {
         value.interrupts &= ~written;
         return this.irq.set(value.interrupts !== 0);
       case REGISTER.status:
-        return written === 0 ? this.reset() : device.setStatus(written & 0xff);
+        if (written === 0) this.reset();
+        else device.setStatus(written & 0xff);
+        return this.onBells?.();
       default:
         if (this.selected !== undefined) this.writeQueue(device, this.selected, offset, written);
     }

@@ -4,6 +4,7 @@ import { half } from './features.ts';
 import type { VirtioPci } from './pci.ts';
 import { DESCRIPTOR_SIZE } from './ring.ts';
 import type { Virtqueue } from './queue.ts';
+import { queueBells } from './queue-bells.ts';
 
 const REGISTER = {
   deviceFeatures: 0x00,
@@ -32,7 +33,15 @@ export class LegacyRegisters {
   constructor(pci: VirtioPci) {
     this.pci = pci;
     this.size = 2 ** Math.ceil(Math.log2(CONFIG_AFTER_VECTORS + pci.device.configSize));
+    const doorbells = queueBells(pci.device, pci.ioeventfd, (queue) => ({
+      offset: REGISTER.queueNotify,
+      value: queue,
+      size: 2,
+    }));
     this.ports = {
+      get doorbells() {
+        return doorbells();
+      },
       read: (offset, size) => (offset < this.config ? this.read(offset) : pci.device.readConfig(offset - this.config, size)),
       write: (offset, size, value) => {
         if (offset < this.config) this.write(offset, value);

@@ -31,13 +31,20 @@ function start(more: Partial<VirtioPciOptions> = {}) {
   const places = new Map<string, { base: number; handler: IoHandler }>();
   const place = (base: number, _size: number, handler: IoHandler, name: string) => {
     places.set(name, { base, handler });
-    return { remove: () => void places.delete(name) };
+    return { remove: () => void places.delete(name), doorbellsChanged: () => void changed.push(name) };
   };
+  const changed: string[] = [];
   const messages: [number, number][] = [];
+  const byEventfd: (boolean | undefined)[] = [];
   const bus = new PciBus({
     memory: { addMmio: place },
     ports: { register: (base, size, handler, name) => place(base, size, handler, `${name}-ports`) },
-    messages: { sendMsi: (address, data) => void messages.push([address, data]) },
+    messages: {
+      sendMsi: (address, data, eventfd) => {
+        messages.push([address, data]);
+        byEventfd.push(eventfd);
+      },
+    },
   });
   let level = false;
   bus.onPirq = (_pirq, now) => (level = now);
@@ -50,7 +57,7 @@ function start(more: Partial<VirtioPciOptions> = {}) {
   pci.configWrite(0x20, 4, 0xe0004000);
   pci.configWrite(0x04, 2, 7);
   const io = (name: string) => places.get(name)!.handler;
-  return { memory, pci, device, word, io, messages, pin: () => level };
+  return { memory, pci, device, word, io, messages, byEventfd, changed, pin: () => level };
 }
 
 /** Capabilities as [id, structure, offset]. */
@@ -201,4 +208,29 @@ test('state: everything that a driver has set comes back', () => {
   assert.equal(other.memory.read(0x12002, 2), 2);
   assert.deepEqual(other.pci.saveState().fields['virtio'], (offer(all, 2), all.pci.saveState().fields['virtio']));
   assert.throws(() => other.pci.loadState({ ...saved, fields: { ...saved.fields, msix: 1 } }), /field "msix" is missing/);
+});
+
+test('ioeventfd=on: doorbells and messages are for the kernel while the driver is ready', () => {
+  const one = start({ ioeventfd: true });
+  const asked = (): (boolean | undefined)[] => [one.io('c'), one.io('c-ports')].map(({ doorbells }) => doorbells![1]!.eventfd);
+  assert.deepEqual(one.io('c').doorbells![1], { offset: 0x3004, value: null });
+  assert.deepEqual(one.io('c-ports').doorbells![1], { offset: 0x10, value: 1, size: 2 });
+  assert.deepEqual(asked(), [undefined, undefined]);
+  ready(one);
+  assert.deepEqual(asked(), [true, true]);
+  assert.ok(one.changed.includes('c') && one.changed.includes('c-ports'), 'and the board hears of it');
+  one.io('c-msix').write(16, 4, 0xfee00000);
+  one.io('c-msix').write(24, 4, 0x41);
+  one.io('c-msix').write(28, 4, 0);
+  one.pci.configWrite(0x9a, 2, 0x8000);
+  offer(one, 1);
+  assert.deepEqual([one.messages, one.byEventfd], [[[0xfee00000, 0x41]], [true]]);
+  one.changed.length = 0;
+  one.io('c').write(0x14, 1, 0);
+  assert.deepEqual(asked(), [undefined, undefined]);
+  assert.ok(one.changed.includes('c'));
+  const other = start();
+  ready(other);
+  assert.deepEqual(other.io('c').doorbells![0], { offset: 0x3000, value: null });
+  assert.deepEqual(other.changed, []);
 });

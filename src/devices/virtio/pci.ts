@@ -7,6 +7,7 @@ import type { Transport, VirtioDevice } from './device.ts';
 import { FEATURE, featureSet, half } from './features.ts';
 import { LegacyRegisters } from './pci-legacy.ts';
 import { NO_VECTOR, type Virtqueue } from './queue.ts';
+import { queueBells } from './queue-bells.ts';
 
 const VENDOR = 0x1af4;
 const MODERN_FIRST = 0x1040;
@@ -71,6 +72,8 @@ export type VirtioPciOptions = {
   legacy: boolean;
   modern: boolean;
   multifunction?: boolean;
+  /** Notifications and messages go by eventfds of the host's kernel, where it has such. */
+  ioeventfd?: boolean;
 };
 
 const registersPowerOn = () => ({ deviceFeatureSelect: 0, driverFeatureSelect: 0, queueSelect: 0, isr: 0 });
@@ -83,8 +86,10 @@ export class VirtioPci extends PciDevice implements Transport {
   private readonly registers = new StateBlock('virtio-pci', 1, registersPowerOn);
   private readonly modern: IoHandler;
   private readonly hasModern: boolean;
+  readonly ioeventfd: boolean;
 
-  constructor(device: VirtioDevice, { type, classCode, vectors, legacy, modern, multifunction = false }: VirtioPciOptions) {
+  constructor(device: VirtioDevice, options: VirtioPciOptions) {
+    const { type, classCode, vectors, legacy, modern, multifunction = false, ioeventfd = false } = options;
     const transitional = TRANSITIONAL[device.deviceType];
     if (legacy && transitional === undefined) throw new Error(`${device.id}: ${type} has no legacy interface`);
     if (!legacy && !modern) throw new Error(`${device.id}: device cannot work as neither modern nor legacy mode is enabled`);
@@ -100,6 +105,7 @@ export class VirtioPci extends PciDevice implements Transport {
     });
     this.type = type;
     this.device = device;
+    this.ioeventfd = this.messagesByEventfd = ioeventfd;
     this.modern = this.modernHandler();
     this.hasModern = modern;
     if (legacy) this.addLegacy();
@@ -135,6 +141,7 @@ export class VirtioPci extends PciDevice implements Transport {
       this.device.state.legacy = legacy;
       this.device.setStatus(status);
     }
+    if (this.ioeventfd) this.doorbellsChanged();
   }
 
   /** @returns what reads back: vectors that there are not are none */
@@ -220,12 +227,14 @@ export class VirtioPci extends PciDevice implements Transport {
   }
 
   private modernHandler(): IoHandler {
-    const doorbells = this.device.queues.map(({ index }) => ({
-      offset: PART.notify * PAGE + index * NOTIFY_MULTIPLIER,
+    const doorbells = queueBells(this.device, this.ioeventfd, (queue) => ({
+      offset: PART.notify * PAGE + queue * NOTIFY_MULTIPLIER,
       value: null,
     }));
     return {
-      doorbells,
+      get doorbells() {
+        return doorbells();
+      },
       read: (offset, size) => {
         const at = offset % PAGE;
         switch (Math.floor(offset / PAGE)) {

@@ -31,8 +31,11 @@ const COMMON_SWITCHES: FeatureSwitches = {
   iommu_platform: [false, FEATURE.accessPlatform],
 };
 
-/** How the device is told of buffers is for whatever runs the vCPUs to decide. */
-const IOEVENTFD = { ioeventfd: bool(true) };
+/**
+ * Whether the driver's notifications, and interrupts by MSI-X, go by eventfds of the host's KVM. Without them a device hears of its
+ * driver sooner (docs/performance.md), which is what `auto` chooses.
+ */
+const IOEVENTFD = { ioeventfd: onOffAuto('auto', 'on/off/auto, which is off') };
 const COMMON = {
   ...PCI_PLACE,
   'disable-legacy': onOffAuto('auto'),
@@ -96,7 +99,10 @@ function plainRow<P extends Properties, D extends VirtioDevice>(type: VirtioType
     bus: 'virtio-bus',
     hotpluggable: false,
     properties: { ...IOEVENTFD, ...flagsOf(switchesOf(switches)), ...properties },
-    create: (values, context) => (context.bus as VirtioMmioBus).plug(deviceOf(type, values, context), full),
+    create: (values, context) => {
+      const { ioeventfd } = values as unknown as Values<typeof IOEVENTFD>;
+      return (context.bus as VirtioMmioBus).plug(deviceOf(type, values, context), full, ioeventfd === 'on');
+    },
     ...(buses === undefined ? {} : { buses: (made) => buses((made as VirtioMmio).device as D) }),
   });
 }
@@ -129,6 +135,7 @@ function row<P extends Properties, D extends VirtioDevice>(
         legacy,
         modern: only !== null || !common['disable-modern'],
         multifunction: common.multifunction,
+        ioeventfd: common.ioeventfd === 'on',
       });
     },
     ...(buses === undefined ? {} : { buses: (made) => buses((made as VirtioPci).device as D) }),
