@@ -16,9 +16,9 @@ export function assemble(name: string): Uint8Array {
   const folder = mkdtempSync(join(tmpdir(), 'dos-'));
   try {
     const output = join(folder, 'program');
-    const { status, stderr } = spawnSync('nasm', ['-f', 'bin', '-o', output, join(import.meta.dirname, `${name}.asm`)], {
-      encoding: 'utf8',
-    });
+    const source = join(import.meta.dirname, `${name}.asm`);
+    const options = ['-f', 'bin', '-I', `${import.meta.dirname}/`, '-o', output, source];
+    const { status, stderr } = spawnSync('nasm', options, { encoding: 'utf8' });
     if (status !== 0) throw new Error(stderr);
     return readFileSync(output);
   } finally {
