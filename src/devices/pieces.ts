@@ -24,6 +24,26 @@ export class PieceList implements Pieces {
     this.lengths[this.count++] = length;
     this.total += length;
   }
+
+  /** The same, as one piece with the last one where they are neighbours. */
+  append(offset: number, length: number): void {
+    const last = this.count - 1;
+    if (last < 0 || this.offsets[last]! + this.lengths[last]! !== offset) return this.add(offset, length);
+    this.lengths[last]! += length;
+    this.total += length;
+  }
+
+  /** Takes bytes away from the end. @param bytes no more than there are */
+  shorten(bytes: number): void {
+    this.total -= bytes;
+    while (bytes > 0) {
+      const last = this.count - 1;
+      const part = Math.min(bytes, this.lengths[last]!);
+      this.lengths[last]! -= part;
+      bytes -= part;
+      if (this.lengths[last] === 0) this.count = last;
+    }
+  }
 }
 
 function grown(values: Float64Array): Float64Array<ArrayBuffer> {

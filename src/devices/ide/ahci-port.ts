@@ -1,6 +1,9 @@
 /** One port of an AHCI controller: Serial ATA AHCI 1.3.1, sections 3.3 (registers) and 4.2 (memory). */
+import type { Pieces } from '../../host/pieces.ts';
 import type { GuestMemory } from '../../machine/interfaces.ts';
+import type { PieceList } from '../pieces.ts';
 import { type AtaDevice, type DmaPort, REGISTER, STATUS } from './ata.ts';
+import { type Region, Regions } from './regions.ts';
 
 /** Register offsets within a port. */
 export const PORT = {
@@ -41,6 +44,8 @@ const DETECT_INIT = 1;
 const HEADER = { write: 1 << 6 } as const;
 /** Command table (4.2.3). */
 const TABLE = { packet: 0x40, regions: 0x80 } as const;
+/** An entry of the table: address, reserved, bytes less 1 (22 bits). */
+const REGION = 16;
 const REGION_BYTES = 0x3fffff;
 const FIS = { toDevice: 0x27, toHost: 0x34, pioSetup: 0x5f } as const;
 /** Within the area for received FISes (4.2.1). */
@@ -90,13 +95,17 @@ export const portPowerOn = (): PortState => ({
   moved: 0,
 });
 
-export class AhciPort {
+export class AhciPort implements DmaPort {
   device: AtaDevice | null = null;
   /** `interrupts` or `enables` have changed. */
   onInterrupt: (() => void) | undefined;
 
   private readonly memory: GuestMemory;
   private readonly state: PortState;
+  private readonly regions: Regions;
+  /** Where the command under way has its table of regions, and how many it has. */
+  private list = 0;
+  private listed = 0;
   /** The port itself writes to memory, which a guest may have made the controller's own registers. */
   private mastering = false;
   private pumpAgain = false;
@@ -104,6 +113,7 @@ export class AhciPort {
   constructor(memory: GuestMemory, state: PortState) {
     this.memory = memory;
     this.state = state;
+    this.regions = new Regions(memory, { entry: (index, into) => this.region(index, into) });
   }
 
   attach(device: AtaDevice): void {
@@ -266,7 +276,8 @@ export class AhciPort {
     if ((status & STATUS.request) !== 0) {
       if (device.dmaWaits) {
         s.moved = device.transferAt;
-        device.runDma(this.regions(s.moved));
+        this.findRegions(s.moved);
+        device.runDma(this);
         return (device.status & STATUS.busy) === 0;
       }
       this.movePio(device);
@@ -332,10 +343,10 @@ export class AhciPort {
       s.packetSent = true;
       this.memory.readBytes(this.table + TABLE.packet, data);
     } else {
-      const regions = this.regions(s.moved);
+      this.findRegions(s.moved);
       const out = (this.header & HEADER.write) !== 0;
-      if (out) regions.fromMemory(data);
-      else regions.toMemory(data);
+      if (out) this.fromMemory(data);
+      else this.toMemory(data);
       this.postPio(device, data.length);
     }
     device.pioAdvance(data.length);
@@ -372,54 +383,58 @@ export class AhciPort {
   }
 
   /** The guest's buffers, from a place in them on. */
-  private regions(skip = 0): DmaPort {
-    const count = this.header >>> 16;
-    const list = this.table + TABLE.regions;
-    let entry = 0;
-    let address = 0;
-    let left = 0;
-    let over = skip;
-    const next = (): boolean => {
-      if (entry === count) return false;
-      const at = list + 16 * entry++;
-      address = this.memory.read(at + 4, 4) * 2 ** 32 + this.memory.read(at, 4);
-      left = (this.memory.read(at + 12, 4) & REGION_BYTES) + 1;
-      const passed = Math.min(over, left);
-      over -= passed;
-      address += passed;
-      left -= passed;
-      return true;
-    };
-    const move = (bytes: Uint8Array, each: (at: number, part: Uint8Array) => void): number => {
-      let done = 0;
-      while (done < bytes.length) {
-        if (left === 0) {
-          if (next()) continue;
-          break;
-        }
-        const length = Math.min(left, bytes.length - done);
-        each(address, bytes.subarray(done, done + length));
-        address += length;
-        left -= length;
-        done += length;
-      }
-      return done;
-    };
-    const guarded = (bytes: Uint8Array, each: (at: number, part: Uint8Array) => void): number => {
-      const before = this.mastering;
-      this.mastering = true;
-      const done = move(bytes, each);
-      this.mastering = before;
-      this.state.moved += done;
-      if (done < bytes.length) this.state.interrupts |= IS.overflow;
-      return done;
-    };
-    return {
-      toMemory: (bytes) => guarded(bytes, (at, part) => this.memory.writeBytes(at, part)),
-      fromMemory: (into) => guarded(into, (at, part) => this.memory.readBytes(at, part)),
-      done: () => undefined,
-    };
+  private findRegions(at: number): void {
+    this.listed = this.header >>> 16;
+    this.list = this.table + TABLE.regions;
+    this.regions.restart(at);
   }
+
+  private region(index: number, into: Region): boolean {
+    if (index >= this.listed) return false;
+    const at = this.list + REGION * index;
+    into.address = this.memory.read(at + 4, 4) * 2 ** 32 + this.memory.read(at, 4);
+    into.length = (this.memory.read(at + 12, 4) & REGION_BYTES) + 1;
+    return true;
+  }
+
+  // --- The transfer, for the device.
+
+  toMemory(bytes: Uint8Array): number {
+    const before = this.mastering;
+    this.mastering = true;
+    const done = this.regions.toMemory(bytes);
+    this.mastering = before;
+    return this.within(bytes.length, done);
+  }
+
+  fromMemory(into: Uint8Array): number {
+    return this.within(into.length, this.regions.fromMemory(into));
+  }
+
+  /** @returns bytes moved */
+  private within(length: number, done: number): number {
+    this.moved(done);
+    if (done < length) this.state.interrupts |= IS.overflow;
+    return done;
+  }
+
+  places(into: PieceList, most: number, unit: number): number {
+    return this.regions.places(into, most, unit);
+  }
+
+  changed({ offsets, lengths, count }: Pieces): void {
+    for (let i = 0; i < count; i++) this.memory.ramChanged(offsets[i]!, lengths[i]!);
+  }
+
+  moved(bytes: number): void {
+    this.state.moved += bytes;
+  }
+
+  done(): void {
+    // The command's end is seen from its status.
+  }
+
+  // --- What the device sends.
 
   private registers(type: number, device: AtaDevice): Uint8Array {
     const r = (index: number): number => device.readRegister(index);

@@ -177,6 +177,7 @@ test('what a disk has not answered is asked again by a port that has its state',
   for (const write of [false, true]) {
     const a = setUp();
     a.disk.read = a.disk.write = () => new Promise<void>(() => undefined);
+    Object.assign(a.disk, byPieces(a.disk));
     a.memory.writeBytes(DATA, new Uint8Array(0x500).fill(0xaa));
     a.issue(0, [write ? 0xca : 0xc8, 0, 7, 0, 0, 0x40, 0, 0, 0, 0, 2], 1024, { write });
     assert.equal(a.read(0, PORT.issue), 1);

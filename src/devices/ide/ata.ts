@@ -2,8 +2,10 @@
  * What every ATA device has, whatever it is attached to: the task file, the data that is on its way
  * by PIO or DMA, and the protocols of ATA/ATAPI-7 (T13/1532D), volume 2, clause 9.
  */
-import type { Completion, DeviceState } from '../../machine/interfaces.ts';
+import type { Pieces } from '../../host/pieces.ts';
+import type { BlockBackend, Completion, DeviceState } from '../../machine/interfaces.ts';
 import { settle } from '../block.ts';
+import { PieceList } from '../pieces.ts';
 import { StateBlock } from '../state.ts';
 
 /** Status register (ATA/ATAPI-7 volume 1, 6.15) */
@@ -35,6 +37,9 @@ export const CONTROL_HOB = 0x80;
 
 /** Bytes of the data buffer: more than any DRQ block or ATAPI byte count has. */
 const BUFFER = 65536;
+/** Most bytes that go between medium and memory at a time, and what they come in. */
+const PART = 1 << 20;
+const UNIT = 512;
 
 /** What a device tells whatever it is attached to. */
 export interface AtaHost {
@@ -44,12 +49,21 @@ export interface AtaHost {
   dmaRequested(): void;
 }
 
-/** One direction of a DMA transfer, as a bus master offers it. */
+/** The guest's buffers for a DMA transfer, as a bus master offers them: each call goes on where the last one ended. */
 export interface DmaPort {
   /** @returns bytes that found room in the guest's buffers */
   toMemory(bytes: Uint8Array): number;
   /** @returns bytes that the guest's buffers had */
   fromMemory(into: Uint8Array): number;
+  /**
+   * Finds out where the next bytes of the buffers lie, as far as that is plain memory.
+   * @param most bytes  @param unit that they come in  @returns bytes; 0 where the other two are needed
+   */
+  places(into: PieceList, most: number, unit: number): number;
+  /** There may be other bytes in such places now. */
+  changed(places: Pieces): void;
+  /** So many bytes in such places have been read or written. */
+  moved(bytes: number): void;
   /** The transfer is over. */
   done(): void;
 }
@@ -86,6 +100,8 @@ export abstract class AtaDevice {
   protected readonly state: StateBlock<ReturnType<typeof powerOn>>;
   /** Counts resets and commands: what an earlier one started is void. */
   private generation = 0;
+  /** Where in memory the piece lies that is under way between there and the medium. */
+  private places = new PieceList();
 
   constructor(id: string) {
     this.id = id;
@@ -117,6 +133,9 @@ export abstract class AtaDevice {
   /** Bytes of the transfer under way: called for one piece of it. */
   protected abstract produce(into: Uint8Array, at: number): Completion;
   protected abstract consume(from: Uint8Array, at: number): Completion;
+  /** Where a job's data comes from or goes to, when that is a medium; and where on it the transfer begins, in bytes. */
+  protected abstract mediumOf(job: number): BlockBackend | null;
+  protected abstract get mediumStart(): number;
   /** All bytes of the transfer have been moved. @param job see `noTransfer` */
   protected abstract transferred(job: number): void;
   /** What has been written is safe. */
@@ -276,12 +295,16 @@ export abstract class AtaDevice {
     this.host?.setInterrupt(true);
   }
 
-  /** What is not (yet) over when the device is reset or given a new command never ends. @param request see `REQUEST` */
-  private ask(request: number, operation: () => Completion, then: () => void, fail: () => void): void {
+  /**
+   * What is not (yet) over when the device is reset or given a new command never ends.
+   * @param request see `REQUEST`  @param over is called in any case
+   */
+  private ask(request: number, operation: () => Completion, then: () => void, fail: () => void, over?: () => void): void {
     const { generation } = this;
     const s = this.state.value;
     s.request = request;
     settle(operation, (error) => {
+      over?.();
       if (generation !== this.generation) return;
       s.request = REQUEST.none;
       if (error === null) then();
@@ -352,6 +375,8 @@ export abstract class AtaDevice {
   private abandon(): void {
     this.generation++;
     const s = this.state.value;
+    // The medium may still be at it.
+    if (s.request === REQUEST.dma) this.places = new PieceList();
     Object.assign(s.transfer, noTransfer());
     s.request = REQUEST.none;
     s.position = 0;
@@ -458,18 +483,44 @@ export abstract class AtaDevice {
   }
 
   private dmaPiece(port: DmaPort, next: () => void): void {
-    const s = this.state.value;
-    const { transfer } = s;
-    const length = this.pieceLength;
-    if (length === 0) {
+    const { total, at, job } = this.state.value.transfer;
+    if (at === total) {
       this.end();
       return port.done();
     }
-    const piece = s.buffer.subarray(0, length);
     const fail = (): void => {
-      this.transferFailed(transfer.at);
+      this.transferFailed(at);
       port.done();
     };
+    const medium = this.mediumOf(job);
+    if (medium !== null && port.places(this.places, Math.min(PART, total - at), UNIT) > 0) {
+      this.dmaInPlace(medium, port, next, fail);
+    } else this.dmaByBuffer(port, next, fail);
+  }
+
+  private dmaInPlace(medium: BlockBackend, port: DmaPort, next: () => void, fail: () => void): void {
+    const { places } = this;
+    const { transfer } = this.state.value;
+    const reading = transfer.direction === DIRECTION.in;
+    const offset = this.mediumStart + transfer.at;
+    this.ask(
+      REQUEST.dma,
+      () => (reading ? readPlaces(medium, offset, places) : writePlaces(medium, offset, places)),
+      () => {
+        transfer.at += places.total;
+        port.moved(places.total);
+        next();
+      },
+      fail,
+      reading ? () => port.changed(places) : undefined,
+    );
+  }
+
+  private dmaByBuffer(port: DmaPort, next: () => void, fail: () => void): void {
+    const s = this.state.value;
+    const { transfer } = s;
+    const length = this.pieceLength;
+    const piece = s.buffer.subarray(0, length);
     if (transfer.direction === DIRECTION.in) {
       this.ask(
         REQUEST.dma,
@@ -496,6 +547,17 @@ export abstract class AtaDevice {
       fail,
     );
   }
+}
+
+const onePlace = ({ memory, offsets, lengths }: Pieces): Uint8Array => memory.subarray(offsets[0]!, offsets[0]! + lengths[0]!);
+
+function readPlaces(medium: BlockBackend, offset: number, places: Pieces): Completion {
+  return places.count === 1 ? medium.read(offset, onePlace(places)) : medium.readPieces(offset, places);
+}
+
+function writePlaces(medium: BlockBackend, offset: number, places: Pieces): Completion {
+  if (medium.readOnly) throw new Error('the disk is read-only');
+  return places.count === 1 ? medium.write(offset, onePlace(places)) : medium.writePieces(offset, places);
 }
 
 function powerOn() {

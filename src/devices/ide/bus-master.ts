@@ -5,7 +5,10 @@
  */
 import type { GuestMemory, IoHandler } from '../../machine/interfaces.ts';
 import type { DmaPort } from './ata.ts';
+import type { Pieces } from '../../host/pieces.ts';
+import type { PieceList } from '../pieces.ts';
 import type { IdeChannel } from './channel.ts';
+import { type Region, Regions } from './regions.ts';
 
 const COMMAND = { start: 0x01, toMemory: 0x08 } as const;
 const STATUS = { active: 0x01, error: 0x02, interrupt: 0x04, capable: 0x60 } as const;
@@ -15,19 +18,23 @@ const MAX_ENTRIES = 8192;
 
 export type BusMasterState = { command: number; status: number; table: number };
 
-export class BusMaster {
+export class BusMaster implements DmaPort {
   /** Eight ports: command, status at 2, table address at 4. */
   readonly ports: IoHandler;
 
   private readonly memory: GuestMemory;
   private readonly channel: IdeChannel;
   private readonly state: BusMasterState;
+  private readonly regions: Regions;
+  /** The table's last entry has been read. */
+  private last = false;
 
   /** @param state kept by the controller that the bus master belongs to */
   constructor(memory: GuestMemory, channel: IdeChannel, state: BusMasterState) {
     this.memory = memory;
     this.channel = channel;
     this.state = state;
+    this.regions = new Regions(memory, { entry: (index, into) => this.entry(index, into) });
     channel.onDmaRequest = () => this.begin();
     channel.onInterrupt = () => {
       state.status |= STATUS.interrupt;
@@ -74,50 +81,51 @@ export class BusMaster {
   private begin(): void {
     const device = this.channel.selected;
     if ((this.state.status & STATUS.active) === 0 || device === null || !device.dmaWaits) return;
-    device.runDma(this.walk(device.transferAt));
+    this.regions.restart(device.transferAt);
+    device.runDma(this);
   }
 
-  /** Goes through the table once, from one piece of the transfer to the next. @param skip bytes that have been moved */
-  private walk(skip: number): DmaPort {
-    const s = this.state;
-    let over = skip;
-    let entry = 0;
-    let address = 0;
-    let left = 0;
-    let last = false;
-    const next = (): boolean => {
-      if (last || entry === MAX_ENTRIES) return false;
-      const at = s.table + 8 * entry++;
-      address = this.memory.read(at, 4) & ~1;
-      const second = this.memory.read(at + 4, 4);
-      left = second & 0xfffe || 0x10000;
-      const passed = Math.min(over, left);
-      over -= passed;
-      address += passed;
-      left -= passed;
-      last = (second & END) !== 0;
-      return true;
-    };
-    const move = (bytes: Uint8Array, each: (at: number, part: Uint8Array) => void): number => {
-      let done = 0;
-      while (done < bytes.length && (left > 0 || next())) {
-        if (left === 0) continue;
-        const length = Math.min(left, bytes.length - done);
-        each(address >>> 0, bytes.subarray(done, done + length));
-        address += length;
-        left -= length;
-        done += length;
-      }
-      if (done < bytes.length) s.status &= ~STATUS.active;
-      return done;
-    };
-    return {
-      toMemory: (bytes) => move(bytes, (at, part) => this.memory.writeBytes(at, part)),
-      fromMemory: (into) => move(into, (at, part) => this.memory.readBytes(at, part)),
-      // Buffers beyond the transfer's end leave the engine active.
-      done: () => {
-        if (left === 0 && (last || entry === MAX_ENTRIES)) s.status &= ~STATUS.active;
-      },
-    };
+  private entry(index: number, into: Region): boolean {
+    if (index === 0) this.last = false;
+    if (this.last || index === MAX_ENTRIES) return false;
+    const at = this.state.table + 8 * index;
+    const second = this.memory.read(at + 4, 4);
+    into.address = (this.memory.read(at, 4) & ~1) >>> 0;
+    into.length = second & 0xfffe || 0x10000;
+    this.last = (second & END) !== 0 || index === MAX_ENTRIES - 1;
+    return true;
+  }
+
+  // --- The transfer, for the device.
+
+  toMemory(bytes: Uint8Array): number {
+    return this.within(bytes.length, this.regions.toMemory(bytes));
+  }
+
+  fromMemory(into: Uint8Array): number {
+    return this.within(into.length, this.regions.fromMemory(into));
+  }
+
+  /** @returns bytes moved */
+  private within(length: number, moved: number): number {
+    if (moved < length) this.state.status &= ~STATUS.active;
+    return moved;
+  }
+
+  places(into: PieceList, most: number, unit: number): number {
+    return this.regions.places(into, most, unit);
+  }
+
+  changed({ offsets, lengths, count }: Pieces): void {
+    for (let i = 0; i < count; i++) this.memory.ramChanged(offsets[i]!, lengths[i]!);
+  }
+
+  moved(): void {
+    // Nobody is told how far it has come.
+  }
+
+  /** Buffers beyond the transfer's end leave the engine active. */
+  done(): void {
+    if (this.last && this.regions.between) this.state.status &= ~STATUS.active;
   }
 }

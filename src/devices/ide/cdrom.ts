@@ -232,6 +232,14 @@ export class IdeCdrom extends AtaDevice {
     return this.medium.read(lba * CD_SECTOR + at, into);
   }
 
+  protected override mediumOf(job: number): BlockBackend | null {
+    return job === JOB.read ? this.medium : null;
+  }
+
+  protected override get mediumStart(): number {
+    return this.state.value.transfer.lba * CD_SECTOR;
+  }
+
   protected override consume(from: Uint8Array): void {
     this.state.value.packet.set(from.subarray(0, PACKET_SIZE));
   }

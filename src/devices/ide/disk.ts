@@ -236,6 +236,14 @@ export class IdeDisk extends AtaDevice {
     return this.backend.write(lba * SECTOR + at, from);
   }
 
+  protected override mediumOf(job: number): BlockBackend | null {
+    return job === JOB.readDma || job === JOB.write ? this.backend : null;
+  }
+
+  protected override get mediumStart(): number {
+    return this.state.value.transfer.lba * SECTOR;
+  }
+
   protected override transferred(job: number): void {
     switch (job) {
       // The last block's interrupt has been; taking its data ends the command without another.

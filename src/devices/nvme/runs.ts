@@ -15,12 +15,12 @@ export class Runs extends PieceList {
     if (length === 0) return STATUS.success;
     if (prp1 % 4 !== 0) return STATUS.prpOffset;
     const first = Math.min(length, page - (prp1 % page));
-    if (!this.append(memory, prp1, first)) return STATUS.dataTransfer;
+    if (!this.find(memory, prp1, first)) return STATUS.dataTransfer;
     const left = length - first;
     if (left === 0) return STATUS.success;
     if (left > page) return this.followList(memory, prp2, left, page);
     if (prp2 % page !== 0) return STATUS.prpOffset;
-    return this.append(memory, prp2, left) ? STATUS.success : STATUS.dataTransfer;
+    return this.find(memory, prp2, left) ? STATUS.success : STATUS.dataTransfer;
   }
 
   /** A list of 64-bit entries, of which the last in a page leads to the next page of the list if more is needed. */
@@ -37,7 +37,7 @@ export class Runs extends PieceList {
         continue;
       }
       const part = Math.min(left, page);
-      if (!this.append(memory, entry, part)) return STATUS.dataTransfer;
+      if (!this.find(memory, entry, part)) return STATUS.dataTransfer;
       left -= part;
       at += 8;
     }
@@ -54,14 +54,10 @@ export class Runs extends PieceList {
     for (let i = 0; i < this.count; i++) memory.ramChanged(this.offsets[i]!, this.lengths[i]!);
   }
 
-  private append(memory: GuestMemory, at: number, length: number): boolean {
+  private find(memory: GuestMemory, at: number, length: number): boolean {
     const offset = memory.ramOffset(at, length);
     if (offset < 0) return false;
-    const last = this.count - 1;
-    if (last >= 0 && this.offsets[last]! + this.lengths[last]! === offset) {
-      this.lengths[last]! += length;
-      this.total += length;
-    } else this.add(offset, length);
+    this.append(offset, length);
     return true;
   }
 }

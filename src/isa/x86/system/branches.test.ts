@@ -80,6 +80,22 @@ test('what DEBUGCTL holds survives migration; unknown bits are refused', () => {
   assert.ok(other.cpu.blockFlags() & BF_TF);
 });
 
+test('from Nehalem on there is a stack of last branches, which stays empty', () => {
+  const registers = [0x1c8, 0x1c9, 0x680, 0x68f, 0x6c0, 0x6cf];
+  for (const model of ['Nehalem', 'x86-64-v3']) {
+    const kit = new Kit(model).long64();
+    for (const number of registers) {
+      assert.ok(kit.cpu.msrs.write(number, 0x12345, 0));
+      assert.equal(msr(kit, number), 0n, number.toString(16));
+    }
+    assert.ok(!kit.cpu.msrs.read(0x690));
+  }
+  for (const model of ['pentium3', 'qemu64']) {
+    const kit = new Kit(model);
+    for (const number of registers) assert.ok(!kit.cpu.msrs.read(number), `${model}: ${number.toString(16)}`);
+  }
+});
+
 test('RDPMC finds no counter, as CPUID says, whatever CR4.PCE permits', () => {
   for (const cpl of [0, 3]) {
     for (const pce of [0n, 1n << 8n]) {

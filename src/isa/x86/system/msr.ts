@@ -36,6 +36,10 @@ const EFER_FFXSR = 1 << 14;
 const EFER_AUTO_IBRS = 1 << 21;
 const MTRR_VARIABLE = 8;
 
+/** Model number of Intel's first processors with this stack of last branches, and its entries. */
+const NEHALEM = 26;
+const BRANCH_STACK = 16;
+
 const FIXED_MTRRS = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 
 export class Msrs {
@@ -360,6 +364,21 @@ export class Msrs {
         () => this.give(...value),
         () => false,
       );
+    }
+    const { vendor, family, model } = core.model;
+    if (vendor === 'GenuineIntel' && family === 6 && model >= NEHALEM) this.defineBranchStack();
+  }
+
+  /**
+   * The stack of last branches stays empty: it is the place of those registers that counts, for software that goes
+   * by the processor's model (SDM vol. 3, 19.7 to 19.11: LBR_SELECT, LASTBRANCH_TOS, then the branches from and to).
+   */
+  private defineBranchStack(): void {
+    this.ignored(0x1c8);
+    this.ignored(0x1c9);
+    for (let i = 0; i < BRANCH_STACK; i++) {
+      this.ignored(0x680 + i);
+      this.ignored(0x6c0 + i);
     }
   }
 
