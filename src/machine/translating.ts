@@ -1,7 +1,7 @@
 /** The translator as an accelerator: engine and x86 vCPU. */
 import { x86Isa } from '../isa/x86/isa.ts';
 import { X86Cpu } from '../isa/x86/system/cpu.ts';
-import { readBuilt } from '#host';
+import { preferLargePages, readBuilt } from '#host';
 import { tuneForTranslation } from '#threads';
 import { Engine } from '../jit/engine.ts';
 import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
@@ -79,6 +79,8 @@ export class TranslatingAccelerator implements Accelerator {
 
 function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
   tuneForTranslation();
+  // Guest memory, the interpreter's code and TLBs are read here and there, all the time.
+  preferLargePages(new Uint8Array(memory.buffer), 0, memory.buffer.byteLength);
   return new Engine({
     isa: x86Isa(model.has),
     ...(MADE === null ? {} : { runtime: MADE }),

@@ -26,6 +26,7 @@ export const network: HostNetwork = {
   appendFile: () => missing('files'),
 };
 /** A page has no way to give memory back. */
+export const preferLargePages = (_memory: Uint8Array, _offset: number, _length: number): void => undefined;
 export const releasePages = (_memory: Uint8Array, _offset: number, _length: number): void => undefined;
 export const openFileTree = (_path: string, _readOnly: boolean): FileTree => missing('folders');
 
