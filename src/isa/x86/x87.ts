@@ -15,6 +15,7 @@ import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
 import { requireFpu, requireNoError } from './x87-control.ts';
 import { STOPPED_SHIFT } from './x87/arithmetic.ts';
+import { MARK } from './x87/common.ts';
 import { HIGH_PART, STATUS_AFTER, SUPPRESSED } from './x87/convert.ts';
 
 const C1 = 0x200;
@@ -55,6 +56,7 @@ function pop(t: X86Translator, stopped: Value = -1): void {
   const { b } = t;
   const at = top(t);
   const done = stopped < 0 ? b.i32(1) : b.eqz32(stopped);
+  b.sts16(MARK, b.i32(0), b.shl32(at, b.i32(4)));
   b.sts8(FTAG, stopped < 0 ? done : b.or32(b.lds8(FTAG, at), done), at);
   b.sts32(FTOP, b.and32(b.add32(at, done), b.i32(7)));
 }
@@ -461,7 +463,9 @@ const rotate = (by: number): Translate =>
 const free = (pops: boolean): Translate =>
   x87((t) => {
     const { b } = t;
-    b.sts8(FTAG, b.i32(1), b.shr32(slot(t, registerOf(t)), b.i32(4)));
+    const freed = slot(t, registerOf(t));
+    b.sts16(MARK, b.i32(0), freed);
+    b.sts8(FTAG, b.i32(1), b.shr32(freed, b.i32(4)));
     clearC1(t);
     if (pops) pop(t);
   });

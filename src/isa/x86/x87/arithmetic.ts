@@ -1,6 +1,6 @@
 /**
  * Addition, multiplication, division, square root, comparison. Each has a fast path for normal
- * operands under the default control word, and a routine for everything else.
+ * operands under the default control word (X87.arePlain), and a routine for everything else.
  */
 import { F64, I32, I64 } from '../../../ir/ops.ts';
 import { Body, i32, i64 } from '../../../wasm/structured.ts';
@@ -9,6 +9,7 @@ import {
   BIAS,
   DE,
   EXPONENT,
+  NORMAL,
   ORDINARY,
   RC_DOWN,
   TOP_BIT,
@@ -34,6 +35,8 @@ export const REVERSE = 1;
 /** Result of a comparison: CF, PF and ZF set; and the bit that an unmasked exception adds. */
 export const UNORDERED = 0x45;
 export const STOPPED_SHIFT = 16;
+
+const SIGN = 0x8000;
 
 const BINARY = [I32, I64, I32, I64, I32, I32];
 
@@ -155,42 +158,95 @@ export class Arithmetic {
     this.compareSlow = this.defineCompareSlow();
   }
 
-  // --- Fast endings. ---
+  // --- Fast paths: operands are normal numbers, whose `se` may have marks, and the control word is at its default. ---
 
-  /** Rounds to nearest even with 64 bits and writes; leaves overflow and underflow to `round`. */
+  /**
+   * Rounds to nearest even with 64 bits and writes; leaves overflow and underflow to `round`.
+   * @param sign in bit 15
+   */
   private finish(f: Body, d: Expr, sign: Expr, exp: Local, hi: Local, lo: Local): void {
     const { x } = this;
     f.unlikely(exp.sub(1).geu(0x7ffd), () => {
-      f.do(f.call(x.round, d, sign, exp, hi, lo, 0x300));
+      f.do(f.call(x.round, d, sign.shr(15), exp, hi, lo, 0x300));
       f.return(0);
     });
-    const up = f.let(lo.shr(63n).and(lo.ne(TOP_BIT).extu().or(hi)));
+    // Up from above the middle, and from the middle to even: then taking 1 away leaves the top bit.
+    const down = hi.xor(1n).and(1n);
+    const up = f.let(lo.sub(down).and(lo).shr(63n));
     f.set(hi, hi.add(up));
     f.unlikely(hi.not(), () => {
       f.set(hi, TOP_BIT);
       f.set(exp, exp.add(1));
     });
-    x.overwrite(f, d, hi, exp.or(sign.shl(15)));
+    x.overwrite(f, d, hi, exp.or(sign).or(NORMAL));
     x.setStatus(f, lo.ne(0n).shl(5).or(up.wrap().shl(9)));
     f.return(0);
   }
 
-  /** Both operands normal, control word at its default; else `slow` is to return. */
-  private plainOr(f: Body, operands: readonly Float[], slow: () => void): void {
-    const plain = operands.map(isNormal).reduce((x, y) => x.and(y), this.x.isPlain(f));
-    f.unlikely(plain.not(), slow);
-  }
-
   // --- Addition and subtraction. ---
+
+  /**
+   * d = a + b, a - b or b - a: emits the fast path. Which operand is larger, and by how much, is as good as random: so there
+   * are few branches.
+   */
+  add(f: Body, d: Local, a: Float, b: Float, subtract: boolean, reverse: number): void {
+    const [ea, eb] = [f.let(exponentOf(a)), f.let(exponentOf(b))];
+    const apart = f.let(ea.sub(eb));
+    const swap = f.let(apart.lts(0));
+    f.set(apart, swap.select(apart.neg(), apart));
+    f.unlikely(apart.geu(64), () => {
+      const [aSe, bSe] = [a.se.and(0xffff), b.se.and(0xffff)];
+      f.tail(subtract ? this.subSlow : this.addSlow, d, a.sig, aSe, b.sig, bSe, reverse);
+    });
+    const exp = f.let(swap.select(eb, ea));
+    const large = f.let(swap.select(b.sig, a.sig));
+    const small = f.let(swap.select(a.sig, b.sig));
+    const flip = (of: Float, when: boolean): Expr => (subtract && when ? of.se.xor(SIGN) : of.se);
+    const [sa, sb] = [flip(a, reverse === REVERSE), flip(b, reverse === FORWARD)];
+    const sign = f.let(swap.select(sb, sa).and(SIGN));
+    // What falls off below the larger one's last place; nothing when they are not apart.
+    const places = apart.extu();
+    const lo = f.let(small.shl(i64(63).sub(places)).shl(1n));
+    f.set(small, small.shr(places));
+    f.if(
+      sa.xor(sb).and(SIGN).not(),
+      () => this.addMagnitudes(f, exp, large, lo, small),
+      () => this.subtractMagnitudes(f, d, sign, exp, large, lo, small),
+    );
+    this.finish(f, d, sign, exp, large, lo);
+  }
 
   /** Sum of magnitudes, the first operand's exponent being not smaller. */
   private addMagnitudes(f: Body, exp: Local, hi: Local, lo: Local, other: Local): void {
     f.set(hi, hi.add(other));
-    f.if(hi.ltu(other), () => {
-      f.set(lo, lo.shr(1n).or(lo.and(1n)).or(hi.shl(63n)));
-      f.set(hi, hi.shr(1n).or(TOP_BIT));
-      f.set(exp, exp.add(1));
+    const carry = f.let(hi.ltu(other));
+    f.set(lo, carry.select(lo.shr(1n).or(lo.and(1n)).or(hi.shl(63n)), lo));
+    f.set(hi, carry.select(hi.shr(1n).or(TOP_BIT), hi));
+    f.set(exp, exp.add(carry));
+  }
+
+  /** Difference of magnitudes. Only when they are not apart the second can be the larger one. */
+  private subtractMagnitudes(f: Body, d: Local, sign: Local, exp: Local, hi: Local, lo: Local, other: Local): void {
+    const { x } = this;
+    const negative = f.let(hi.ltu(other));
+    f.set(hi, hi.sub(other).sub(lo.ne(0n).extu()));
+    f.set(lo, lo.neg());
+    f.set(hi, negative.select(hi.neg(), hi));
+    f.set(sign, sign.xor(negative.shl(15)));
+    f.unlikely(hi.not(), () => {
+      f.if(lo.not(), () => {
+        x.overwrite(f, d, 0n, 0);
+        x.clearC1(f);
+        f.return(0);
+      });
+      f.set(hi, lo);
+      f.set(lo, 0n);
+      f.set(exp, exp.sub(64));
     });
+    const n = f.let(hi.clz());
+    f.set(hi, hi.shl(n).or(lo.shr(1n).shr(i64(63).sub(n))));
+    f.set(lo, lo.shl(n));
+    f.set(exp, exp.sub(n.wrap()));
   }
 
   /** Bits of y below the last place of x, which has the larger exponent; y is shifted. */
@@ -212,7 +268,7 @@ export class Arithmetic {
     });
   }
 
-  /** Leaves the exact sum, top bit set, in its arguments; calls `zero` when it is 0. */
+  /** Leaves the exact sum in its arguments, its top bit set unless both are 0; calls `zero` when a difference is 0. */
   private sum(f: Body, e: [Local, Local], m: [Local, Local], s: [Local, Local], zero: () => void): Local {
     this.order(f, e, m, s);
     const difference = f.let(e[0].sub(e[1]));
@@ -228,23 +284,6 @@ export class Arithmetic {
       },
     );
     return lo;
-  }
-
-  /** d = a + b, a - b or b - a: emits the fast path. */
-  add(f: Body, d: Local, a: Float, b: Float, subtract: boolean, reverse: number): void {
-    const { x } = this;
-    this.plainOr(f, [a, b], () => f.tail(subtract ? this.subSlow : this.addSlow, d, a.sig, a.se, b.sig, b.se, reverse));
-    const e: [Local, Local] = [f.let(exponentOf(a)), f.let(exponentOf(b))];
-    const m: [Local, Local] = [f.let(a.sig), f.let(b.sig)];
-    const flipA = subtract && reverse === REVERSE ? 1 : 0;
-    const flipB = subtract && reverse === FORWARD ? 1 : 0;
-    const s: [Local, Local] = [f.let(a.se.shr(15).xor(flipA)), f.let(b.se.shr(15).xor(flipB))];
-    const lo = this.sum(f, e, m, s, () => {
-      x.overwrite(f, d, 0n, 0);
-      x.clearC1(f);
-      f.return(0);
-    });
-    this.finish(f, d, s[0], e[0], m[0], lo);
   }
 
   private defineAddSlow(subtract: boolean): Routine {
@@ -285,25 +324,23 @@ export class Arithmetic {
   // --- Multiplication. ---
 
   mul(f: Body, d: Local, a: Float, b: Float): void {
-    this.plainOr(f, [a, b], () => f.tail(this.mulSlow, d, a.sig, a.se, b.sig, b.se, 0));
     const exp = f.let(
       exponentOf(a)
         .add(exponentOf(b))
         .sub(BIAS - 1),
     );
-    const sign = f.let(a.se.xor(b.se).shr(15));
+    const sign = f.let(a.se.xor(b.se).and(SIGN));
     const [hi, lo] = multiply(f, f.let(a.sig), f.let(b.sig));
     this.topUp(f, exp, hi, lo);
     this.finish(f, d, sign, exp, hi, lo);
   }
 
-  /** One shift left where the product has its top bit clear. */
+  /** One shift left where the product has its top bit clear: half of the time, so without a branch. */
   private topUp(f: Body, exp: Local, hi: Local, lo: Local): void {
-    f.if(hi.ges(0n), () => {
-      f.set(hi, hi.shl(1n).or(lo.shr(63n)));
-      f.set(lo, lo.shl(1n));
-      f.set(exp, exp.sub(1));
-    });
+    const low = f.let(hi.ges(0n));
+    f.set(hi, low.select(hi.shl(1n).or(lo.shr(63n)), hi));
+    f.set(lo, low.select(lo.shl(1n), lo));
+    f.set(exp, exp.sub(low));
   }
 
   private defineMulSlow(): Routine {
@@ -349,14 +386,13 @@ export class Arithmetic {
   }
 
   div(f: Body, d: Local, a: Float, b: Float, reverse: number): void {
-    this.plainOr(f, [a, b], () => f.tail(this.divSlow, d, a.sig, a.se, b.sig, b.se, reverse));
     const [n, v] = reverse === REVERSE ? [b, a] : [a, b];
     const exp = f.let(
       exponentOf(n)
         .sub(exponentOf(v))
         .add(BIAS - 1),
     );
-    const sign = f.let(a.se.xor(b.se).shr(15));
+    const sign = f.let(a.se.xor(b.se).and(SIGN));
     const [hi, lo] = this.quotient(f, exp, f.let(n.sig), f.let(v.sig));
     this.finish(f, d, sign, exp, hi, lo);
   }
@@ -419,8 +455,8 @@ export class Arithmetic {
     return [f.let(exp.sar(1)), low];
   }
 
+  /** Of a positive number. */
   sqrt(f: Body, d: Local, a: Float): void {
-    this.plainOr(f, [a, { sig: i64(TOP_BIT), se: a.se.shr(15).select(0, 1) }], () => f.tail(this.sqrtSlow, d));
     const m = f.let(a.sig);
     const [exp, low] = this.halveExponent(f, exponentOf(a), m);
     const [hi, lo] = squareRoot(f, m, low);
@@ -454,7 +490,8 @@ export class Arithmetic {
     this.compareNumbers(f, a, b);
   }
 
-  private compareNumbers(f: Body, a: Float, b: Float): void {
+  /** Of numbers, whose `se` may have marks when both have. */
+  compareNumbers(f: Body, a: Float, b: Float): void {
     // As integers with the sign applied, exponent first.
     f.if(a.se.eq(b.se).and(a.sig.eq(b.sig)), () => f.return(0x40));
     f.if(signOf(a).ne(signOf(b)), () => f.return(signOf(a)));

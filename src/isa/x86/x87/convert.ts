@@ -29,6 +29,7 @@ import {
   isNan,
   isSignalling,
   isUnsupported,
+  markOf,
   shiftRightJam,
   signOf,
 } from './common.ts';
@@ -158,7 +159,7 @@ export class Conversions {
     f.unlikely(f.load8(FTAG, top).not(), () => f.tail(this.overflow));
     f.store32(FTOP, top);
     f.store8(FTAG, 0, top);
-    x.overwrite(f, top.shl(4), sig, se);
+    x.overwrite(f, top.shl(4), sig, se.or(markOf({ sig, se })));
     x.clearC1(f);
     f.return(0);
   }
@@ -244,13 +245,10 @@ export class Conversions {
     const result = fraction === 52 ? I64 : I32;
     x.program.routine(name, [], result, (f) => {
       const slot = f.let(x.slot(f, 0));
-      const a = x.read(f, slot);
+      const a = x.readMarked(f, slot);
       const exp = f.let(exponentOf(a).sub(rebias));
-      const fits = exp
-        .sub(1)
-        .ltu(exponents - 2)
-        .and(a.sig.lts(0n));
-      f.unlikely(fits.and(x.isPlain(f)).and(x.isEmpty(f, slot).not()).not(), () => {
+      const fits = exp.sub(1).ltu(exponents - 2);
+      f.unlikely(fits.and(x.arePlain(f, a)).not(), () => {
         const bits = f.call(slow);
         f.return(result === I64 ? bits : bits.wrap());
       });

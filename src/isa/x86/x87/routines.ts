@@ -1,10 +1,25 @@
 /** The routines that instructions call: arithmetic on stack slots and memory operands, moves. */
 import { I32, I64 } from '../../../ir/ops.ts';
 import { i32 } from '../../../wasm/structured.ts';
-import type { Body, Expr, Local } from '../../../wasm/structured.ts';
+import type { Body, Expr, Local, Routine } from '../../../wasm/structured.ts';
 import { FPREG, FSW } from '../state.ts';
 import { Arithmetic, FORWARD, REVERSE, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
-import { C0, C1, C2, C3, DEFAULT_NAN, EXPONENT, IE, SF, TOP_BIT, X87, exponentOf, isUnsupported, signOf } from './common.ts';
+import {
+  C0,
+  C1,
+  C2,
+  C3,
+  DEFAULT_NAN,
+  EXPONENT,
+  IE,
+  SF,
+  TOP_BIT,
+  X87,
+  exponentOf,
+  isNormal,
+  isUnsupported,
+  signOf,
+} from './common.ts';
 import type { Float } from './common.ts';
 import type { Conversions } from './convert.ts';
 
@@ -12,29 +27,66 @@ const SE = FPREG + 8;
 
 type Emit = (f: Body, d: Local, a: Float, b: Float) => void;
 
+interface Operation {
+  readonly fast: Emit;
+  /** (slot, a, b, reversed) => status. */
+  readonly slow: Routine;
+  readonly reverse: number;
+}
+
 /** Operations by the names that the instruction rows use. */
-function operations(x: Arithmetic): Record<string, Emit> {
+function operations(x: Arithmetic): Record<string, Operation> {
+  const sum = (subtract: boolean, reverse: number): Operation => ({
+    fast: (f, d, a, b) => x.add(f, d, a, b, subtract, reverse),
+    slow: subtract ? x.subSlow : x.addSlow,
+    reverse,
+  });
+  const quotient = (reverse: number): Operation => ({
+    fast: (f, d, a, b) => x.div(f, d, a, b, reverse),
+    slow: x.divSlow,
+    reverse,
+  });
   return {
-    add: (f, d, a, b) => x.add(f, d, a, b, false, FORWARD),
-    sub: (f, d, a, b) => x.add(f, d, a, b, true, FORWARD),
-    subr: (f, d, a, b) => x.add(f, d, a, b, true, REVERSE),
-    mul: (f, d, a, b) => x.mul(f, d, a, b),
-    div: (f, d, a, b) => x.div(f, d, a, b, FORWARD),
-    divr: (f, d, a, b) => x.div(f, d, a, b, REVERSE),
+    add: sum(false, FORWARD),
+    sub: sum(true, FORWARD),
+    subr: sum(true, REVERSE),
+    mul: { fast: (f, d, a, b) => x.mul(f, d, a, b), slow: x.mulSlow, reverse: FORWARD },
+    div: quotient(FORWARD),
+    divr: quotient(REVERSE),
   };
 }
 
-function defineBinary(x: X87, conversions: Conversions, name: string, emit: Emit): void {
+/** Marks a register that has just been read, when it is normal. */
+const markNormal = (x: X87, f: Body, slot: Expr, v: Float): void => f.if(isNormal(v), () => x.mark(f, slot));
+
+function defineBinary(x: X87, conversions: Conversions, name: string, { fast, slow, reverse }: Operation): void {
   const { program } = x;
+  const careful = program.routine(null, [I32, I32], I32, (f, d, s) => {
+    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
+    const [a, b] = [x.read(f, d), x.read(f, s)];
+    markNormal(x, f, d, a);
+    markNormal(x, f, s, b);
+    f.tail(slow, d, a.sig, a.se, b.sig, b.se, reverse);
+  });
   // d = d op s.
   program.routine(`${name}R`, [I32, I32], I32, (f, d, s) => {
-    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
-    emit(f, d, x.read(f, d), x.read(f, s));
+    const [a, b] = [x.readMarked(f, d), x.readMarked(f, s)];
+    f.unlikely(x.arePlain(f, a, b).not(), () => f.tail(careful, d, s));
+    fast(f, d, a, b);
+  });
+  const carefulValue = program.routine(null, [I64, I32], I32, (f, sig, se) => {
+    const d = f.let(x.slot(f, 0));
+    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
+    const a = x.read(f, d);
+    markNormal(x, f, d, a);
+    f.tail(slow, d, a.sig, a.se, sig, se, reverse);
   });
   const value = program.routine(null, [I64, I32], I32, (f, sig, se) => {
     const d = f.let(x.slot(f, 0));
-    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
-    emit(f, d, x.read(f, d), { sig, se });
+    const a = x.readMarked(f, d);
+    const b = { sig, se };
+    f.unlikely(x.arePlain(f, a).and(isNormal(b)).not(), () => f.tail(carefulValue, sig, se));
+    fast(f, d, a, b);
   });
   memoryForms(x, conversions, name, (f, sig, se) => f.tail(value, sig, se));
 }
@@ -78,11 +130,17 @@ function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversi
         .or(UNORDERED),
     );
   });
-  const flags = program.routine('comi', [I32, I32], I32, (f, s, quiet) => {
-    const d = f.let(x.slot(f, 0));
+  const careful = program.routine(null, [I32, I32, I32], I32, (f, d, s, quiet) => {
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(missing));
     const [a, b] = [x.read(f, d), x.read(f, s)];
     f.tail(core, a.sig, a.se, b.sig, b.se, quiet);
+  });
+  const flags = program.routine('comi', [I32, I32], I32, (f, s, quiet) => {
+    const d = f.let(x.slot(f, 0));
+    const [a, b] = [x.readMarked(f, d), x.readMarked(f, s)];
+    f.unlikely(a.se.and(b.se).ges(0), () => f.tail(careful, d, s, quiet));
+    x.clearC1(f);
+    arithmetic.compareNumbers(f, a, b);
   });
   const setConditions = (f: Body, result: Local): void => {
     const status = f.load32(FSW).and(~(C0 | C2 | C3));
@@ -127,19 +185,19 @@ function defineMoves(x: X87, conversions: Conversions): void {
   program.routine('fstR', [I32], I32, (f, d) => {
     const s = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, s), () => f.tail(x.underflow, d));
-    x.write(f, d, f.load64(FPREG, s), f.load16(SE, s));
+    x.write(f, d, f.load64(FPREG, s), f.load32(SE, s));
     x.clearC1(f);
     f.return(0);
   });
   program.routine('fstnce', [I32], I32, (f, d) => {
     const s = f.let(x.slot(f, 0));
     x.clearC1(f);
-    f.if(x.isEmpty(f, s).not(), () => x.write(f, d, f.load64(FPREG, s), f.load16(SE, s)));
+    f.if(x.isEmpty(f, s).not(), () => x.write(f, d, f.load64(FPREG, s), f.load32(SE, s)));
     f.return(0);
   });
   program.routine('fxch', [I32], I32, (f, s) => {
     const d = f.let(x.slot(f, 0));
-    const [a, b] = [x.read(f, d), x.read(f, s)];
+    const [a, b] = [x.readMarked(f, d), x.readMarked(f, s)];
     x.clearC1(f);
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => {
       x.raiseOrStop(f, IE | SF);
@@ -157,7 +215,7 @@ function defineMoves(x: X87, conversions: Conversions): void {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
     f.if(condition, () => {
-      const v = x.read(f, s);
+      const v = x.readMarked(f, s);
       x.overwrite(f, d, v.sig, v.se);
     });
     f.return(0);
@@ -166,7 +224,7 @@ function defineMoves(x: X87, conversions: Conversions): void {
   program.routine('fsign', [I32, I32], I32, (f, clear, toggle) => {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
-    f.store32(SE, f.load16(SE, d).and(clear.xor(-1)).xor(toggle), d);
+    f.store32(SE, f.load32(SE, d).and(clear.xor(-1)).xor(toggle), d);
     x.clearC1(f);
     f.return(0);
   });
@@ -206,15 +264,25 @@ function defineTagWord(x: X87): void {
   });
 }
 
-export function defineRoutines(x: X87, conversions: Conversions): void {
-  const arithmetic = new Arithmetic(x);
-  for (const [name, emit] of Object.entries(operations(arithmetic))) defineBinary(x, conversions, name, emit);
-  defineComparisons(x, arithmetic, conversions);
+function defineSquareRoot(x: X87, arithmetic: Arithmetic): void {
+  const careful = x.program.routine(null, [I32], I32, (f, d) => {
+    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
+    markNormal(x, f, d, x.read(f, d));
+    f.tail(arithmetic.sqrtSlow, d);
+  });
   x.program.routine('fsqrt', [], I32, (f) => {
     const d = f.let(x.slot(f, 0));
-    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
-    arithmetic.sqrt(f, d, x.read(f, d));
+    const a = x.readMarked(f, d);
+    f.unlikely(x.arePlain(f, a).not().or(signOf(a)), () => f.tail(careful, d));
+    arithmetic.sqrt(f, d, a);
   });
+}
+
+export function defineRoutines(x: X87, conversions: Conversions): void {
+  const arithmetic = new Arithmetic(x);
+  for (const [name, operation] of Object.entries(operations(arithmetic))) defineBinary(x, conversions, name, operation);
+  defineComparisons(x, arithmetic, conversions);
+  defineSquareRoot(x, arithmetic);
   defineMoves(x, conversions);
   defineExamine(x);
   defineTagWord(x);
