@@ -83,6 +83,7 @@ import {
   RETURN_CALL_INDIRECT,
   STORE_OP,
 } from '../wasm/wasm.ts';
+import type { Inline } from '../wasm/structured.ts';
 import type { Results } from '../wasm/wasm.ts';
 
 export interface RegionToCompile {
@@ -104,6 +105,8 @@ export interface RegionToCompile {
 export interface CompilerOptions {
   readonly globals: readonly Global[];
   readonly helpers: readonly Helper[];
+  /** See Isa.inlines. */
+  readonly inlines?: ReadonlyMap<number, Inline> | undefined;
   /** Count every block exactly (instruction-counted clock) instead of loops only. */
   readonly exactCount: boolean;
   /** Number of the global that points to the stack, -1 = none. */
@@ -178,7 +181,7 @@ export class RegionCompiler implements Surroundings {
     this.used = new Uint8Array(options.globals.length);
     this.strides = new Uint8Array(options.globals.length);
     this.stackPointer = options.stackPointer;
-    this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers);
+    this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers, options.inlines);
   }
 
   /** Imports come before a module's functions: declares all that a region may need. */

@@ -26,7 +26,9 @@ import { ACCESS, emitLoad, emitStore, isInPlace } from './access.ts';
 import type { AccessContext, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
-import { CALL, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from '../wasm/wasm.ts';
+import { Body, Expr, Local } from '../wasm/structured.ts';
+import type { FastPath, Inline } from '../wasm/structured.ts';
+import { CALL, DROP, ELSE, I32_LOAD, I64_EXTEND_U, IF, SELECT, VOID, typeByte } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
 
 /** What surrounds a block. */
@@ -73,10 +75,17 @@ class LocalPool {
     return local;
   }
 
-  /** All taken locals may be used again (by the next block). */
-  release(): void {
-    for (const [type, local] of this.taken) this.free[type]!.push(local);
-    this.taken.length = 0;
+  /** How many are taken, for `release`. */
+  get count(): number {
+    return this.taken.length;
+  }
+
+  /** All locals taken since there were `count` may be used again. */
+  release(count: number): void {
+    while (this.taken.length > count) {
+      const [type, local] = this.taken.pop()!;
+      this.free[type]!.push(local);
+    }
   }
 
   forget(): void {
@@ -90,6 +99,7 @@ const NO_LOCAL = -1;
 export class BlockEmitter {
   private readonly code: Code;
   private readonly helpers: readonly Helper[];
+  private readonly inlines: ReadonlyMap<number, Inline>;
   private readonly analysis: BlockAnalysis;
   private readonly scratch: Scratch;
   private readonly pool: LocalPool;
@@ -99,13 +109,16 @@ export class BlockEmitter {
   /** Value that is the current content of a global's local and was read from it, or -1. */
   private readonly alias: Int32Array;
   private around!: Surroundings;
+  /** A record that has been emitted with the one before it. */
+  private done = -1;
   private address = NO_LOCAL;
   private entry = NO_LOCAL;
   private addend = NO_LOCAL;
 
-  constructor(code: Code, globals: number, helpers: readonly Helper[]) {
+  constructor(code: Code, globals: number, helpers: readonly Helper[], inlines: ReadonlyMap<number, Inline> = new Map()) {
     this.code = code;
     this.helpers = helpers;
+    this.inlines = inlines;
     this.analysis = new BlockAnalysis(globals);
     this.scratch = new Scratch(code);
     this.pool = new LocalPool(code);
@@ -128,12 +141,13 @@ export class BlockEmitter {
     this.words = words;
     this.around = around;
     this.alias.fill(-1);
-    this.pool.release();
+    this.pool.release(0);
     if (this.locals.length < count) this.locals = new Int32Array(count * 2);
     this.locals.fill(NO_LOCAL, 0, count);
     this.analysis.run(words, count, this.helpers, true);
+    this.done = -1;
     for (let i = 0; i < count - 1; i++) {
-      if (!this.analysis.dead[i]) this.emitRecord(i);
+      if (!this.analysis.dead[i] && i !== this.done) this.emitRecord(i);
     }
   }
 
@@ -165,10 +179,16 @@ export class BlockEmitter {
     else if (op === Op.insn) this.around.instruction();
     else if (kind === SIDE_EXIT) {
       this.pushValue(w[at + 1]!);
-      this.code.if(false);
-      this.around.sideExit(w[at + 2]!, w[at + 3]!);
-      this.code.end();
+      this.emitSideExit(i);
     }
+  }
+
+  /** Leaves where the i32 on the stack says so. */
+  private emitSideExit(i: number): void {
+    const at = i * STRIDE;
+    this.code.if(false);
+    this.around.sideExit(this.words[at + 2]!, this.words[at + 3]!);
+    this.code.end();
   }
 
   private isRematerialised(op: number): boolean {
@@ -371,6 +391,8 @@ export class BlockEmitter {
     const w = this.words;
     const at = i * STRIDE;
     const helper = this.helpers[w[at + 1]!]!;
+    const inline = this.around.inLoop ? this.inlines.get(helper.index) : undefined;
+    if (inline) return this.emitInline(i, helper, inline);
     if (helper.touchesGlobals) {
       for (let g = 0; g < this.alias.length; g++) this.saveAlias(g, i);
       this.around.spill();
@@ -387,5 +409,49 @@ export class BlockEmitter {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
       this.around.faultIf(0);
     }
+  }
+
+  /** A value as an expression. */
+  private operand(f: Body, value: number, type: number): Expr {
+    const local = this.locals[value]!;
+    if (local !== NO_LOCAL) return new Local(type, local);
+    const text = new Expr(type, () => this.pushValue(value));
+    return this.isRematerialised(this.words[value * STRIDE]!) ? text : f.let(text);
+  }
+
+  /** A helper's fast path, else a call of it. When the block leaves by what it returns, there is nothing to look at after the first. */
+  private emitInline(i: number, helper: Helper, inline: Inline): void {
+    const { code: c, words: w, analysis, pool } = this;
+    const at = i * STRIDE;
+    const next = at + STRIDE;
+    const leaves = w[next] === Op.leaveif && w[next + 1] === i && analysis.uses[i] === 1;
+    const wanted = !leaves && analysis.uses[i]! > 0;
+    const result = wanted ? pool.take(helper.result) : NO_LOCAL;
+    const before = pool.count;
+    const f = new Body(c, VCPU_BASE, (type) => pool.take(type));
+    const operands = helper.params.map((type, k) => this.operand(f, w[at + 2 + k]!, type));
+    const path = inline(f, ...operands);
+    path.fits.emit(c);
+    c.hint(true);
+    c.op(IF);
+    c.op(wanted ? typeByte(helper.result) : VOID);
+    this.emitFastPath(path, wanted);
+    c.op(ELSE);
+    for (const operand of operands) operand.emit(c);
+    c.call(CALL, this.around.helper(helper));
+    if (leaves) this.emitSideExit(i + 1);
+    else if (!wanted) c.op(DROP);
+    c.end();
+    if (wanted) c.set(result);
+    pool.release(before);
+    this.locals[i] = result;
+    if (leaves) this.done = i + 1;
+  }
+
+  private emitFastPath({ run }: FastPath, wanted: boolean): void {
+    const value = run();
+    if (!wanted) return;
+    if (value) value.emit(this.code);
+    else this.code.i32(0);
   }
 }

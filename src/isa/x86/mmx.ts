@@ -52,6 +52,7 @@ function setTags(t: X86Translator, tags: number): void {
 }
 
 function enterMmx(t: X86Translator): void {
+  t.fpu.forget();
   t.b.sts32(FTOP, t.b.i32(0));
   setTags(t, 0);
 }
@@ -177,6 +178,7 @@ const maskmovq = mmx((t) => {
 const emms: Translate = (t) => {
   if (!mmxReady(t)) return;
   requireNoError(t);
+  t.fpu.forget();
   t.b.sts32(FTOP, t.b.i32(0));
   clearMarks(t);
   setTags(t, ALL_EMPTY);

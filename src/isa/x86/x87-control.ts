@@ -47,6 +47,7 @@ export function clearMarks(t: X86Translator): void {
 
 export function initialise(t: X86Translator): void {
   const { b } = t;
+  t.fpu.forget();
   clearMarks(t);
   b.sts32(FCW, b.i32(DEFAULT_CONTROL));
   b.sts32(FSW, b.i32(0));
@@ -67,6 +68,7 @@ function clearExceptions(t: X86Translator): void {
 function loadControl(t: X86Translator): void {
   const { b } = t;
   requireNoError(t);
+  t.fpu.clean = false;
   const word = b.or32(t.read(0), b.i32(0x40));
   const status = b.lds32(FSW);
   const unmasked = b.and32(b.and32(status, b.xor32(word, b.i32(-1))), b.i32(0x3f));

@@ -111,6 +111,7 @@ function setEnvironment(t: X86Translator, fields: readonly Value[]): void {
   b.sts32(FCW, control);
   b.sts32(FSW, b.select32(unmasked, b.or32(clean, b.i32(0x8080)), clean));
   b.sts32(FTOP, b.and32(b.shr32(status, b.i32(11)), b.i32(7)));
+  t.fpu.forget();
   clearMarks(t);
   for (let i = 0; i < 8; i++) {
     const tag = b.and32(b.shr32(fields[TAGS]!, b.i32(2 * i)), b.i32(3));

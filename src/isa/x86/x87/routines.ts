@@ -1,6 +1,6 @@
 /** The routines that instructions call: arithmetic on stack slots and memory operands, moves. */
 import { I32, I64 } from '../../../ir/ops.ts';
-import { i32 } from '../../../wasm/structured.ts';
+import { defineFast, i32, i64 } from '../../../wasm/structured.ts';
 import type { Body, Expr, Local, Routine } from '../../../wasm/structured.ts';
 import { FPREG, FSW } from '../state.ts';
 import { Arithmetic, FORWARD, REVERSE, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
@@ -22,6 +22,7 @@ import {
 } from './common.ts';
 import type { Float } from './common.ts';
 import type { Conversions } from './convert.ts';
+import { X87_FAST } from './moves.ts';
 
 const SE = FPREG + 8;
 
@@ -135,19 +136,13 @@ function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversi
     const [a, b] = [x.read(f, d), x.read(f, s)];
     f.tail(core, a.sig, a.se, b.sig, b.se, quiet);
   });
-  const flags = program.routine('comi', [I32, I32], I32, (f, s, quiet) => {
-    const d = f.let(x.slot(f, 0));
-    const [a, b] = [x.readMarked(f, d), x.readMarked(f, s)];
-    f.unlikely(a.se.and(b.se).ges(0), () => f.tail(careful, d, s, quiet));
-    x.clearC1(f);
-    arithmetic.compareNumbers(f, a, b);
-  });
+  const flags = defineFast(program, 'comi', X87_FAST['comi']!, careful);
   const setConditions = (f: Body, result: Local): void => {
     const status = f.load32(FSW).and(~(C0 | C2 | C3));
     f.store32(FSW, status.or(result.and(UNORDERED).shl(8)));
     f.return(result.shr(STOPPED_SHIFT));
   };
-  program.routine('comR', [I32, I32], I32, (f, s, quiet) => setConditions(f, f.let(f.call(flags, s, quiet))));
+  program.routine('comR', [I32, I32, I32], I32, (f, d, s, quiet) => setConditions(f, f.let(f.call(flags, d, s, quiet))));
   const value = program.routine('comV', [I64, I32], I32, (f, sig, se) => {
     const d = f.let(x.slot(f, 0));
     const result = f.variable(I32);
@@ -171,46 +166,44 @@ const orNan = (x: X87, f: Body, slot: Local, v: { sig: Local; se: Local }): void
     f.set(v.se, 0xffff);
   });
 
-function defineMoves(x: X87, conversions: Conversions): void {
+function defineMoves(x: X87): void {
   const { program } = x;
-  program.routine('fldR', [I32], I32, (f, s) => {
-    const v = x.read(f, s);
-    f.unlikely(x.isEmpty(f, s), () => {
-      x.clearC1(f);
-      x.raiseOrStop(f, IE | SF);
-      f.tail(conversions.pushNan);
-    });
-    f.tail(conversions.push, v.sig, v.se);
-  });
-  program.routine('fstR', [I32], I32, (f, d) => {
-    const s = f.let(x.slot(f, 0));
-    f.unlikely(x.isEmpty(f, s), () => f.tail(x.underflow, d));
-    x.write(f, d, f.load64(FPREG, s), f.load32(SE, s));
+  const loadRegister = program.routine(null, [I32, I32], I32, (f, d, s) => {
     x.clearC1(f);
+    f.unlikely(x.isEmpty(f, s), () => {
+      x.raiseOrStop(f, IE | SF);
+      x.write(f, d, i64(DEFAULT_NAN), 0xffff);
+      f.return(0);
+    });
+    const v = x.readMarked(f, s);
+    f.unlikely(x.isEmpty(f, d).not(), () => {
+      x.raiseOrStop(f, IE | SF | C1);
+      f.set(v.sig, DEFAULT_NAN);
+      f.set(v.se, 0xffff);
+    });
+    x.write(f, d, v.sig, v.se);
     f.return(0);
   });
+  defineFast(program, 'fldR', X87_FAST['fldR']!, loadRegister);
+  const storeRegister = program.routine(null, [I32, I32], I32, (f, _, d) => f.tail(x.underflow, d));
+  defineFast(program, 'fstR', X87_FAST['fstR']!, storeRegister);
   program.routine('fstnce', [I32], I32, (f, d) => {
     const s = f.let(x.slot(f, 0));
     x.clearC1(f);
     f.if(x.isEmpty(f, s).not(), () => x.write(f, d, f.load64(FPREG, s), f.load32(SE, s)));
     f.return(0);
   });
-  program.routine('fxch', [I32], I32, (f, s) => {
-    const d = f.let(x.slot(f, 0));
+  const exchangeEmpty = program.routine(null, [I32, I32], I32, (f, d, s) => {
     const [a, b] = [x.readMarked(f, d), x.readMarked(f, s)];
     x.clearC1(f);
-    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => {
-      x.raiseOrStop(f, IE | SF);
-      orNan(x, f, d, a);
-      orNan(x, f, s, b);
-      x.write(f, d, b.sig, b.se);
-      x.write(f, s, a.sig, a.se);
-      f.return(0);
-    });
-    x.overwrite(f, d, b.sig, b.se);
-    x.overwrite(f, s, a.sig, a.se);
+    x.raiseOrStop(f, IE | SF);
+    orNan(x, f, d, a);
+    orNan(x, f, s, b);
+    x.write(f, d, b.sig, b.se);
+    x.write(f, s, a.sig, a.se);
     f.return(0);
   });
+  defineFast(program, 'fxch', X87_FAST['fxch']!, exchangeEmpty);
   program.routine('fcmov', [I32, I32], I32, (f, condition, s) => {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
@@ -220,14 +213,9 @@ function defineMoves(x: X87, conversions: Conversions): void {
     });
     f.return(0);
   });
-  // Sign bits to clear, and to toggle, of st(0).
-  program.routine('fsign', [I32, I32], I32, (f, clear, toggle) => {
-    const d = f.let(x.slot(f, 0));
-    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
-    f.store32(SE, f.load32(SE, d).and(clear.xor(-1)).xor(toggle), d);
-    x.clearC1(f);
-    f.return(0);
-  });
+  // Sign bits to clear, and to toggle.
+  const signOfNothing = program.routine(null, [I32, I32, I32], I32, (f, d) => f.tail(x.underflow, d));
+  defineFast(program, 'fsign', X87_FAST['fsign']!, signOfNothing);
 }
 
 function defineExamine(x: X87): void {
@@ -283,7 +271,7 @@ export function defineRoutines(x: X87, conversions: Conversions): void {
   for (const [name, operation] of Object.entries(operations(arithmetic))) defineBinary(x, conversions, name, operation);
   defineComparisons(x, arithmetic, conversions);
   defineSquareRoot(x, arithmetic);
-  defineMoves(x, conversions);
+  defineMoves(x);
   defineExamine(x);
   defineTagWord(x);
 }
