@@ -13,6 +13,7 @@ import {
   OP_KIND,
   OP_OPERANDS,
   OP_RESULT,
+  IS_SUM,
   Op,
   PURE,
   SIDE_EXIT,
@@ -27,8 +28,8 @@ import type { AccessContext, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
 import { Body, Expr, Local } from '../wasm/structured.ts';
-import type { FastPath, Inline } from '../wasm/structured.ts';
-import { CALL, DROP, ELSE, I32_LOAD, I64_EXTEND_U, IF, SELECT, VOID, typeByte } from '../wasm/wasm.ts';
+import type { Inline } from '../wasm/structured.ts';
+import { BLOCK, BR, BR_IF, CALL, DROP, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
 
 /** What surrounds a block. */
@@ -43,8 +44,8 @@ export interface Surroundings {
   instruction(): void;
   /** Where the i32 on the stack says so, a fault in the current instruction, inside `depth` conditionals. */
   faultIf(depth: number): void;
-  /** Leaves with reason and argument, pc at the current instruction; never falls through. */
-  sideExit(reason: number, argument: number): void;
+  /** Leaves with reason and argument, pc at the current instruction, inside `depth` conditionals; never falls through. */
+  sideExit(reason: number, argument: number, depth: number): void;
   slow(name: string): number;
   helper(helper: Helper): number;
   /** Writes all changed globals to the state block / reads those in locals from it. */
@@ -179,15 +180,15 @@ export class BlockEmitter {
     else if (op === Op.insn) this.around.instruction();
     else if (kind === SIDE_EXIT) {
       this.pushValue(w[at + 1]!);
-      this.emitSideExit(i);
+      this.emitSideExit(i, 0);
     }
   }
 
-  /** Leaves where the i32 on the stack says so. */
-  private emitSideExit(i: number): void {
+  /** Leaves where the i32 on the stack says so, inside `depth` conditionals. */
+  private emitSideExit(i: number, depth: number): void {
     const at = i * STRIDE;
     this.code.if(false);
-    this.around.sideExit(this.words[at + 2]!, this.words[at + 3]!);
+    this.around.sideExit(this.words[at + 2]!, this.words[at + 3]!, depth + 1);
     this.code.end();
   }
 
@@ -318,14 +319,16 @@ export class BlockEmitter {
     return stackPointer >= 0 && base !== stackPointer && base >= 0 && inLoop ? this.around.page(base, store) : undefined;
   }
 
-  /** The global that the value is, plus or minus constants; -1 when it is none. */
+  /** The global that the value is, plus or minus constants, with 32 bits or with 64; -1 when it is none. */
   private baseOf(value: number, depth: number): number {
     const w = this.words;
     const at = value * STRIDE;
     const op = w[at]!;
     if (op === Op.getg64) return w[at + 1]!;
-    if (depth === 0 || (op !== Op.add64 && op !== Op.sub64)) return -1;
-    return w[w[at + 2]! * STRIDE] === Op.const64 ? this.baseOf(w[at + 1]!, depth - 1) : -1;
+    if (op === Op.extu || op === Op.wrap) return this.baseOf(w[at + 1]!, depth);
+    if (depth === 0 || !IS_SUM[op]) return -1;
+    const constant = w[w[at + 2]! * STRIDE]!;
+    return constant === Op.const64 || constant === Op.const32 ? this.baseOf(w[at + 1]!, depth - 1) : -1;
   }
 
   /** Locals for an address and a TLB entry, made when first needed. */
@@ -430,28 +433,25 @@ export class BlockEmitter {
     const before = pool.count;
     const f = new Body(c, VCPU_BASE, (type) => pool.take(type));
     const operands = helper.params.map((type, k) => this.operand(f, w[at + 2 + k]!, type));
-    const path = inline(f, ...operands);
-    path.fits.emit(c);
-    c.hint(true);
-    c.op(IF);
-    c.op(wanted ? typeByte(helper.result) : VOID);
-    this.emitFastPath(path, wanted);
-    c.op(ELSE);
+    c.block(BLOCK);
+    c.block(BLOCK);
+    const out = (otherwise: Expr): void => {
+      otherwise.emit(c);
+      c.hint(false);
+      c.br(BR_IF, 0);
+    };
+    const value = inline(f, out, ...operands);
+    if (wanted) f.set(new Local(helper.result, result), value ?? 0);
+    c.br(BR, 1);
+    c.end();
     for (const operand of operands) operand.emit(c);
     c.call(CALL, this.around.helper(helper));
-    if (leaves) this.emitSideExit(i + 1);
-    else if (!wanted) c.op(DROP);
+    if (leaves) this.emitSideExit(i + 1, 1);
+    else if (wanted) c.set(result);
+    else c.op(DROP);
     c.end();
-    if (wanted) c.set(result);
     pool.release(before);
     this.locals[i] = result;
     if (leaves) this.done = i + 1;
-  }
-
-  private emitFastPath({ run }: FastPath, wanted: boolean): void {
-    const value = run();
-    if (!wanted) return;
-    if (value) value.emit(this.code);
-    else this.code.i32(0);
   }
 }

@@ -308,17 +308,13 @@ export class Body {
 }
 
 /**
- * What a routine does most of the time, for the routine itself and for those who would rather have it in place of a call: as long
- * as `fits` holds (an i32), `run` is all there is to do.
+ * What a routine does most of the time, for the routine itself and for those who would rather have it in place of a call: emits it.
+ * Before anything has changed, `out` ends it where an i32 says that this is not such a time; it must not be called within an `if`.
+ * Not `variable`, whose locals would have to be new.
+ *
+ * @returns the result, nothing for a status of 0
  */
-export interface FastPath {
-  readonly fits: Expr;
-  /** @returns the result, nothing for a status of 0 */
-  run(): Expr | undefined;
-}
-
-/** Emits what is needed first, such as locals for what both parts use. Not `variable`, whose locals would have to be new. */
-export type Inline = (f: Body, ...operands: Expr[]) => FastPath;
+export type Inline = (f: Body, out: (otherwise: Expr) => void, ...operands: Expr[]) => Expr | undefined;
 
 /** Routines of one module; those that are named are exported. */
 export class Program {
@@ -346,9 +342,8 @@ export class Program {
 /** Defines a routine of an exported name by its fast path, and the routine for everything else. */
 export function defineFast(program: Program, name: string, inline: Inline, slow: Routine): Routine {
   return program.routine(name, slow.params, slow.result, (f, ...params) => {
-    const { fits, run } = inline(f, ...params);
-    f.unlikely(fits.not(), () => f.tail(slow, ...params));
-    f.return(run() ?? 0);
+    const result = inline(f, (otherwise) => f.unlikely(otherwise, () => f.tail(slow, ...params)), ...params);
+    f.return(result ?? 0);
   });
 }
 

@@ -1,6 +1,6 @@
 /**
- * Addition, multiplication, division, square root, comparison. Each has a fast path for normal
- * operands under the default control word (X87.arePlain), and a routine for everything else.
+ * Addition, multiplication, division, square root, comparison: routines for everything, and the fast paths of
+ * division and square root. Those of addition and multiplication are in fast-arithmetic.ts.
  */
 import { F64, I32, I64 } from '../../../ir/ops.ts';
 import { Body, i32, i64 } from '../../../wasm/structured.ts';
@@ -9,7 +9,6 @@ import {
   BIAS,
   DE,
   EXPONENT,
-  NORMAL,
   ORDINARY,
   RC_DOWN,
   TOP_BIT,
@@ -27,31 +26,14 @@ import {
   signOf,
 } from './common.ts';
 import type { Float } from './common.ts';
-
-/** Kinds of an operation: d = d op s, or with the operands the other way round. */
-export const FORWARD = 0;
-export const REVERSE = 1;
+import { REVERSE, SIGN, addMagnitudes, finish, multiply, topUp } from './fast-arithmetic.ts';
+import type { Out } from './fast-arithmetic.ts';
 
 /** Result of a comparison: CF, PF and ZF set; and the bit that an unmasked exception adds. */
 export const UNORDERED = 0x45;
 export const STOPPED_SHIFT = 16;
 
-const SIGN = 0x8000;
-
 const BINARY = [I32, I64, I32, I64, I32, I32];
-
-/** High and low halves of the product of two i64 (Hacker's Delight, 8-2). */
-export function multiply(f: Body, x: Local, y: Local): [hi: Local, lo: Local] {
-  const low = 0xffffffffn;
-  const [x0, x1] = [f.let(x.and(low)), f.let(x.shr(32n))];
-  const [y0, y1] = [f.let(y.and(low)), f.let(y.shr(32n))];
-  const p00 = f.let(x0.mul(y0));
-  const p10 = f.let(x1.mul(y0).add(p00.shr(32n)));
-  const p01 = f.let(x0.mul(y1).add(p10.and(low)));
-  const hi = f.let(x1.mul(y1).add(p10.shr(32n)).add(p01.shr(32n)));
-  const lo = f.let(p01.shl(32n).or(p00.and(low)));
-  return [hi, lo];
-}
 
 /** One 32-bit digit of a quotient: estimate and correction (Knuth, vol. 2, 4.3.1, algorithm D). */
 function quotientDigit(f: Body, u: Local, digit: Expr, v: Local, v1: Local, v0: Local): Local {
@@ -158,96 +140,7 @@ export class Arithmetic {
     this.compareSlow = this.defineCompareSlow();
   }
 
-  // --- Fast paths: operands are normal numbers, whose `se` may have marks, and the control word is at its default. ---
-
-  /**
-   * Rounds to nearest even with 64 bits and writes; leaves overflow and underflow to `round`.
-   * @param sign in bit 15
-   */
-  private finish(f: Body, d: Expr, sign: Expr, exp: Local, hi: Local, lo: Local): void {
-    const { x } = this;
-    f.unlikely(exp.sub(1).geu(0x7ffd), () => {
-      f.do(f.call(x.round, d, sign.shr(15), exp, hi, lo, 0x300));
-      f.return(0);
-    });
-    // Up from above the middle, and from the middle to even: then taking 1 away leaves the top bit.
-    const down = hi.xor(1n).and(1n);
-    const up = f.let(lo.sub(down).and(lo).shr(63n));
-    f.set(hi, hi.add(up));
-    f.unlikely(hi.not(), () => {
-      f.set(hi, TOP_BIT);
-      f.set(exp, exp.add(1));
-    });
-    x.overwrite(f, d, hi, exp.or(sign).or(NORMAL));
-    x.setStatus(f, lo.ne(0n).shl(5).or(up.wrap().shl(9)));
-    f.return(0);
-  }
-
   // --- Addition and subtraction. ---
-
-  /**
-   * d = a + b, a - b or b - a: emits the fast path. Which operand is larger, and by how much, is as good as random: so there
-   * are few branches.
-   */
-  add(f: Body, d: Local, a: Float, b: Float, subtract: boolean, reverse: number): void {
-    const [ea, eb] = [f.let(exponentOf(a)), f.let(exponentOf(b))];
-    const apart = f.let(ea.sub(eb));
-    const swap = f.let(apart.lts(0));
-    f.set(apart, swap.select(apart.neg(), apart));
-    f.unlikely(apart.geu(64), () => {
-      const [aSe, bSe] = [a.se.and(0xffff), b.se.and(0xffff)];
-      f.tail(subtract ? this.subSlow : this.addSlow, d, a.sig, aSe, b.sig, bSe, reverse);
-    });
-    const exp = f.let(swap.select(eb, ea));
-    const large = f.let(swap.select(b.sig, a.sig));
-    const small = f.let(swap.select(a.sig, b.sig));
-    const flip = (of: Float, when: boolean): Expr => (subtract && when ? of.se.xor(SIGN) : of.se);
-    const [sa, sb] = [flip(a, reverse === REVERSE), flip(b, reverse === FORWARD)];
-    const sign = f.let(swap.select(sb, sa).and(SIGN));
-    // What falls off below the larger one's last place; nothing when they are not apart.
-    const places = apart.extu();
-    const lo = f.let(small.shl(i64(63).sub(places)).shl(1n));
-    f.set(small, small.shr(places));
-    f.if(
-      sa.xor(sb).and(SIGN).not(),
-      () => this.addMagnitudes(f, exp, large, lo, small),
-      () => this.subtractMagnitudes(f, d, sign, exp, large, lo, small),
-    );
-    this.finish(f, d, sign, exp, large, lo);
-  }
-
-  /** Sum of magnitudes, the first operand's exponent being not smaller. */
-  private addMagnitudes(f: Body, exp: Local, hi: Local, lo: Local, other: Local): void {
-    f.set(hi, hi.add(other));
-    const carry = f.let(hi.ltu(other));
-    f.set(lo, carry.select(lo.shr(1n).or(lo.and(1n)).or(hi.shl(63n)), lo));
-    f.set(hi, carry.select(hi.shr(1n).or(TOP_BIT), hi));
-    f.set(exp, exp.add(carry));
-  }
-
-  /** Difference of magnitudes. Only when they are not apart the second can be the larger one. */
-  private subtractMagnitudes(f: Body, d: Local, sign: Local, exp: Local, hi: Local, lo: Local, other: Local): void {
-    const { x } = this;
-    const negative = f.let(hi.ltu(other));
-    f.set(hi, hi.sub(other).sub(lo.ne(0n).extu()));
-    f.set(lo, lo.neg());
-    f.set(hi, negative.select(hi.neg(), hi));
-    f.set(sign, sign.xor(negative.shl(15)));
-    f.unlikely(hi.not(), () => {
-      f.if(lo.not(), () => {
-        x.overwrite(f, d, 0n, 0);
-        x.clearC1(f);
-        f.return(0);
-      });
-      f.set(hi, lo);
-      f.set(lo, 0n);
-      f.set(exp, exp.sub(64));
-    });
-    const n = f.let(hi.clz());
-    f.set(hi, hi.shl(n).or(lo.shr(1n).shr(i64(63).sub(n))));
-    f.set(lo, lo.shl(n));
-    f.set(exp, exp.sub(n.wrap()));
-  }
 
   /** Bits of y below the last place of x, which has the larger exponent; y is shifted. */
   private align(f: Body, difference: Local, y: Local): Local {
@@ -275,7 +168,7 @@ export class Arithmetic {
     const lo = this.align(f, difference, m[1]);
     f.if(
       s[0].eq(s[1]),
-      () => this.addMagnitudes(f, e[0], m[0], lo, m[1]),
+      () => addMagnitudes(f, e[0], m[0], lo, m[1]),
       () => {
         f.set(m[0], m[0].sub(m[1]).sub(lo.ne(0n).extu()));
         f.set(lo, lo.neg());
@@ -323,26 +216,6 @@ export class Arithmetic {
 
   // --- Multiplication. ---
 
-  mul(f: Body, d: Local, a: Float, b: Float): void {
-    const exp = f.let(
-      exponentOf(a)
-        .add(exponentOf(b))
-        .sub(BIAS - 1),
-    );
-    const sign = f.let(a.se.xor(b.se).and(SIGN));
-    const [hi, lo] = multiply(f, f.let(a.sig), f.let(b.sig));
-    this.topUp(f, exp, hi, lo);
-    this.finish(f, d, sign, exp, hi, lo);
-  }
-
-  /** One shift left where the product has its top bit clear: half of the time, so without a branch. */
-  private topUp(f: Body, exp: Local, hi: Local, lo: Local): void {
-    const low = f.let(hi.ges(0n));
-    f.set(hi, low.select(hi.shl(1n).or(lo.shr(63n)), hi));
-    f.set(lo, low.select(lo.shl(1n), lo));
-    f.set(exp, exp.sub(low));
-  }
-
   private defineMulSlow(): Routine {
     const { x } = this;
     return x.program.routine(null, BINARY, I32, (f, d, aSig, aSe, bSig, bSe) => {
@@ -365,7 +238,7 @@ export class Arithmetic {
       const [eb, mb] = unpack(f, b);
       const exp = f.let(ea.add(eb).sub(BIAS - 1));
       const [hi, lo] = multiply(f, ma, mb);
-      this.topUp(f, exp, hi, lo);
+      topUp(f, exp, hi, lo);
       f.do(f.call(x.round, d, sign, exp, hi, lo, x.precision(f)));
       f.return(0);
     });
@@ -385,7 +258,8 @@ export class Arithmetic {
     return [q, f.let(restOfDivision(ma, mb))];
   }
 
-  div(f: Body, d: Local, a: Float, b: Float, reverse: number): void {
+  /** d = a / b or b / a for normal numbers under the default control word. */
+  div(f: Body, out: Out, d: Expr, a: Float, b: Float, reverse: number): void {
     const [n, v] = reverse === REVERSE ? [b, a] : [a, b];
     const exp = f.let(
       exponentOf(n)
@@ -394,7 +268,7 @@ export class Arithmetic {
     );
     const sign = f.let(a.se.xor(b.se).and(SIGN));
     const [hi, lo] = this.quotient(f, exp, f.let(n.sig), f.let(v.sig));
-    this.finish(f, d, sign, exp, hi, lo);
+    finish(f, out, d, sign, exp, hi, lo);
   }
 
   private defineDivSlow(): Routine {
@@ -455,12 +329,12 @@ export class Arithmetic {
     return [f.let(exp.sar(1)), low];
   }
 
-  /** Of a positive number. */
-  sqrt(f: Body, d: Local, a: Float): void {
+  /** Of a positive normal number under the default control word. */
+  sqrt(f: Body, out: Out, d: Expr, a: Float): void {
     const m = f.let(a.sig);
     const [exp, low] = this.halveExponent(f, exponentOf(a), m);
     const [hi, lo] = squareRoot(f, m, low);
-    this.finish(f, d, i32(0), exp, hi, lo);
+    finish(f, out, d, i32(0), exp, hi, lo);
   }
 
   private defineSqrtSlow(): Routine {

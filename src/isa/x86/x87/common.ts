@@ -41,8 +41,8 @@ export const RC_DOWN = 0x400;
 export const RC_CHOP = 0xc00;
 
 /** All exceptions masked, round to nearest, 64 bits: the control word that FNINIT sets. */
-const PLAIN_MASK = 0xf3f;
-const PLAIN = 0x33f;
+export const PLAIN_MASK = 0xf3f;
+export const PLAIN = 0x33f;
 
 export const EXPONENT = 0x7fff;
 export const BIAS = 16383;
@@ -177,10 +177,6 @@ export class X87 {
   }
   read(f: Body, slot: Expr): { sig: Local; se: Local } {
     return { sig: f.let(f.load64(FPREG, slot)), se: f.let(f.load16(FPREG + 8, slot)) };
-  }
-  /** The same with the mark in `se`. */
-  readMarked(f: Body, slot: Expr): { sig: Local; se: Local } {
-    return { sig: f.let(f.load64(FPREG, slot)), se: f.let(f.load32(FPREG + 8, slot)) };
   }
   /** Marks a register that holds a normal number and is not empty. */
   mark(f: Body, slot: Expr): void {

@@ -35,6 +35,7 @@ import {
 } from './common.ts';
 import type { Float } from './common.ts';
 import { unpack } from './arithmetic.ts';
+import { readMarked } from './fast-arithmetic.ts';
 import { DOUBLE, HIGH_PART, SINGLE, STATUS_AFTER, SUPPRESSED } from './formats.ts';
 import type { Format } from './formats.ts';
 import { X87_FAST } from './moves.ts';
@@ -251,7 +252,7 @@ export class Conversions {
     const result = fraction === 52 ? I64 : I32;
     x.program.routine(name, [], result, (f) => {
       const slot = f.let(x.slot(f, 0));
-      const a = x.readMarked(f, slot);
+      const a = readMarked(f, slot);
       const exp = f.let(exponentOf(a).sub(rebias));
       const fits = exp.sub(1).ltu(exponents - 2);
       f.unlikely(fits.and(x.arePlain(f, a)).not(), () => {

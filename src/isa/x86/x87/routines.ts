@@ -3,7 +3,7 @@ import { I32, I64 } from '../../../ir/ops.ts';
 import { defineFast, i32, i64 } from '../../../wasm/structured.ts';
 import type { Body, Expr, Local, Routine } from '../../../wasm/structured.ts';
 import { FPREG, FSW } from '../state.ts';
-import { Arithmetic, FORWARD, REVERSE, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
+import { Arithmetic, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
 import {
   C0,
   C1,
@@ -22,40 +22,28 @@ import {
 } from './common.ts';
 import type { Float } from './common.ts';
 import type { Conversions } from './convert.ts';
+import { FAST, FORWARD, REVERSE, onRegisters, readMarked, requirePlain } from './fast-arithmetic.ts';
+import type { Fast } from './fast-arithmetic.ts';
 import { X87_FAST } from './moves.ts';
 
 const SE = FPREG + 8;
 
-type Emit = (f: Body, d: Local, a: Float, b: Float) => void;
-
 interface Operation {
-  readonly fast: Emit;
+  readonly fast: Fast;
   /** (slot, a, b, reversed) => status. */
   readonly slow: Routine;
   readonly reverse: number;
 }
 
 /** Operations by the names that the instruction rows use. */
-function operations(x: Arithmetic): Record<string, Operation> {
-  const sum = (subtract: boolean, reverse: number): Operation => ({
-    fast: (f, d, a, b) => x.add(f, d, a, b, subtract, reverse),
-    slow: subtract ? x.subSlow : x.addSlow,
-    reverse,
-  });
-  const quotient = (reverse: number): Operation => ({
-    fast: (f, d, a, b) => x.div(f, d, a, b, reverse),
-    slow: x.divSlow,
-    reverse,
-  });
-  return {
-    add: sum(false, FORWARD),
-    sub: sum(true, FORWARD),
-    subr: sum(true, REVERSE),
-    mul: { fast: (f, d, a, b) => x.mul(f, d, a, b), slow: x.mulSlow, reverse: FORWARD },
-    div: quotient(FORWARD),
-    divr: quotient(REVERSE),
-  };
-}
+const operations = (x: Arithmetic): Record<string, Operation> => ({
+  add: { fast: FAST['add']!, slow: x.addSlow, reverse: FORWARD },
+  sub: { fast: FAST['sub']!, slow: x.subSlow, reverse: FORWARD },
+  subr: { fast: FAST['subr']!, slow: x.subSlow, reverse: REVERSE },
+  mul: { fast: FAST['mul']!, slow: x.mulSlow, reverse: FORWARD },
+  div: { fast: (f, out, d, a, b) => x.div(f, out, d, a, b, FORWARD), slow: x.divSlow, reverse: FORWARD },
+  divr: { fast: (f, out, d, a, b) => x.div(f, out, d, a, b, REVERSE), slow: x.divSlow, reverse: REVERSE },
+});
 
 /** Marks a register that has just been read, when it is normal. */
 const markNormal = (x: X87, f: Body, slot: Expr, v: Float): void => f.if(isNormal(v), () => x.mark(f, slot));
@@ -69,12 +57,7 @@ function defineBinary(x: X87, conversions: Conversions, name: string, { fast, sl
     markNormal(x, f, s, b);
     f.tail(slow, d, a.sig, a.se, b.sig, b.se, reverse);
   });
-  // d = d op s.
-  program.routine(`${name}R`, [I32, I32], I32, (f, d, s) => {
-    const [a, b] = [x.readMarked(f, d), x.readMarked(f, s)];
-    f.unlikely(x.arePlain(f, a, b).not(), () => f.tail(careful, d, s));
-    fast(f, d, a, b);
-  });
+  defineFast(program, `${name}R`, onRegisters(fast), careful);
   const carefulValue = program.routine(null, [I64, I32], I32, (f, sig, se) => {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
@@ -83,11 +66,13 @@ function defineBinary(x: X87, conversions: Conversions, name: string, { fast, sl
     f.tail(slow, d, a.sig, a.se, sig, se, reverse);
   });
   const value = program.routine(null, [I64, I32], I32, (f, sig, se) => {
+    const out = (otherwise: Expr): void => f.unlikely(otherwise, () => f.tail(carefulValue, sig, se));
     const d = f.let(x.slot(f, 0));
-    const a = x.readMarked(f, d);
-    const b = { sig, se };
-    f.unlikely(x.arePlain(f, a).and(isNormal(b)).not(), () => f.tail(carefulValue, sig, se));
-    fast(f, d, a, b);
+    const [a, b] = [readMarked(f, d), { sig, se }];
+    requirePlain(f, out, a);
+    out(isNormal(b).not());
+    fast(f, out, d, a, b);
+    f.return(0);
   });
   memoryForms(x, conversions, name, (f, sig, se) => f.tail(value, sig, se));
 }
@@ -175,7 +160,7 @@ function defineMoves(x: X87): void {
       x.write(f, d, i64(DEFAULT_NAN), 0xffff);
       f.return(0);
     });
-    const v = x.readMarked(f, s);
+    const v = readMarked(f, s);
     f.unlikely(x.isEmpty(f, d).not(), () => {
       x.raiseOrStop(f, IE | SF | C1);
       f.set(v.sig, DEFAULT_NAN);
@@ -194,7 +179,7 @@ function defineMoves(x: X87): void {
     f.return(0);
   });
   const exchangeEmpty = program.routine(null, [I32, I32], I32, (f, d, s) => {
-    const [a, b] = [x.readMarked(f, d), x.readMarked(f, s)];
+    const [a, b] = [readMarked(f, d), readMarked(f, s)];
     x.clearC1(f);
     x.raiseOrStop(f, IE | SF);
     orNan(x, f, d, a);
@@ -208,7 +193,7 @@ function defineMoves(x: X87): void {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
     f.if(condition, () => {
-      const v = x.readMarked(f, s);
+      const v = readMarked(f, s);
       x.overwrite(f, d, v.sig, v.se);
     });
     f.return(0);
@@ -260,9 +245,12 @@ function defineSquareRoot(x: X87, arithmetic: Arithmetic): void {
   });
   x.program.routine('fsqrt', [], I32, (f) => {
     const d = f.let(x.slot(f, 0));
-    const a = x.readMarked(f, d);
-    f.unlikely(x.arePlain(f, a).not().or(signOf(a)), () => f.tail(careful, d));
-    arithmetic.sqrt(f, d, a);
+    const out = (otherwise: Expr): void => f.unlikely(otherwise, () => f.tail(careful, d));
+    const a = readMarked(f, d);
+    requirePlain(f, out, a);
+    out(signOf(a));
+    arithmetic.sqrt(f, out, d, a);
+    f.return(0);
   });
 }
 
