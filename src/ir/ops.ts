@@ -615,3 +615,5 @@ export const OP_OPERANDS = Uint8Array.from(OPS, (op) => op.operands.length);
 export const IS_COMPARISON = Uint8Array.from(OPS, (op) =>
   /^(eq|ne|lt[su]|gt[su]|le[su]|ge[su]|eqz)(32|64)$/.test(op.name) ? 1 : 0,
 );
+/** Sums and differences of integers. */
+export const IS_SUM = Uint8Array.from(OPS, (op) => (/^(add|sub)(32|64)$/.test(op.name) ? 1 : 0));

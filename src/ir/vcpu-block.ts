@@ -15,7 +15,7 @@
  *     72  base        i64  interpreter: base pc of the running block
  *     80  ctx         i32  instruction context, see Builder.ctx
  *     88  hostAddr    i64  guard of a code page: where in this memory it must lie
- *     96  kick        i32  below zero: the host wants attention, the budget is void
+ *     96  kick        i32  below zero: leave; see KICK_*
  *    100  mapping     i32  number of the mapping in force: a new one after each change that translated code must notice
  *    104  codeKey     i64  code under the flags in force is in the code index under its address + this
  *    112  stackPage   i64  virtual address of the page that the stack was last seen in, which may be written to
@@ -71,3 +71,7 @@ export const EXIT_ISA = 16;
 export const FAULT_NONE = 0;
 export const FAULT_EXCEPTION = 1; // the ISA recorded a guest exception
 export const FAULT_RESTART = 2; // nothing happened: run this one instruction again, alone
+
+/** Values of CTL_KICK. Another thread only puts one in the place of 0. */
+export const KICK_STOP = -1; // the host wants attention, the budget is void
+export const KICK_ANSWER = -2; // the compiler beside has regions that are to go into service

@@ -1,6 +1,7 @@
 /** What the engine needs to know of a guest instruction set, and what it offers to one. */
 import type { Builder, Global } from '../ir/builder.ts';
 import type { Helper } from '../ir/helpers.ts';
+import type { Inline } from '../wasm/structured.ts';
 import type { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Reads guest code bytes, ahead from the pc being translated. */
@@ -32,6 +33,8 @@ export interface Isa {
   readonly origin?: IsaOrigin;
   readonly globals: readonly Global[];
   readonly helpers: readonly Helper[];
+  /** By number of the helper: what stands in place of a call of it in code that is run often. Field offsets count from the vCPU's block. */
+  readonly inlines?: ReadonlyMap<number, Inline>;
   /** The register that points to the stack: accesses through it stay on one page for long. */
   readonly stackPointer?: Global;
   /**

@@ -1,6 +1,8 @@
 /** Entry of the thread that compiles regions while the vCPU goes on in the interpreter. */
 import { threadParent } from '#threads';
+import { CTL_KICK, KICK_ANSWER } from '../ir/vcpu-block.ts';
 import type { Isa, IsaOrigin } from '../isa/isa.ts';
+import { VCPU_BASE } from './layout.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
 import type { CompiledBatch } from './request.ts';
@@ -15,16 +17,24 @@ export type FromCompiler = CompiledBatch;
 
 const parent = threadParent<FromCompiler, ToCompiler>();
 let maker: Promise<RegionMaker> | null = null;
+let words = new Int32Array(0);
 
 const load = (module: string): Promise<{ makeIsa(argument: unknown): Isa }> => import(module);
 
 async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {
+  words = new Int32Array(memory.buffer);
   const { makeIsa } = await load(origin.module);
   return new RegionMaker(makeIsa(origin.argument), memory.buffer, settings);
+}
+
+/** A slice of code that is slow in the interpreter is long: it is not to wait for its end. */
+function answer(batch: CompiledBatch): void {
+  parent.post(batch);
+  Atomics.compareExchange(words, (VCPU_BASE + CTL_KICK) >> 2, 0, KICK_ANSWER);
 }
 
 parent.onMessage((message) => {
   if ('module' in message) void load(message.module);
   else if ('origin' in message) maker = begin(message.origin, message.memory, message.settings);
-  else void maker?.then((one) => parent.post(one.compile(message.words, message.fresh)));
+  else void maker?.then((one) => answer(one.compile(message.words, message.fresh)));
 });

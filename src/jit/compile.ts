@@ -10,15 +10,15 @@
  *         block $fault0
  *           ...nodes...       a way out stores what may have changed and the pc, then tail-calls through a cell
  *         end
- *         an access has faulted: store one set of changed globals; br $done
+ *         an access has faulted, or something else leaves by the side: store one set of changed globals; br $done
  *       end
  *       the same with another set ...
  *     end
- *     note $faultId, which says where; return
+ *     note $faultId, which says where, and why; return
  *
  * Where globals are in locals, and which have changed, is found beforehand (registers.ts).
  */
-import { I32, I64, NONE, Op } from '../ir/ops.ts';
+import { I32, I64, IS_SUM, NONE, Op } from '../ir/ops.ts';
 import { CTX_UNKNOWN, STRIDE } from '../ir/builder.ts';
 import type { Global } from '../ir/builder.ts';
 import type { Helper } from '../ir/helpers.ts';
@@ -84,6 +84,7 @@ import {
   RETURN_CALL_INDIRECT,
   STORE_OP,
 } from '../wasm/wasm.ts';
+import type { Inline } from '../wasm/structured.ts';
 import type { Results } from '../wasm/wasm.ts';
 
 export interface RegionToCompile {
@@ -109,6 +110,8 @@ export interface RegionToCompile {
 export interface CompilerOptions {
   readonly globals: readonly Global[];
   readonly helpers: readonly Helper[];
+  /** See Isa.inlines. */
+  readonly inlines?: ReadonlyMap<number, Inline> | undefined;
   /** Count every block exactly (instruction-counted clock) instead of loops only. */
   readonly exactCount: boolean;
   /** Number of the global that points to the stack, -1 = none. */
@@ -126,13 +129,14 @@ const COPIES = 4;
 /** A step of so many bytes leaves a page too soon for remembering it to pay. */
 const FAR = 128;
 
-/** Size of the constant that a value is a sum or difference with, 0 = it is none. */
+/** Size of the constant that a value is a sum or difference with, with 32 bits or with 64; 0 = it is none. */
 function stepOf(words: Int32Array, value: number): number {
-  const at = value * STRIDE;
-  const op = words[at]!;
-  if (op !== Op.add64 && op !== Op.sub64) return 0;
+  let at = value * STRIDE;
+  if (words[at] === Op.extu) at = words[at + 1]! * STRIDE;
+  if (!IS_SUM[words[at]!]) return 0;
   const constant = words[at + 2]! * STRIDE;
-  return words[constant] === Op.const64 ? Math.abs(words[constant + 1]!) : 0;
+  const op = words[constant];
+  return op === Op.const64 || op === Op.const32 ? Math.abs(words[constant + 1]!) : 0;
 }
 
 /** Control constructs around the place being emitted, innermost last. */
@@ -155,6 +159,9 @@ export class RegionCompiler implements Surroundings {
   /** The pc that a computed jump goes to. */
   private exitPc = 0;
   private faultId = 0;
+  /** EXIT_FAULT until something leaves by the side for another reason. */
+  private exitReason = 0;
+  private exitArgument = 0;
   private budget = 0;
   private node!: RegionNode;
   private registers!: RegionRegisters;
@@ -185,7 +192,7 @@ export class RegionCompiler implements Surroundings {
     this.used = new Uint8Array(options.globals.length);
     this.strides = new Uint8Array(options.globals.length);
     this.stackPointer = options.stackPointer;
-    this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers);
+    this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers, options.inlines);
   }
 
   /** Imports come before a module's functions: declares all that a region may need. */
@@ -248,14 +255,17 @@ export class RegionCompiler implements Surroundings {
     this.code.br(BR_IF, this.labels.length + this.conditionals + depth + set);
   }
 
-  sideExit(reason: number, argument: number): void {
-    this.storeChanged(this.flags);
-    this.storeAt(CTL_FAULT_IP, () => this.code.i32(this.currentFault()));
-    this.storeAt(CTL_EXIT_REASON, () => this.code.i32(reason));
-    this.storeAt(CTL_EXIT_ARG, () => this.code.i32(argument));
-    this.storeAt(CTL_BASE, () => this.code.get(this.base), I64_STORE);
-    this.writeBudgetBack();
-    this.code.op(RETURN);
+  /** As short as that, for the same reason: what is to be stored is as after a fault, which may be more than has changed. */
+  sideExit(reason: number, argument: number, depth: number): void {
+    const c = this.code;
+    const set = this.residence(this.node).faultSet[this.insnNumber]!;
+    c.i32(this.currentFault());
+    c.set(this.faultId);
+    c.i32(reason);
+    c.set(this.exitReason);
+    c.i32(argument);
+    c.set(this.exitArgument);
+    c.br(BR, this.labels.length + this.conditionals + depth + set);
   }
 
   private storeAt(field: number, value: () => void, opcode = I32_STORE): void {
@@ -326,6 +336,10 @@ export class RegionCompiler implements Surroundings {
     this.base = c.local(I64);
     this.exitPc = c.local(I64);
     this.faultId = c.local(I32);
+    this.exitReason = c.local(I32);
+    this.exitArgument = c.local(I32);
+    c.i32(EXIT_FAULT);
+    c.set(this.exitReason);
     this.budget = c.local(I32);
     this.tlb = c.local(c.addressType);
     this.options.globals.forEach((global, i) => {
@@ -358,7 +372,7 @@ export class RegionCompiler implements Surroundings {
     return this.registers.of.get(node)!;
   }
 
-  /** Ends the blocks around the nodes: what faulting accesses branch to. */
+  /** Ends the blocks around the nodes: what faulting accesses and side exits branch to. */
   private emitFaults(): void {
     const c = this.code;
     const { faultSets } = this.registers;
@@ -370,7 +384,8 @@ export class RegionCompiler implements Surroundings {
     c.end();
     if (faultSets.length === 0) return;
     this.storeAt(CTL_FAULT_IP, () => c.get(this.faultId));
-    this.storeAt(CTL_EXIT_REASON, () => c.i32(EXIT_FAULT));
+    this.storeAt(CTL_EXIT_REASON, () => c.get(this.exitReason));
+    this.storeAt(CTL_EXIT_ARG, () => c.get(this.exitArgument));
     this.storeAt(CTL_BASE, () => c.get(this.base), I64_STORE);
     this.writeBudgetBack();
   }

@@ -13,6 +13,7 @@ import {
   OP_KIND,
   OP_OPERANDS,
   OP_RESULT,
+  IS_SUM,
   Op,
   PURE,
   SIDE_EXIT,
@@ -26,7 +27,9 @@ import { ACCESS, emitLoad, emitStore, isInPlace } from './access.ts';
 import type { AccessContext, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
-import { CALL, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from '../wasm/wasm.ts';
+import { Body, Expr, Local } from '../wasm/structured.ts';
+import type { Inline } from '../wasm/structured.ts';
+import { BLOCK, BR, BR_IF, CALL, DROP, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
 
 /** What surrounds a block. */
@@ -41,8 +44,8 @@ export interface Surroundings {
   instruction(): void;
   /** Where the i32 on the stack says so, a fault in the current instruction, inside `depth` conditionals. */
   faultIf(depth: number): void;
-  /** Leaves with reason and argument, pc at the current instruction; never falls through. */
-  sideExit(reason: number, argument: number): void;
+  /** Leaves with reason and argument, pc at the current instruction, inside `depth` conditionals; never falls through. */
+  sideExit(reason: number, argument: number, depth: number): void;
   slow(name: string): number;
   helper(helper: Helper): number;
   /** Writes all changed globals to the state block / reads those in locals from it. */
@@ -75,10 +78,17 @@ class LocalPool {
     return local;
   }
 
-  /** All taken locals may be used again (by the next block). */
-  release(): void {
-    for (const [type, local] of this.taken) this.free[type]!.push(local);
-    this.taken.length = 0;
+  /** How many are taken, for `release`. */
+  get count(): number {
+    return this.taken.length;
+  }
+
+  /** All locals taken since there were `count` may be used again. */
+  release(count: number): void {
+    while (this.taken.length > count) {
+      const [type, local] = this.taken.pop()!;
+      this.free[type]!.push(local);
+    }
   }
 
   forget(): void {
@@ -92,6 +102,7 @@ const NO_LOCAL = -1;
 export class BlockEmitter {
   private readonly code: Code;
   private readonly helpers: readonly Helper[];
+  private readonly inlines: ReadonlyMap<number, Inline>;
   private readonly analysis: BlockAnalysis;
   private readonly scratch: Scratch;
   private readonly pool: LocalPool;
@@ -101,14 +112,17 @@ export class BlockEmitter {
   /** Value that is the current content of a global's local and was read from it, or -1. */
   private readonly alias: Int32Array;
   private around!: Surroundings;
+  /** A record that has been emitted with the one before it. */
+  private done = -1;
   private address = NO_LOCAL;
   private found = NO_LOCAL;
   private entry = NO_LOCAL;
   private addend = NO_LOCAL;
 
-  constructor(code: Code, globals: number, helpers: readonly Helper[]) {
+  constructor(code: Code, globals: number, helpers: readonly Helper[], inlines: ReadonlyMap<number, Inline> = new Map()) {
     this.code = code;
     this.helpers = helpers;
+    this.inlines = inlines;
     this.analysis = new BlockAnalysis(globals);
     this.scratch = new Scratch(code);
     this.pool = new LocalPool(code);
@@ -131,12 +145,13 @@ export class BlockEmitter {
     this.words = words;
     this.around = around;
     this.alias.fill(-1);
-    this.pool.release();
+    this.pool.release(0);
     if (this.locals.length < count) this.locals = new Int32Array(count * 2);
     this.locals.fill(NO_LOCAL, 0, count);
     this.analysis.run(words, count, this.helpers, true);
+    this.done = -1;
     for (let i = 0; i < count - 1; i++) {
-      if (!this.analysis.dead[i]) this.emitRecord(i);
+      if (!this.analysis.dead[i] && i !== this.done) this.emitRecord(i);
     }
   }
 
@@ -168,10 +183,16 @@ export class BlockEmitter {
     else if (op === Op.insn) this.around.instruction();
     else if (kind === SIDE_EXIT) {
       this.pushValue(w[at + 1]!);
-      this.code.if(false);
-      this.around.sideExit(w[at + 2]!, w[at + 3]!);
-      this.code.end();
+      this.emitSideExit(i, 0);
     }
+  }
+
+  /** Leaves where the i32 on the stack says so, inside `depth` conditionals. */
+  private emitSideExit(i: number, depth: number): void {
+    const at = i * STRIDE;
+    this.code.if(false);
+    this.around.sideExit(this.words[at + 2]!, this.words[at + 3]!, depth + 1);
+    this.code.end();
   }
 
   private isRematerialised(op: number): boolean {
@@ -301,14 +322,16 @@ export class BlockEmitter {
     return stackPointer >= 0 && base !== stackPointer && base >= 0 && inLoop ? this.around.page(base, store) : undefined;
   }
 
-  /** The global that the value is, plus or minus constants; -1 when it is none. */
+  /** The global that the value is, plus or minus constants, with 32 bits or with 64; -1 when it is none. */
   private baseOf(value: number, depth: number): number {
     const w = this.words;
     const at = value * STRIDE;
     const op = w[at]!;
     if (op === Op.getg64) return w[at + 1]!;
-    if (depth === 0 || (op !== Op.add64 && op !== Op.sub64)) return -1;
-    return w[w[at + 2]! * STRIDE] === Op.const64 ? this.baseOf(w[at + 1]!, depth - 1) : -1;
+    if (op === Op.extu || op === Op.wrap) return this.baseOf(w[at + 1]!, depth);
+    if (depth === 0 || !IS_SUM[op]) return -1;
+    const constant = w[w[at + 2]! * STRIDE]!;
+    return constant === Op.const64 || constant === Op.const32 ? this.baseOf(w[at + 1]!, depth - 1) : -1;
   }
 
   /** Locals for an address and a TLB entry, made when first needed. */
@@ -376,6 +399,8 @@ export class BlockEmitter {
     const w = this.words;
     const at = i * STRIDE;
     const helper = this.helpers[w[at + 1]!]!;
+    const inline = this.around.inLoop ? this.inlines.get(helper.index) : undefined;
+    if (inline) return this.emitInline(i, helper, inline);
     if (helper.touchesGlobals) {
       for (let g = 0; g < this.alias.length; g++) this.saveAlias(g, i);
       this.around.spill();
@@ -392,5 +417,46 @@ export class BlockEmitter {
       c.loadAt(I32_LOAD, VCPU_BASE + CTL_FAULT);
       this.around.faultIf(0);
     }
+  }
+
+  /** A value as an expression. */
+  private operand(f: Body, value: number, type: number): Expr {
+    const local = this.locals[value]!;
+    if (local !== NO_LOCAL) return new Local(type, local);
+    const text = new Expr(type, () => this.pushValue(value));
+    return this.isRematerialised(this.words[value * STRIDE]!) ? text : f.let(text);
+  }
+
+  /** A helper's fast path, else a call of it. When the block leaves by what it returns, there is nothing to look at after the first. */
+  private emitInline(i: number, helper: Helper, inline: Inline): void {
+    const { code: c, words: w, analysis, pool } = this;
+    const at = i * STRIDE;
+    const next = at + STRIDE;
+    const leaves = w[next] === Op.leaveif && w[next + 1] === i && analysis.uses[i] === 1;
+    const wanted = !leaves && analysis.uses[i]! > 0;
+    const result = wanted ? pool.take(helper.result) : NO_LOCAL;
+    const before = pool.count;
+    const f = new Body(c, VCPU_BASE, (type) => pool.take(type));
+    const operands = helper.params.map((type, k) => this.operand(f, w[at + 2 + k]!, type));
+    c.block(BLOCK);
+    c.block(BLOCK);
+    const out = (otherwise: Expr): void => {
+      otherwise.emit(c);
+      c.hint(false);
+      c.br(BR_IF, 0);
+    };
+    const value = inline(f, out, ...operands);
+    if (wanted) f.set(new Local(helper.result, result), value ?? 0);
+    c.br(BR, 1);
+    c.end();
+    for (const operand of operands) operand.emit(c);
+    c.call(CALL, this.around.helper(helper));
+    if (leaves) this.emitSideExit(i + 1, 1);
+    else if (wanted) c.set(result);
+    else c.op(DROP);
+    c.end();
+    pool.release(before);
+    this.locals[i] = result;
+    if (leaves) this.done = i + 1;
   }
 }

@@ -33,6 +33,8 @@ import {
   FAULT_EXCEPTION,
   FAULT_NONE,
   FAULT_RESTART,
+  KICK_ANSWER,
+  KICK_STOP,
 } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 import type { EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
@@ -267,7 +269,7 @@ export class Engine implements EngineServices {
 
   kick(): void {
     this.settle();
-    this.setField(CTL_KICK, -1);
+    this.setField(CTL_KICK, KICK_STOP);
   }
 
   instructions(): number {
@@ -288,7 +290,7 @@ export class Engine implements EngineServices {
 
   /** Instructions that may still run; translated code may have written its own count over a void one. */
   private get budget(): number {
-    return this.field(CTL_KICK) < 0 ? 0 : Math.max(0, this.field(CTL_BUDGET));
+    return this.field(CTL_KICK) === KICK_STOP ? 0 : Math.max(0, this.field(CTL_BUDGET));
   }
 
   /** Ends the current grant: what is executed is counted, nothing more may run. */
@@ -346,9 +348,16 @@ export class Engine implements EngineServices {
       this.runtime.enter();
       if (shadow) vcpu.clearShadow();
       this.handleExit(end);
+      if (this.field(CTL_KICK) === KICK_ANSWER) this.takeAnswers();
     }
     this.settle();
     this.queue?.sliceEnded();
+  }
+
+  /** Puts regions into service that have come meanwhile: the slice goes on with them. */
+  private takeAnswers(): void {
+    this.setField(CTL_KICK, 0);
+    this.queue?.takeAnswers();
   }
 
   private handleExit(end: number): void {
@@ -361,6 +370,8 @@ export class Engine implements EngineServices {
     const reason = this.field(CTL_EXIT_REASON);
     switch (reason) {
       case EXIT_BUDGET:
+        // There is budget left.
+        if (this.field(CTL_KICK) === KICK_ANSWER) break;
         // A block longer than what is left: go on one by one to the exact count.
         if (this.exactCount && this.granted > 0) {
           while (end - this.instructions() > 0 && !this.vcpu.halted && this.granted > 0) this.stepOne();
@@ -640,9 +651,12 @@ export class Engine implements EngineServices {
     this.stepIp = this.encoder.encode(builder, SCRATCH_CODE, SCRATCH_CODE + SCRATCH_SIZE, 0, COLD, () => this.dispatchCell).ip;
     this.stepping = true;
     const left = this.budget;
-    this.grant(1);
-    this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
-    this.runtime.interpret(this.stepIp);
+    // Where a compiler's answer comes before the instruction has begun, its budget is still there.
+    do {
+      this.grant(1);
+      this.setField(CTL_EXIT_REASON, EXIT_BUDGET);
+      this.runtime.interpret(this.stepIp);
+    } while (this.field(CTL_KICK) === KICK_ANSWER && this.field(CTL_BUDGET) === 1);
     this.followContext();
     this.stepping = false;
     const reason = this.field(CTL_EXIT_REASON);

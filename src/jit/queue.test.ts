@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
-import { CODE } from './layout.ts';
+import { CTL_KICK, KICK_ANSWER } from '../ir/vcpu-block.ts';
+import { CODE, VCPU_BASE } from './layout.ts';
 import type { CompiledBatch } from './request.ts';
-import { HOT, L, TestIsa, TestMachine, add, jumpBy, loopBy, stop } from './test-kit.ts';
-import type { TestOptions } from './test-kit.ts';
+import { DEVICE, HOT, L, TestIsa, TestMachine, add, jumpBy, loopBy, stop } from './test-kit.ts';
+import type { Insn, TestOptions } from './test-kit.ts';
 
 /** Keeps what it is asked for until the test has it delivered. */
 class LateCompiler implements BatchCompiler {
@@ -23,7 +24,12 @@ class LateCompiler implements BatchCompiler {
     this.compiler!.compile(words, fresh, (batch) => this.waiting.push(() => done(batch)));
   }
 
-  poll(): void {}
+  /** Delivers by `poll`, too. */
+  ready = false;
+
+  poll(): void {
+    if (this.ready) this.deliver();
+  }
 
   close(): void {}
 
@@ -67,6 +73,29 @@ test('code runs on in the interpreter until its region arrives', () => {
   assert.equal(machine.regions, 1);
   assert.equal(go(machine, 1000), 1n);
   assert.equal(compiler.count, 0, 'it is not asked for again');
+});
+
+test('a region that comes while a slice runs goes into service in it', () => {
+  const [machine, compiler] = lateMachine();
+  const poke: Insn = (b) => b.st32(b.i64(DEVICE), b.i32(1));
+  machine.code(0x1000, [poke, add(0, 1), loopBy(1, -4), stop]);
+  let pokes = 0;
+  machine.onDevice = () => {
+    if (compiler.count === 0 || ++pokes !== 10) return 0;
+    assert.equal(machine.regions, 0);
+    compiler.ready = true;
+    // As the compiler's thread does.
+    machine.view.setInt32(VCPU_BASE + CTL_KICK, KICK_ANSWER, true);
+    machine.onDevice = () => {
+      if (++pokes === 20) assert.equal(machine.regions, 1, 'ten rounds later');
+      return 0;
+    };
+    return 0;
+  };
+  const before = machine.engine.instructions();
+  assert.equal(go(machine, 20 * HOT), 1n, 'each round has been done once');
+  assert.ok(pokes > 20);
+  assert.ok(machine.engine.instructions() - before < 100 * HOT, 'nothing is counted that has not run');
 });
 
 test('a region of code that has changed meanwhile does not go into service', () => {

@@ -130,8 +130,13 @@ export class RegionQueue {
     return true;
   }
 
-  sliceEnded(): void {
+  /** Regions that the compiler has made go into service. */
+  takeAnswers(): void {
     if (this.underWay > 0) this.compiler.poll();
+  }
+
+  sliceEnded(): void {
+    this.takeAnswers();
     if (this.pending.length === 0) return;
     this.waited++;
     if (this.waited >= PATIENCE || this.compilerIdle) this.flush();

@@ -59,6 +59,7 @@ export class RegionMaker {
       {
         globals: isa.globals,
         helpers: isa.helpers,
+        inlines: isa.inlines,
         exactCount: this.settings.exactCount,
         stackPointer: isa.stackPointer?.index ?? -1,
       },

@@ -192,22 +192,28 @@ export interface Routine {
 export class Body {
   readonly code: Code;
   private readonly base: number;
+  private readonly take: (type: number) => number;
 
-  /** @param base address that field offsets count from */
-  constructor(code: Code, params: readonly number[], base: number) {
+  /**
+   * @param code of a function that has begun
+   * @param base address that field offsets count from
+   * @param take finds a local of a type; one that has been used before will do where `variable` is not asked for any
+   */
+  constructor(code: Code, base: number, take: (type: number) => number = (type) => code.local(type)) {
     this.code = code;
-    this.code.begin(params);
     this.base = base;
+    this.take = take;
   }
 
-  /** A new local; its value is the expression's now, or 0. */
+  /** A new local; its value is the expression's now. */
   let(value: Expr): Local {
-    const local = new Local(value.type, this.code.local(value.type));
+    const local = new Local(value.type, this.take(value.type));
     this.set(local, value);
     return local;
   }
+  /** A new local whose value is 0. */
   variable(type: number): Local {
-    return new Local(type, this.code.local(type));
+    return new Local(type, this.take(type));
   }
   set(local: Local, value: Operand): void {
     asExpr(value, local.type).emit(this.code);
@@ -301,6 +307,15 @@ export class Body {
   }
 }
 
+/**
+ * What a routine does most of the time, for the routine itself and for those who would rather have it in place of a call: emits it.
+ * Before anything has changed, `out` ends it where an i32 says that this is not such a time; it must not be called within an `if`.
+ * Not `variable`, whose locals would have to be new.
+ *
+ * @returns the result, nothing for a status of 0
+ */
+export type Inline = (f: Body, out: (otherwise: Expr) => void, ...operands: Expr[]) => Expr | undefined;
+
 /** Routines of one module; those that are named are exported. */
 export class Program {
   private readonly module: ModuleWriter;
@@ -312,7 +327,9 @@ export class Program {
   }
 
   routine(name: string | null, params: readonly number[], result: number, build: (f: Body, ...params: Local[]) => void): Routine {
-    const f = new Body(this.module.code(), params, this.base);
+    const code = this.module.code();
+    code.begin(params);
+    const f = new Body(code, this.base);
     build(f, ...params.map((type, i) => new Local(type, i)));
     // Bodies end in `return`; the end of the function is never reached.
     if (result !== NONE) f.code.op(0x00);
@@ -320,6 +337,14 @@ export class Program {
     if (name !== null) this.module.export(name, index);
     return { index, params, result };
   }
+}
+
+/** Defines a routine of an exported name by its fast path, and the routine for everything else. */
+export function defineFast(program: Program, name: string, inline: Inline, slow: Routine): Routine {
+  return program.routine(name, slow.params, slow.result, (f, ...params) => {
+    const result = inline(f, (otherwise) => f.unlikely(otherwise, () => f.tail(slow, ...params)), ...params);
+    f.return(result ?? 0);
+  });
 }
 
 /** `if` as an expression with only one side computed. */

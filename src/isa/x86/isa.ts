@@ -3,7 +3,7 @@ import type { Builder } from '../../ir/builder.ts';
 import { FetchFault } from '../isa.ts';
 import type { CodeReader, Isa } from '../isa.ts';
 import { DECODE_OK, Decoder } from './decode.ts';
-import { X86_HELPERS } from './helpers.ts';
+import { X86_HELPERS, X86_INLINES } from './helpers.ts';
 import { ROW_FEATURES, rowsOf } from './rows.ts';
 import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, CS, G, SEG, SEG_BASE, SEG_SIZE, X86_GLOBALS } from './state.ts';
 import { OpcodeTable } from './tables.ts';
@@ -80,6 +80,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     origin: { module: new URL('./isa.ts', import.meta.url).href, argument: ROW_FEATURES.filter(has) },
     globals: X86_GLOBALS,
     helpers: X86_HELPERS,
+    inlines: X86_INLINES,
     stackPointer: G[4]!,
     favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
     hotFlags: (flags) => flags | BF_HOT,

@@ -5,7 +5,7 @@
  * operand size (0 = 8, 1 = 16, 2 = 32, 3 = 64 bits), from bit 8 up what the list says.
  * The exit's pc is that of the NEXT instruction (wrapped to the code size), and a handler
  * that raises a fault takes the length off again; but for EXCEPTION, SEGMENT_FAULT,
- * FPU_ERROR, SIMD_ERROR, INTO, DIV, BREAKPOINT, SKIP, MASK_EMPTY and those named HERE, which side exits use, it is that of
+ * FPU_ERROR, SIMD_ERROR, INTO, DIV, BREAKPOINT, SKIP, COMPARED, MASK_EMPTY and those named HERE, which side exits use, it is that of
  * THIS instruction. Operands come in OP0-OP3 of the state block; addresses are linear, with the segment's base already added.
  * A handler that may change the mode recomputes block flags before it returns.
  */
@@ -123,6 +123,8 @@ export const LEAVE_SIMD_ERROR = reason();
 export const LEAVE_SEGMENT_FAULT = reason();
 /** A side exit of an instruction that has done all it does: go on after it. */
 export const LEAVE_SKIP = reason();
+/** A side exit of FCOMIP and FUCOMIP that an unmasked exception has stopped: ZF, PF and CF are in OP0; go on after it. */
+export const LEAVE_COMPARED = reason();
 /** CMPXCHG16B/8B, atomics that need no help are inline. VMCALL and other hypercalls: #UD. */
 /** As LEAVE_REP, but a side exit: the pc is that of THIS instruction. */
 export const LEAVE_REP_HERE = reason();

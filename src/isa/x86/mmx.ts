@@ -30,7 +30,7 @@ import { BF_FPU_OFF, BF_TS, FPREG, FTAG, FTOP } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, RowOptions, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
-import { requireNoError } from './x87-control.ts';
+import { clearMarks, requireNoError } from './x87-control.ts';
 
 const VECTOR_NM = 7;
 const ALL_EMPTY = 0x01010101;
@@ -52,6 +52,7 @@ function setTags(t: X86Translator, tags: number): void {
 }
 
 function enterMmx(t: X86Translator): void {
+  t.fpu.forget();
   t.b.sts32(FTOP, t.b.i32(0));
   setTags(t, 0);
 }
@@ -177,7 +178,9 @@ const maskmovq = mmx((t) => {
 const emms: Translate = (t) => {
   if (!mmxReady(t)) return;
   requireNoError(t);
+  t.fpu.forget();
   t.b.sts32(FTOP, t.b.i32(0));
+  clearMarks(t);
   setTags(t, ALL_EMPTY);
 };
 

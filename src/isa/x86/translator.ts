@@ -50,6 +50,7 @@ import {
 } from './state.ts';
 import { SPACE_VEX } from './tables.ts';
 import type { OperandSpec } from './tables.ts';
+import { X87Stack } from './x87-stack.ts';
 
 const RSP = 4;
 
@@ -76,6 +77,8 @@ const SIZE_CODE = [0, 0, 1, 1, 2, 2, 2, 2, 3] as const;
 export class X86Translator extends Decoded {
   readonly b: Builder;
   readonly cc: Flags;
+  /** The stack of x87 registers. */
+  readonly fpu: X87Stack;
 
   /** Half of the ymm registers that `readXmm` and `writeXmm` work on: see `eachHalf`. */
   half: 0 | 1 = 0;
@@ -103,6 +106,7 @@ export class X86Translator extends Decoded {
     super();
     this.b = b;
     this.cc = new Flags(b);
+    this.fpu = new X87Stack(b);
   }
 
   beginBlock(): void {
@@ -110,6 +114,7 @@ export class X86Translator extends Decoded {
     this.segmentBases.fill(-1);
     this.pcBaseValue = -1;
     this.cc.reset();
+    this.fpu.forget();
   }
 
   /** What follows this instruction: bytes of code, as far as its page goes. */

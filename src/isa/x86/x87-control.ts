@@ -5,6 +5,7 @@ import { BF_FPU_OFF, BF_TS, FCW, FDP, FIP, FOP, FSW, FTAG, FTOP } from './state.
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
+import { MARK } from './x87/common.ts';
 
 const VECTOR_NM = 7;
 /** Exceptions, stack fault and summary in the status word, and busy. */
@@ -39,8 +40,15 @@ const control =
     if (requireFpu(t)) body(t);
   };
 
+/** For who changes the tags of all registers: nothing is known of them then (x87/common.ts). */
+export function clearMarks(t: X86Translator): void {
+  for (let i = 0; i < 8; i++) t.b.sts16(MARK + 16 * i, t.b.i32(0));
+}
+
 export function initialise(t: X86Translator): void {
   const { b } = t;
+  t.fpu.forget();
+  clearMarks(t);
   b.sts32(FCW, b.i32(DEFAULT_CONTROL));
   b.sts32(FSW, b.i32(0));
   b.sts32(FTOP, b.i32(0));
@@ -60,6 +68,7 @@ function clearExceptions(t: X86Translator): void {
 function loadControl(t: X86Translator): void {
   const { b } = t;
   requireNoError(t);
+  t.fpu.clean = false;
   const word = b.or32(t.read(0), b.i32(0x40));
   const status = b.lds32(FSW);
   const unmasked = b.and32(b.and32(status, b.xor32(word, b.i32(-1))), b.i32(0x3f));

@@ -9,7 +9,7 @@ import { FCS, FCW, FDP, FDS, FIP, FOP, FPREG, FSW, FTAG, FTOP } from './state.ts
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
-import { initialise, requireFpu, requireNoError, statusWord } from './x87-control.ts';
+import { clearMarks, initialise, requireFpu, requireNoError, statusWord } from './x87-control.ts';
 
 const TAG_WORD = defineHelper({
   name: 'x87.tagWord',
@@ -111,6 +111,8 @@ function setEnvironment(t: X86Translator, fields: readonly Value[]): void {
   b.sts32(FCW, control);
   b.sts32(FSW, b.select32(unmasked, b.or32(clean, b.i32(0x8080)), clean));
   b.sts32(FTOP, b.and32(b.shr32(status, b.i32(11)), b.i32(7)));
+  t.fpu.forget();
+  clearMarks(t);
   for (let i = 0; i < 8; i++) {
     const tag = b.and32(b.shr32(fields[TAGS]!, b.i32(2 * i)), b.i32(3));
     b.sts8(FTAG + i, b.eq32(tag, b.i32(3)));

@@ -8,61 +8,60 @@ import type { Value } from '../../ir/builder.ts';
 import { I32, I64 } from '../../ir/ops.ts';
 import type { Helper } from '../../ir/helpers.ts';
 import { defineHelper } from './helpers.ts';
-import { LEAVE_SKIP } from './leave.ts';
-import { CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, FTAG, FTOP, SEG, SEG_SELECTOR, SEG_SIZE } from './state.ts';
+import { LEAVE_COMPARED, LEAVE_SKIP } from './leave.ts';
+import { CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, FTAG, OP0, SEG, SEG_SELECTOR, SEG_SIZE } from './state.ts';
 import { row } from './tables.ts';
 import type { Row, Translate } from './tables.ts';
 import type { X86Translator } from './translator.ts';
 import { requireFpu, requireNoError } from './x87-control.ts';
-import { STOPPED_SHIFT } from './x87/arithmetic.ts';
-import { HIGH_PART, STATUS_AFTER, SUPPRESSED } from './x87/convert.ts';
+import { STOPPED_SHIFT, UNORDERED } from './x87/arithmetic.ts';
+import { MARK } from './x87/common.ts';
+import { HIGH_PART, STATUS_AFTER, SUPPRESSED } from './x87/formats.ts';
+import { X87_FAST } from './x87/moves.ts';
 
 const C1 = 0x200;
 const FPU = { feature: 'fpu' };
 const FPU_CMOV = { feature: 'fpu cmov' };
 
+/** A routine, in whose place hot code has its fast path if there is one. */
 const define = (name: string, params: readonly number[], result: number = I32): Helper =>
-  defineHelper({
-    name: `x87.${name}`,
-    params,
-    result,
-    touchesGlobals: false,
-    mayFault: false,
-    body: { kind: 'wasm', export: name },
-  });
+  defineHelper(
+    {
+      name: `x87.${name}`,
+      params,
+      result,
+      touchesGlobals: false,
+      mayFault: false,
+      body: { kind: 'wasm', export: name },
+    },
+    X87_FAST[name],
+  );
 
 // --- The stack. ---
 
-const top = (t: X86Translator): Value => t.b.lds32(FTOP);
-
-/** Slot of st(i): what routines call a register by. */
-function slot(t: X86Translator, i: number): Value {
-  const { b } = t;
-  const physical = i === 0 ? top(t) : b.and32(b.add32(top(t), b.i32(i)), b.i32(7));
-  return b.shl32(physical, b.i32(4));
-}
+const slot = (t: X86Translator, i: number): Value => t.fpu.slot(i);
 
 /** st(i) of the ModRM byte; REX.B does not count. */
 const registerOf = (t: X86Translator): number => t.rm & 7;
 
-function moveTop(t: X86Translator, by: Value): void {
-  const { b } = t;
-  b.sts32(FTOP, b.and32(b.add32(top(t), by), b.i32(7)));
-}
-
-/** Empties st(0) and moves on, unless `stopped` (an i32 of 0 or 1). */
-function pop(t: X86Translator, stopped: Value = -1): void {
-  const { b } = t;
-  const at = top(t);
-  const done = stopped < 0 ? b.i32(1) : b.eqz32(stopped);
-  b.sts8(FTAG, stopped < 0 ? done : b.or32(b.lds8(FTAG, at), done), at);
-  b.sts32(FTOP, b.and32(b.add32(at, done), b.i32(7)));
+/** Empties st(0) and moves on. */
+function pop(t: X86Translator): void {
+  const { b, fpu } = t;
+  b.sts16(MARK, b.i32(0), fpu.slot(0));
+  b.sts8(FTAG, b.i32(1), fpu.number(0));
+  fpu.move(1);
 }
 
 const clearC1 = (t: X86Translator): void => t.b.sts32(FSW, t.b.and32(t.b.lds32(FSW), t.b.i32(~C1)));
 
 /** What is left of an instruction that an unmasked exception has stopped. */
 const skipIf = (t: X86Translator, stopped: Value): void => t.b.leaveIf(stopped, LEAVE_SKIP, t.length);
+
+/** The same, then a pop. */
+function popUnless(t: X86Translator, stopped: Value, times = 1): void {
+  if (times > 0) skipIf(t, stopped);
+  for (let i = 0; i < times; i++) pop(t);
+}
 
 /**
  * What an exception handler will want to know: the instruction's address and opcode, and the
@@ -86,14 +85,20 @@ function recordPlace(t: X86Translator): void {
 
 const selector = (t: X86Translator, segment: number): Value => t.b.lds16(SEG + SEG_SIZE * segment + SEG_SELECTOR);
 
+/** @param raises may it leave an unmasked exception behind, for the next instruction to raise, and go on? */
 const x87 =
-  (translate: Translate): Translate =>
+  (translate: Translate, raises = true): Translate =>
   (t) => {
     if (!requireFpu(t)) return;
-    requireNoError(t);
+    if (!t.fpu.clean) requireNoError(t);
     recordPlace(t);
+    t.fpu.clean = true;
     translate(t);
+    if (raises) t.fpu.clean = false;
   };
+
+/** An instruction that at most the state of the stack stops. */
+const move = (translate: Translate): Translate => x87(translate, false);
 
 // --- Operands in memory. ---
 
@@ -188,7 +193,7 @@ function arithmeticRows([name, digit]: readonly [string, number]): Row[] {
       `${mnemonic}P`,
       '',
       x87((t) => {
-        pop(t, t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0)));
+        popUnless(t, t.b.call(of.registers, slot(t, registerOf(t)), slot(t, 0)));
       }),
       FPU,
     ),
@@ -197,33 +202,34 @@ function arithmeticRows([name, digit]: readonly [string, number]): Row[] {
 
 // --- Comparisons. ---
 
-const COM_REGISTER = define('comR', [I32, I32]);
-const COM_FLAGS = define('comi', [I32, I32]);
+const COM_REGISTER = define('comR', [I32, I32, I32]);
+const COM_FLAGS = define('comi', [I32, I32, I32]);
 const COM_VALUE = define('comV', [I64, I32]);
 const COM_SINGLE = define('com32', [I32]);
 const COM_DOUBLE = define('com64', [I64]);
 const COM_INTEGER = define('comI', [I64]);
 
-const popTimes = (t: X86Translator, times: number, stopped: Value): void => {
-  for (let i = 0; i < times; i++) pop(t, stopped);
-};
-
 const compareRegister = (quiet: number, pops: number): Translate =>
   x87((t) => {
     const { b } = t;
-    popTimes(t, pops, b.call(COM_REGISTER, slot(t, registerOf(t)), b.i32(quiet)));
+    popUnless(t, b.call(COM_REGISTER, slot(t, 0), slot(t, registerOf(t)), b.i32(quiet)), pops);
   });
 
 const compareToFlags = (quiet: number, pops: number): Translate =>
   x87((t) => {
     const { b } = t;
-    const bits = b.call(COM_FLAGS, slot(t, registerOf(t)), b.i32(quiet));
-    popTimes(t, pops, b.shr32(bits, b.i32(STOPPED_SHIFT)));
-    t.cc.setBits(b.and32(bits, b.i32(0x45)), b.and32(bits, b.i32(1)));
+    const bits = b.call(COM_FLAGS, slot(t, 0), slot(t, registerOf(t)), b.i32(quiet));
+    if (pops > 0) {
+      // An unmasked exception keeps the stack as it is, but not the flags.
+      b.sts32(OP0, bits);
+      b.leaveIf(b.shr32(bits, b.i32(STOPPED_SHIFT)), LEAVE_COMPARED, t.length);
+      pop(t);
+    }
+    t.cc.setBits(b.and32(bits, b.i32(UNORDERED)), b.and32(bits, b.i32(1)));
   });
 
 const compareMemory = (helper: Helper, load: (t: X86Translator) => Value, pops: number): Translate =>
-  x87((t) => popTimes(t, pops, t.b.call(helper, load(t))));
+  x87((t) => popUnless(t, t.b.call(helper, load(t)), pops));
 
 const memoryComparisons = (digit: number, suffix: string, pops: number): Row[] => [
   row(`D8 /${digit} mem`, `FCOM${suffix}`, 'Md', compareMemory(COM_SINGLE, load32, pops), FPU),
@@ -260,30 +266,34 @@ const COMPARISON_ROWS: readonly Row[] = [
 
 // --- Loads. ---
 
-const PUSH = define('push', [I64, I32]);
-const LOAD_SINGLE = define('fld32', [I32]);
-const LOAD_DOUBLE = define('fld64', [I64]);
-const LOAD_INTEGER = define('fild', [I64]);
-const LOAD_REGISTER = define('fldR', [I32]);
+const LOAD_SINGLE = define('fld32', [I32, I32]);
+const LOAD_DOUBLE = define('fld64', [I32, I64]);
+const LOAD_EXTENDED = define('fld80', [I32, I64, I32]);
+const LOAD_INTEGER = define('fild', [I32, I64]);
+const LOAD_REGISTER = define('fldR', [I32, I32]);
 const LOAD_BCD = define('bld', [I64, I32]);
+
+/** Loads what is to be st(0). @param operands of the routine, after the slot */
+function push(t: X86Translator, helper: Helper, ...operands: Value[]): void {
+  skipIf(t, t.b.call(helper, slot(t, -1), ...operands));
+  t.fpu.move(-1);
+}
 
 const loadRow = (encoding: string, name: string, operand: string, helper: Helper, load: (t: X86Translator) => Value): Row =>
   row(
     encoding,
     name,
     operand,
-    x87((t) => t.b.call(helper, load(t))),
+    move((t) => push(t, helper, load(t))),
     FPU,
   );
 
 /** Ten bytes: significand or digits, then sign and exponent. */
-const load80 = (helper: Helper): Translate =>
-  x87((t) => {
-    const { b } = t;
-    const address = t.address(10, false);
-    const low = b.ld64(address);
-    b.call(helper, low, b.ld16u(b.add64(address, b.i64(8))));
-  });
+function load80(t: X86Translator): [low: Value, high: Value] {
+  const { b } = t;
+  const address = t.address(10, false);
+  return [b.ld64(address), b.ld16u(b.add64(address, b.i64(8)))];
+}
 
 const EXACT = 0;
 const NEAREST_IS_DOWN = 1;
@@ -301,11 +311,11 @@ const CONSTANTS: readonly (readonly [name: string, modrm: string, sig: bigint, s
 ];
 
 function loadConstant(sig: bigint, se: number, kind: number): Translate {
-  return x87((t) => {
+  return move((t) => {
     const { b } = t;
     let value = b.i64(Number(sig & 0xffffffffn) | 0, Number(sig >> 32n) | 0);
     if (kind !== EXACT) value = b.add64(value, b.extu(constantIncrement(t, kind === NEAREST_IS_UP)));
-    b.call(PUSH, value, b.i32(se));
+    push(t, LOAD_EXTENDED, value, b.i32(se));
   });
 }
 
@@ -322,13 +332,28 @@ const LOAD_ROWS: readonly Row[] = [
   loadRow('DF /0 mem', 'FILD', 'Mw', LOAD_INTEGER, loadInteger[2]!),
   loadRow('DB /0 mem', 'FILD', 'Md', LOAD_INTEGER, loadInteger[4]!),
   loadRow('DF /5 mem', 'FILD', 'Mq', LOAD_INTEGER, load64),
-  row('DB /5 mem', 'FLD', 'M', load80(PUSH), FPU),
-  row('DF /4 mem', 'FBLD', 'M', load80(LOAD_BCD), FPU),
+  row(
+    'DB /5 mem',
+    'FLD',
+    'M',
+    move((t) => push(t, LOAD_EXTENDED, ...load80(t))),
+    FPU,
+  ),
+  row(
+    'DF /4 mem',
+    'FBLD',
+    'M',
+    x87((t) => {
+      t.b.call(LOAD_BCD, ...load80(t));
+      t.fpu.forget();
+    }),
+    FPU,
+  ),
   row(
     'D9 /0 reg',
     'FLD',
     '',
-    x87((t) => t.b.call(LOAD_REGISTER, slot(t, registerOf(t)))),
+    move((t) => push(t, LOAD_REGISTER, slot(t, registerOf(t)))),
     FPU,
   ),
   ...CONSTANTS.map(([name, modrm, sig, se, kind]) => row(`D9 =${modrm}`, name, '', loadConstant(sig, se, kind), FPU)),
@@ -338,10 +363,10 @@ const LOAD_ROWS: readonly Row[] = [
 
 const STORE_SINGLE = define('st32', []);
 const STORE_DOUBLE = define('st64', [], I64);
-const STORE_80 = define('st80', [], I64);
+const STORE_80 = define('st80', [I32], I64);
 const STORE_INTEGER = define('ist', [I32, I32], I64);
 const STORE_BCD = define('bst', [], I64);
-const STORE_REGISTER = define('fstR', [I32]);
+const STORE_REGISTER = define('fstR', [I32, I32]);
 const STORE_IF_VALID = define('fstnce', [I32]);
 
 /** The status after a store; leaves when the store is not to be. */
@@ -384,18 +409,13 @@ const storeDouble = (pops: boolean): Translate =>
     (t, address, v) => t.b.st64(address, v),
   );
 
-const store80 = (helper: Helper): Translate =>
-  storing(
-    10,
-    true,
-    (t) => t.b.call(helper),
-    (t, address, v) => {
-      const { b } = t;
-      const high = b.lds32(HIGH_PART);
-      b.st64(address, v);
-      b.st16(b.add64(address, b.i64(8)), high);
-    },
-  );
+const store80 = (compute: (t: X86Translator) => Value): Translate =>
+  storing(10, true, compute, (t, address, v) => {
+    const { b } = t;
+    const high = b.lds32(HIGH_PART);
+    b.st64(address, v);
+    b.st16(b.add64(address, b.i64(8)), high);
+  });
 
 const storeInteger = (bytes: 2 | 4 | 8, chop: number, pops: boolean): Translate =>
   storing(
@@ -406,9 +426,9 @@ const storeInteger = (bytes: 2 | 4 | 8, chop: number, pops: boolean): Translate 
   );
 
 const storeRegister = (pops: boolean): Translate =>
-  x87((t) => {
-    const stopped = t.b.call(STORE_REGISTER, slot(t, registerOf(t)));
-    if (pops) pop(t, stopped);
+  move((t) => {
+    skipIf(t, t.b.call(STORE_REGISTER, slot(t, 0), slot(t, registerOf(t))));
+    if (pops) pop(t);
   });
 
 const storeIfValid = x87((t) => {
@@ -421,8 +441,20 @@ const STORE_ROWS: readonly Row[] = [
   row('D9 /3 mem', 'FSTP', 'Md', storeSingle(true), FPU),
   row('DD /2 mem', 'FST', 'Mq', storeDouble(false), FPU),
   row('DD /3 mem', 'FSTP', 'Mq', storeDouble(true), FPU),
-  row('DB /7 mem', 'FSTP', 'M', store80(STORE_80), FPU),
-  row('DF /6 mem', 'FBSTP', 'M', store80(STORE_BCD), FPU),
+  row(
+    'DB /7 mem',
+    'FSTP',
+    'M',
+    store80((t) => t.b.call(STORE_80, slot(t, 0))),
+    FPU,
+  ),
+  row(
+    'DF /6 mem',
+    'FBSTP',
+    'M',
+    store80((t) => t.b.call(STORE_BCD)),
+    FPU,
+  ),
   row('DF /1 mem', 'FISTTP', 'Mw', storeInteger(2, 1, true), { feature: 'pni' }),
   row('DB /1 mem', 'FISTTP', 'Md', storeInteger(4, 1, true), { feature: 'pni' }),
   row('DD /1 mem', 'FISTTP', 'Mq', storeInteger(8, 1, true), { feature: 'pni' }),
@@ -441,27 +473,28 @@ const STORE_ROWS: readonly Row[] = [
 
 // --- Moves within the stack. ---
 
-const EXCHANGE = define('fxch', [I32]);
+const EXCHANGE = define('fxch', [I32, I32]);
 const MOVE_IF = define('fcmov', [I32, I32]);
-const CHANGE_SIGN = define('fsign', [I32, I32]);
+const CHANGE_SIGN = define('fsign', [I32, I32, I32]);
 
-const exchange = x87((t) => t.b.call(EXCHANGE, slot(t, registerOf(t))));
+const exchange = move((t) => skipIf(t, t.b.call(EXCHANGE, slot(t, 0), slot(t, registerOf(t)))));
 
 const moveIf = (condition: number): Translate => x87((t) => t.b.call(MOVE_IF, t.cc.condition(condition), slot(t, registerOf(t))));
 
 const changeSign = (clear: number, toggle: number): Translate =>
-  x87((t) => t.b.call(CHANGE_SIGN, t.b.i32(clear), t.b.i32(toggle)));
+  move((t) => skipIf(t, t.b.call(CHANGE_SIGN, slot(t, 0), t.b.i32(clear), t.b.i32(toggle))));
 
 const rotate = (by: number): Translate =>
-  x87((t) => {
-    moveTop(t, t.b.i32(by));
+  move((t) => {
+    t.fpu.move(by);
     clearC1(t);
   });
 
 const free = (pops: boolean): Translate =>
-  x87((t) => {
-    const { b } = t;
-    b.sts8(FTAG, b.i32(1), b.shr32(slot(t, registerOf(t)), b.i32(4)));
+  move((t) => {
+    const { b, fpu } = t;
+    b.sts16(MARK, b.i32(0), fpu.slot(registerOf(t)));
+    b.sts8(FTAG, b.i32(1), fpu.number(registerOf(t)));
     clearC1(t);
     if (pops) pop(t);
   });
@@ -488,7 +521,7 @@ const MOVE_ROWS: readonly Row[] = [
     'D9 =D0',
     'FNOP',
     '',
-    x87(() => undefined),
+    move(() => undefined),
     FPU,
   ),
   // The 8087's and 80287's FENI, FDISI and FSETPM do nothing any more, and do not wait.
@@ -497,13 +530,19 @@ const MOVE_ROWS: readonly Row[] = [
 
 // --- Functions of st(0), and of st(0) and st(1). ---
 
+/** Some of them push a second result. */
+const PUSHES: readonly string[] = ['fxtract', 'fsincos', 'fptan'];
+
 const unaryRow = (modrm: string, name: string, routine: string): Row => {
   const helper = define(routine, []);
   return row(
     `D9 =${modrm}`,
     name,
     '',
-    x87((t) => t.b.call(helper)),
+    x87((t) => {
+      t.b.call(helper);
+      if (PUSHES.includes(routine)) t.fpu.forget();
+    }),
     FPU,
   );
 };
@@ -527,7 +566,7 @@ const popRow = (modrm: string, name: string, routine: string): Row => {
     `D9 =${modrm}`,
     name,
     '',
-    x87((t) => pop(t, t.b.call(helper))),
+    x87((t) => popUnless(t, t.b.call(helper))),
     FPU,
   );
 };

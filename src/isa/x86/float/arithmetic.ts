@@ -12,7 +12,8 @@ import { F64, I32, I64 } from '../../../ir/ops.ts';
 import { i32, i64 } from '../../../wasm/structured.ts';
 import type { Body, Expr, Local, Program, Routine } from '../../../wasm/structured.ts';
 import { MXCSR, MXCSR_DEFAULT, SSE_FLAGS } from '../state.ts';
-import { divideWide, multiply, squareRoot } from '../x87/arithmetic.ts';
+import { divideWide, squareRoot } from '../x87/arithmetic.ts';
+import { multiply } from '../x87/fast-arithmetic.ts';
 import { DE, IE, OE, PE, TOP_BIT, UE, ZE, normalise, shiftRightJam } from '../x87/common.ts';
 
 /** What `float` computes: bits 0-2 of its first parameter. */

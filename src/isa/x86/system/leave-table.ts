@@ -1,7 +1,7 @@
 /** What to do for each reason for which translated code leaves, by its number. */
 import { EXIT_ISA } from '../../../ir/vcpu-block.ts';
 import * as L from '../leave.ts';
-import { CR0, CS, OP0, OP1, OP2 } from '../state.ts';
+import { CC_FLAGS, CR0, CS, OP0, OP1, OP2 } from '../state.ts';
 import type { Control } from './control.ts';
 import { BP, CR0_NE, CR4_OSXMMEXCPT, DB, GP, MF, NO_ERROR_CODE, OF_TRAP, SS_FAULT, XM } from './core.ts';
 import type { Core } from './core.ts';
@@ -106,6 +106,14 @@ on(
   AT_INSTRUCTION,
 );
 on(L.LEAVE_SKIP, ({ core }, arg) => core.movePc(arg & 15), AT_INSTRUCTION);
+on(
+  L.LEAVE_COMPARED,
+  ({ core }, arg) => {
+    core.setArithmetic(core.get(OP0), CC_FLAGS);
+    core.movePc(arg & 15);
+  },
+  AT_INSTRUCTION,
+);
 on(L.LEAVE_INT, ({ events }, arg) => events.software((arg >> 8) & 0xff), NO_TRAP);
 on(L.LEAVE_INT3, ({ events }) => events.deliver(BP, NO_ERROR_CODE, SOURCE_SOFTWARE), NO_TRAP);
 on(

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { StateValue } from '../../../machine/interfaces.ts';
+import { FPREG } from '../state.ts';
 import { Kit } from './test-kit.ts';
 
 /** Largest values of numbers that cannot have any; of those of 16 bits nothing is said. */
@@ -32,6 +33,8 @@ function generator(seed: number) {
     if (typeof value === 'bigint') return big();
     if (typeof value === 'boolean') return random(2) === 0;
     if (typeof value === 'number') return Math.floor((word() / 2 ** 32) * ((MOST[name] ?? 0xffff) + 1));
+    // An x87 register is ten bytes of sixteen.
+    if (name === 'x87') return (value as Uint8Array).map((_, i) => (i % 16 < 10 ? random(256) : 0));
     if (value instanceof Uint8Array) return value.map(() => random(name === 'x87Empty' ? 2 : 256));
     if (Array.isArray(value)) return value.map(() => word() | 0);
     return Object.fromEntries(
@@ -81,4 +84,17 @@ test('each field that does not fit is named, and states from before have default
   for (const name of ['smmNmiBlocked', 'init', 'heldTraps']) delete pending[name];
   kit.cpu.loadState(old);
   assert.deepEqual(kit.cpu.saveState(), saved);
+});
+
+test('nothing beside the x87 registers is taken from saved states, nor put into them', () => {
+  const kit = new Kit().long64();
+  const saved = kit.cpu.saveState();
+  const state = structuredClone(saved);
+  (state.fields['x87'] as Uint8Array).fill(0xff);
+  kit.cpu.loadState(state);
+  const { core } = kit.cpu;
+  for (let i = 0; i < 8; i++) assert.equal(core.get(FPREG + 16 * i + 8), 0xffff);
+  core.set(FPREG + 8, -1);
+  const registers = kit.cpu.saveState().fields['x87'] as Uint8Array;
+  for (let i = 0; i < 8; i++) assert.deepEqual(registers.slice(16 * i + 10, 16 * i + 16), new Uint8Array(6));
 });

@@ -120,6 +120,11 @@ const BYTES: Record<string, readonly [offset: number, length: number]> = {
   ymmHigh: [YMM_HIGH, 256],
 };
 
+/** An x87 register has ten bytes of sixteen; its routines have marks beside them (x87/common.ts), which are nobody else's. */
+function clearBesideRegisters(registers: Uint8Array): void {
+  for (let at = 0; at < registers.length; at += 16) registers.fill(0, at + 10, at + 16);
+}
+
 /** State of the vCPU object that has no place in the state block. */
 export interface Pending {
   nmi: boolean;
@@ -146,6 +151,7 @@ export function saveState(core: Core, mmu: Mmu, msrs: Msrs, pending: Pending): D
   for (const [name, [offset, length]] of Object.entries(BYTES)) {
     fields[name] = core.u8.slice(core.base + offset, core.base + offset + length);
   }
+  clearBesideRegisters(fields['x87'] as Uint8Array);
   fields.rflags = BigInt(core.readFlags() >>> 0);
   fields.fcs = core.view.getUint16(core.base + FCS, true);
   fields.fds = core.view.getUint16(core.base + FDS, true);
@@ -248,6 +254,7 @@ export function loadState(core: Core, mmu: Mmu, msrs: Msrs, state: DeviceState):
   for (const [name, [offset, length]] of Object.entries(BYTES)) {
     core.u8.set(from.bytes(name, length, name === 'x87Empty' ? 1 : 0xff), core.base + offset);
   }
+  clearBesideRegisters(core.u8.subarray(core.base + FPREG, core.base + FPREG + 128));
   core.writeFlags(Number(from.big('rflags') & 0xffffffffn) | 0);
   core.view.setUint16(core.base + FCS, from.number('fcs', 0xffff), true);
   core.view.setUint16(core.base + FDS, from.number('fds', 0xffff), true);

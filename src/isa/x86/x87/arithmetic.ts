@@ -1,6 +1,6 @@
 /**
- * Addition, multiplication, division, square root, comparison. Each has a fast path for normal
- * operands under the default control word, and a routine for everything else.
+ * Addition, multiplication, division, square root, comparison: routines for everything, and the fast paths of
+ * division and square root. Those of addition and multiplication are in fast-arithmetic.ts.
  */
 import { F64, I32, I64 } from '../../../ir/ops.ts';
 import { Body, i32, i64 } from '../../../wasm/structured.ts';
@@ -26,29 +26,14 @@ import {
   signOf,
 } from './common.ts';
 import type { Float } from './common.ts';
-
-/** Kinds of an operation: d = d op s, or with the operands the other way round. */
-export const FORWARD = 0;
-export const REVERSE = 1;
+import { REVERSE, SIGN, addMagnitudes, finish, multiply, topUp } from './fast-arithmetic.ts';
+import type { Out } from './fast-arithmetic.ts';
 
 /** Result of a comparison: CF, PF and ZF set; and the bit that an unmasked exception adds. */
 export const UNORDERED = 0x45;
 export const STOPPED_SHIFT = 16;
 
 const BINARY = [I32, I64, I32, I64, I32, I32];
-
-/** High and low halves of the product of two i64 (Hacker's Delight, 8-2). */
-export function multiply(f: Body, x: Local, y: Local): [hi: Local, lo: Local] {
-  const low = 0xffffffffn;
-  const [x0, x1] = [f.let(x.and(low)), f.let(x.shr(32n))];
-  const [y0, y1] = [f.let(y.and(low)), f.let(y.shr(32n))];
-  const p00 = f.let(x0.mul(y0));
-  const p10 = f.let(x1.mul(y0).add(p00.shr(32n)));
-  const p01 = f.let(x0.mul(y1).add(p10.and(low)));
-  const hi = f.let(x1.mul(y1).add(p10.shr(32n)).add(p01.shr(32n)));
-  const lo = f.let(p01.shl(32n).or(p00.and(low)));
-  return [hi, lo];
-}
 
 /** One 32-bit digit of a quotient: estimate and correction (Knuth, vol. 2, 4.3.1, algorithm D). */
 function quotientDigit(f: Body, u: Local, digit: Expr, v: Local, v1: Local, v0: Local): Local {
@@ -155,43 +140,7 @@ export class Arithmetic {
     this.compareSlow = this.defineCompareSlow();
   }
 
-  // --- Fast endings. ---
-
-  /** Rounds to nearest even with 64 bits and writes; leaves overflow and underflow to `round`. */
-  private finish(f: Body, d: Expr, sign: Expr, exp: Local, hi: Local, lo: Local): void {
-    const { x } = this;
-    f.unlikely(exp.sub(1).geu(0x7ffd), () => {
-      f.do(f.call(x.round, d, sign, exp, hi, lo, 0x300));
-      f.return(0);
-    });
-    const up = f.let(lo.shr(63n).and(lo.ne(TOP_BIT).extu().or(hi)));
-    f.set(hi, hi.add(up));
-    f.unlikely(hi.not(), () => {
-      f.set(hi, TOP_BIT);
-      f.set(exp, exp.add(1));
-    });
-    x.overwrite(f, d, hi, exp.or(sign.shl(15)));
-    x.setStatus(f, lo.ne(0n).shl(5).or(up.wrap().shl(9)));
-    f.return(0);
-  }
-
-  /** Both operands normal, control word at its default; else `slow` is to return. */
-  private plainOr(f: Body, operands: readonly Float[], slow: () => void): void {
-    const plain = operands.map(isNormal).reduce((x, y) => x.and(y), this.x.isPlain(f));
-    f.unlikely(plain.not(), slow);
-  }
-
   // --- Addition and subtraction. ---
-
-  /** Sum of magnitudes, the first operand's exponent being not smaller. */
-  private addMagnitudes(f: Body, exp: Local, hi: Local, lo: Local, other: Local): void {
-    f.set(hi, hi.add(other));
-    f.if(hi.ltu(other), () => {
-      f.set(lo, lo.shr(1n).or(lo.and(1n)).or(hi.shl(63n)));
-      f.set(hi, hi.shr(1n).or(TOP_BIT));
-      f.set(exp, exp.add(1));
-    });
-  }
 
   /** Bits of y below the last place of x, which has the larger exponent; y is shifted. */
   private align(f: Body, difference: Local, y: Local): Local {
@@ -212,14 +161,14 @@ export class Arithmetic {
     });
   }
 
-  /** Leaves the exact sum, top bit set, in its arguments; calls `zero` when it is 0. */
+  /** Leaves the exact sum in its arguments, its top bit set unless both are 0; calls `zero` when a difference is 0. */
   private sum(f: Body, e: [Local, Local], m: [Local, Local], s: [Local, Local], zero: () => void): Local {
     this.order(f, e, m, s);
     const difference = f.let(e[0].sub(e[1]));
     const lo = this.align(f, difference, m[1]);
     f.if(
       s[0].eq(s[1]),
-      () => this.addMagnitudes(f, e[0], m[0], lo, m[1]),
+      () => addMagnitudes(f, e[0], m[0], lo, m[1]),
       () => {
         f.set(m[0], m[0].sub(m[1]).sub(lo.ne(0n).extu()));
         f.set(lo, lo.neg());
@@ -228,23 +177,6 @@ export class Arithmetic {
       },
     );
     return lo;
-  }
-
-  /** d = a + b, a - b or b - a: emits the fast path. */
-  add(f: Body, d: Local, a: Float, b: Float, subtract: boolean, reverse: number): void {
-    const { x } = this;
-    this.plainOr(f, [a, b], () => f.tail(subtract ? this.subSlow : this.addSlow, d, a.sig, a.se, b.sig, b.se, reverse));
-    const e: [Local, Local] = [f.let(exponentOf(a)), f.let(exponentOf(b))];
-    const m: [Local, Local] = [f.let(a.sig), f.let(b.sig)];
-    const flipA = subtract && reverse === REVERSE ? 1 : 0;
-    const flipB = subtract && reverse === FORWARD ? 1 : 0;
-    const s: [Local, Local] = [f.let(a.se.shr(15).xor(flipA)), f.let(b.se.shr(15).xor(flipB))];
-    const lo = this.sum(f, e, m, s, () => {
-      x.overwrite(f, d, 0n, 0);
-      x.clearC1(f);
-      f.return(0);
-    });
-    this.finish(f, d, s[0], e[0], m[0], lo);
   }
 
   private defineAddSlow(subtract: boolean): Routine {
@@ -284,28 +216,6 @@ export class Arithmetic {
 
   // --- Multiplication. ---
 
-  mul(f: Body, d: Local, a: Float, b: Float): void {
-    this.plainOr(f, [a, b], () => f.tail(this.mulSlow, d, a.sig, a.se, b.sig, b.se, 0));
-    const exp = f.let(
-      exponentOf(a)
-        .add(exponentOf(b))
-        .sub(BIAS - 1),
-    );
-    const sign = f.let(a.se.xor(b.se).shr(15));
-    const [hi, lo] = multiply(f, f.let(a.sig), f.let(b.sig));
-    this.topUp(f, exp, hi, lo);
-    this.finish(f, d, sign, exp, hi, lo);
-  }
-
-  /** One shift left where the product has its top bit clear. */
-  private topUp(f: Body, exp: Local, hi: Local, lo: Local): void {
-    f.if(hi.ges(0n), () => {
-      f.set(hi, hi.shl(1n).or(lo.shr(63n)));
-      f.set(lo, lo.shl(1n));
-      f.set(exp, exp.sub(1));
-    });
-  }
-
   private defineMulSlow(): Routine {
     const { x } = this;
     return x.program.routine(null, BINARY, I32, (f, d, aSig, aSe, bSig, bSe) => {
@@ -328,7 +238,7 @@ export class Arithmetic {
       const [eb, mb] = unpack(f, b);
       const exp = f.let(ea.add(eb).sub(BIAS - 1));
       const [hi, lo] = multiply(f, ma, mb);
-      this.topUp(f, exp, hi, lo);
+      topUp(f, exp, hi, lo);
       f.do(f.call(x.round, d, sign, exp, hi, lo, x.precision(f)));
       f.return(0);
     });
@@ -348,17 +258,17 @@ export class Arithmetic {
     return [q, f.let(restOfDivision(ma, mb))];
   }
 
-  div(f: Body, d: Local, a: Float, b: Float, reverse: number): void {
-    this.plainOr(f, [a, b], () => f.tail(this.divSlow, d, a.sig, a.se, b.sig, b.se, reverse));
+  /** d = a / b or b / a for normal numbers under the default control word. */
+  div(f: Body, out: Out, d: Expr, a: Float, b: Float, reverse: number): void {
     const [n, v] = reverse === REVERSE ? [b, a] : [a, b];
     const exp = f.let(
       exponentOf(n)
         .sub(exponentOf(v))
         .add(BIAS - 1),
     );
-    const sign = f.let(a.se.xor(b.se).shr(15));
+    const sign = f.let(a.se.xor(b.se).and(SIGN));
     const [hi, lo] = this.quotient(f, exp, f.let(n.sig), f.let(v.sig));
-    this.finish(f, d, sign, exp, hi, lo);
+    finish(f, out, d, sign, exp, hi, lo);
   }
 
   private defineDivSlow(): Routine {
@@ -419,12 +329,12 @@ export class Arithmetic {
     return [f.let(exp.sar(1)), low];
   }
 
-  sqrt(f: Body, d: Local, a: Float): void {
-    this.plainOr(f, [a, { sig: i64(TOP_BIT), se: a.se.shr(15).select(0, 1) }], () => f.tail(this.sqrtSlow, d));
+  /** Of a positive normal number under the default control word. */
+  sqrt(f: Body, out: Out, d: Expr, a: Float): void {
     const m = f.let(a.sig);
     const [exp, low] = this.halveExponent(f, exponentOf(a), m);
     const [hi, lo] = squareRoot(f, m, low);
-    this.finish(f, d, i32(0), exp, hi, lo);
+    finish(f, out, d, i32(0), exp, hi, lo);
   }
 
   private defineSqrtSlow(): Routine {
@@ -454,7 +364,8 @@ export class Arithmetic {
     this.compareNumbers(f, a, b);
   }
 
-  private compareNumbers(f: Body, a: Float, b: Float): void {
+  /** Of numbers, whose `se` may have marks when both have. */
+  compareNumbers(f: Body, a: Float, b: Float): void {
     // As integers with the sign applied, exponent first.
     f.if(a.se.eq(b.se).and(a.sig.eq(b.sig)), () => f.return(0x40));
     f.if(signOf(a).ne(signOf(b)), () => f.return(signOf(a)));

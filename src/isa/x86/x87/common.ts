@@ -3,6 +3,9 @@
  *
  * A register is a significand (i64, integer bit explicit) and `se`: the exponent, biased by
  * 16383, with the sign in bit 15. Registers are named by their slot: the physical number * 16.
+ * In the register file, `se` may have a mark in bit 31 (NORMAL): the register is not empty, and what it holds is a
+ * normal number. What the fast paths need to know of operands is then one test. No mark means nothing: whoever writes
+ * a register or its tag otherwise clears it, and a routine for everything else sets it when it could have been there.
  * Routines that may be stopped by an unmasked exception return 1 when they were, else 0.
  *
  * Order of exceptions: SDM vol. 1, 8.5 and 4.9.2; results for NaNs: table 4-7.
@@ -38,8 +41,8 @@ export const RC_DOWN = 0x400;
 export const RC_CHOP = 0xc00;
 
 /** All exceptions masked, round to nearest, 64 bits: the control word that FNINIT sets. */
-const PLAIN_MASK = 0xf3f;
-const PLAIN = 0x33f;
+export const PLAIN_MASK = 0xf3f;
+export const PLAIN = 0x33f;
 
 export const EXPONENT = 0x7fff;
 export const BIAS = 16383;
@@ -48,6 +51,10 @@ export const QUIET_BIT = 1n << 62n;
 export const DEFAULT_NAN = 3n << 62n;
 /** In a memory operand's se: its own format had it as a denormal. */
 export const WAS_DENORMAL = 1 << 16;
+/** Mark in the `se` of a register, see above: the sign of an i32. */
+export const NORMAL = 1 << 31;
+/** Where `pop` and those who empty registers clear it: 16 bits that are 0 beside it. */
+export const MARK = FPREG + 10;
 /** Added to or taken from exponents of results for handlers of underflow and overflow. */
 const BIAS_ADJUST = 24576;
 
@@ -69,6 +76,8 @@ export const isNormal = (x: Float): Expr =>
     .sub(1)
     .ltu(0x7ffe)
     .and(x.sig.lts(0n));
+/** NORMAL for a normal number, else 0; `se` without what lies above its sign. */
+export const markOf = (x: Float): Expr => x.se.and(EXPONENT).sub(1).ltu(0x7ffe).and(x.sig.shr(63n).wrap()).shl(31);
 export const isNan = (x: Float): Expr => exponentOf(x).eq(EXPONENT).and(x.sig.shl(1n).ne(0n));
 export const isSignalling = (x: Float): Expr => isNan(x).and(x.sig.and(QUIET_BIT).not());
 /** Exponent not zero but no integer bit: unnormals, pseudo-infinities, pseudo-NaNs. */
@@ -169,6 +178,10 @@ export class X87 {
   read(f: Body, slot: Expr): { sig: Local; se: Local } {
     return { sig: f.let(f.load64(FPREG, slot)), se: f.let(f.load16(FPREG + 8, slot)) };
   }
+  /** Marks a register that holds a normal number and is not empty. */
+  mark(f: Body, slot: Expr): void {
+    f.store32(FPREG + 8, f.load32(FPREG + 8, slot).or(NORMAL), slot);
+  }
   /** Writes a register and makes it valid. */
   write(f: Body, slot: Expr, sig: Operand, se: Operand): void {
     this.overwrite(f, slot, sig, se);
@@ -191,6 +204,11 @@ export class X87 {
   }
   isPlain(f: Body): Expr {
     return f.load32(FCW).and(PLAIN_MASK).eq(PLAIN);
+  }
+  /** Are these registers, read with their marks, normal and not empty, and is the control word at its default? */
+  arePlain(f: Body, ...operands: Float[]): Expr {
+    const marks = operands.map(({ se }) => se).reduce((x, y) => x.and(y));
+    return marks.lts(0).and(this.isPlain(f));
   }
   rounding(f: Body): Expr {
     return f.load32(FCW).and(RC_MASK);
@@ -291,7 +309,7 @@ export class X87 {
       });
       const bits = f.let(inexact.shl(5).or(up.shl(9)));
       f.unlikely(exp.ges(EXPONENT), () => f.tail(huge, d, sign, exp, hi, bits, precision));
-      this.write(f, d, hi, exp.or(sign.shl(15)));
+      this.write(f, d, hi, exp.or(sign.shl(15)).or(NORMAL));
       f.do(f.call(this.raise, bits));
       f.return();
     });

@@ -6,9 +6,9 @@
  * exception suppresses the store, the status word is written at once and SUPPRESSED set there.
  */
 import { I32, I64, NONE } from '../../../ir/ops.ts';
-import { choose, i32, i64 } from '../../../wasm/structured.ts';
+import { choose, defineFast, i32, i64 } from '../../../wasm/structured.ts';
 import type { Body, Expr, Local, Operand, Routine } from '../../../wasm/structured.ts';
-import { FCW, FPREG, FSW, FTAG, FTOP, OP2, OP3 } from '../state.ts';
+import { FCW, FPREG, FSW, FTAG, FTOP } from '../state.ts';
 import {
   BIAS,
   C1,
@@ -29,27 +29,16 @@ import {
   isNan,
   isSignalling,
   isUnsupported,
+  markOf,
   shiftRightJam,
   signOf,
 } from './common.ts';
 import type { Float } from './common.ts';
 import { unpack } from './arithmetic.ts';
-
-/** i32: the status word after the store, and SUPPRESSED. */
-export const STATUS_AFTER = OP2;
-export const SUPPRESSED = 1 << 16;
-/** i32: the upper 16 bits of what an 80-bit store writes. */
-export const HIGH_PART = OP3;
-
-/** An interchange format in memory. */
-interface Format {
-  readonly fraction: number;
-  readonly exponents: number;
-  /** Difference of the exponent biases. */
-  readonly rebias: number;
-}
-const SINGLE: Format = { fraction: 23, exponents: 0xff, rebias: BIAS - 127 };
-const DOUBLE: Format = { fraction: 52, exponents: 0x7ff, rebias: BIAS - 1023 };
+import { readMarked } from './fast-arithmetic.ts';
+import { DOUBLE, HIGH_PART, SINGLE, STATUS_AFTER, SUPPRESSED } from './formats.ts';
+import type { Format } from './formats.ts';
+import { X87_FAST } from './moves.ts';
 
 const MAX_BCD = 999999999999999999n;
 
@@ -62,7 +51,7 @@ export class Conversions {
   private readonly x: X87;
   /** (bits of a result's exceptions): leaves the status word for after the store. */
   private readonly pend: Routine;
-  /** (sig, se) => status. */
+  /** (sig, se) => status: pushes, and moves TOP itself. */
   readonly push: Routine;
   /** () => status: pushes the default NaN, wherever that goes. */
   readonly pushNan: Routine;
@@ -151,20 +140,16 @@ export class Conversions {
     return { sig, se };
   }
 
-  /** Emits a push of a value that raises nothing by itself. Returns. */
-  private pushInline(f: Body, sig: Expr, se: Expr): void {
-    const { x } = this;
-    const top = f.let(f.load32(FTOP).sub(1).and(7));
-    f.unlikely(f.load8(FTAG, top).not(), () => f.tail(this.overflow));
-    f.store32(FTOP, top);
-    f.store8(FTAG, 0, top);
-    x.overwrite(f, top.shl(4), sig, se);
-    x.clearC1(f);
-    f.return(0);
-  }
-
   private definePush(): Routine {
-    return this.x.program.routine('push', [I64, I32], I32, (f, sig, se) => this.pushInline(f, sig, se));
+    const { x } = this;
+    return x.program.routine('push', [I64, I32], I32, (f, sig, se) => {
+      const top = f.let(f.load32(FTOP).sub(1).and(7));
+      f.unlikely(f.load8(FTAG, top).not(), () => f.tail(this.overflow));
+      f.store32(FTOP, top);
+      x.write(f, top.shl(4), sig, se.or(markOf({ sig, se })));
+      x.clearC1(f);
+      f.return(0);
+    });
   }
 
   private definePushNan(): Routine {
@@ -186,33 +171,56 @@ export class Conversions {
     });
   }
 
+  /** Loads to a slot that is to be st(0): (slot, operand) => status. TOP moves when the status is 0. */
   private defineLoads(): void {
     const { x } = this;
-    // What a single or double may raise; the stack comes first.
-    const special = x.program.routine(null, [I64, I32], I32, (f, sig, se) => {
-      f.unlikely(f.load8(FTAG, f.load32(FTOP).sub(1).and(7)).not(), () => f.tail(this.overflow));
+    // The value only matters when there is room.
+    const put = x.program.routine(null, [I32, I64, I32], I32, (f, d, sig, se) => {
       x.clearC1(f);
+      f.unlikely(x.isEmpty(f, d).not(), () => {
+        x.raiseOrStop(f, IE | SF | C1);
+        f.set(sig, DEFAULT_NAN);
+        f.set(se, 0xffff);
+      });
+      x.write(f, d, sig, se.or(markOf({ sig, se })));
+      f.return(0);
+    });
+    defineFast(x.program, 'fld80', X87_FAST['fld80']!, put);
+    // What a single or double may raise; the stack comes first.
+    const number = x.program.routine(null, [I32, I64, I32], I32, (f, d, sig, se) => {
+      const value = f.let(se.and(0xffff));
+      f.unlikely(x.isEmpty(f, d).not(), () => f.tail(put, d, sig, value));
       // A denormal is loaded even when its exception is not masked.
       f.if(se.and(WAS_DENORMAL), () => {
-        f.do(f.call(this.push, sig, se.and(0xffff)));
-        f.return(f.call(x.raise, DE));
+        f.do(f.call(put, d, sig, value));
+        f.unlikely(f.call(x.raise, DE), () => {
+          f.store32(FTOP, d.shr(4));
+          f.return(1);
+        });
+        f.return(0);
       });
       f.if(isSignalling({ sig, se }), () => {
+        x.clearC1(f);
         x.raiseOrStop(f, IE);
         f.set(sig, sig.or(QUIET_BIT));
       });
-      f.tail(this.push, sig, se.and(0xffff));
+      f.tail(put, d, sig, value);
     });
-    const load = (f: Body, { sig, se }: Locals): void => {
-      f.unlikely(se.and(WAS_DENORMAL).or(exponentOf({ sig, se }).eq(EXPONENT)), () => f.tail(special, sig, se));
-      this.pushInline(f, sig, se);
-    };
-    x.program.routine('fld32', [I32], I32, (f, bits) => load(f, this.fromSingle(f, bits)));
-    x.program.routine('fld64', [I64], I32, (f, bits) => load(f, this.fromDouble(f, bits)));
-    x.program.routine('fild', [I64], I32, (f, v) => {
+    const single = x.program.routine(null, [I32, I32], I32, (f, d, bits) => {
+      const { sig, se } = this.fromSingle(f, bits);
+      f.tail(number, d, sig, se);
+    });
+    defineFast(x.program, 'fld32', X87_FAST['fld32']!, single);
+    const double = x.program.routine(null, [I32, I64], I32, (f, d, bits) => {
+      const { sig, se } = this.fromDouble(f, bits);
+      f.tail(number, d, sig, se);
+    });
+    defineFast(x.program, 'fld64', X87_FAST['fld64']!, double);
+    const integer = x.program.routine(null, [I32, I64], I32, (f, d, v) => {
       const { sig, se } = this.fromInteger(f, v);
-      this.pushInline(f, sig, se);
+      f.tail(put, d, sig, se);
     });
+    defineFast(x.program, 'fild', X87_FAST['fild']!, integer);
   }
 
   // --- To memory. ---
@@ -244,13 +252,10 @@ export class Conversions {
     const result = fraction === 52 ? I64 : I32;
     x.program.routine(name, [], result, (f) => {
       const slot = f.let(x.slot(f, 0));
-      const a = x.read(f, slot);
+      const a = readMarked(f, slot);
       const exp = f.let(exponentOf(a).sub(rebias));
-      const fits = exp
-        .sub(1)
-        .ltu(exponents - 2)
-        .and(a.sig.lts(0n));
-      f.unlikely(fits.and(x.isPlain(f)).and(x.isEmpty(f, slot).not()).not(), () => {
+      const fits = exp.sub(1).ltu(exponents - 2);
+      f.unlikely(fits.and(x.arePlain(f, a)).not(), () => {
         const bits = f.call(slow);
         f.return(result === I64 ? bits : bits.wrap());
       });
@@ -359,18 +364,12 @@ export class Conversions {
 
   private defineStore80(): void {
     const { x } = this;
-    x.program.routine('st80', [], I64, (f) => {
-      const slot = f.let(x.slot(f, 0));
-      f.unlikely(x.isEmpty(f, slot), () => {
-        this.pendBits(f, IE | SF);
-        f.store32(HIGH_PART, 0xffff);
-        f.return(i64(DEFAULT_NAN));
-      });
-      const a = x.read(f, slot);
-      f.store32(STATUS_AFTER, f.load32(FSW).and(~C1));
-      f.store32(HIGH_PART, a.se);
-      f.return(a.sig);
+    const missing = x.program.routine(null, [I32], I64, (f) => {
+      this.pendBits(f, IE | SF);
+      f.store32(HIGH_PART, 0xffff);
+      f.return(i64(DEFAULT_NAN));
     });
+    defineFast(x.program, 'st80', X87_FAST['st80']!, missing);
   }
 
   /**

@@ -1,40 +1,78 @@
 /** The routines that instructions call: arithmetic on stack slots and memory operands, moves. */
 import { I32, I64 } from '../../../ir/ops.ts';
-import { i32 } from '../../../wasm/structured.ts';
-import type { Body, Expr, Local } from '../../../wasm/structured.ts';
+import { defineFast, i32, i64 } from '../../../wasm/structured.ts';
+import type { Body, Expr, Local, Routine } from '../../../wasm/structured.ts';
 import { FPREG, FSW } from '../state.ts';
-import { Arithmetic, FORWARD, REVERSE, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
-import { C0, C1, C2, C3, DEFAULT_NAN, EXPONENT, IE, SF, TOP_BIT, X87, exponentOf, isUnsupported, signOf } from './common.ts';
+import { Arithmetic, STOPPED_SHIFT, UNORDERED } from './arithmetic.ts';
+import {
+  C0,
+  C1,
+  C2,
+  C3,
+  DEFAULT_NAN,
+  EXPONENT,
+  IE,
+  SF,
+  TOP_BIT,
+  X87,
+  exponentOf,
+  isNormal,
+  isUnsupported,
+  signOf,
+} from './common.ts';
 import type { Float } from './common.ts';
 import type { Conversions } from './convert.ts';
+import { FAST, FORWARD, REVERSE, onRegisters, readMarked, requirePlain } from './fast-arithmetic.ts';
+import type { Fast } from './fast-arithmetic.ts';
+import { X87_FAST } from './moves.ts';
 
 const SE = FPREG + 8;
 
-type Emit = (f: Body, d: Local, a: Float, b: Float) => void;
-
-/** Operations by the names that the instruction rows use. */
-function operations(x: Arithmetic): Record<string, Emit> {
-  return {
-    add: (f, d, a, b) => x.add(f, d, a, b, false, FORWARD),
-    sub: (f, d, a, b) => x.add(f, d, a, b, true, FORWARD),
-    subr: (f, d, a, b) => x.add(f, d, a, b, true, REVERSE),
-    mul: (f, d, a, b) => x.mul(f, d, a, b),
-    div: (f, d, a, b) => x.div(f, d, a, b, FORWARD),
-    divr: (f, d, a, b) => x.div(f, d, a, b, REVERSE),
-  };
+interface Operation {
+  readonly fast: Fast;
+  /** (slot, a, b, reversed) => status. */
+  readonly slow: Routine;
+  readonly reverse: number;
 }
 
-function defineBinary(x: X87, conversions: Conversions, name: string, emit: Emit): void {
+/** Operations by the names that the instruction rows use. */
+const operations = (x: Arithmetic): Record<string, Operation> => ({
+  add: { fast: FAST['add']!, slow: x.addSlow, reverse: FORWARD },
+  sub: { fast: FAST['sub']!, slow: x.subSlow, reverse: FORWARD },
+  subr: { fast: FAST['subr']!, slow: x.subSlow, reverse: REVERSE },
+  mul: { fast: FAST['mul']!, slow: x.mulSlow, reverse: FORWARD },
+  div: { fast: (f, out, d, a, b) => x.div(f, out, d, a, b, FORWARD), slow: x.divSlow, reverse: FORWARD },
+  divr: { fast: (f, out, d, a, b) => x.div(f, out, d, a, b, REVERSE), slow: x.divSlow, reverse: REVERSE },
+});
+
+/** Marks a register that has just been read, when it is normal. */
+const markNormal = (x: X87, f: Body, slot: Expr, v: Float): void => f.if(isNormal(v), () => x.mark(f, slot));
+
+function defineBinary(x: X87, conversions: Conversions, name: string, { fast, slow, reverse }: Operation): void {
   const { program } = x;
-  // d = d op s.
-  program.routine(`${name}R`, [I32, I32], I32, (f, d, s) => {
+  const careful = program.routine(null, [I32, I32], I32, (f, d, s) => {
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
-    emit(f, d, x.read(f, d), x.read(f, s));
+    const [a, b] = [x.read(f, d), x.read(f, s)];
+    markNormal(x, f, d, a);
+    markNormal(x, f, s, b);
+    f.tail(slow, d, a.sig, a.se, b.sig, b.se, reverse);
   });
-  const value = program.routine(null, [I64, I32], I32, (f, sig, se) => {
+  defineFast(program, `${name}R`, onRegisters(fast), careful);
+  const carefulValue = program.routine(null, [I64, I32], I32, (f, sig, se) => {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
-    emit(f, d, x.read(f, d), { sig, se });
+    const a = x.read(f, d);
+    markNormal(x, f, d, a);
+    f.tail(slow, d, a.sig, a.se, sig, se, reverse);
+  });
+  const value = program.routine(null, [I64, I32], I32, (f, sig, se) => {
+    const out = (otherwise: Expr): void => f.unlikely(otherwise, () => f.tail(carefulValue, sig, se));
+    const d = f.let(x.slot(f, 0));
+    const [a, b] = [readMarked(f, d), { sig, se }];
+    requirePlain(f, out, a);
+    out(isNormal(b).not());
+    fast(f, out, d, a, b);
+    f.return(0);
   });
   memoryForms(x, conversions, name, (f, sig, se) => f.tail(value, sig, se));
 }
@@ -78,18 +116,18 @@ function defineComparisons(x: X87, arithmetic: Arithmetic, conversions: Conversi
         .or(UNORDERED),
     );
   });
-  const flags = program.routine('comi', [I32, I32], I32, (f, s, quiet) => {
-    const d = f.let(x.slot(f, 0));
+  const careful = program.routine(null, [I32, I32, I32], I32, (f, d, s, quiet) => {
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(missing));
     const [a, b] = [x.read(f, d), x.read(f, s)];
     f.tail(core, a.sig, a.se, b.sig, b.se, quiet);
   });
+  const flags = defineFast(program, 'comi', X87_FAST['comi']!, careful);
   const setConditions = (f: Body, result: Local): void => {
     const status = f.load32(FSW).and(~(C0 | C2 | C3));
     f.store32(FSW, status.or(result.and(UNORDERED).shl(8)));
     f.return(result.shr(STOPPED_SHIFT));
   };
-  program.routine('comR', [I32, I32], I32, (f, s, quiet) => setConditions(f, f.let(f.call(flags, s, quiet))));
+  program.routine('comR', [I32, I32, I32], I32, (f, d, s, quiet) => setConditions(f, f.let(f.call(flags, d, s, quiet))));
   const value = program.routine('comV', [I64, I32], I32, (f, sig, se) => {
     const d = f.let(x.slot(f, 0));
     const result = f.variable(I32);
@@ -113,63 +151,56 @@ const orNan = (x: X87, f: Body, slot: Local, v: { sig: Local; se: Local }): void
     f.set(v.se, 0xffff);
   });
 
-function defineMoves(x: X87, conversions: Conversions): void {
+function defineMoves(x: X87): void {
   const { program } = x;
-  program.routine('fldR', [I32], I32, (f, s) => {
-    const v = x.read(f, s);
-    f.unlikely(x.isEmpty(f, s), () => {
-      x.clearC1(f);
-      x.raiseOrStop(f, IE | SF);
-      f.tail(conversions.pushNan);
-    });
-    f.tail(conversions.push, v.sig, v.se);
-  });
-  program.routine('fstR', [I32], I32, (f, d) => {
-    const s = f.let(x.slot(f, 0));
-    f.unlikely(x.isEmpty(f, s), () => f.tail(x.underflow, d));
-    x.write(f, d, f.load64(FPREG, s), f.load16(SE, s));
+  const loadRegister = program.routine(null, [I32, I32], I32, (f, d, s) => {
     x.clearC1(f);
+    f.unlikely(x.isEmpty(f, s), () => {
+      x.raiseOrStop(f, IE | SF);
+      x.write(f, d, i64(DEFAULT_NAN), 0xffff);
+      f.return(0);
+    });
+    const v = readMarked(f, s);
+    f.unlikely(x.isEmpty(f, d).not(), () => {
+      x.raiseOrStop(f, IE | SF | C1);
+      f.set(v.sig, DEFAULT_NAN);
+      f.set(v.se, 0xffff);
+    });
+    x.write(f, d, v.sig, v.se);
     f.return(0);
   });
+  defineFast(program, 'fldR', X87_FAST['fldR']!, loadRegister);
+  const storeRegister = program.routine(null, [I32, I32], I32, (f, _, d) => f.tail(x.underflow, d));
+  defineFast(program, 'fstR', X87_FAST['fstR']!, storeRegister);
   program.routine('fstnce', [I32], I32, (f, d) => {
     const s = f.let(x.slot(f, 0));
     x.clearC1(f);
-    f.if(x.isEmpty(f, s).not(), () => x.write(f, d, f.load64(FPREG, s), f.load16(SE, s)));
+    f.if(x.isEmpty(f, s).not(), () => x.write(f, d, f.load64(FPREG, s), f.load32(SE, s)));
     f.return(0);
   });
-  program.routine('fxch', [I32], I32, (f, s) => {
-    const d = f.let(x.slot(f, 0));
-    const [a, b] = [x.read(f, d), x.read(f, s)];
+  const exchangeEmpty = program.routine(null, [I32, I32], I32, (f, d, s) => {
+    const [a, b] = [readMarked(f, d), readMarked(f, s)];
     x.clearC1(f);
-    f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => {
-      x.raiseOrStop(f, IE | SF);
-      orNan(x, f, d, a);
-      orNan(x, f, s, b);
-      x.write(f, d, b.sig, b.se);
-      x.write(f, s, a.sig, a.se);
-      f.return(0);
-    });
-    x.overwrite(f, d, b.sig, b.se);
-    x.overwrite(f, s, a.sig, a.se);
+    x.raiseOrStop(f, IE | SF);
+    orNan(x, f, d, a);
+    orNan(x, f, s, b);
+    x.write(f, d, b.sig, b.se);
+    x.write(f, s, a.sig, a.se);
     f.return(0);
   });
+  defineFast(program, 'fxch', X87_FAST['fxch']!, exchangeEmpty);
   program.routine('fcmov', [I32, I32], I32, (f, condition, s) => {
     const d = f.let(x.slot(f, 0));
     f.unlikely(x.isEmpty(f, d).or(x.isEmpty(f, s)), () => f.tail(x.underflow, d));
     f.if(condition, () => {
-      const v = x.read(f, s);
+      const v = readMarked(f, s);
       x.overwrite(f, d, v.sig, v.se);
     });
     f.return(0);
   });
-  // Sign bits to clear, and to toggle, of st(0).
-  program.routine('fsign', [I32, I32], I32, (f, clear, toggle) => {
-    const d = f.let(x.slot(f, 0));
-    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
-    f.store32(SE, f.load16(SE, d).and(clear.xor(-1)).xor(toggle), d);
-    x.clearC1(f);
-    f.return(0);
-  });
+  // Sign bits to clear, and to toggle.
+  const signOfNothing = program.routine(null, [I32, I32, I32], I32, (f, d) => f.tail(x.underflow, d));
+  defineFast(program, 'fsign', X87_FAST['fsign']!, signOfNothing);
 }
 
 function defineExamine(x: X87): void {
@@ -206,16 +237,29 @@ function defineTagWord(x: X87): void {
   });
 }
 
-export function defineRoutines(x: X87, conversions: Conversions): void {
-  const arithmetic = new Arithmetic(x);
-  for (const [name, emit] of Object.entries(operations(arithmetic))) defineBinary(x, conversions, name, emit);
-  defineComparisons(x, arithmetic, conversions);
+function defineSquareRoot(x: X87, arithmetic: Arithmetic): void {
+  const careful = x.program.routine(null, [I32], I32, (f, d) => {
+    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
+    markNormal(x, f, d, x.read(f, d));
+    f.tail(arithmetic.sqrtSlow, d);
+  });
   x.program.routine('fsqrt', [], I32, (f) => {
     const d = f.let(x.slot(f, 0));
-    f.unlikely(x.isEmpty(f, d), () => f.tail(x.underflow, d));
-    arithmetic.sqrt(f, d, x.read(f, d));
+    const out = (otherwise: Expr): void => f.unlikely(otherwise, () => f.tail(careful, d));
+    const a = readMarked(f, d);
+    requirePlain(f, out, a);
+    out(signOf(a));
+    arithmetic.sqrt(f, out, d, a);
+    f.return(0);
   });
-  defineMoves(x, conversions);
+}
+
+export function defineRoutines(x: X87, conversions: Conversions): void {
+  const arithmetic = new Arithmetic(x);
+  for (const [name, operation] of Object.entries(operations(arithmetic))) defineBinary(x, conversions, name, operation);
+  defineComparisons(x, arithmetic, conversions);
+  defineSquareRoot(x, arithmetic);
+  defineMoves(x);
   defineExamine(x);
   defineTagWord(x);
 }
