@@ -121,6 +121,14 @@ function limitOperand(row: Row, fx: Uint8Array): void {
   view.setUint16(REGISTERS + 8, (se & 0x8000) | (limit - (se & 63)), true);
 }
 
+/** Denormals that FSCALE is to leave where they are. */
+function scaleByZero(row: Row, random: Random, fx: Uint8Array): void {
+  if (row.name !== 'FSCALE' || !random.chance(50)) return;
+  const view = new DataView(fx.buffer, fx.byteOffset);
+  view.setUint16(REGISTERS + 8, view.getUint16(REGISTERS + 8, true) & 0x8000, true);
+  fx.fill(0, REGISTERS + 16, REGISTERS + 25);
+}
+
 function opcodeBytes(row: Row, random: Random): number[] {
   const modrm = row.modrm >= 0 ? row.modrm : row.form === 1 ? (row.digit << 3) | 3 : 0xc0 | (row.digit << 3) | random.below(8);
   const prefix = row.form === 1 && /ENV|SAVE|RSTOR/.test(row.name) && random.chance(40) ? [0x66] : [];
@@ -132,6 +140,7 @@ export function x87Case(row: Row, random: Random, mode32: boolean): Case {
   const data = new Uint8Array(512);
   fillFpu(fx, random);
   limitOperand(row, fx);
+  scaleByZero(row, random, fx);
   fx[25] = 0x1f;
   fx[24] = 0x80;
   putOperand(row, random, data);

@@ -82,7 +82,9 @@ function defineScale(x: X87): void {
       f.return(0);
     });
     x.raiseIfDenormal(f, a, b);
-    f.if(isInfinite(a).or(a.sig.not()), () => f.return(0));
+    // By 0: nothing is lost, and a denormal stays without an underflow. (Not a number that only looks like one.)
+    const stays = b.sig.not().and(a.sig.ges(0n));
+    f.if(isInfinite(a).or(a.sig.not()).or(stays), () => f.return(0));
     // The truncated integer, no more than is needed to leave the range of exponents.
     const n = f.let(i32(0));
     const exp = f.let(exponentOf(b).sub(BIAS));
