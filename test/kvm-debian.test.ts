@@ -9,7 +9,9 @@ import { findFirmware } from '../src/host/node/firmware.ts';
 import { debianImage } from './debian-image.ts';
 import { runOnKvmHost } from './kvm-host.ts';
 
-test('Debian boots under KVM from GRUB to its login prompt, with a virtio disk and network', { timeout: 600_000 }, async (t) => {
+test('Debian boots under KVM from GRUB to its login prompt, with a virtio disk and network', {
+  timeout: 1_200_000,
+}, async (t) => {
   const image = debianImage();
   if (typeof image === 'string') return t.skip(image);
   const bios = findFirmware('bios-256k.bin');

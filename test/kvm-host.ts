@@ -3,7 +3,7 @@
  * has SVM with nested paging. Node.js and our sources are in its initramfs. Slow, and exact.
  */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -20,6 +20,13 @@ const PROCESSOR = 'max,+svm,+npt';
  */
 const NODE = 'node() { command node --no-wasm-code-gc "$@"; }';
 const MEMORY_MIB = 2048;
+/**
+ * Once in some hundred starts of KVM guests such a host stands still as a whole, its shell and its clock included. So it tells
+ * by a second serial port that it goes on, whatever our program does; where it does not for so long, another takes its place.
+ */
+const BEAT = 'while sleep 2; do echo; done >/dev/ttyS1 &';
+const STANDS_STILL_MS = 60_000;
+const HOSTS = 3;
 const STATUS = /virelay-status=(\d+)/;
 
 interface HostOptions {
@@ -85,6 +92,7 @@ export async function runOnKvmHost(
     const script = [
       modules.load,
       'ip link set lo up',
+      BEAT,
       'cd /virelay',
       NODE,
       command,
@@ -95,7 +103,12 @@ export async function runOnKvmHost(
     writeFileSync(join(work, 'initrd'), image);
     writeFileSync(join(work, 'kernel'), guest.kernel);
     const drive = disk === undefined ? [] : ['-drive', `file=${disk},format=qcow2,if=virtio,snapshot=on`];
-    const output = await runQemu(t, work, drive, limit);
+    let output: string | null = null;
+    for (let i = 0; i < HOSTS && output === null; i++) {
+      if (i > 0) t.diagnostic('the host stood still: once more');
+      output = await runQemu(t, work, drive, limit);
+    }
+    if (output === null) throw new Error(`${HOSTS} hosts have stood still`);
     const status = STATUS.exec(output)?.[1];
     return { output, status: status === undefined ? -1 : Number(status) };
   } finally {
@@ -103,17 +116,28 @@ export async function runOnKvmHost(
   }
 }
 
-function runQemu(t: TestContext, work: string, drive: readonly string[], limit: number): Promise<string> {
+/** @returns what it printed until its end, or until its time was over; null when it stood still */
+function runQemu(t: TestContext, work: string, drive: readonly string[], limit: number): Promise<string | null> {
+  const beat = join(work, 'beat');
+  writeFileSync(beat, '');
   const child = spawn(
     'qemu-system-x86_64',
     [
       ...['-accel', 'tcg,thread=multi', '-smp', '2', '-cpu', PROCESSOR, '-m', String(MEMORY_MIB)],
-      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', ...drive],
+      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-serial', `file:${beat}`, '-no-reboot', ...drive],
       ...['-kernel', join(work, 'kernel'), '-initrd', join(work, 'initrd')],
       ...['-append', 'console=ttyS0 quiet panic=-1 mitigations=off'],
     ],
     { stdio: ['ignore', 'pipe', 'inherit'], signal: t.signal, killSignal: 'SIGKILL' },
   );
+  let still = false;
+  let [beats, since] = [0, performance.now()];
+  const look = setInterval(() => {
+    const { size } = statSync(beat);
+    if (size !== beats) [beats, since] = [size, performance.now()];
+    still = performance.now() - since > STANDS_STILL_MS;
+    if (still) child.kill('SIGKILL');
+  }, 1000);
   const timer = setTimeout(() => child.kill('SIGKILL'), limit);
   return new Promise((resolve, reject) => {
     let output = '';
@@ -121,7 +145,8 @@ function runQemu(t: TestContext, work: string, drive: readonly string[], limit: 
     child.on('error', reject);
     child.on('close', () => {
       clearTimeout(timer);
-      resolve(output.replaceAll('\r', ''));
+      clearInterval(look);
+      resolve(still ? null : output.replaceAll('\r', ''));
     });
   });
 }

@@ -17,7 +17,7 @@ exec sh
 `;
 
 test('an unmodified Linux runs under KVM with disk and network, is saved, goes on in another process, and from one accelerator to the other', {
-  timeout: 600_000,
+  timeout: 1_200_000,
 }, async (t) => {
   const guest = await guestOrSkip(t);
   if (guest === null) return;

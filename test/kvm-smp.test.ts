@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { runOnKvmHost } from './kvm-host.ts';
 import { guestOrSkip, listeningInitramfs } from './virtio-guest.ts';
 
-test('Linux under KVM uses several CPUs', { timeout: 600_000 }, async (t) => {
+test('Linux under KVM uses several CPUs', { timeout: 1_200_000 }, async (t) => {
   const guest = await guestOrSkip(t);
   if (guest === null) return;
   const work = mkdtempSync(join(tmpdir(), 'virelay-smp-'));

@@ -15,7 +15,7 @@ const CASES = 8;
 const PROBE = `import('/virelay/src/kvm/probe.ts').then(({ probeKvm }) => console.log('probe=' + JSON.stringify(probeKvm())))`;
 
 test('a processor with SVM runs every kind of guest, KVM on it does all that we ask, and the translator the same', {
-  timeout: 600_000,
+  timeout: 1_200_000,
 }, async (t) => {
   const files = readdirSync(join(import.meta.dirname, '../src/kvm'))
     .filter((name) => name.endsWith('.test.ts') && !ELSEWHERE.includes(name))
