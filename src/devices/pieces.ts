@@ -1,5 +1,6 @@
 /** Memory that a request names in many places, put together by a device. */
 import type { Pieces } from '../host/pieces.ts';
+import type { BlockBackend, Completion, GuestMemory } from '../machine/interfaces.ts';
 
 const FEW = 16;
 
@@ -31,6 +32,26 @@ export class PieceList implements Pieces {
     if (last < 0 || this.offsets[last]! + this.lengths[last]! !== offset) return this.add(offset, length);
     this.lengths[last]! += length;
     this.total += length;
+  }
+
+  /** A piece in place. */
+  view(piece: number): Uint8Array {
+    return this.memory.subarray(this.offsets[piece]!, this.offsets[piece]! + this.lengths[piece]!);
+  }
+
+  /** All of it, which is that memory's RAM, has been written to. */
+  changed(memory: GuestMemory): void {
+    for (let i = 0; i < this.count; i++) memory.ramChanged(this.offsets[i]!, this.lengths[i]!);
+  }
+
+  /** Reads all of it from a drive. @param offset on the drive, bytes */
+  readFrom(disk: BlockBackend, offset: number): Completion {
+    return this.count === 1 ? disk.read(offset, this.view(0)) : disk.readPieces(offset, this);
+  }
+
+  /** Writes all of it to a drive. @param offset on the drive, bytes */
+  writeTo(disk: BlockBackend, offset: number): Completion {
+    return this.count === 1 ? disk.write(offset, this.view(0)) : disk.writePieces(offset, this);
   }
 
   /** Takes bytes away from the end. @param bytes no more than there are */

@@ -198,17 +198,17 @@ export class KvmAccelerator implements Accelerator {
 
   private followMap(): void {
     this.slots.update();
-    this.lateWrites.update(this.parts.board.mem.visibleRegisters());
-    this.followDoorbells();
+    const registers = this.parts.board.mem.visibleRegisters();
+    this.lateWrites.update(registers);
+    this.followDoorbells(registers);
   }
 
   doorbellsChanged(): void {
-    if (this.inKernel) this.followDoorbells();
+    if (this.inKernel) this.followDoorbells(this.parts.board.mem.visibleRegisters());
   }
 
-  private followDoorbells(): void {
-    const { mem, io } = this.parts.board;
-    this.processors.registersChanged(mem.visibleRegisters(), io.visibleRegisters());
+  private followDoorbells(registers: readonly VisibleRegisters[]): void {
+    this.processors.registersChanged(registers, this.parts.board.io.visibleRegisters());
   }
 
   run(): void {

@@ -52,6 +52,14 @@ export function placesOf(registers: readonly VisibleRegisters[]): Place[] {
   );
 }
 
+/** Takes notes away. @param at first of `words` cells with 32 of them each  @param each is told the number of one that was there */
+export function takeNotes(cells: Int32Array, at: number, words: number, each: (index: number) => void): void {
+  for (let word = 0; word < words; word++) {
+    const bits = Atomics.exchange(cells, at + word, 0);
+    for (let left = bits; left !== 0; left &= left - 1) each(word * 32 + 31 - Math.clz32(left & -left));
+  }
+}
+
 /** The machine's end. */
 export class Doorbells {
   readonly cells = new Int32Array(new SharedArrayBuffer(4 * (ENTRIES + MOST * ENTRY)));
@@ -103,13 +111,10 @@ export class Doorbells {
     const { cells } = this;
     if (Atomics.load(cells, RUNG) === 0) return false;
     Atomics.store(cells, RUNG, 0);
-    for (let word = 0; word < WORDS; word++) {
-      const bits = Atomics.exchange(cells, NOTES + word, 0);
-      for (let left = bits; left !== 0; left &= left - 1) {
-        this.rings[word * 32 + 31 - Math.clz32(left & -left)]?.();
-        this.rung++;
-      }
-    }
+    takeNotes(cells, NOTES, WORDS, (index) => {
+      this.rings[index]?.();
+      this.rung++;
+    });
     return true;
   }
 }

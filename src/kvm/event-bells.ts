@@ -12,7 +12,7 @@
  * not been answered. Whatever cannot be had of the kernel is left to the other ways (doorbells.ts), which always work.
  */
 import { Worker } from 'node:worker_threads';
-import { ANY, type Place } from './doorbells.ts';
+import { ANY, type Place, takeNotes } from './doorbells.ts';
 import { CELLS, MOST, NOTES, RUNG, WORDS } from './event-cells.ts';
 import { Eventfd } from './eventfd.ts';
 import type { EventThreadData } from './event-thread.ts';
@@ -65,11 +65,7 @@ export class EventBells {
   answer(): boolean {
     const { cells } = this;
     if (Atomics.load(cells, RUNG) === 0) return false;
-    for (let word = 0; word < WORDS; word++) {
-      const bits = Atomics.exchange(cells, NOTES + word, 0);
-      for (let left = bits; left !== 0; left &= left - 1)
-        this.look(this.bells[word * 32 + 31 - Math.clz32(left & -left)] ?? null);
-    }
+    takeNotes(cells, NOTES, WORDS, (index) => this.look(this.bells[index] ?? null));
     Atomics.store(cells, RUNG, 0);
     Atomics.notify(cells, RUNG);
     return true;

@@ -1,5 +1,4 @@
 /** One port of an AHCI controller: Serial ATA AHCI 1.3.1, sections 3.3 (registers) and 4.2 (memory). */
-import type { Pieces } from '../../host/pieces.ts';
 import type { GuestMemory } from '../../machine/interfaces.ts';
 import type { PieceList } from '../pieces.ts';
 import { type AtaDevice, type DmaPort, REGISTER, STATUS } from './ata.ts';
@@ -422,8 +421,8 @@ export class AhciPort implements DmaPort {
     return this.regions.places(into, most, unit);
   }
 
-  changed({ offsets, lengths, count }: Pieces): void {
-    for (let i = 0; i < count; i++) this.memory.ramChanged(offsets[i]!, lengths[i]!);
+  changed(places: PieceList): void {
+    places.changed(this.memory);
   }
 
   moved(bytes: number): void {

@@ -2,7 +2,6 @@
  * What every ATA device has, whatever it is attached to: the task file, the data that is on its way
  * by PIO or DMA, and the protocols of ATA/ATAPI-7 (T13/1532D), volume 2, clause 9.
  */
-import type { Pieces } from '../../host/pieces.ts';
 import type { BlockBackend, Completion, DeviceState } from '../../machine/interfaces.ts';
 import { settle } from '../block.ts';
 import { PieceList } from '../pieces.ts';
@@ -61,7 +60,7 @@ export interface DmaPort {
    */
   places(into: PieceList, most: number, unit: number): number;
   /** There may be other bytes in such places now. */
-  changed(places: Pieces): void;
+  changed(places: PieceList): void;
   /** So many bytes in such places have been read or written. */
   moved(bytes: number): void;
   /** The transfer is over. */
@@ -505,7 +504,7 @@ export abstract class AtaDevice {
     const offset = this.mediumStart + transfer.at;
     this.ask(
       REQUEST.dma,
-      () => (reading ? readPlaces(medium, offset, places) : writePlaces(medium, offset, places)),
+      () => (reading ? places.readFrom(medium, offset) : writePlaces(medium, offset, places)),
       () => {
         transfer.at += places.total;
         port.moved(places.total);
@@ -549,15 +548,9 @@ export abstract class AtaDevice {
   }
 }
 
-const onePlace = ({ memory, offsets, lengths }: Pieces): Uint8Array => memory.subarray(offsets[0]!, offsets[0]! + lengths[0]!);
-
-function readPlaces(medium: BlockBackend, offset: number, places: Pieces): Completion {
-  return places.count === 1 ? medium.read(offset, onePlace(places)) : medium.readPieces(offset, places);
-}
-
-function writePlaces(medium: BlockBackend, offset: number, places: Pieces): Completion {
+function writePlaces(medium: BlockBackend, offset: number, places: PieceList): Completion {
   if (medium.readOnly) throw new Error('the disk is read-only');
-  return places.count === 1 ? medium.write(offset, onePlace(places)) : medium.writePieces(offset, places);
+  return places.writeTo(medium, offset);
 }
 
 function powerOn() {

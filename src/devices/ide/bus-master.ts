@@ -5,7 +5,6 @@
  */
 import type { GuestMemory, IoHandler } from '../../machine/interfaces.ts';
 import type { DmaPort } from './ata.ts';
-import type { Pieces } from '../../host/pieces.ts';
 import type { PieceList } from '../pieces.ts';
 import type { IdeChannel } from './channel.ts';
 import { type Region, Regions } from './regions.ts';
@@ -116,8 +115,8 @@ export class BusMaster implements DmaPort {
     return this.regions.places(into, most, unit);
   }
 
-  changed({ offsets, lengths, count }: Pieces): void {
-    for (let i = 0; i < count; i++) this.memory.ramChanged(offsets[i]!, lengths[i]!);
+  changed(places: PieceList): void {
+    places.changed(this.memory);
   }
 
   moved(): void {

@@ -133,8 +133,7 @@ export class IoCommand {
     const { opcode, copy, runs } = this;
     const { disk } = this.host;
     if (copy !== null) return disk.read(offset, copy);
-    if (opcode === NVM.write) return runs.count === 1 ? disk.write(offset, runs.view(0)) : disk.writePieces(offset, runs);
-    return runs.count === 1 ? disk.read(offset, runs.view(0)) : disk.readPieces(offset, runs);
+    return opcode === NVM.write ? runs.writeTo(disk, offset) : runs.readFrom(disk, offset);
   }
 
   private get stable(): boolean {

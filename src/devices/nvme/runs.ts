@@ -44,16 +44,6 @@ export class Runs extends PieceList {
     return STATUS.success;
   }
 
-  /** A run in place. */
-  view(run: number): Uint8Array {
-    return this.memory.subarray(this.offsets[run]!, this.offsets[run]! + this.lengths[run]!);
-  }
-
-  /** All of it has been written to. */
-  changed(memory: GuestMemory): void {
-    for (let i = 0; i < this.count; i++) memory.ramChanged(this.offsets[i]!, this.lengths[i]!);
-  }
-
   private find(memory: GuestMemory, at: number, length: number): boolean {
     const offset = memory.ramOffset(at, length);
     if (offset < 0) return false;

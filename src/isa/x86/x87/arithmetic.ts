@@ -26,7 +26,7 @@ import {
   signOf,
 } from './common.ts';
 import type { Float } from './common.ts';
-import { REVERSE, SIGN, addMagnitudes, finish, multiply, topUp } from './fast-arithmetic.ts';
+import { REVERSE, SIGN, addMagnitudes, finish, multiply, ordering, topUp } from './fast-arithmetic.ts';
 import type { Out } from './fast-arithmetic.ts';
 
 /** Result of a comparison: CF, PF and ZF set; and the bit that an unmasked exception adds. */
@@ -361,25 +361,13 @@ export class Arithmetic {
   compare(f: Body, a: Float, b: Float, quiet: number): void {
     f.unlikely(isNormal(a).and(isNormal(b)).not(), () => f.tail(this.compareSlow, a.sig, a.se, b.sig, b.se, quiet));
     this.x.clearC1(f);
-    this.compareNumbers(f, a, b);
-  }
-
-  /** Of numbers, whose `se` may have marks when both have. */
-  compareNumbers(f: Body, a: Float, b: Float): void {
-    // As integers with the sign applied, exponent first.
-    f.if(a.se.eq(b.se).and(a.sig.eq(b.sig)), () => f.return(0x40));
-    f.if(signOf(a).ne(signOf(b)), () => f.return(signOf(a)));
-    const smaller = a.se
-      .and(EXPONENT)
-      .ltu(b.se.and(EXPONENT))
-      .or(a.se.and(EXPONENT).eq(b.se.and(EXPONENT)).and(a.sig.ltu(b.sig)));
-    f.return(smaller.xor(signOf(a)));
+    f.return(ordering(f, a, b));
   }
 
   private defineCompareSlow(): Routine {
     const { x } = this;
     const numbers = x.program.routine(null, [I64, I32, I64, I32], I32, (f, aSig, aSe, bSig, bSe) =>
-      this.compareNumbers(f, { sig: aSig, se: aSe }, { sig: bSig, se: bSe }),
+      f.return(ordering(f, { sig: aSig, se: aSe }, { sig: bSig, se: bSe })),
     );
     return x.program.routine(null, [I64, I32, I64, I32, I32], I32, (f, aSig, aSe, bSig, bSe, quiet) => {
       const [a, b] = [

@@ -41,8 +41,8 @@ export const RC_DOWN = 0x400;
 export const RC_CHOP = 0xc00;
 
 /** All exceptions masked, round to nearest, 64 bits: the control word that FNINIT sets. */
-export const PLAIN_MASK = 0xf3f;
-export const PLAIN = 0x33f;
+const PLAIN_MASK = 0xf3f;
+const PLAIN = 0x33f;
 
 export const EXPONENT = 0x7fff;
 export const BIAS = 16383;
@@ -76,6 +76,14 @@ export const isNormal = (x: Float): Expr =>
     .sub(1)
     .ltu(0x7ffe)
     .and(x.sig.lts(0n));
+/** Are these registers, read with their marks, normal and not empty? */
+export const areMarked = (...operands: Float[]): Expr =>
+  operands
+    .map(({ se }) => se)
+    .reduce((x, y) => x.and(y))
+    .lts(0);
+/** Is the control word at its default? */
+export const isPlain = (f: Body): Expr => f.load32(FCW).and(PLAIN_MASK).eq(PLAIN);
 /** NORMAL for a normal number, else 0; `se` without what lies above its sign. */
 export const markOf = (x: Float): Expr => x.se.and(EXPONENT).sub(1).ltu(0x7ffe).and(x.sig.shr(63n).wrap()).shl(31);
 export const isNan = (x: Float): Expr => exponentOf(x).eq(EXPONENT).and(x.sig.shl(1n).ne(0n));
@@ -201,14 +209,6 @@ export class X87 {
   /** Clears C1 and sets these bits; none of the exceptions among them is unmasked. */
   setStatus(f: Body, bits: Expr): void {
     f.store32(FSW, f.load32(FSW).and(~C1).or(bits));
-  }
-  isPlain(f: Body): Expr {
-    return f.load32(FCW).and(PLAIN_MASK).eq(PLAIN);
-  }
-  /** Are these registers, read with their marks, normal and not empty, and is the control word at its default? */
-  arePlain(f: Body, ...operands: Float[]): Expr {
-    const marks = operands.map(({ se }) => se).reduce((x, y) => x.and(y));
-    return marks.lts(0).and(this.isPlain(f));
   }
   rounding(f: Body): Expr {
     return f.load32(FCW).and(RC_MASK);

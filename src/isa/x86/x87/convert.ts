@@ -26,7 +26,9 @@ import {
   X87,
   DEFAULT_NAN,
   exponentOf,
+  areMarked,
   isNan,
+  isPlain,
   isSignalling,
   isUnsupported,
   markOf,
@@ -255,7 +257,7 @@ export class Conversions {
       const a = readMarked(f, slot);
       const exp = f.let(exponentOf(a).sub(rebias));
       const fits = exp.sub(1).ltu(exponents - 2);
-      f.unlikely(fits.and(x.arePlain(f, a)).not(), () => {
+      f.unlikely(fits.and(areMarked(a).and(isPlain(f))).not(), () => {
         const bits = f.call(slow);
         f.return(result === I64 ? bits : bits.wrap());
       });

@@ -3,9 +3,9 @@
  * Which operand is larger, and by how much, is as good as random: so there are few branches.
  */
 import type { Body, Expr, Inline, Local } from '../../../wasm/structured.ts';
-import { i64 } from '../../../wasm/structured.ts';
-import { FCW, FPREG, FSW } from '../state.ts';
-import { BIAS, C1, NORMAL, PLAIN, PLAIN_MASK, TOP_BIT, exponentOf } from './common.ts';
+import { i32, i64 } from '../../../wasm/structured.ts';
+import { FPREG, FSW } from '../state.ts';
+import { BIAS, C1, EXPONENT, NORMAL, TOP_BIT, areMarked, exponentOf, isPlain, signOf } from './common.ts';
 import type { Float } from './common.ts';
 
 /** Kinds of an operation: d = d op s, or with the operands the other way round. */
@@ -133,13 +133,8 @@ export const FAST: Readonly<Record<string, Fast>> = {
 
 /** Gives up unless the control word is at its default, and registers have marks of normal numbers. */
 export function requirePlain(f: Body, out: Out, ...operands: Float[]): void {
-  out(
-    operands
-      .map(({ se }) => se)
-      .reduce((x, y) => x.and(y))
-      .ges(0),
-  );
-  out(f.load32(FCW).and(PLAIN_MASK).ne(PLAIN));
+  out(areMarked(...operands).not());
+  out(isPlain(f).not());
 }
 
 /** A register with its mark. */
@@ -147,6 +142,16 @@ export const readMarked = (f: Body, slot: Expr): { sig: Local; se: Local } => ({
   sig: f.let(f.load64(FPREG, slot)),
   se: f.let(f.load32(FPREG + 8, slot)),
 });
+
+/** CF, PF and ZF of a comparison of numbers, not both 0, whose `se` both have marks or neither has. */
+export function ordering(f: Body, a: Float, b: Float): Expr {
+  // As integers with the sign applied, exponent first.
+  const [ea, eb] = [f.let(a.se.and(EXPONENT)), f.let(b.se.and(EXPONENT))];
+  const sign = f.let(signOf(a));
+  const smaller = ea.ltu(eb).or(ea.eq(eb).and(a.sig.ltu(b.sig)));
+  const less = f.let(a.se.xor(b.se).and(SIGN).select(sign, smaller.xor(sign)));
+  return a.se.eq(b.se).and(a.sig.eq(b.sig)).select(i32(0x40), less);
+}
 
 /** (slot d, slot s): d = d op s. */
 export const onRegisters =

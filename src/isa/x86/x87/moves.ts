@@ -5,9 +5,9 @@
 import type { Body, Expr, Inline } from '../../../wasm/structured.ts';
 import { i32 } from '../../../wasm/structured.ts';
 import { FPREG, FSW, FTAG } from '../state.ts';
-import { BIAS, C1, EXPONENT, NORMAL, TOP_BIT, markOf, signOf } from './common.ts';
+import { BIAS, C1, NORMAL, TOP_BIT, areMarked, markOf } from './common.ts';
 import type { Float } from './common.ts';
-import { FAST, onRegisters, readMarked } from './fast-arithmetic.ts';
+import { FAST, onRegisters, ordering, readMarked } from './fast-arithmetic.ts';
 import { DOUBLE, HIGH_PART, SINGLE, STATUS_AFTER } from './formats.ts';
 import type { Format } from './formats.ts';
 
@@ -112,13 +112,9 @@ const storeExtended: Inline = (f, out, s) => {
 /** (st(0), st(i), quiet) => CF, PF and ZF: FCOMI and FUCOMI of normal numbers. */
 const compareToFlags: Inline = (f, out, d, s) => {
   const [a, b] = [readMarked(f, d), readMarked(f, s)];
-  out(a.se.and(b.se).ges(0));
+  out(areMarked(a, b).not());
   clearC1(f);
-  const [ea, eb] = [f.let(a.se.and(EXPONENT)), f.let(b.se.and(EXPONENT))];
-  const sign = f.let(signOf(a));
-  const smaller = ea.ltu(eb).or(ea.eq(eb).and(a.sig.ltu(b.sig)));
-  const less = f.let(a.se.xor(b.se).and(0x8000).select(sign, smaller.xor(sign)));
-  return a.se.eq(b.se).and(a.sig.eq(b.sig)).select(i32(0x40), less);
+  return ordering(f, a, b);
 };
 
 /** By the names of routines. */
