@@ -39,7 +39,7 @@ import {
 } from '../ir/vcpu-block.ts';
 import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
-import { FIND, LINK, emitJumpCacheProbe } from './dispatch.ts';
+import { DISPATCH, FIND, FOLLOW, LINK, THROUGH, emitJumpCacheProbe } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import {
@@ -139,6 +139,15 @@ function stepOf(words: Int32Array, value: number): number {
   return op === Op.const64 || op === Op.const32 ? Math.abs(words[constant + 1]!) : 0;
 }
 
+/**
+ * The arm of a conditional that stays in the region is the likely one: what has run as often is in it. V8 puts the others
+ * behind all that is likely, where they are in nobody's way.
+ * @returns whether that is the first arm; undefined when both stay, or none does
+ */
+function staysBy({ successors: [taken, notTaken] }: RegionNode): boolean | undefined {
+  return !taken === !notTaken ? undefined : !!taken;
+}
+
 /** Control constructs around the place being emitted, innermost last. */
 type Label = RegionNode | null;
 
@@ -203,7 +212,8 @@ export class RegionCompiler implements Surroundings {
     for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
     declare(FIND_STACK, [I64], NONE);
     declare(FIND, [I32], NONE);
-    declare(LINK, [this.code.addressType], NONE);
+    declare(DISPATCH, [I32], NONE);
+    for (const name of [LINK, FOLLOW, THROUGH]) declare(name, [this.code.addressType], NONE);
     declare('guard', [this.code.addressType, I64], I32);
     for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
   }
@@ -667,28 +677,30 @@ export class RegionCompiler implements Surroundings {
     const ctx = this.contextAfter(node);
     if (op === Op.goto) this.emitEdge(node, 0, words[at + 1]!, ctx);
     else if (op === Op.condgoto) {
+      const likely = staysBy(node);
       this.emitter.pushValue(words[at + 1]!);
-      this.code.if();
+      this.code.if(likely);
       this.conditionals++;
-      this.emitEdge(node, 0, words[at + 2]!, ctx);
+      this.emitEdge(node, 0, words[at + 2]!, ctx, likely !== undefined);
       this.code.op(ELSE);
-      this.emitEdge(node, 1, words[at + 3]!, ctx);
+      this.emitEdge(node, 1, words[at + 3]!, ctx, likely !== undefined);
       this.conditionals--;
       this.code.end();
       this.code.op(0x00); // both arms have gone elsewhere
     } else if (op === Op.jump) {
       this.emitter.pushValue(words[at + 1]!);
       this.code.set(this.exitPc);
-      this.emitSeenTargets(node, ctx);
+      const seen = this.emitSeenTargets(node, ctx);
       this.storeContext(ctx);
-      this.leaveByJump(node);
+      this.leaveByJump(node, seen === 1);
     } else this.emitLeave(node, at, ctx);
   }
 
-  /** A computed jump that goes where it went before stays in the region. */
-  private emitSeenTargets(node: RegionNode, ctx: number): void {
+  /** A computed jump that goes where it went before stays in the region. @returns the number of such targets */
+  private emitSeenTargets(node: RegionNode, ctx: number): number {
     const c = this.code;
-    if (!node.successors.some((target) => target)) return;
+    const { length } = node.successors.filter((target) => target);
+    if (length === 0) return 0;
     const offset = c.local(I64);
     c.get(this.exitPc);
     c.get(this.base);
@@ -699,21 +711,26 @@ export class RegionCompiler implements Surroundings {
       c.get(offset);
       c.i64(target.offset);
       c.op(I64_EQ);
-      c.if();
+      c.if(length === 1 ? true : undefined);
       this.conditionals++;
       this.emitEdge(node, slot, target.offset, ctx);
       this.conditionals--;
       c.end();
     });
+    return length;
   }
 
-  /** Leaves the region behind a node for the pc in `exitPc`, by way of the jump cache. */
-  private leaveByJump(node: RegionNode): void {
+  /** Leaves the region behind a node for the pc in `exitPc`, by way of the jump cache. @param seldom small, not fast */
+  private leaveByJump(node: RegionNode, seldom: boolean): void {
     const c = this.code;
     const pushPc = (): void => c.get(this.exitPc);
     this.storeAt(CTL_PC, pushPc, I64_STORE);
     this.storeChanged(this.residence(node).exit);
     this.writeBudgetBack();
+    if (seldom) {
+      c.i32(0);
+      return c.call(RETURN_CALL, this.slow(DISPATCH));
+    }
     const cell = c.local(c.addressType);
     const miss = (): void => {
       c.i32(0);
@@ -740,13 +757,14 @@ export class RegionCompiler implements Surroundings {
     this.code.op(RETURN);
   }
 
-  private emitEdge(node: RegionNode, slot: number, offset: number, ctx: number): void {
+  /** @param seldom where the edge leaves the region, that is to be small, not fast */
+  private emitEdge(node: RegionNode, slot: number, offset: number, ctx: number, seldom = false): void {
     const target = node.successors[slot];
-    if (!target)
-      return node.cells[slot]! ? this.emitLeaving(node, offset, ctx, node.cells[slot]!) : this.emitCrossing(node, offset, ctx);
+    const cell = node.cells[slot]!;
+    if (!target) return cell ? this.emitLeaving(node, offset, ctx, cell, seldom) : this.emitCrossing(node, offset, ctx, seldom);
     for (const guard of target.guards) {
       if (!node.guards.includes(guard))
-        this.emitGuard(guard, () => this.emitLeaving(node, offset, ctx, this.region.dispatchCell));
+        this.emitGuard(guard, () => this.emitLeaving(node, offset, ctx, this.region.dispatchCell, true));
     }
     // A target that was compiled without knowing the context finds it in the state block.
     if (target.ctx === CTX_UNKNOWN) this.storeContext(ctx);
@@ -764,18 +782,24 @@ export class RegionCompiler implements Surroundings {
     this.labels.length -= outer;
   }
 
-  /** @param cell to go on through */
-  private emitLeaving(node: RegionNode, offset: number, ctx: number, cell: number): void {
+  /** @param cell to go on through  @param seldom see emitEdge */
+  private emitLeaving(node: RegionNode, offset: number, ctx: number, cell: number, seldom: boolean): void {
     this.storeForExit(node, offset, ctx);
-    this.tailCall(() => this.code.address(cell));
+    if (!seldom) return this.tailCall(() => this.code.address(cell));
+    this.code.address(cell);
+    this.code.call(RETURN_CALL, this.slow(THROUGH));
   }
 
   /** Leaves for a place on another page: the end of the way there is remembered while the mapping stays the same. */
-  private emitCrossing(node: RegionNode, offset: number, ctx: number): void {
-    if (this.linked === MAX_LINKS) return this.emitLeaving(node, offset, ctx, this.region.dispatchCell);
+  private emitCrossing(node: RegionNode, offset: number, ctx: number, seldom: boolean): void {
+    if (this.linked === MAX_LINKS) return this.emitLeaving(node, offset, ctx, this.region.dispatchCell, seldom);
     const c = this.code;
     const link = this.region.links + CELL_SIZE * this.linked++;
     this.storeForExit(node, offset, ctx);
+    if (seldom) {
+      c.address(link);
+      return c.call(RETURN_CALL, this.slow(FOLLOW));
+    }
     c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
     c.loadAt(I32_LOAD, link + LINK_MAPPING);
     c.op(I32_NE);

@@ -36,6 +36,7 @@ import {
   I32_LE_U,
   I32_LOAD,
   I32_MUL,
+  I32_NE,
   I32_SHL,
   I32_SHR_U,
   I32_STORE,
@@ -269,6 +270,9 @@ function emitProbeOrFind(c: Code, find: number): number {
   return cell;
 }
 
+/** Name by which regions import what `writeDispatch` makes. */
+export const DISPATCH = 'enter';
+
 /** Function that goes on at the pc. @param find what `writeFind` made */
 export function writeDispatch(module: ModuleWriter, find: number): number {
   const c = module.code();
@@ -294,6 +298,42 @@ export function writeLink(module: ModuleWriter, find: number): number {
   c.get(0);
   c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
   c.memory(I32_STORE, LINK_MAPPING);
+  goThrough(c, module, cell);
+  return module.function(params, NONE, c);
+}
+
+/** Name by which regions import what `writeThrough` makes. */
+export const THROUGH = 'through';
+
+/** Function that goes on through the entry cell whose address it is given. */
+export function writeThrough(module: ModuleWriter): number {
+  const c = module.code();
+  const params = [c.addressType];
+  c.begin(params);
+  goThrough(c, module, 0);
+  return module.function(params, NONE, c);
+}
+
+/** Name by which regions import what `writeFollow` makes. */
+export const FOLLOW = 'follow';
+
+/** Function that goes on where the link whose address it is given leads. @param link what `writeLink` made */
+export function writeFollow(module: ModuleWriter, link: number): number {
+  const c = module.code();
+  const params = [c.addressType];
+  c.begin(params);
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
+  c.get(0);
+  c.memory(I32_LOAD, LINK_MAPPING);
+  c.op(I32_NE);
+  c.if(false);
+  c.get(0);
+  c.call(RETURN_CALL, link);
+  c.end();
+  const cell = c.local(c.addressType);
+  c.get(0);
+  c.loadAddress32(LINK_CELL);
+  c.set(cell);
   goThrough(c, module, cell);
   return module.function(params, NONE, c);
 }

@@ -21,7 +21,19 @@ import type { Isa } from '../isa/isa.ts';
 import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
-import { FIND, LINK, writeDispatch, writeFind, writeLink, writeLookup } from './dispatch.ts';
+import {
+  DISPATCH,
+  FIND,
+  FOLLOW,
+  LINK,
+  THROUGH,
+  writeDispatch,
+  writeFind,
+  writeFollow,
+  writeLink,
+  writeLookup,
+  writeThrough,
+} from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
 import {
   FN_DISPATCH,
@@ -65,6 +77,7 @@ import {
   LOOP,
   ModuleWriter,
   RETURN,
+  RETURN_CALL,
   SELECT,
   STORE_OP,
 } from '../wasm/wasm.ts';
@@ -92,6 +105,43 @@ function storeField(c: Code, field: number, value: () => void, opcode: number | 
 }
 
 /**
+ * One memory operation by the TLB. It calls nothing but in its last step, what `slowPath` makes, so that V8
+ * needs neither a frame nor a look at the stack's limit.
+ */
+function accessFunction(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], slow: number): number {
+  const { info, params, result } = path;
+  const c = module.code();
+  c.begin(params);
+  const [page, found] = [c.local(I64), c.local(I64)] as const;
+  const entry = c.local(c.addressType);
+  setLastPage(c, info, page);
+  pushEntry(c, 0);
+  c.tee(entry);
+  c.memory(I64_LOAD, info.tag);
+  c.tee(found);
+  c.get(page);
+  c.op(I64_EQ);
+  c.if(true);
+  accessBy(c, info, entry);
+  c.end();
+  // The tag is used twice for V8 to load it once, see emitAccess.
+  storeField(c, CTL_SLOW_VALUE, () => c.get(found), I64_STORE);
+  params.forEach((_, i) => c.get(i));
+  c.call(RETURN_CALL, slow);
+  return module.function(params, result, c);
+}
+
+/** Sets `page` to that of the access's last byte. */
+function setLastPage(c: Code, info: AccessInfo, page: number): void {
+  c.get(0);
+  c.i64(info.bytes - 1);
+  c.op(I64_ADD);
+  c.i64(-PAGE_SIZE);
+  c.op(I64_AND);
+  c.set(page);
+}
+
+/**
  * The slow path of one memory operation: looks through the TLB's victims, then hands address,
  * description and value to the host through the state block.
  */
@@ -101,13 +151,7 @@ function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], hos
   c.begin(params);
   const page = c.local(I64);
   const entry = c.local(c.addressType);
-  c.get(0);
-  c.i64(info.bytes - 1);
-  c.op(I64_ADD);
-  c.i64(-PAGE_SIZE);
-  c.op(I64_AND);
-  c.set(page);
-  searchTlb(c, info, page, entry);
+  setLastPage(c, info, page);
   searchVictims(c, info, page, entry);
   if (info.bytes > 1) tryCross(c, info, page, cross);
   storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
@@ -229,18 +273,6 @@ function accessBy(c: Code, info: AccessInfo, entry: number): void {
   c.memory(info.wasm, 0);
   c.i32(0);
   c.op(RETURN);
-}
-
-/** Does the access and returns when the TLB has the page; `page` is that of the last byte. */
-function searchTlb(c: Code, info: AccessInfo, page: number, entry: number): void {
-  pushEntry(c, 0);
-  c.tee(entry);
-  c.memory(I64_LOAD, info.tag);
-  c.get(page);
-  c.op(I64_EQ);
-  c.if(true);
-  accessBy(c, info, entry);
-  c.end();
 }
 
 /** The same for the entries that were pushed out of the TLB: the one found goes back, in exchange. */
@@ -532,7 +564,7 @@ function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBas
   const slowIndex = new Map<string, number>();
   const cross = writeCross(module);
   for (const entry of SLOW_IMPORTS) {
-    const index = slowPath(module, entry, hostSlow, cross);
+    const index = accessFunction(module, entry, slowPath(module, entry, hostSlow, cross));
     slowIndex.set(entry.name, index);
     module.export(entry.name, index);
   }
@@ -555,7 +587,10 @@ function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBas
   }
   const find = writeFind(module, codeBase);
   module.export(FIND, find);
-  module.export(LINK, writeLink(module, find));
+  const link = writeLink(module, find);
+  module.export(LINK, link);
+  module.export(FOLLOW, writeFollow(module, link));
+  module.export(THROUGH, writeThrough(module));
   const writer = new InterpreterWriter(
     module,
     helpers,
@@ -569,7 +604,7 @@ function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBas
   module.element(FN_LOOKUP, writeLookup(module));
   module.element(FN_DISPATCH, dispatch);
   module.export('interpret', interpreter);
-  module.export('enter', dispatch);
+  module.export(DISPATCH, dispatch);
   return module.finish();
 }
 
