@@ -61,7 +61,7 @@ export interface RegionLimits {
   readonly nodes: number;
   readonly insns: number;
 }
-const USUAL: RegionLimits = { nodes: 48, insns: 400 };
+const USUAL: RegionLimits = { nodes: 12, insns: 400 };
 /** Variants of one block by known context, beyond which it is entered with its context unknown. */
 const MAX_VARIANTS = 2;
 
