@@ -9,20 +9,31 @@ import { dirname, join, relative } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type ArchiveEntry, directory, file } from '../src/guest/cpio.ts';
 import { initramfs } from '../src/guest/initramfs.ts';
+import { KEPT, kvmKeeper } from './kvm-keeper.ts';
 import { moduleFiles } from './modules.ts';
 import { guestOrSkip } from './virtio-guest.ts';
 
 const ROOT = dirname(import.meta.dirname);
 const PROCESSOR = 'max,+svm,+npt';
 /**
+ * A processor that has nothing to do waits without taking the time of ours, and the time is not asked of a device, which all
+ * have to wait for: the processors' counters are this host's, which count as one.
+ */
+const APPEND = 'console=ttyS0 quiet panic=-1 mitigations=off idle=halt tsc=reliable';
+/**
  * Code that one processor changes while another is about to run it may go on running there as it was, on these emulated
- * processors: V8 must not give away the place of WebAssembly code that it has replaced by better.
+ * processors: V8 must not give away the place of WebAssembly code that it has replaced by better, and Linux must have no reason
+ * to rewrite its own (kvm-keeper.ts).
  */
 const NODE = 'node() { command node --no-wasm-code-gc "$@"; }';
+const KEEPER = [
+  'kvm-keeper &',
+  `until [ "$(ls -l /proc/$!/fd | grep -c kvm)" = ${KEPT} ] || ! kill -0 $!; do sleep 0.1; done`,
+].join('\n');
 const MEMORY_MIB = 2048;
 /**
- * Once in some hundred starts of KVM guests such a host stands still as a whole, its shell and its clock included. So it tells
- * by a second serial port that it goes on, whatever our program does; where it does not for so long, another takes its place.
+ * Should the host stand still as a whole, its shell included, that is no fault of ours. So it tells by a second serial port that
+ * it goes on, whatever our program does; where it does not for so long, another takes its place.
  */
 const BEAT = 'while sleep 2; do echo; done >/dev/ttyS1 &';
 const STANDS_STILL_MS = 60_000;
@@ -93,13 +104,14 @@ export async function runOnKvmHost(
       modules.load,
       'ip link set lo up',
       BEAT,
+      KEEPER,
       'cd /virelay',
       NODE,
       command,
       'echo "virelay-status=$?"',
       'poweroff -f',
     ].join('\n');
-    const image = initramfs(guest.files, script, [...modules.files, ...withFolders(files)]);
+    const image = initramfs(guest.files, script, [...modules.files, file('bin/kvm-keeper', kvmKeeper()), ...withFolders(files)]);
     writeFileSync(join(work, 'initrd'), image);
     writeFileSync(join(work, 'kernel'), guest.kernel);
     const drive = disk === undefined ? [] : ['-drive', `file=${disk},format=qcow2,if=virtio,snapshot=on`];
@@ -126,7 +138,7 @@ function runQemu(t: TestContext, work: string, drive: readonly string[], limit: 
       ...['-accel', 'tcg,thread=multi', '-smp', '2', '-cpu', PROCESSOR, '-m', String(MEMORY_MIB)],
       ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-serial', `file:${beat}`, '-no-reboot', ...drive],
       ...['-kernel', join(work, 'kernel'), '-initrd', join(work, 'initrd')],
-      ...['-append', 'console=ttyS0 quiet panic=-1 mitigations=off'],
+      ...['-append', APPEND],
     ],
     { stdio: ['ignore', 'pipe', 'inherit'], signal: t.signal, killSignal: 'SIGKILL' },
   );

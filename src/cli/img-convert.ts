@@ -94,7 +94,7 @@ async function convert(
 
 async function openSource(images: Images, args: Arguments, names: readonly string[]): Promise<BlockNode> {
   const cache = cacheOf(lastOf(args, 'T'));
-  const how = { immediate: false, direct: cache.direct };
+  const how = { immediate: false, overlap: true, direct: cache.direct };
   const nodes: BlockNode[] = [];
   for (const name of names)
     nodes.push(await images.open(name, { format: lastOf(args, 'f'), imageOpts: has(args, 'image-opts'), how }));

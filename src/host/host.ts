@@ -38,6 +38,8 @@ export interface BlockFileMode {
   readonly direct: boolean;
   /** Every operation is over when it returns, so that runs do not depend on the host. */
   readonly immediate: boolean;
+  /** Nobody waits for this thread: long reads are others', even of what is in the host's memory, so that it can do something else. */
+  readonly overlap: boolean;
 }
 
 /** A stretch of a file, from where one asked to `end` (exclusive, bytes): data, or a hole that reads as zeros. */

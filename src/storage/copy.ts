@@ -1,10 +1,14 @@
 /** Copies what a disk shows into another, several parts at a time, without writing zeros where they are there already. */
 import { type ChainExtent, chainStatus } from './chain.ts';
 import { type BlockNode, isZero } from './node.ts';
-import { Lock, run, type Task, wait } from './task.ts';
+import { Lock, type Maybe, run, type Task, wait } from './task.ts';
 
 /** Most bytes of a part. */
 const PART = 2 ** 20;
+/** Parts under way at first: one is written while the next ones are read. More would push each other out of the caches. */
+const FIRST_WORKERS = 3;
+/** Milliseconds that a read takes where it waits for a disk or a server, for which more of them had better wait. */
+const SLOW_READ = 3;
 const SECTOR = 512;
 
 export interface CopyOptions {
@@ -32,7 +36,8 @@ export interface CopyOptions {
   readonly rate: number;
 }
 
-type Part = { at: number; length: number; kind: 'data' | 'zero' | 'skip'; turn: number };
+type Kind = 'data' | 'zero' | 'skip';
+type Part = { at: number; length: number; zero: boolean; turn: number };
 
 class Copier {
   private readonly source: BlockNode;
@@ -49,7 +54,9 @@ class Copier {
   private readonly waiting = new Map<number, () => void>();
   /** Memory for parts that nobody uses now; the last one is in the processor's caches still. */
   private readonly buffers: Uint8Array[] = [];
+  private readonly workers: Maybe<void>[] = [];
   private failed = false;
+  private error: unknown = null;
   private readonly start: number;
 
   constructor(source: BlockNode, target: BlockNode, options: CopyOptions) {
@@ -62,10 +69,16 @@ class Copier {
 
   /** Where nothing has to be waited for, the first worker does it all. */
   async run(): Promise<void> {
-    const workers = Array.from({ length: this.options.parallel }, async () => run(this.work()));
-    const ends = await Promise.allSettled(workers);
-    const bad = ends.find((end) => end.status === 'rejected');
-    if (bad !== undefined) throw bad.reason;
+    const { compress, parallel } = this.options;
+    const first = compress ? parallel : Math.min(parallel, FIRST_WORKERS);
+    for (let i = 0; i < first; i++) this.begin();
+    // Others may begin meanwhile.
+    for (const worker of this.workers) await worker;
+    if (this.failed) throw this.error;
+  }
+
+  private begin(): void {
+    this.workers.push(run(this.work()));
   }
 
   private *work(): Task<void> {
@@ -73,21 +86,21 @@ class Copier {
       while (!this.failed) {
         const part = yield* this.plan();
         if (part === null) return;
-        if (part.kind === 'data') yield* this.copy(part);
-        else {
-          yield* this.turn(part);
-          if (part.kind === 'zero') yield* wait(this.target.writeZeroes(part.at, part.length, true));
-          this.passed(part);
-        }
-        this.done += part.length;
-        this.options.progress?.(this.done);
+        if (part.zero) yield* this.clear(part);
+        else yield* this.copy(part);
+        this.advance(part.length);
         if (this.options.rate > 0) yield this.pace();
       }
     } catch (error) {
+      if (!this.failed) this.error = error;
       this.failed = true;
       for (const resume of this.waiting.values()) resume();
-      throw error;
     }
+  }
+
+  private advance(length: number): void {
+    this.done += length;
+    this.options.progress?.(this.done);
   }
 
   private async pace(): Promise<void> {
@@ -106,20 +119,27 @@ class Copier {
   }
 
   private *planNow(): Task<Part | null> {
-    const { length, compress, clusterSize } = this.options;
-    if (this.next >= length) return null;
-    const at = this.next;
-    if (this.extent === null || at >= this.extentEnd) yield* this.look(at);
-    const kind = this.kindOf(this.extent!, at);
-    let end = Math.min(length, this.extentEnd);
-    if (kind === 'data') {
-      end = Math.min(end, at + (compress ? clusterSize : PART));
+    const { length } = this.options;
+    while (this.next < length) {
+      const at = this.next;
+      if (this.extent === null || at >= this.extentEnd) yield* this.look(at);
+      const kind = this.kindOf(this.extent!, at);
+      this.next = this.endOf(kind, at);
       // Clusters are compressed whole, whatever the source is made of.
-      if (compress && end < at + clusterSize) end = Math.min(length, at + clusterSize);
-    } else if (compress && end < length) end = Math.max(end - (end % clusterSize), Math.min(length, at + clusterSize));
-    this.next = end;
-    const whole = compress && kind !== 'data' && end > this.extentEnd;
-    return { at, length: end - at, kind: whole ? 'data' : kind, turn: this.turns++ };
+      const data = kind === 'data' || (this.options.compress && this.next > this.extentEnd);
+      if (data || kind === 'zero') return { at, length: this.next - at, zero: !data, turn: this.turns++ };
+      this.advance(this.next - at);
+    }
+    return null;
+  }
+
+  /** @returns where a part ends that begins within the extent that was looked up last */
+  private endOf(kind: Kind, at: number): number {
+    const { length, compress, clusterSize } = this.options;
+    const end = Math.min(length, this.extentEnd);
+    const cluster = Math.min(length, at + clusterSize);
+    if (kind === 'data') return compress ? cluster : Math.min(end, at + PART);
+    return compress && end < length ? Math.max(end - (end % clusterSize), cluster) : end;
   }
 
   private *look(at: number): Task<void> {
@@ -133,7 +153,7 @@ class Copier {
     this.extentEnd = at + this.extent.length;
   }
 
-  private kindOf(extent: ChainExtent, at: number): Part['kind'] {
+  private kindOf(extent: ChainExtent, at: number): Kind {
     const { above, behind, targetIsZero, sparse } = this.options;
     if (above !== null && !extent.allocated && !extent.zero) return at < behind ? 'skip' : 'data';
     if (!extent.zero || sparse === 0) return 'data';
@@ -143,6 +163,12 @@ class Copier {
   /** Zeros need not be written here. */
   private zerosStand(targetIsZero: boolean, at: number): boolean {
     return targetIsZero && at >= this.options.behind;
+  }
+
+  private *clear(part: Part): Task<void> {
+    yield* this.turn(part);
+    yield* wait(this.target.writeZeroes(part.at, part.length, true));
+    this.passed(part);
   }
 
   private *copy(part: Part): Task<void> {
@@ -162,8 +188,10 @@ class Copier {
   private *read(at: number, buffer: Uint8Array): Task<void> {
     const there = Math.max(0, Math.min(buffer.length, this.source.size - at));
     buffer.fill(0, there);
+    const start = Date.now();
     try {
       if (there > 0) yield* wait(this.source.read(at, buffer.subarray(0, there)));
+      if (Date.now() - start > SLOW_READ && this.workers.length < this.options.parallel) this.begin();
     } catch (error) {
       if (this.options.salvage === null) throw new Error(`error while reading at byte ${at}: ${(error as Error).message}`);
       yield* this.salvage(at, buffer.subarray(0, there));

@@ -97,7 +97,7 @@ export function describeCreation(filename: string, format: string, creation: Cre
 
 /** See `Target.openFile`. @throws Error in one line */
 export async function openFile(path: string): Promise<BlockNode> {
-  const how = { writable: false, create: false, direct: false, immediate: true };
+  const how = { writable: false, create: false, direct: false, immediate: true, overlap: false };
   const host = await openBlockFile(path.replace(/^file:/, ''), how).catch((error: Error) => {
     throw new Error(`Could not open '${path}': ${error.message}`);
   });
@@ -111,6 +111,7 @@ export async function newFile(path: string, shared = false): Promise<BlockNode> 
     create: true,
     direct: false,
     immediate: true,
+    overlap: false,
   }).catch((error: Error) => {
     throw new Error(`Could not create '${path}': ${error.message}`);
   });

@@ -26,6 +26,8 @@ export interface How {
   readonly unmap: boolean;
   /** Operations are over when they return. */
   readonly immediate: boolean;
+  /** See `BlockFileMode`. */
+  readonly overlap: boolean;
   /** Other processes may write to the image meanwhile. */
   readonly share: boolean;
   /** No one is kept out; only for reading. */

@@ -160,7 +160,7 @@ export class FileNode extends BlockNode {
 
 async function openPath(name: string, values: Values<typeof OPTIONS>, { how }: Opening): Promise<FileNode> {
   const path = values.filename;
-  const mode = { create: false, direct: how.direct, immediate: how.immediate };
+  const mode = { create: false, direct: how.direct, immediate: how.immediate, overlap: how.overlap };
   let used = how;
   let host: BlockFile;
   try {

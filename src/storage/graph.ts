@@ -16,6 +16,7 @@ export const HOW: How = {
   noFlush: false,
   unmap: false,
   immediate: false,
+  overlap: false,
   share: false,
   forceShare: false,
   resize: false,

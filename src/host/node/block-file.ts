@@ -30,12 +30,15 @@ const FALLOC_PUNCH_HOLE = 2;
 const FALLOC_ZERO_RANGE = 16;
 /** Longest read for which the page cache is asked first: longer ones would hold the guest up for too long. */
 const CACHED_MOST = 1 << 20;
+/** The same where long reads are to be another thread's: less costs no more than waking one. */
+const OVERLAP_MOST = 1 << 16;
 /**
  * Writes up to this length are done in place where they are only copied into the host's page cache, which takes less than
  * waking a thread twice: in regular files of file systems that are the host's own (numbers of statfs(2)).
  */
 const WRITTEN_IN_PLACE = 1 << 20;
-const OWN_FILE_SYSTEMS = [0xef53, 0x58465342, 0x9123683e, 0x01021994];
+const TMPFS = 0x01021994;
+const OWN_FILE_SYSTEMS = [0xef53, 0x58465342, 0x9123683e, TMPFS];
 /** A write that took this long (milliseconds) has waited for a disk: the next ones are left to threads, so many a millisecond. */
 const SLOW_WRITE = 4;
 const CAUTIOUS_WRITES = 8;
@@ -66,6 +69,9 @@ type FileKind = {
   readonly immediate: boolean;
   /** What is written goes to the host's memory first, and nobody waits for a disk or a server as a rule. */
   readonly buffered: boolean;
+  /** All of it is in the host's memory, which such file systems cannot say when asked. */
+  readonly inMemory: boolean;
+  readonly overlap: boolean;
 };
 
 class NodeBlockFile implements BlockFile {
@@ -74,27 +80,33 @@ class NodeBlockFile implements BlockFile {
   readonly isDevice: boolean;
   private readonly fd: number;
   private readonly calls: FileCalls | null;
+  private readonly inMemory: boolean;
+  /** Longest read, in bytes, that is done in place where the data are in memory. */
+  private readonly readInPlace: number;
   /** Writes that are left to threads before one is tried in place again; Infinity where none ever is. */
   private caution: number;
   /** Operations of other threads that have not ended: the descriptor must not become another file's meanwhile. */
   private underWay = 0;
   private idle: (() => void) | null = null;
 
-  constructor(fd: number, { size, isDevice, immediate, buffered }: FileKind, calls: FileCalls | null) {
+  constructor(fd: number, { size, isDevice, immediate, buffered, inMemory, overlap }: FileKind, calls: FileCalls | null) {
     this.fd = fd;
     this.size = size;
     this.isDevice = isDevice;
     this.immediate = immediate;
     this.calls = calls;
+    this.inMemory = inMemory;
+    this.readInPlace = overlap ? OVERLAP_MOST : CACHED_MOST;
     this.caution = buffered ? 0 : Infinity;
   }
 
   read(offset: number, into: Uint8Array): number | Promise<number> {
-    if (this.immediate) {
+    const short = into.length <= this.readInPlace;
+    if (this.immediate || (short && this.inMemory)) {
       return this.now(into.length, true, (done) => readSync(this.fd, into, done, into.length - done, offset + done));
     }
     // What is in memory is there sooner than a thread that would fetch it.
-    if (into.length <= CACHED_MOST && this.readCached(offset, into)) return into.length;
+    if (short && this.readCached(offset, into)) return into.length;
     return this.readRest(offset, into);
   }
 
@@ -107,8 +119,11 @@ class NodeBlockFile implements BlockFile {
   }
 
   readPieces(offset: number, into: Pieces): number | Promise<number> {
-    if (this.immediate) return this.now(into.total, true, (done) => readvSync(this.fd, viewsOf(into, done), offset + done));
-    if (into.total <= CACHED_MOST && this.readCachedPieces(offset, into)) return into.total;
+    const short = into.total <= this.readInPlace;
+    if (this.immediate || (short && this.inMemory)) {
+      return this.now(into.total, true, (done) => readvSync(this.fd, viewsOf(into, done), offset + done));
+    }
+    if (short && this.readCachedPieces(offset, into)) return into.total;
     return this.repeat(into.total, true, (done, next) => readv(this.fd, viewsOf(into, done), offset + done, next));
   }
 
@@ -402,8 +417,9 @@ export async function openBlockFile(path: string, mode: BlockFileMode): Promise<
     const isDevice = status.isBlockDevice();
     const size = isDevice ? deviceSize(fd, calls) : status.size;
     const Kind = mode.direct ? DirectBlockFile : NodeBlockFile;
-    const buffered = !mode.direct && !isDevice && OWN_FILE_SYSTEMS.includes(statfsSync(path).type);
-    return new Kind(fd, { size, isDevice, immediate: mode.immediate, buffered }, calls);
+    const system = mode.direct || isDevice ? null : statfsSync(path).type;
+    const buffered = system !== null && OWN_FILE_SYSTEMS.includes(system);
+    return new Kind(fd, { ...mode, size, isDevice, buffered, inMemory: system === TMPFS }, calls);
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -423,7 +439,8 @@ export async function openTemporaryFile(immediate: boolean): Promise<BlockFile> 
   } catch (error) {
     throw one(error);
   }
-  return new NodeBlockFile(fd, { size: 0, isDevice: false, immediate, buffered: false }, await fileCalls());
+  const kind = { size: 0, isDevice: false, immediate, buffered: false, inMemory: false, overlap: false };
+  return new NodeBlockFile(fd, kind, await fileCalls());
 }
 
 function deviceSize(fd: number, calls: FileCalls | null): number {
