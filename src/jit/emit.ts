@@ -24,13 +24,13 @@ import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
-import { ACCESS, emitLoad, emitStore, isInPlace } from './access.ts';
-import type { AccessContext, PageLocals } from './access.ts';
+import { ACCESS, emitLoad, emitPair, emitStore, isInPlace } from './access.ts';
+import type { AccessContext, AccessInfo, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
 import { Body, Expr, Local, NAMELESS } from '../wasm/structured.ts';
 import type { Inline } from '../wasm/structured.ts';
-import { BLOCK, BR, BR_IF, CALL, DROP, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from '../wasm/wasm.ts';
+import { BLOCK, BR, BR_IF, CALL, DROP, I32_LOAD, SELECT, typeByte } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
 import { FieldLocals } from './fields.ts';
 
@@ -295,8 +295,7 @@ export class BlockEmitter {
       return w[index * STRIDE + 1]!;
     }
     this.pushValue(index);
-    this.code.op(I64_EXTEND_U);
-    this.code.toAddress();
+    this.code.indexToAddress();
     return 0;
   }
 
@@ -399,6 +398,7 @@ export class BlockEmitter {
     const at = i * STRIDE;
     const info = ACCESS[this.words[at]!]!;
     const ctx = this.accessContext(this.words[at + 1]!, info.store);
+    if (isInPlace(ctx) && this.isTenBytes(i)) return this.emitTenBytes(i, ctx, info);
     if (!info.store) {
       this.pushValue(this.words[at + 1]!);
       emitLoad(ctx, info);
@@ -417,6 +417,42 @@ export class BlockEmitter {
     this.code.set(local);
     this.pushValue(this.words[at + 1]!);
     emitStore(ctx, info, () => this.code.get(local));
+  }
+
+  /** Is this an access to eight bytes, and the third record from here one of the same kind to the two that follow? */
+  private isTenBytes(i: number): boolean {
+    const w = this.words;
+    const [at, constant, sum, second] = [0, 1, 2, 3].map((k) => (i + k) * STRIDE) as [number, number, number, number];
+    const kinds = (w[at] === Op.ld64 && w[second] === Op.ld16u) || (w[at] === Op.st64 && w[second] === Op.st16);
+    return (
+      kinds &&
+      w[constant] === Op.const64 &&
+      w[constant + 1] === 8 &&
+      w[constant + 2] === 0 &&
+      w[sum] === Op.add64 &&
+      w[sum + 1] === w[at + 1] &&
+      w[sum + 2] === i + 1 &&
+      w[second + 1] === i + 2 &&
+      this.analysis.uses[i + 2] === 1
+    );
+  }
+
+  /** Both at once. */
+  private emitTenBytes(i: number, ctx: AccessContext, info: AccessInfo): void {
+    const { code: c, words: w, pool } = this;
+    const second = ACCESS[w[(i + 3) * STRIDE]!]!;
+    const values = [pool.take(info.type), pool.take(second.type)] as const;
+    for (const [k, local] of values.entries()) {
+      const at = (i + 3 * k) * STRIDE;
+      if (!info.store) this.locals[i + 3 * k] = local;
+      else {
+        this.pushValue(w[at + 2]!);
+        c.set(local);
+      }
+    }
+    this.pushValue(w[i * STRIDE + 1]!);
+    emitPair(ctx, [info, second], values);
+    this.done = i + 3;
   }
 
   private emitBulk(i: number): void {
@@ -473,6 +509,7 @@ export class BlockEmitter {
     const leaves = w[next] === Op.leaveif && w[next + 1] === i && analysis.uses[i] === 1;
     const wanted = !leaves && analysis.uses[i]! > 0;
     const result = wanted ? pool.take(helper.result) : NO_LOCAL;
+    fields.dropBrief();
     const operands = helper.params.map((type, k) => this.operand(w[at + 2 + k]!, type));
     const before = pool.count;
     const f = new Body(c, VCPU_BASE, (type) => pool.take(type), fields);

@@ -65,6 +65,15 @@ export class FieldLocals implements Fields {
     this.free[local.type]!.push(local.index);
   }
 
+  /** A new operation begins: what the one before has left for its own instruction has been used. */
+  dropBrief(): void {
+    for (const [key, entry] of this.entries) {
+      if (!entry.field.brief) continue;
+      this.release(entry);
+      this.entries.delete(key);
+    }
+  }
+
   /** The call has been made: loads what it may have changed of what is in locals after the operation. */
   reload(f: Body, operands: readonly Expr[]): void {
     const names = [0, ...operands.map(nameOf)];

@@ -41,6 +41,8 @@ export interface Field {
   readonly span: number;
   /** No call changes it. It is recalled before the first way out then. */
   readonly fixed?: boolean;
+  /** It is of use until the next operation in place of a call. */
+  readonly brief?: boolean;
 }
 
 /** Which fields are in locals, see `Body.recall`. Operands that name none are null. */
@@ -337,8 +339,8 @@ export class Body {
 
   private static address(c: Code, index: Operand): void {
     if (index instanceof Expr) {
-      index.extu().emit(c);
-      c.toAddress();
+      index.emit(c);
+      c.indexToAddress();
     } else c.address(Number(index));
   }
   /** Loads a field; `index` (i32, bytes) is added to its offset. */

@@ -2,7 +2,7 @@
  * Moves between registers, from and to memory, and comparisons, as they go most of the time (X87_FAST): what stands in place of a
  * call in code that is run often. Registers are named by their slots; TOP moves afterwards (x87-stack.ts).
  */
-import type { Body, Expr, Inline } from '../../../wasm/structured.ts';
+import type { Body, Expr, Field, Inline } from '../../../wasm/structured.ts';
 import { i32 } from '../../../wasm/structured.ts';
 import { FPREG, FTAG } from '../state.ts';
 import {
@@ -25,8 +25,8 @@ import type { Out } from './fast-arithmetic.ts';
 import { DOUBLE, HIGH_PART, SINGLE, STATUS_AFTER } from './formats.ts';
 import type { Format } from './formats.ts';
 
-const STATUS_AFTER_FIELD = single(5, STATUS_AFTER);
-const HIGH_PART_FIELD = single(6, HIGH_PART);
+const STATUS_AFTER_FIELD: Field = { ...single(5, STATUS_AFTER), brief: true };
+const HIGH_PART_FIELD: Field = { ...single(6, HIGH_PART), brief: true };
 
 /** 1 for an empty register, else 0. */
 const emptiness = (f: Body, slot: Expr): Expr => f.load8(FTAG, slot.shr(4));
