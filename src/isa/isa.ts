@@ -35,6 +35,11 @@ export interface Isa {
   readonly helpers: readonly Helper[];
   /** By number of the helper: what stands in place of a call of it in code that is run often. Field offsets count from the vCPU's block. */
   readonly inlines?: ReadonlyMap<number, Inline>;
+  /**
+   * Code of a loop with instructions that have inlines, and a mode for it: a compiler in a thread of its own does it once before
+   * it is asked for anything, since what runs for the first time takes several times as long.
+   */
+  readonly rehearsal?: { readonly code: Uint8Array; readonly flags: number };
   /** The register that points to the stack: accesses through it stay on one page for long. */
   readonly stackPointer?: Global;
   /**

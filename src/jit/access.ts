@@ -162,17 +162,27 @@ function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): voi
   c.op(I64_EQ);
 }
 
+/** An access, or several that go the same way. */
+interface Way {
+  readonly bytes: number;
+  readonly tag: number;
+  /** Wasm type of the block that the access is. */
+  readonly result: number;
+}
+
+const wayOf = ({ store, bytes, tag, type }: AccessInfo): Way => ({ bytes, tag, result: store ? VOID : typeByte(type) });
+
 /**
  * The access by the remembered page, else by the TLB, which is then remembered, else the slow path.
  * `direct` emits the access itself, the host address being on the stack.
  */
-function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, slow: () => void): void {
+function emitAccess(ctx: AccessContext, info: Way, direct: () => void, slow: (faultIf: () => void) => void): void {
   const c = ctx.code;
   const { page, inline } = ctx;
   const begin = (): void => {
     c.hint(true);
     c.op(IF);
-    c.op(info.store ? VOID : typeByte(info.type));
+    c.op(info.result);
   };
   if (ctx.stack) return emitStackAccess(ctx, begin, direct, slow);
   if (page) {
@@ -193,14 +203,13 @@ function emitAccess(ctx: AccessContext, info: AccessInfo, direct: () => void, sl
   // For the tag to be used twice: V8 would load it twice otherwise, once by itself, because that might
   // trap, and once as the comparison's operand.
   if (inline) c.storeAt(I64_STORE, VCPU_BASE + CTL_SLOW_VALUE, () => c.get(ctx.found));
-  slow();
-  ctx.faultIf((page ? 1 : 0) + (inline ? 1 : 0));
+  slow(() => ctx.faultIf((page ? 1 : 0) + (inline ? 1 : 0)));
   if (inline) c.op(END);
   if (page) c.op(END);
 }
 
 /** The access by the page that the stack was last seen in, else the slow path, which finds the page for the next. */
-function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => void, slow: () => void): void {
+function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => void, slow: (faultIf: () => void) => void): void {
   const c = ctx.code;
   c.get(ctx.address);
   c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_PAGE);
@@ -217,8 +226,7 @@ function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => vo
   c.op(ELSE);
   c.get(ctx.address);
   c.call(CALL, ctx.slow(FIND_STACK));
-  slow();
-  ctx.faultIf(1);
+  slow(() => ctx.faultIf(1));
   c.op(END);
 }
 
@@ -226,7 +234,7 @@ function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => vo
 export const FIND_STACK = 'findstack';
 
 /** The access by the TLB; what follows is the other arm of its conditional. */
-function emitInlineAccess(ctx: AccessContext, info: AccessInfo, begin: () => void, direct: () => void): void {
+function emitInlineAccess(ctx: AccessContext, info: Way, begin: () => void, direct: () => void): void {
   const c = ctx.code;
   const { page } = ctx;
   emitProbe(c, ctx, info.tag, info.bytes);
@@ -263,12 +271,57 @@ export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
   c.set(ctx.address);
   emitAccess(
     ctx,
-    info,
+    wayOf(info),
     () => c.memory(info.wasm, 0),
-    () => {
+    (faultIf) => {
       c.get(ctx.address);
       c.call(CALL, ctx.slow(info.name));
+      faultIf();
     },
+  );
+}
+
+type Two<T> = readonly [T, T];
+
+/**
+ * Two loads or two stores from the address on the stack on, the second behind the first.
+ * @param values locals for what is loaded, or of what is stored
+ */
+export function emitPair(ctx: AccessContext, infos: Two<AccessInfo>, values: Two<number>): void {
+  const c = ctx.code;
+  const [{ store, bytes, tag }, second] = infos;
+  c.set(ctx.address);
+  const each = (begin: (offset: number) => void, access: (info: AccessInfo, offset: number) => void): void => {
+    for (const [k, info] of infos.entries()) {
+      begin(k * bytes);
+      if (store) c.get(values[k]!);
+      access(info, k * bytes);
+      if (!store) c.set(values[k]!);
+    }
+  };
+  emitAccess(
+    ctx,
+    { bytes: bytes + second.bytes, tag, result: VOID },
+    () => {
+      c.set(ctx.entry);
+      each(
+        () => c.get(ctx.entry),
+        (info, offset) => c.memory(info.wasm, offset),
+      );
+    },
+    (faultIf) =>
+      each(
+        (offset) => {
+          c.get(ctx.address);
+          if (offset === 0) return;
+          c.i64(offset);
+          c.op(I64_ADD);
+        },
+        (info) => {
+          c.call(CALL, ctx.slow(info.name));
+          faultIf();
+        },
+      ),
   );
 }
 
@@ -283,15 +336,16 @@ export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => voi
   c.set(ctx.address);
   emitAccess(
     ctx,
-    info,
+    wayOf(info),
     () => {
       value();
       c.memory(info.wasm, 0);
     },
-    () => {
+    (faultIf) => {
       c.get(ctx.address);
       value();
       c.call(CALL, ctx.slow(info.name));
+      faultIf();
     },
   );
 }

@@ -24,7 +24,9 @@ const load = (module: string): Promise<{ makeIsa(argument: unknown): Isa }> => i
 async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {
   words = new Int32Array(memory.buffer);
   const { makeIsa } = await load(origin.module);
-  return new RegionMaker(makeIsa(origin.argument), memory.buffer, settings);
+  const made = new RegionMaker(makeIsa(origin.argument), memory.buffer, settings);
+  made.rehearse();
+  return made;
 }
 
 /** A slice of code that is slow in the interpreter is long: it is not to wait for its end. */

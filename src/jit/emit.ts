@@ -6,6 +6,7 @@
 import {
   BULK,
   CALL as K_CALL,
+  I32,
   I64,
   MEMORY,
   NONE,
@@ -23,14 +24,15 @@ import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
-import { ACCESS, emitLoad, emitStore, isInPlace } from './access.ts';
-import type { AccessContext, PageLocals } from './access.ts';
+import { ACCESS, emitLoad, emitPair, emitStore, isInPlace } from './access.ts';
+import type { AccessContext, AccessInfo, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
-import { Body, Expr, Local } from '../wasm/structured.ts';
+import { Body, Expr, Local, NAMELESS } from '../wasm/structured.ts';
 import type { Inline } from '../wasm/structured.ts';
-import { BLOCK, BR, BR_IF, CALL, DROP, I32_LOAD, I64_EXTEND_U, SELECT, typeByte } from '../wasm/wasm.ts';
+import { BLOCK, BR, BR_IF, CALL, DROP, I32_LOAD, SELECT, typeByte } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
+import { FieldLocals } from './fields.ts';
 
 /** What surrounds a block. */
 export interface Surroundings {
@@ -99,6 +101,12 @@ class LocalPool {
 
 const NO_LOCAL = -1;
 
+/** Bytes that a store to the state block writes, by operation. */
+const STATE_BYTES: readonly number[] = OPS.map(({ name }) => {
+  const match = /^sts(v|f?\d+)$/.exec(name);
+  return match ? (match[1] === 'v' ? 16 : Number(match[1]!.replace('f', '')) / 8) : 0;
+});
+
 export class BlockEmitter {
   private readonly code: Code;
   private readonly helpers: readonly Helper[];
@@ -106,6 +114,7 @@ export class BlockEmitter {
   private readonly analysis: BlockAnalysis;
   private readonly scratch: Scratch;
   private readonly pool: LocalPool;
+  private readonly fields: FieldLocals;
   private words: Int32Array = new Int32Array(0);
   /** Wasm local of each value that has one. */
   private locals = new Int32Array(256);
@@ -126,6 +135,7 @@ export class BlockEmitter {
     this.analysis = new BlockAnalysis(globals);
     this.scratch = new Scratch(code);
     this.pool = new LocalPool(code);
+    this.fields = new FieldLocals(code);
     this.alias = new Int32Array(globals);
   }
 
@@ -133,6 +143,7 @@ export class BlockEmitter {
   beginFunction(): void {
     this.scratch.clear();
     this.pool.forget();
+    this.fields.beginFunction();
     this.address = NO_LOCAL;
     this.entry = NO_LOCAL;
   }
@@ -146,6 +157,7 @@ export class BlockEmitter {
     this.around = around;
     this.alias.fill(-1);
     this.pool.release(0);
+    this.fields.clear();
     if (this.locals.length < count) this.locals = new Int32Array(count * 2);
     this.locals.fill(NO_LOCAL, 0, count);
     this.analysis.run(words, count, this.helpers, true);
@@ -283,8 +295,7 @@ export class BlockEmitter {
       return w[index * STRIDE + 1]!;
     }
     this.pushValue(index);
-    this.code.op(I64_EXTEND_U);
-    this.code.toAddress();
+    this.code.indexToAddress();
     return 0;
   }
 
@@ -304,14 +315,34 @@ export class BlockEmitter {
       this.keep(i);
       return;
     }
-    const constant = this.pushStateAddress(w[at + 1]!);
-    if (info.result === NONE) {
-      this.pushValue(w[at + 2]!);
-      c.memory(info.wasm!, VCPU_BASE + w[at + 3]! + constant);
-    } else {
+    if (info.result === NONE) return this.emitStateStore(at);
+    const known = op === Op.lds32 && this.indexName(w[at + 1]!) === 0 ? this.fields.at(w[at + 2]!) : undefined;
+    if (known) c.get(known.index);
+    else {
+      const constant = this.pushStateAddress(w[at + 1]!);
       c.memory(info.wasm!, VCPU_BASE + w[at + 2]! + constant);
-      this.keep(i);
     }
+    this.keep(i);
+  }
+
+  private emitStateStore(at: number): void {
+    const { code: c, words: w, fields } = this;
+    const op = w[at]!;
+    const name = this.indexName(w[at + 1]!);
+    const constant = this.pushStateAddress(w[at + 1]!);
+    const offset = w[at + 3]! + constant;
+    const value = w[at + 2]!;
+    this.pushValue(value);
+    const known = op === Op.sts32 && name === 0 ? fields.at(offset) : undefined;
+    if (known) c.tee(known.index);
+    else fields.stored(name, offset, STATE_BYTES[op]!, w[value * STRIDE] === Op.const32 ? w[value * STRIDE + 1]! : null);
+    c.memory(OPS[op]!.wasm!, VCPU_BASE + offset);
+  }
+
+  /** What names an index for those who have fields in locals (fields.ts): a multiple is named as the number is. 0 = it is constant. */
+  private indexName(value: number): number {
+    const op = this.words[value * STRIDE]!;
+    return op === Op.const32 ? 0 : op === Op.shl32 ? this.words[value * STRIDE + 1]! : value;
   }
 
   /**
@@ -367,6 +398,7 @@ export class BlockEmitter {
     const at = i * STRIDE;
     const info = ACCESS[this.words[at]!]!;
     const ctx = this.accessContext(this.words[at + 1]!, info.store);
+    if (isInPlace(ctx) && this.isTenBytes(i)) return this.emitTenBytes(i, ctx, info);
     if (!info.store) {
       this.pushValue(this.words[at + 1]!);
       emitLoad(ctx, info);
@@ -387,6 +419,42 @@ export class BlockEmitter {
     emitStore(ctx, info, () => this.code.get(local));
   }
 
+  /** Is this an access to eight bytes, and the third record from here one of the same kind to the two that follow? */
+  private isTenBytes(i: number): boolean {
+    const w = this.words;
+    const [at, constant, sum, second] = [0, 1, 2, 3].map((k) => (i + k) * STRIDE) as [number, number, number, number];
+    const kinds = (w[at] === Op.ld64 && w[second] === Op.ld16u) || (w[at] === Op.st64 && w[second] === Op.st16);
+    return (
+      kinds &&
+      w[constant] === Op.const64 &&
+      w[constant + 1] === 8 &&
+      w[constant + 2] === 0 &&
+      w[sum] === Op.add64 &&
+      w[sum + 1] === w[at + 1] &&
+      w[sum + 2] === i + 1 &&
+      w[second + 1] === i + 2 &&
+      this.analysis.uses[i + 2] === 1
+    );
+  }
+
+  /** Both at once. */
+  private emitTenBytes(i: number, ctx: AccessContext, info: AccessInfo): void {
+    const { code: c, words: w, pool } = this;
+    const second = ACCESS[w[(i + 3) * STRIDE]!]!;
+    const values = [pool.take(info.type), pool.take(second.type)] as const;
+    for (const [k, local] of values.entries()) {
+      const at = (i + 3 * k) * STRIDE;
+      if (!info.store) this.locals[i + 3 * k] = local;
+      else {
+        this.pushValue(w[at + 2]!);
+        c.set(local);
+      }
+    }
+    this.pushValue(w[i * STRIDE + 1]!);
+    emitPair(ctx, [info, second], values);
+    this.done = i + 3;
+  }
+
   private emitBulk(i: number): void {
     const at = i * STRIDE;
     for (let k = 1; k <= 3; k++) this.pushValue(this.words[at + k]!);
@@ -401,6 +469,7 @@ export class BlockEmitter {
     const helper = this.helpers[w[at + 1]!]!;
     const inline = this.around.inLoop ? this.inlines.get(helper.index) : undefined;
     if (inline) return this.emitInline(i, helper, inline);
+    if (helper.body.kind !== 'ir') this.fields.clear();
     if (helper.touchesGlobals) {
       for (let g = 0; g < this.alias.length; g++) this.saveAlias(g, i);
       this.around.spill();
@@ -419,25 +488,31 @@ export class BlockEmitter {
     }
   }
 
-  /** A value as an expression. */
-  private operand(f: Body, value: number, type: number): Expr {
+  /** A value as an expression that lives as long as the block, since it may name fields. */
+  private operand(value: number, type: number): Expr {
+    const name = type === I32 ? this.indexName(value) : NAMELESS;
     const local = this.locals[value]!;
-    if (local !== NO_LOCAL) return new Local(type, local);
+    if (local !== NO_LOCAL) return new Local(type, local, name);
     const text = new Expr(type, () => this.pushValue(value));
-    return this.isRematerialised(this.words[value * STRIDE]!) ? text : f.let(text);
+    if (this.isRematerialised(this.words[value * STRIDE]!)) return text;
+    const own = new Local(type, this.pool.take(type), name);
+    text.emit(this.code);
+    this.code.set(own.index);
+    return own;
   }
 
   /** A helper's fast path, else a call of it. When the block leaves by what it returns, there is nothing to look at after the first. */
   private emitInline(i: number, helper: Helper, inline: Inline): void {
-    const { code: c, words: w, analysis, pool } = this;
+    const { code: c, words: w, analysis, pool, fields } = this;
     const at = i * STRIDE;
     const next = at + STRIDE;
     const leaves = w[next] === Op.leaveif && w[next + 1] === i && analysis.uses[i] === 1;
     const wanted = !leaves && analysis.uses[i]! > 0;
     const result = wanted ? pool.take(helper.result) : NO_LOCAL;
+    fields.dropBrief();
+    const operands = helper.params.map((type, k) => this.operand(w[at + 2 + k]!, type));
     const before = pool.count;
-    const f = new Body(c, VCPU_BASE, (type) => pool.take(type));
-    const operands = helper.params.map((type, k) => this.operand(f, w[at + 2 + k]!, type));
+    const f = new Body(c, VCPU_BASE, (type) => pool.take(type), fields);
     c.block(BLOCK);
     c.block(BLOCK);
     const out = (otherwise: Expr): void => {
@@ -454,6 +529,7 @@ export class BlockEmitter {
     if (leaves) this.emitSideExit(i + 1, 1);
     else if (wanted) c.set(result);
     else c.op(DROP);
+    fields.reload(f, operands);
     c.end();
     pool.release(before);
     this.locals[i] = result;

@@ -48,7 +48,7 @@ import { compilerBeside, compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { CELLS_OF_REGION, RegionQueue } from './queue.ts';
-import { hotIn } from './region-source.ts';
+import { hotAgain, hotIn } from './region-source.ts';
 import { I32 } from '../ir/ops.ts';
 import { addressTypeFor } from '../wasm/wasm.ts';
 import { makeRuntime, type RuntimeBytes, startRuntime } from './runtime.ts';
@@ -675,7 +675,7 @@ export class Engine implements EngineServices {
   private becameHot(block: Block): void {
     if (block.ip === 0 || !this.queue || this.blocks.cellsLeft < CELLS_OF_REGION) return;
     // Also when its region waits or serves: should that be dropped, the block runs here again.
-    this.words[(block.ip + 4) >> 2] = this.hotIn(block.flags) * 2;
+    this.words[(block.ip + 4) >> 2] = hotAgain(this.hotIn(block.flags), this.options.compileBeside === true);
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     this.queue.hot(block, lin[0]!, lin[1]!);

@@ -5,6 +5,7 @@ import type { Isa } from '../isa/isa.ts';
 import { RegionCompiler } from './compile.ts';
 import { CELL_SIZE, GUARD_HOST, GUARD_OFFSET, GUARD_SIZE, MAX_LINKS } from './layout.ts';
 import { CodeMemory, CodeSource, hotIn, MAX_GUARDS } from './region-source.ts';
+import { RehearsalSource } from './rehearsal-source.ts';
 import type { OtherPage } from './region-source.ts';
 import { buildRegion } from './region.ts';
 import type { RegionNode } from './region.ts';
@@ -23,6 +24,18 @@ export interface MakerSettings {
   /** Functions are compiled with their module: in a thread that has the time. */
   readonly early?: boolean;
 }
+
+/** A region that nobody will enter. */
+const NOWHERE = {
+  pc: [0, 0],
+  slot: 0,
+  dispatchCell: 0,
+  fallbackCell: 0,
+  links: 0,
+  entries: 0,
+  block: 0,
+  inline: true,
+} as const;
 
 const NOT_MADE: MadeRegion = { ranges: [], faultBase: 0, faults: new Int32Array(0) };
 
@@ -52,10 +65,28 @@ export class RegionMaker {
       this.nextFault = 0;
       this.memory.clear();
     }
-    const { isa } = this;
     const module = new ModuleWriter(this.pages, this.pages, this.shared);
     if (this.settings.early) module.compileEarly();
-    const compiler = new RegionCompiler(
+    const compiler = this.compilerFor(module);
+    const regions = readRequests(words).map((request) => this.tryToMake(request, compiler));
+    const made = regions.some(({ ranges }) => ranges.length > 0);
+    return { module: made ? new WebAssembly.Module(module.finish()) : null, regions };
+  }
+
+  /** See Isa.rehearsal. What is made is of no use. */
+  rehearse(): void {
+    if (!this.isa.rehearsal) return;
+    const module = new ModuleWriter(this.pages, this.pages, this.shared);
+    module.compileEarly();
+    const nodes = buildRegion(new RehearsalSource(this.isa, this.builder));
+    for (const node of nodes ?? []) node.cells = node.block.targets.map(() => 0);
+    if (nodes) this.compilerFor(module).compile({ ...NOWHERE, nodes });
+    new WebAssembly.Module(module.finish());
+  }
+
+  private compilerFor(module: ModuleWriter): RegionCompiler {
+    const { isa } = this;
+    return new RegionCompiler(
       {
         globals: isa.globals,
         helpers: isa.helpers,
@@ -65,9 +96,6 @@ export class RegionMaker {
       },
       module,
     );
-    const regions = readRequests(words).map((request) => this.tryToMake(request, compiler));
-    const made = regions.some(({ ranges }) => ranges.length > 0);
-    return { module: made ? new WebAssembly.Module(module.finish()) : null, regions };
   }
 
   /** A region that cannot be made for a mistake in here costs speed, not the machine. */

@@ -37,6 +37,14 @@ export function hotIn(isa: Isa, hot: number, flags: number): number {
   return isa.favoursSpeed?.(flags) ? Math.max(hot >> 4, Math.min(hot, MIN_HOT)) : hot;
 }
 
+/** Executions for which a block counts as asked for, until a thread beside has looked at it: a millisecond or more in the interpreter. */
+const ASKED = 10_000;
+
+/** Executions at which a block that has become hot does so again. @param beside it is compiled by a thread beside */
+export function hotAgain(hot: number, beside: boolean): number {
+  return hot + (beside ? Math.max(hot, ASKED) : hot);
+}
+
 /**
  * Executions at which a target belongs into a region: a good part of those that make a block hot, since what is
  * seldom reached costs as much to compile as the rest.
@@ -88,7 +96,7 @@ export class CodeMemory {
   }
 
   /**
-   * Executions of a block so far, as far as its countdown tells. That begins anew, from twice as many,
+   * Executions of a block so far, as far as its countdown tells. That begins anew, from twice as many or more,
    * when a region has been asked for: such a block gets its own. It still belongs into regions that were
    * asked for before; by when these are made, all blocks of a loop may be hot. And it belongs into wide ones.
    */

@@ -24,6 +24,38 @@ import type { ModuleWriter } from './wasm.ts';
 
 export type Operand = Expr | number | bigint;
 
+/** Operand of an `Inline`, by a number that no other value has; what it names then is a part of no other's. */
+export const NAMELESS = -1;
+
+/**
+ * A field that code in place of calls may have in a local for a while, beside memory: one place, or one for each operand
+ * that names it.
+ */
+export interface Field {
+  /** Different for each. */
+  readonly id: number;
+  readonly type: number;
+  /** Where it lies: the first byte that it can have, the number of its bytes, and the number of bytes that it may lie in. */
+  readonly offset: number;
+  readonly bytes: number;
+  readonly span: number;
+  /** No call changes it. It is recalled before the first way out then. */
+  readonly fixed?: boolean;
+  /** It is of use until the next operation in place of a call. */
+  readonly brief?: boolean;
+}
+
+/** Which fields are in locals, see `Body.recall`. Operands that name none are null. */
+export interface Fields {
+  find(field: Field, of: Expr | null): Local | undefined;
+  /** The local that has the field from now on, and how it is loaded; undefined when it cannot have one. */
+  keep(field: Field, of: Expr | null, load: Expr): Local | undefined;
+  exchange(field: Field, a: Expr, b: Expr): void;
+  /** What the field is known to be. */
+  constantOf(field: Field, of: Expr): number | undefined;
+  setConstant(field: Field, of: Expr, value: number): void;
+}
+
 /** Opcodes for i32, i64, f32 and f64 operands. */
 type Opcodes = readonly [number, number, number?, number?];
 
@@ -176,9 +208,12 @@ function asExpr(value: Operand, type: number): Expr {
 
 export class Local extends Expr {
   readonly index: number;
-  constructor(type: number, index: number) {
+  /** See `Fields`. */
+  readonly name: number;
+  constructor(type: number, index: number, name = NAMELESS) {
     super(type, (c) => c.get(index));
     this.index = index;
+    this.name = name;
   }
 }
 
@@ -193,16 +228,52 @@ export class Body {
   readonly code: Code;
   private readonly base: number;
   private readonly take: (type: number) => number;
+  private readonly fields: Fields | null;
 
   /**
    * @param code of a function that has begun
    * @param base address that field offsets count from
    * @param take finds a local of a type; one that has been used before will do where `variable` is not asked for any
+   * @param fields that may be in locals as well
    */
-  constructor(code: Code, base: number, take: (type: number) => number = (type) => code.local(type)) {
+  constructor(
+    code: Code,
+    base: number,
+    take: (type: number) => number = (type) => code.local(type),
+    fields: Fields | null = null,
+  ) {
     this.code = code;
     this.base = base;
     this.take = take;
+    this.fields = fields;
+  }
+
+  /** A local that has a field: the one that it is in already, or else a new one. Not to be set. @param load its value */
+  recall(field: Field, of: Expr | null, load: Expr): Local {
+    const known = this.fields?.find(field, of);
+    if (known) return known;
+    const local = this.fields?.keep(field, of, load);
+    if (!local) return this.let(load);
+    this.set(local, load);
+    return local;
+  }
+  /** What the field is to be, for a store of it: from now on that is in a local as well. @param load its value, once stored */
+  record(field: Field, of: Expr | null, load: Expr, value: Expr): Expr {
+    const local = this.fields?.keep(field, of, load);
+    if (!local) return value;
+    this.set(local, value);
+    return local;
+  }
+  /** Two fields have been exchanged in memory: so they are in their locals, if both have some. */
+  exchange(field: Field, a: Expr, b: Expr): void {
+    this.fields?.exchange(field, a, b);
+  }
+  /** What a field is known to be. */
+  constantOf(field: Field, of: Expr): number | undefined {
+    return this.fields?.constantOf(field, of);
+  }
+  setConstant(field: Field, of: Expr, value: number): void {
+    this.fields?.setConstant(field, of, value);
   }
 
   /** A new local; its value is the expression's now. */
@@ -268,8 +339,8 @@ export class Body {
 
   private static address(c: Code, index: Operand): void {
     if (index instanceof Expr) {
-      index.extu().emit(c);
-      c.toAddress();
+      index.emit(c);
+      c.indexToAddress();
     } else c.address(Number(index));
   }
   /** Loads a field; `index` (i32, bytes) is added to its offset. */

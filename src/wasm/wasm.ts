@@ -210,6 +210,11 @@ export class Code extends Bytes {
     if (this.narrow) this.op(I32_WRAP);
   }
 
+  /** The i32 on the stack, which is not negative, becomes an address. */
+  indexToAddress(): void {
+    if (!this.narrow) this.op(I64_EXTEND_U);
+  }
+
   /** Adds an address and an address or a distance of the same type. */
   addAddress(): void {
     this.op(this.narrow ? I32_ADD : I64_ADD);

@@ -6,6 +6,7 @@ import { DECODE_OK, Decoder } from './decode.ts';
 import { X86_HELPERS, X86_INLINES } from './helpers.ts';
 import { ROW_FEATURES, rowsOf } from './rows.ts';
 import { BF_CPL_SHIFT, BF_CS_BASE, BF_HOT, CS, G, SEG, SEG_BASE, SEG_SIZE, X86_GLOBALS } from './state.ts';
+import { X87_REHEARSAL } from './rehearsal.ts';
 import { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { writeVectorConstants } from './vector-constants.ts';
@@ -81,6 +82,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     globals: X86_GLOBALS,
     helpers: X86_HELPERS,
     inlines: X86_INLINES,
+    rehearsal: X87_REHEARSAL,
     stackPointer: G[4]!,
     favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
     hotFlags: (flags) => flags | BF_HOT,

@@ -61,6 +61,8 @@ export function initialise(t: X86Translator): void {
 
 function clearExceptions(t: X86Translator): void {
   const { b } = t;
+  // An instruction that was stopped stays so, which whoever follows it would have seen.
+  t.fpu.forget();
   b.sts32(FSW, b.and32(b.lds32(FSW), b.i32(~STATUS_CLEARED)));
 }
 

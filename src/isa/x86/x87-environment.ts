@@ -71,6 +71,7 @@ const fnstenv: Translate = (t) => {
   if (!requireFpu(t)) return;
   const { b } = t;
   storeEnvironment(t, t.address(environmentBytes(t), true));
+  t.fpu.forget();
   b.sts32(FCW, b.or32(b.lds32(FCW), b.i32(ALL_MASKED)));
   b.sts32(FSW, b.and32(b.lds32(FSW), b.i32(~0x8080)));
 };

@@ -14,7 +14,7 @@
  */
 import { I32, I64, NONE } from '../../../ir/ops.ts';
 import { Body, Program, i32, i64 } from '../../../wasm/structured.ts';
-import type { Expr, Local, Operand, Routine } from '../../../wasm/structured.ts';
+import type { Expr, Field, Local, Operand, Routine } from '../../../wasm/structured.ts';
 import { FCW, FPREG, FSW, FTAG, FTOP } from '../state.ts';
 
 // Exceptions in the status word; the masks have the same places in the control word.
@@ -84,6 +84,30 @@ export const areMarked = (...operands: Float[]): Expr =>
     .lts(0);
 /** Is the control word at its default? */
 export const isPlain = (f: Body): Expr => f.load32(FCW).and(PLAIN_MASK).eq(PLAIN);
+
+// What fast paths in a row leave to each other in locals. Registers and tags are named by slots.
+const registerField = (id: number, type: number, place: number, bytes: number): Field => ({
+  id,
+  type,
+  offset: FPREG + place,
+  bytes,
+  span: 128 - place,
+});
+export const SIGNIFICAND_FIELD = registerField(0, I64, 0, 8);
+export const SE_FIELD = registerField(1, I32, 8, 4);
+export const TAG_FIELD: Field = { id: 2, type: I32, offset: FTAG, bytes: 1, span: 8 };
+export const single = (id: number, offset: number): Field => ({ id, type: I32, offset, bytes: 4, span: 4 });
+export const STATUS_FIELD = single(3, FSW);
+/** -1 when the control word is at its default, else 0. */
+export const PLAIN_FIELD: Field = { ...single(4, FCW), fixed: true };
+
+/** The status word, without its summary where nothing is unmasked. */
+export const status = (f: Body): Local => f.recall(STATUS_FIELD, null, f.load32(FSW));
+/** Clears C1 and sets these bits. */
+export function setStatus(f: Body, bits?: Expr): void {
+  const kept = status(f).and(~C1);
+  f.store32(FSW, f.record(STATUS_FIELD, null, f.load32(FSW), bits === undefined ? kept : kept.or(bits)));
+}
 /** NORMAL for a normal number, else 0; `se` without what lies above its sign. */
 export const markOf = (x: Float): Expr => x.se.and(EXPONENT).sub(1).ltu(0x7ffe).and(x.sig.shr(63n).wrap()).shl(31);
 export const isNan = (x: Float): Expr => exponentOf(x).eq(EXPONENT).and(x.sig.shl(1n).ne(0n));

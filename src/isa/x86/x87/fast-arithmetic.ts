@@ -4,8 +4,22 @@
  */
 import type { Body, Expr, Inline, Local } from '../../../wasm/structured.ts';
 import { i32, i64 } from '../../../wasm/structured.ts';
-import { FPREG, FSW } from '../state.ts';
-import { BIAS, C1, EXPONENT, NORMAL, TOP_BIT, areMarked, exponentOf, isPlain, signOf } from './common.ts';
+import { FPREG } from '../state.ts';
+import {
+  BIAS,
+  EXPONENT,
+  NORMAL,
+  PLAIN_FIELD,
+  SE_FIELD,
+  SIGNIFICAND_FIELD,
+  TAG_FIELD,
+  TOP_BIT,
+  areMarked,
+  exponentOf,
+  isPlain,
+  setStatus,
+  signOf,
+} from './common.ts';
 import type { Float } from './common.ts';
 
 /** Kinds of an operation: d = d op s, or with the operands the other way round. */
@@ -42,10 +56,10 @@ export function finish(f: Body, out: Out, d: Expr, sign: Expr, exp: Local, hi: L
   const up = f.let(lo.sub(down).and(lo).shr(63n));
   f.set(hi, hi.add(up));
   out(hi.not());
-  f.store64(FPREG, hi, d);
-  f.store32(FPREG + 8, exp.or(sign).or(NORMAL), d);
-  const flags = lo.ne(0n).shl(5).or(up.wrap().shl(9));
-  f.store32(FSW, f.load32(FSW).and(~C1).or(flags));
+  put(f, d, { sig: hi, se: exp.or(sign).or(NORMAL) });
+  // Whoever found it empty has left, or will before anything else happens.
+  f.setConstant(TAG_FIELD, d, 0);
+  setStatus(f, lo.ne(0n).shl(5).or(up.wrap().shl(9)));
 }
 
 /** Sum of magnitudes, the first operand's exponent being not smaller. */
@@ -133,15 +147,24 @@ export const FAST: Readonly<Record<string, Fast>> = {
 
 /** Gives up unless the control word is at its default, and registers have marks of normal numbers. */
 export function requirePlain(f: Body, out: Out, ...operands: Float[]): void {
-  out(areMarked(...operands).not());
-  out(isPlain(f).not());
+  const plain = f.recall(PLAIN_FIELD, null, isPlain(f).neg());
+  out(areMarked({ sig: i64(0), se: plain }, ...operands).not());
 }
 
-/** A register with its mark. */
+const significand = (f: Body, slot: Expr): Expr => f.load64(FPREG, slot);
+const signAndExponent = (f: Body, slot: Expr): Expr => f.load32(FPREG + 8, slot);
+
+/** A register with its mark. What it is in may change when a register is written. */
 export const readMarked = (f: Body, slot: Expr): { sig: Local; se: Local } => ({
-  sig: f.let(f.load64(FPREG, slot)),
-  se: f.let(f.load32(FPREG + 8, slot)),
+  sig: f.recall(SIGNIFICAND_FIELD, slot, significand(f, slot)),
+  se: f.recall(SE_FIELD, slot, signAndExponent(f, slot)),
 });
+
+/** Writes a register that is valid already. */
+export function put(f: Body, slot: Expr, { sig, se }: Float): void {
+  f.store64(FPREG, f.record(SIGNIFICAND_FIELD, slot, significand(f, slot), sig), slot);
+  f.store32(FPREG + 8, f.record(SE_FIELD, slot, signAndExponent(f, slot), se), slot);
+}
 
 /** CF, PF and ZF of a comparison of numbers, not both 0, whose `se` both have marks or neither has. */
 export function ordering(f: Body, a: Float, b: Float): Expr {

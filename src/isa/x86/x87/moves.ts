@@ -2,73 +2,100 @@
  * Moves between registers, from and to memory, and comparisons, as they go most of the time (X87_FAST): what stands in place of a
  * call in code that is run often. Registers are named by their slots; TOP moves afterwards (x87-stack.ts).
  */
-import type { Body, Expr, Inline } from '../../../wasm/structured.ts';
+import type { Body, Expr, Field, Inline } from '../../../wasm/structured.ts';
 import { i32 } from '../../../wasm/structured.ts';
-import { FPREG, FSW, FTAG } from '../state.ts';
-import { BIAS, C1, NORMAL, TOP_BIT, areMarked, markOf } from './common.ts';
+import { FPREG, FTAG } from '../state.ts';
+import {
+  BIAS,
+  C1,
+  NORMAL,
+  SE_FIELD,
+  SIGNIFICAND_FIELD,
+  TAG_FIELD,
+  TOP_BIT,
+  areMarked,
+  markOf,
+  setStatus,
+  single,
+  status,
+} from './common.ts';
 import type { Float } from './common.ts';
-import { FAST, onRegisters, ordering, readMarked } from './fast-arithmetic.ts';
+import { FAST, onRegisters, ordering, put, readMarked } from './fast-arithmetic.ts';
+import type { Out } from './fast-arithmetic.ts';
 import { DOUBLE, HIGH_PART, SINGLE, STATUS_AFTER } from './formats.ts';
 import type { Format } from './formats.ts';
 
-const SE = FPREG + 8;
+const STATUS_AFTER_FIELD: Field = { ...single(5, STATUS_AFTER), brief: true };
+const HIGH_PART_FIELD: Field = { ...single(6, HIGH_PART), brief: true };
 
 /** 1 for an empty register, else 0. */
 const emptiness = (f: Body, slot: Expr): Expr => f.load8(FTAG, slot.shr(4));
-const fill = (f: Body, slot: Expr): void => f.store8(FTAG, 0, slot.shr(4));
-const clearC1 = (f: Body): void => f.store32(FSW, f.load32(FSW).and(~C1));
 
-function put(f: Body, slot: Expr, { sig, se }: Float): void {
-  f.store64(FPREG, sig, slot);
-  f.store32(SE, se, slot);
+function requireFull(f: Body, out: Out, ...slots: Expr[]): void {
+  for (const slot of slots) if (f.constantOf(TAG_FIELD, slot) !== 0) out(emptiness(f, slot));
+}
+function requireEmpty(f: Body, out: Out, slot: Expr): void {
+  if (f.constantOf(TAG_FIELD, slot) !== 1) out(emptiness(f, slot).not());
+}
+
+/** Writes a register. */
+function fill(f: Body, slot: Expr, v: Float): void {
+  put(f, slot, v);
+  if (f.constantOf(TAG_FIELD, slot) !== 0) f.store8(FTAG, 0, slot.shr(4));
+  f.setConstant(TAG_FIELD, slot, 0);
+}
+
+/** What a load leaves behind in a register. */
+function push(f: Body, d: Expr, v: Float): undefined {
+  fill(f, d, v);
+  setStatus(f);
 }
 
 /** (new st(0), source): FLD st(i). */
 const loadRegister: Inline = (f, out, d, s) => {
-  out(emptiness(f, d).not().or(emptiness(f, s)));
-  put(f, d, readMarked(f, s));
-  fill(f, d);
-  clearC1(f);
-  return undefined;
+  requireEmpty(f, out, d);
+  requireFull(f, out, s);
+  return push(f, d, readMarked(f, s));
 };
 
 /** (st(0), destination): FST st(i). */
 const storeRegister: Inline = (f, out, s, d) => {
-  out(emptiness(f, s));
-  put(f, d, readMarked(f, s));
-  fill(f, d);
-  clearC1(f);
-  return undefined;
+  requireFull(f, out, s);
+  return push(f, d, readMarked(f, s));
 };
 
 /** (st(0), st(i)): FXCH. */
 const exchange: Inline = (f, out, d, s) => {
-  out(emptiness(f, d).or(emptiness(f, s)));
+  requireFull(f, out, d, s);
   const [a, b] = [readMarked(f, d), readMarked(f, s)];
-  put(f, d, b);
-  put(f, s, a);
-  clearC1(f);
+  for (const [slot, { sig, se }] of [
+    [d, b],
+    [s, a],
+  ] as const) {
+    f.store64(FPREG, sig, slot);
+    f.store32(FPREG + 8, se, slot);
+    f.setConstant(TAG_FIELD, slot, 0);
+  }
+  f.exchange(SIGNIFICAND_FIELD, d, s);
+  f.exchange(SE_FIELD, d, s);
+  setStatus(f);
   return undefined;
 };
 
 /** (st(0), sign bits to clear, and to toggle): FABS, FCHS. */
 const changeSign: Inline = (f, out, d, clear, toggle) => {
-  out(emptiness(f, d));
-  f.store32(SE, f.load32(SE, d).and(clear.xor(-1)).xor(toggle), d);
-  clearC1(f);
+  requireFull(f, out, d);
+  const load = f.load32(FPREG + 8, d);
+  const se = f.recall(SE_FIELD, d, load).and(clear.xor(-1)).xor(toggle);
+  f.store32(FPREG + 8, f.record(SE_FIELD, d, load, se), d);
+  f.setConstant(TAG_FIELD, d, 0);
+  setStatus(f);
   return undefined;
 };
 
-/** What a push leaves behind in a register that was empty. */
-function push(f: Body, d: Expr, v: Float): undefined {
-  put(f, d, v);
-  fill(f, d);
-  clearC1(f);
-}
-
 /** (new st(0), significand, se): FLD of 80 bits, constants. */
 const loadExtended: Inline = (f, out, d, sig, se) => {
-  out(emptiness(f, d).not());
+  requireEmpty(f, out, d);
   return push(f, d, { sig, se: se.or(markOf({ sig, se })) });
 };
 
@@ -76,7 +103,7 @@ const loadExtended: Inline = (f, out, d, sig, se) => {
 const loadFormat =
   ({ fraction, exponents, rebias }: Format): Inline =>
   (f, out, d, operand) => {
-    out(emptiness(f, d).not());
+    requireEmpty(f, out, d);
     const bits = f.let(fraction === 52 ? operand : operand.extu());
     const exp = f.let(bits.shr(BigInt(fraction)).wrap().and(exponents));
     out(exp.sub(1).geu(exponents - 1));
@@ -90,7 +117,8 @@ const loadFormat =
 
 /** (new st(0), integer): FILD of anything but 0. */
 const loadInteger: Inline = (f, out, d, v) => {
-  out(emptiness(f, d).not().or(v.not()));
+  requireEmpty(f, out, d);
+  out(v.not());
   const sign = f.let(v.sar(63n));
   const magnitude = f.let(v.xor(sign).sub(sign));
   const n = f.let(magnitude.clz());
@@ -103,17 +131,18 @@ const loadInteger: Inline = (f, out, d, v) => {
 
 /** (st(0)) => significand: FSTP of 80 bits. */
 const storeExtended: Inline = (f, out, s) => {
-  out(emptiness(f, s));
-  f.store32(STATUS_AFTER, f.load32(FSW).and(~C1));
-  f.store32(HIGH_PART, f.load16(SE, s));
-  return f.load64(FPREG, s);
+  requireFull(f, out, s);
+  const { sig, se } = readMarked(f, s);
+  f.store32(STATUS_AFTER, f.record(STATUS_AFTER_FIELD, null, f.load32(STATUS_AFTER), status(f).and(~C1)));
+  f.store32(HIGH_PART, f.record(HIGH_PART_FIELD, null, f.load32(HIGH_PART), se.and(0xffff)));
+  return sig;
 };
 
 /** (st(0), st(i), quiet) => CF, PF and ZF: FCOMI and FUCOMI of normal numbers. */
 const compareToFlags: Inline = (f, out, d, s) => {
   const [a, b] = [readMarked(f, d), readMarked(f, s)];
   out(areMarked(a, b).not());
-  clearC1(f);
+  setStatus(f);
   return ordering(f, a, b);
 };
 
