@@ -551,6 +551,21 @@ export class Mmu {
     else this.view.setInt8(host, value);
   }
 
+  /**
+   * Writes a value to places in a row that lie within one page of registers, which is looked up once.
+   * @param size 1, 2 or 4  @param step bytes from one place to the next
+   * @returns whether it has: nothing is done where there is memory, or somebody watches
+   */
+  fillRegisters(low: number, high: number, size: number, value: number, count: number, step: number): boolean {
+    if (this.debug.watching) return false;
+    const slot = this.slot(low, high, AS_CURRENT, ACCESS_WRITE);
+    if (this.slotHost[slot]! >= 0) return false;
+    const mask = size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff);
+    const first = this.slotPhysical[slot]! + (low & 0xfff);
+    for (let i = 0; i < count; i++) this.mem.write(first + i * step, size, mask);
+    return true;
+  }
+
   write64(low: number, high: number, valueLow: number, valueHigh: number, how: number): void {
     if ((low & 0xfff) > 0xff8) this.probeWrite(low, high, 8, how);
     this.write(low, high, 4, valueLow, how);

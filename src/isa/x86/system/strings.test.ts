@@ -133,6 +133,21 @@ test('STOS to a device and to pages that are watched goes through the board', ()
   ]);
 });
 
+test('STOS to a device goes down, too, and ends where its page does', () => {
+  const kit = start(0n, 0x10004n, 4n);
+  kit.quad(0xb000 + 8 * 0x10, BigInt(DEVICE) | 7n);
+  kit.setReg(0, 0xffff_8001n);
+  kit.cpu.core.set(EFLAGS, DF | 2);
+  kit.leave(LEAVE_REP, rep(STOS, 1));
+  assert.deepEqual(kit.deviceWrites, [
+    [DEVICE + 4, 2, 0x8001],
+    [DEVICE + 2, 2, 0x8001],
+    [DEVICE, 2, 0x8001],
+  ]);
+  assert.equal(kit.ram.getUint16(0xfffe, true), 0x8001);
+  assert.deepEqual(registers(kit), [0n, 0n, 0xfffcn, 0x102n]);
+});
+
 test('REPNE SCAS and REPE CMPS stop at the right element with its flags', () => {
   const kit = start(0n, 0x10000n, 0x2000n);
   kit.ram.setUint8(0x11005, 0x42);
@@ -184,6 +199,15 @@ test('ports: IN, OUT, INS, OUTS and the permission map', () => {
   kit.setReg(6, 0x10004n);
   kit.leave(LEAVE_OUTS, 1 | (1 << 4) | (3 << 9));
   assert.deepEqual(kit.portWrites.at(-1), [0x1f0, 2, 0x83]);
+
+  // Across two pages, of which the second lies elsewhere.
+  const across = start(0n, 0x10ffen, 3n);
+  across.quad(0xb000 + 8 * 0x11, 0x31007n);
+  across.setReg(2, 0x1f0n);
+  across.portValue = 0x90;
+  across.leave(LEAVE_INS, 2 | (1 << 4) | (1 << 8) | (3 << 9));
+  assert.deepEqual([across.reg(1), across.reg(7)], [0n, 0x11004n]);
+  assert.deepEqual([across.ram.getUint16(0x10ffe, true), across.ram.getUint32(0x31000, true)], [0x90, 0x920091]);
 
   const user = new Kit().long64(3);
   user.gate(13, 8, 0xd00);

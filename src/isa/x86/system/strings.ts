@@ -257,6 +257,8 @@ export class Strings {
         this.fill(this.down ? to - (n - 1) * this.size : to, n, low, high);
         return n;
       }
+      const { size, dstLow, dstHigh } = this;
+      if (size < 8 && this.mmu.fillRegisters(dstLow, dstHigh, size, low, n, this.down ? -size : size)) return n;
     }
     this.writeElement(low, high);
     return 1;
@@ -395,25 +397,50 @@ export class Strings {
     const port = core.regLow(RDX) & 0xffff;
     if (repeat && this.readCount() === 0) return true;
     ports.check(port, size);
-    const limit = core.eflags & TF ? 1 : MAX_PORT_ELEMENTS;
-    for (let i = 0; i < limit; i++) {
-      if (input) this.portToMemory(port);
+    let budget = core.eflags & TF ? 1 : MAX_PORT_ELEMENTS;
+    while (budget > 0) {
+      let done = 1;
+      if (input) done = this.portToMemory(port, repeat ? Math.min(budget, this.readCount()) : 1);
       else this.memoryToPort(port);
       if (!repeat) return true;
-      this.add(RCX, -1);
+      this.add(RCX, -done);
       if (this.readCount() === 0) return true;
       if (this.debug.isDue) break;
+      budget -= done;
     }
     return false;
   }
 
-  private portToMemory(port: number): void {
+  /** @returns elements done, at most `most` */
+  private portToMemory(port: number, most: number): number {
     const { size, mmu } = this;
-    this.locate(RDI, OP1, false, true);
+    const room = this.locate(RDI, OP1, false, true);
+    const n = most === 1 ? 1 : Math.min(most, room, this.inPage(this.dstLow), this.beforeWrap(RDI));
+    const host = n > 1 ? this.targetHost(ACCESS_WRITE) : -1;
+    if (host >= 0) {
+      const done = this.portToHost(port, host, n);
+      this.advance(RDI, done);
+      return done;
+    }
     // The device must not be read when the value cannot be stored.
     mmu.probeWrite(this.dstLow, this.dstHigh, size, AS_CURRENT);
     mmu.write(this.dstLow, this.dstHigh, size, this.ports.in(port, size), AS_CURRENT);
     this.advance(RDI, 1);
+    return 1;
+  }
+
+  /** @param at of the first element, in a page of memory that has all of them  @returns elements done */
+  private portToHost(port: number, at: number, n: number): number {
+    const { size, view, ports, debug } = this;
+    const step = this.down ? -size : size;
+    for (let i = 0; i < n; i++, at += step) {
+      const value = ports.in(port, size);
+      if (size === 4) view.setInt32(at, value, true);
+      else if (size === 2) view.setInt16(at, value, true);
+      else view.setInt8(at, value);
+      if (debug.isDue) return i + 1;
+    }
+    return n;
   }
 
   private memoryToPort(port: number): void {
