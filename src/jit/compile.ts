@@ -55,7 +55,7 @@ import {
 import { CHANGED, IN_LOCAL, RegisterFinder } from './registers.ts';
 import type { RegionRegisters, Residence } from './registers.ts';
 import type { RegionNode } from './region.ts';
-import { exitContext } from './region.ts';
+import { copiesOf, exitContext, staysBy } from './region.ts';
 import {
   BLOCK,
   BR,
@@ -122,10 +122,6 @@ function hexadecimal([low, high]: readonly [number, number]): string {
   return ((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)).toString(16);
 }
 
-/** Instructions up to which a loop of one block stands several times in a row, and how often. */
-const UNROLL_INSNS = 6;
-const COPIES = 4;
-
 /** A step of so many bytes leaves a page too soon for remembering it to pay. */
 const FAR = 128;
 
@@ -137,15 +133,6 @@ function stepOf(words: Int32Array, value: number): number {
   const constant = words[at + 2]! * STRIDE;
   const op = words[constant];
   return op === Op.const64 || op === Op.const32 ? Math.abs(words[constant + 1]!) : 0;
-}
-
-/**
- * The arm of a conditional that stays in the region is the likely one: what has run as often is in it. V8 puts the others
- * behind all that is likely, where they are in nobody's way.
- * @returns whether that is the first arm; undefined when both stay, or none does
- */
-function staysBy({ successors: [taken, notTaken] }: RegionNode): boolean | undefined {
-  return !taken === !notTaken ? undefined : !!taken;
 }
 
 /** Control constructs around the place being emitted, innermost last. */
@@ -450,7 +437,7 @@ export class RegionCompiler implements Surroundings {
    */
   private emitTree(node: RegionNode): void {
     const c = this.code;
-    const copies = this.copiesOf(node);
+    const copies = this.options.exactCount ? 1 : copiesOf(node, this.region.nodes);
     const loop = node.isLoopHeader && copies === 1;
     if (loop) {
       c.block(LOOP);
@@ -468,16 +455,6 @@ export class RegionCompiler implements Surroundings {
       this.labels.pop();
       c.end();
     }
-  }
-
-  /** How often a block stands in a row that is a loop by itself: then the budget is looked at once for all. */
-  private copiesOf(node: RegionNode): number {
-    const { block, order, successors, isLoopHeader } = node;
-    if (!isLoopHeader || this.options.exactCount || block.insns > UNROLL_INSNS) return 1;
-    if (block.words[(block.count - 1) * STRIDE] !== Op.condgoto || (successors[0] === node) === (successors[1] === node))
-      return 1;
-    const others = this.region.nodes.some((other) => other.order > order && other.successors.includes(node));
-    return others ? 1 : COPIES;
   }
 
   /**

@@ -37,8 +37,8 @@ export function hotIn(isa: Isa, hot: number, flags: number): number {
   return isa.favoursSpeed?.(flags) ? Math.max(hot >> 4, Math.min(hot, MIN_HOT)) : hot;
 }
 
-/** Executions for which a block counts as asked for, until a thread beside has looked at it: a millisecond or more in the interpreter. */
-const ASKED = 10_000;
+/** Executions for which a block counts as asked for, until a thread beside has looked at it, which takes it about a millisecond. */
+const ASKED = 3_000;
 
 /** Executions at which a block that has become hot does so again. @param beside it is compiled by a thread beside */
 export function hotAgain(hot: number, beside: boolean): number {

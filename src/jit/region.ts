@@ -268,3 +268,24 @@ export function buildRegion(source: RegionSource): RegionNode[] | null {
   markLoops(nodes);
   return nodes;
 }
+
+/**
+ * The arm of a conditional that stays in the region is the likely one: what has run as often is in it. V8 puts the others
+ * behind all that is likely, where they are in nobody's way.
+ * @returns whether that is the first arm; undefined when both stay, or none does
+ */
+export function staysBy({ successors: [taken, notTaken] }: RegionNode): boolean | undefined {
+  return !taken === !notTaken ? undefined : !!taken;
+}
+
+/** Instructions up to which a loop of one block stands several times in a row, and how often. */
+const UNROLL_INSNS = 6;
+const COPIES = 4;
+
+/** How often a block stands in a row that is a loop by itself: then the budget is looked at once for all. */
+export function copiesOf(node: RegionNode, nodes: readonly RegionNode[]): number {
+  const { block, order, successors, isLoopHeader } = node;
+  if (!isLoopHeader || block.insns > UNROLL_INSNS) return 1;
+  if (block.words[(block.count - 1) * STRIDE] !== Op.condgoto || (successors[0] === node) === (successors[1] === node)) return 1;
+  return nodes.some((other) => other.order > order && other.successors.includes(node)) ? 1 : COPIES;
+}
