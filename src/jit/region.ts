@@ -61,6 +61,7 @@ export interface RegionLimits {
   readonly nodes: number;
   readonly insns: number;
 }
+/** What is beyond becomes hot by itself and has its own: larger ones would be about the same blocks several times over. */
 const USUAL: RegionLimits = { nodes: 12, insns: 400 };
 /** Variants of one block by known context, beyond which it is entered with its context unknown. */
 const MAX_VARIANTS = 2;
