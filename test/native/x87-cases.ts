@@ -129,6 +129,14 @@ function scaleByZero(row: Row, random: Random, fx: Uint8Array): void {
   fx.fill(0, REGISTERS + 16, REGISTERS + 25);
 }
 
+/** The least normal number, whose sine is below it and yet not tiny. */
+function leastAngle(row: Row, random: Random, fx: Uint8Array): void {
+  if (!/^(FSIN|FSINCOS|FPTAN)$/.test(row.name) || !random.chance(5)) return;
+  const view = new DataView(fx.buffer, fx.byteOffset);
+  view.setBigUint64(REGISTERS, 1n << 63n, true);
+  view.setUint16(REGISTERS + 8, (view.getUint16(REGISTERS + 8, true) & 0x8000) | 1, true);
+}
+
 function opcodeBytes(row: Row, random: Random): number[] {
   const modrm = row.modrm >= 0 ? row.modrm : row.form === 1 ? (row.digit << 3) | 3 : 0xc0 | (row.digit << 3) | random.below(8);
   const prefix = row.form === 1 && /ENV|SAVE|RSTOR/.test(row.name) && random.chance(40) ? [0x66] : [];
@@ -141,6 +149,7 @@ export function x87Case(row: Row, random: Random, mode32: boolean): Case {
   fillFpu(fx, random);
   limitOperand(row, fx);
   scaleByZero(row, random, fx);
+  leastAngle(row, random, fx);
   fx[25] = 0x1f;
   fx[24] = 0x80;
   putOperand(row, random, data);

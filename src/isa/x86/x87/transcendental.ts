@@ -2,7 +2,7 @@
  * F2XM1, FYL2X, FYL2XP1, FPATAN, FPTAN, FSIN, FCOS, FSINCOS: computed with far more bits than a
  * register has and rounded once, so within one unit of the last place of any processor.
  */
-import { FPREG, FSW, FTAG, FTOP } from '../state.ts';
+import { FCW, FPREG, FSW, FTAG, FTOP } from '../state.ts';
 import { BIAS, C1, C2, DE, DEFAULT_NAN, EXPONENT, FULL, IE, ORDINARY, QUIET_BIT, SF, TOP_BIT, ZE } from './common.ts';
 import { CONSTANT_BITS, LN2, PI, areaTangent, arcTangent, bitLength, cosine, expMinus1, sine } from './series.ts';
 
@@ -35,6 +35,10 @@ const LARGEST_ANGLE = BIAS + 63;
  * The processors' pi for reducing arguments, 66 bits of it (SDM vol. 1, 8.3.8).
  */
 const MACHINE_PI = (PI >> BigInt(CONSTANT_BITS - 64)) << BigInt(CONSTANT_BITS - 64);
+
+/** Rounding control (SDM vol. 1, 8.1.5.3). */
+const ROUND_DOWN = 1;
+const ROUND_UP = 2;
 
 const isZero = (v: Value): boolean => v.sig === 0n;
 const isInfinite = (v: Value): boolean => v.exponent === EXPONENT;
@@ -154,12 +158,19 @@ class Transcendental {
     // To the nearest multiple of a right angle; small angles need no pi.
     const n = x.exponent < BIAS - 1 ? 0n : (whole + (quarter >> 1n)) / quarter;
     const rest = whole - n * quarter;
-    // The sine of a small angle is below it, and so tiny where the angle just is not.
-    const [s, c] = [sine(rest, bits) - 1n, cosine(rest, bits)];
+    const [s, c] = [sine(rest, bits) + this.aside(x.sign), cosine(rest, bits)];
     const turns = Number(n & 3n);
     if (turns === 0) return { sin: s, cos: c, bits };
     if (turns === 1) return { sin: c, cos: -s, bits };
     return turns === 2 ? { sin: -s, cos: -c, bits } : { sin: -c, cos: s, bits };
+  }
+  /**
+   * The sine of a very small angle is inexact, and yet the angle itself however it is rounded: so do the processors, and the
+   * least normal angle has no tiny sine. @returns what brings that about, far below the last place of others
+   */
+  private aside(sign: number): bigint {
+    const rounding = (this.view.getUint16(this.base + FCW, true) >> 10) & 3;
+    return rounding === (sign === 1 ? ROUND_DOWN : ROUND_UP) ? -1n : 1n;
   }
   private signed(slot: number, sign: number, value: bigint, bits: number): number {
     if (value === 0n) return this.zero(slot, sign);
