@@ -41,12 +41,15 @@ export interface AccessInfo {
   readonly wasm: readonly number[];
 }
 
+/** Bytes that an operation moves, by what ends its name: v, or bits behind an f where they are a float's. */
+export const bytesNamed = (text: string): number => (text === 'v' ? 16 : Number(text.replace('f', '')) / 8);
+
 /** Description of each memory operation, derived from its name in the operation table. */
 export const ACCESS: readonly (AccessInfo | null)[] = OPS.map((op) => {
   const match = /^(ld|st)(v|f?\d+)([usw]?)$/.exec(op.name);
   if (!match) return null;
   const store = match[1] === 'st';
-  const bytes = match[2] === 'v' ? 16 : Number(match[2]!.replace('f', '')) / 8;
+  const bytes = bytesNamed(match[2]!);
   const modify = match[3] === 'w';
   return {
     name: op.name,

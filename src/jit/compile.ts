@@ -39,19 +39,10 @@ import {
 } from '../ir/vcpu-block.ts';
 import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
-import { DISPATCH, FIND, FOLLOW, LINK, THROUGH, emitJumpCacheProbe } from './dispatch.ts';
+import { DISPATCH, FIND, FOLLOW, LINK, THROUGH, emitFollow, emitJumpCacheProbe, emitThrough } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
-import {
-  CELL_ARGUMENT,
-  CELL_FUNCTION,
-  CELL_SIZE,
-  GUARD_MAPPING,
-  LINK_CELL,
-  LINK_MAPPING,
-  MAX_LINKS,
-  VCPU_BASE,
-} from './layout.ts';
+import { CELL_SIZE, GUARD_MAPPING, MAX_LINKS, VCPU_BASE } from './layout.ts';
 import { CHANGED, IN_LOCAL, RegisterFinder } from './registers.ts';
 import type { RegionRegisters, Residence } from './registers.ts';
 import type { RegionNode } from './region.ts';
@@ -81,7 +72,6 @@ import {
   ModuleWriter,
   RETURN,
   RETURN_CALL,
-  RETURN_CALL_INDIRECT,
   STORE_OP,
 } from '../wasm/wasm.ts';
 import type { Inline } from '../wasm/structured.ts';
@@ -387,20 +377,10 @@ export class RegionCompiler implements Surroundings {
     this.writeBudgetBack();
   }
 
-  /** Goes on through an entry cell. @param pushCell leaves its address on the stack */
-  private tailCall(pushCell: () => void): void {
-    const c = this.code;
-    pushCell();
-    c.memory(I32_LOAD, CELL_ARGUMENT);
-    pushCell();
-    c.memory(I32_LOAD, CELL_FUNCTION);
-    c.indirect(RETURN_CALL_INDIRECT, this.module.type([I32], []));
-  }
-
   /** Goes to the interpreter when the entry block runs into a page that is not mapped where it was. */
   private emitEntryGuards(): void {
     for (const guard of this.region.nodes[0]!.guards) {
-      this.emitGuard(guard, () => this.tailCall(() => this.code.address(this.region.fallbackCell)));
+      this.emitGuard(guard, () => emitThrough(this.code, this.module, () => this.code.address(this.region.fallbackCell)));
     }
   }
 
@@ -715,7 +695,7 @@ export class RegionCompiler implements Surroundings {
     };
     emitJumpCacheProbe(c, cell, miss, pushPc);
     c.set(cell);
-    this.tailCall(() => c.get(cell));
+    emitThrough(c, this.module, () => c.get(cell));
   }
 
   /** What the state block must have when the region is left behind a node. @param offset of the pc that comes next */
@@ -762,7 +742,7 @@ export class RegionCompiler implements Surroundings {
   /** @param cell to go on through  @param seldom see emitEdge */
   private emitLeaving(node: RegionNode, offset: number, ctx: number, cell: number, seldom: boolean): void {
     this.storeForExit(node, offset, ctx);
-    if (!seldom) return this.tailCall(() => this.code.address(cell));
+    if (!seldom) return emitThrough(this.code, this.module, () => this.code.address(cell));
     this.code.address(cell);
     this.code.call(RETURN_CALL, this.slow(THROUGH));
   }
@@ -777,18 +757,13 @@ export class RegionCompiler implements Surroundings {
       c.address(link);
       return c.call(RETURN_CALL, this.slow(FOLLOW));
     }
-    c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
-    c.loadAt(I32_LOAD, link + LINK_MAPPING);
-    c.op(I32_NE);
-    c.if(false);
-    c.address(link);
-    c.call(RETURN_CALL, this.slow(LINK));
-    c.end();
-    const cell = c.local(c.addressType);
-    c.address(0);
-    c.loadAddress32(link + LINK_CELL);
-    c.set(cell);
-    this.tailCall(() => c.get(cell));
+    emitFollow(
+      c,
+      this.module,
+      () => c.address(0),
+      link,
+      () => c.call(RETURN_CALL, this.slow(LINK)),
+    );
   }
 
   private depthOf(target: RegionNode, backwards: boolean): number {

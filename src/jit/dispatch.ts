@@ -109,12 +109,17 @@ export function emitJumpCacheProbe(c: Code, scratch: number, miss: () => void, p
   c.loadAddress32(8);
 }
 
-function goThrough(c: Code, module: ModuleWriter, cell: number): void {
-  c.get(cell);
+/** Goes on through an entry cell. @param pushCell leaves its address on the stack */
+export function emitThrough(c: Code, module: ModuleWriter, pushCell: () => void): void {
+  pushCell();
   c.memory(I32_LOAD, CELL_ARGUMENT);
-  c.get(cell);
+  pushCell();
   c.memory(I32_LOAD, CELL_FUNCTION);
   c.indirect(RETURN_CALL_INDIRECT, module.type([I32], []));
+}
+
+function goThrough(c: Code, module: ModuleWriter, cell: number): void {
+  emitThrough(c, module, () => c.get(cell));
 }
 
 function leaveUnless(c: Code): void {
@@ -314,6 +319,31 @@ export function writeThrough(module: ModuleWriter): number {
   return module.function(params, NONE, c);
 }
 
+/**
+ * Goes on where a link leads, as long as the mapping is the one that it was made under.
+ * @param pushBase leaves an address on the stack, from which the link is `offset` bytes away
+ * @param anew emitted for another mapping, with the link's address on the stack
+ */
+export function emitFollow(c: Code, module: ModuleWriter, pushBase: () => void, offset: number, anew: () => void): void {
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
+  pushBase();
+  c.memory(I32_LOAD, offset + LINK_MAPPING);
+  c.op(I32_NE);
+  c.if(false);
+  pushBase();
+  if (offset !== 0) {
+    c.address(offset);
+    c.addAddress();
+  }
+  anew();
+  c.end();
+  const cell = c.local(c.addressType);
+  pushBase();
+  c.loadAddress32(offset + LINK_CELL);
+  c.set(cell);
+  goThrough(c, module, cell);
+}
+
 /** Name by which regions import what `writeFollow` makes. */
 export const FOLLOW = 'follow';
 
@@ -322,19 +352,13 @@ export function writeFollow(module: ModuleWriter, link: number): number {
   const c = module.code();
   const params = [c.addressType];
   c.begin(params);
-  c.loadAt(I32_LOAD, VCPU_BASE + CTL_MAPPING);
-  c.get(0);
-  c.memory(I32_LOAD, LINK_MAPPING);
-  c.op(I32_NE);
-  c.if(false);
-  c.get(0);
-  c.call(RETURN_CALL, link);
-  c.end();
-  const cell = c.local(c.addressType);
-  c.get(0);
-  c.loadAddress32(LINK_CELL);
-  c.set(cell);
-  goThrough(c, module, cell);
+  emitFollow(
+    c,
+    module,
+    () => c.get(0),
+    0,
+    () => c.call(RETURN_CALL, link),
+  );
   return module.function(params, NONE, c);
 }
 

@@ -24,7 +24,7 @@ import { STRIDE } from '../ir/builder.ts';
 import { BlockAnalysis, CALL_OPERANDS, IS_GET, IS_SET } from '../ir/analysis.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
-import { ACCESS, emitLoad, emitPair, emitStore, isInPlace } from './access.ts';
+import { ACCESS, bytesNamed, emitLoad, emitPair, emitStore, isInPlace } from './access.ts';
 import type { AccessContext, AccessInfo, PageLocals } from './access.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
@@ -104,7 +104,7 @@ const NO_LOCAL = -1;
 /** Bytes that a store to the state block writes, by operation. */
 const STATE_BYTES: readonly number[] = OPS.map(({ name }) => {
   const match = /^sts(v|f?\d+)$/.exec(name);
-  return match ? (match[1] === 'v' ? 16 : Number(match[1]!.replace('f', '')) / 8) : 0;
+  return match ? bytesNamed(match[1]!) : 0;
 });
 
 export class BlockEmitter {

@@ -65,8 +65,7 @@ export class RegionMaker {
       this.nextFault = 0;
       this.memory.clear();
     }
-    const module = new ModuleWriter(this.pages, this.pages, this.shared);
-    if (this.settings.early) module.compileEarly();
+    const module = this.newModule(this.settings.early);
     const compiler = this.compilerFor(module);
     const regions = readRequests(words).map((request) => this.tryToMake(request, compiler));
     const made = regions.some(({ ranges }) => ranges.length > 0);
@@ -76,12 +75,17 @@ export class RegionMaker {
   /** See Isa.rehearsal. What is made is of no use. */
   rehearse(): void {
     if (!this.isa.rehearsal) return;
-    const module = new ModuleWriter(this.pages, this.pages, this.shared);
-    module.compileEarly();
+    const module = this.newModule(true);
     const nodes = buildRegion(new RehearsalSource(this.isa, this.builder));
     for (const node of nodes ?? []) node.cells = node.block.targets.map(() => 0);
     if (nodes) this.compilerFor(module).compile({ ...NOWHERE, nodes });
     new WebAssembly.Module(module.finish());
+  }
+
+  private newModule(early: boolean | undefined): ModuleWriter {
+    const module = new ModuleWriter(this.pages, this.pages, this.shared);
+    if (early) module.compileEarly();
+    return module;
   }
 
   private compilerFor(module: ModuleWriter): RegionCompiler {

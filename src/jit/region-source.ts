@@ -15,7 +15,7 @@ import { CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, US
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import type { RegionRequest } from './request.ts';
 import { probeTlb } from './tlb.ts';
-import { constantTargets } from './region.ts';
+import { constantTargets, takeBlock } from './region.ts';
 import type { RegionBlock, RegionLimits, RegionSource } from './region.ts';
 
 const PAGE = 4096;
@@ -233,12 +233,12 @@ export class CodeSource implements RegionSource {
       this.pages.set(page + 1, reader.secondPage);
     }
     this.lengths.set(offset, reader.offset - offset);
-    const words = b.words.slice(0, b.count * STRIDE);
+    const { words } = b;
     const exit = (b.count - 1) * STRIDE;
     const computed = words[exit] === Op.jump;
     const elsewhere = computed && words[exit + 3] === 1;
     const targets = elsewhere ? [] : computed ? this.seenTargets(offset) : constantTargets(words, b.count);
-    return { words, count: b.count, insns: b.insns, usesContext: b.usesContext, targets, computed };
+    return takeBlock(b, computed, targets);
   }
 
   /** Where the computed jump that ends the block has gone, as far as the region may follow it. */

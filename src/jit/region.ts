@@ -3,6 +3,7 @@
  * takes in the blocks that it reaches by constant jumps and that have run before.
  */
 import { STRIDE, CTX_UNKNOWN } from '../ir/builder.ts';
+import type { Builder } from '../ir/builder.ts';
 import { Op } from '../ir/ops.ts';
 
 /** One block as the region sees it. */
@@ -73,6 +74,18 @@ export function constantTargets(words: Int32Array, count: number): number[] {
   if (op === Op.goto) return [words[at + 1]!];
   if (op === Op.condgoto) return [words[at + 2]!, words[at + 3]!];
   return [];
+}
+
+/** The block that has been translated, with these targets. */
+export function takeBlock(b: Builder, computed: boolean, targets: number[]): RegionBlock {
+  return {
+    words: b.words.slice(0, b.count * STRIDE),
+    count: b.count,
+    insns: b.insns,
+    usesContext: b.usesContext,
+    targets,
+    computed,
+  };
 }
 
 /** The context that a block's exit leaves behind. */

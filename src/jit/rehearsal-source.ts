@@ -1,10 +1,9 @@
 /** Code that is in no guest's memory, as the source of a region: see Isa.rehearsal. */
 import type { Builder } from '../ir/builder.ts';
-import { STRIDE } from '../ir/builder.ts';
 import type { Isa } from '../isa/isa.ts';
 import { MAX_BLOCK_INSNS } from './blocks.ts';
 import { PageReader } from './page-reader.ts';
-import { constantTargets } from './region.ts';
+import { constantTargets, takeBlock } from './region.ts';
 import type { RegionBlock, RegionSource } from './region.ts';
 
 export class RehearsalSource implements RegionSource {
@@ -26,15 +25,7 @@ export class RehearsalSource implements RegionSource {
     b.reset(ctx);
     reader.begin(offset, offset, 0, offset);
     isa.translate(b, reader, flags, MAX_BLOCK_INSNS);
-    const words = b.words.slice(0, b.count * STRIDE);
-    return {
-      words,
-      count: b.count,
-      insns: b.insns,
-      usesContext: b.usesContext,
-      targets: constantTargets(words, b.count),
-      computed: false,
-    };
+    return takeBlock(b, false, constantTargets(b.words, b.count));
   }
 
   worthwhile(): boolean {

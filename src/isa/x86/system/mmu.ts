@@ -60,6 +60,16 @@ const MODE_5 = 5;
 const SLOTS = 128;
 const REGIONS = 256;
 
+/** The unsigned number that the lowest bytes are. @param size 1, 2 or 4 */
+const lowBytes = (value: number, size: number): number => (size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff));
+
+/** Writes the lowest bytes of a value. @param size 1, 2 or 4 */
+export function putBytes(view: DataView, at: number, size: number, value: number): void {
+  if (size === 4) view.setInt32(at, value, true);
+  else if (size === 2) view.setInt16(at, value, true);
+  else view.setInt8(at, value);
+}
+
 export class Mmu {
   private readonly core: Core;
   private readonly debug: Debug;
@@ -543,12 +553,8 @@ export class Mmu {
     this.watch(low, high, size, how, true);
     if ((low & 0xfff) + size > 4096) return this.writeSplit(low, high, size, value, how);
     const host = this.hostOf(low, high, how, ACCESS_WRITE);
-    if (host < 0) {
-      const mask = size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff);
-      this.mem.write(this.physicalOf(low, high, how, ACCESS_WRITE), size, mask);
-    } else if (size === 4) this.view.setInt32(host, value, true);
-    else if (size === 2) this.view.setInt16(host, value, true);
-    else this.view.setInt8(host, value);
+    if (host < 0) this.mem.write(this.physicalOf(low, high, how, ACCESS_WRITE), size, lowBytes(value, size));
+    else putBytes(this.view, host, size, value);
   }
 
   /**
@@ -560,9 +566,9 @@ export class Mmu {
     if (this.debug.watching) return false;
     const slot = this.slot(low, high, AS_CURRENT, ACCESS_WRITE);
     if (this.slotHost[slot]! >= 0) return false;
-    const mask = size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff);
+    const bytes = lowBytes(value, size);
     const first = this.slotPhysical[slot]! + (low & 0xfff);
-    for (let i = 0; i < count; i++) this.mem.write(first + i * step, size, mask);
+    for (let i = 0; i < count; i++) this.mem.write(first + i * step, size, bytes);
     return true;
   }
 

@@ -9,7 +9,7 @@ import { BF_AC_CHECK, CC_DST, CC_SRC, DF, ES, OP0, OP1, TF } from '../state.ts';
 import { AC_FAULT } from './core.ts';
 import type { Core } from './core.ts';
 import type { Debug } from './debug.ts';
-import { AS_CURRENT } from './mmu.ts';
+import { AS_CURRENT, putBytes } from './mmu.ts';
 import type { Mmu } from './mmu.ts';
 import type { Parts } from './parts.ts';
 import type { Ports } from './ports.ts';
@@ -434,10 +434,7 @@ export class Strings {
     const { size, view, ports, debug } = this;
     const step = this.down ? -size : size;
     for (let i = 0; i < n; i++, at += step) {
-      const value = ports.in(port, size);
-      if (size === 4) view.setInt32(at, value, true);
-      else if (size === 2) view.setInt16(at, value, true);
-      else view.setInt8(at, value);
+      putBytes(view, at, size, ports.in(port, size));
       if (debug.isDue) return i + 1;
     }
     return n;
