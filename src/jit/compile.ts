@@ -44,7 +44,7 @@ import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import { CELL_SIZE, GUARD_MAPPING, MAX_LINKS, VCPU_BASE } from './layout.ts';
 import { CHANGED, IN_LOCAL, RegisterFinder } from './registers.ts';
-import type { RegionRegisters, Residence } from './registers.ts';
+import type { ByGlobal, RegionRegisters, Residence } from './registers.ts';
 import type { RegionNode } from './region.ts';
 import { copiesOf, exitContext, staysBy } from './region.ts';
 import {
@@ -125,6 +125,28 @@ function stepOf(words: Int32Array, value: number): number {
   return op === Op.const64 || op === Op.const32 ? Math.abs(words[constant + 1]!) : 0;
 }
 
+interface Signature {
+  readonly params: readonly number[];
+  readonly result: Results;
+}
+
+/** Functions of the runtime module that regions may call, but for helpers. @param pointer type of addresses */
+function runtimeFunctions(pointer: number): ReadonlyMap<string, Signature> {
+  const functions = new Map<string, Signature>();
+  for (const { name, params, result } of [...SLOW_IMPORTS, ...BULK_IMPORTS]) functions.set(name, { params, result });
+  functions.set(FIND_STACK, { params: [I64], result: NONE });
+  for (const name of [FIND, DISPATCH]) functions.set(name, { params: [I32], result: NONE });
+  for (const name of [LINK, FOLLOW, THROUGH]) functions.set(name, { params: [pointer], result: NONE });
+  functions.set(GUARD, { params: [pointer, I64], result: I32 });
+  return functions;
+}
+
+const GUARD = 'guard';
+const RUNTIME_FUNCTIONS: Record<number, ReadonlyMap<string, Signature>> = {
+  [I32]: runtimeFunctions(I32),
+  [I64]: runtimeFunctions(I64),
+};
+
 /** Control constructs around the place being emitted, innermost last. */
 type Label = RegionNode | null;
 
@@ -133,8 +155,7 @@ export class RegionCompiler implements Surroundings {
   private readonly code: Code;
   private readonly emitter: BlockEmitter;
   private readonly module: ModuleWriter;
-  /** Function indices of the imports by name. */
-  private readonly imports = new Map<string, number>();
+  private readonly functions: ReadonlyMap<string, Signature>;
   private region!: RegionToCompile;
   private readonly globalLocals: Int32Array;
   private readonly used: Uint8Array;
@@ -153,7 +174,7 @@ export class RegionCompiler implements Surroundings {
   private registers!: RegionRegisters;
   private readonly finder: RegisterFinder;
   /** Of the registers where code is being emitted, see registers.ts. */
-  private readonly flags: Uint8Array;
+  private readonly flags: ByGlobal;
   /** Of the node's instructions, the one being emitted. */
   private insnNumber = -1;
   private conditionals = 0;
@@ -171,9 +192,9 @@ export class RegionCompiler implements Surroundings {
     this.options = options;
     this.module = module;
     this.code = module.code();
-    this.declareImports();
+    this.functions = RUNTIME_FUNCTIONS[this.code.addressType]!;
     this.globalLocals = new Int32Array(options.globals.length);
-    this.flags = new Uint8Array(options.globals.length);
+    this.flags = options.globals.map(() => 0);
     this.finder = new RegisterFinder(options.globals.length, options.helpers, new BlockAnalysis(options.globals.length));
     this.used = new Uint8Array(options.globals.length);
     this.strides = new Uint8Array(options.globals.length);
@@ -181,26 +202,13 @@ export class RegionCompiler implements Surroundings {
     this.emitter = new BlockEmitter(this.code, options.globals.length, options.helpers, options.inlines);
   }
 
-  /** Imports come before a module's functions: declares all that a region may need. */
-  private declareImports(): void {
-    const declare = (name: string, params: readonly number[], result: Results): void => {
-      this.imports.set(name, this.module.import(name, params, result));
-    };
-    for (const entry of [...SLOW_IMPORTS, ...BULK_IMPORTS]) declare(entry.name, entry.params, entry.result);
-    declare(FIND_STACK, [I64], NONE);
-    declare(FIND, [I32], NONE);
-    declare(DISPATCH, [I32], NONE);
-    for (const name of [LINK, FOLLOW, THROUGH]) declare(name, [this.code.addressType], NONE);
-    declare('guard', [this.code.addressType, I64], I32);
-    for (const helper of this.options.helpers) declare(`h${helper.index}`, helper.params, helper.result);
-  }
-
   slow(name: string): number {
-    return this.imports.get(name)!;
+    const { params, result } = this.functions.get(name)!;
+    return this.module.import(name, params, result);
   }
 
-  helper(helper: Helper): number {
-    return this.imports.get(`h${helper.index}`)!;
+  helper({ index, params, result }: Helper): number {
+    return this.module.import(`h${index}`, params, result);
   }
 
   page(global: number, store: boolean): PageLocals | undefined {
@@ -271,12 +279,12 @@ export class RegionCompiler implements Surroundings {
   }
 
   /** @param flags see registers.ts */
-  private storeChanged(flags: Uint8Array): void {
+  private storeChanged(flags: ByGlobal): void {
     for (let g = 0; g < flags.length; g++) if (flags[g]! & CHANGED) this.storeGlobal(g);
   }
 
   /** Loads what is wanted in locals at one place and has not been at another. */
-  private loadMissing(wanted: Uint8Array, there: Uint8Array | null): void {
+  private loadMissing(wanted: ByGlobal, there: ByGlobal | null): void {
     for (let g = 0; g < wanted.length; g++) {
       if (wanted[g]! & IN_LOCAL && !(there && there[g]! & IN_LOCAL)) this.loadGlobal(g);
     }
@@ -396,7 +404,7 @@ export class RegionCompiler implements Surroundings {
     c.if(false);
     c.address(guard);
     c.get(this.base);
-    c.call(CALL, this.slow('guard'));
+    c.call(CALL, this.slow(GUARD));
     c.op(I32_EQZ);
     c.if(false);
     otherwise();
@@ -480,7 +488,7 @@ export class RegionCompiler implements Surroundings {
   private emitBody(node: RegionNode): void {
     this.insnNumber = -1;
     const { entry, needs } = this.residence(node);
-    this.flags.set(entry);
+    entry.forEach((flags, g) => (this.flags[g] = flags));
     for (let g = 0; g < needs.length; g++) {
       if (!needs[g] || this.flags[g]! & IN_LOCAL) continue;
       this.loadGlobal(g);

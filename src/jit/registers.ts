@@ -14,12 +14,15 @@ import type { RegionNode } from './region.ts';
 export const IN_LOCAL = 1;
 export const CHANGED = 2;
 
-/** What is known of registers at a node, by number of the global. */
+/** A number for each global. No typed array: that of a hundred bytes is a call of malloc, and there are several of a node. */
+export type ByGlobal = number[];
+
+/** What is known of registers at a node. */
 export interface Residence {
-  readonly entry: Uint8Array;
-  readonly exit: Uint8Array;
+  readonly entry: ByGlobal;
+  readonly exit: ByGlobal;
   /** What the node reads before it writes it. */
-  readonly needs: Uint8Array;
+  readonly needs: ByGlobal;
   /** By instruction of the node: which set of registers to store when it faults, see `faultSets`. */
   readonly faultSet: number[];
 }
@@ -27,19 +30,19 @@ export interface Residence {
 export interface RegionRegisters {
   readonly of: ReadonlyMap<RegionNode, Residence>;
   /** The distinct sets of registers that faulting instructions leave changed. */
-  readonly faultSets: readonly Uint8Array[];
+  readonly faultSets: readonly ByGlobal[];
 }
 
 /** A node on the way to its `Residence`. */
 interface Draft extends Residence {
   readonly node: RegionNode;
-  readonly writes: Uint8Array;
+  readonly writes: ByGlobal;
   /** Written after the last helper that looks at all registers. */
-  readonly changes: Uint8Array;
+  readonly changes: ByGlobal;
   storesAll: boolean;
   readonly predecessors: Draft[];
   /** What some loop that the node heads uses. */
-  readonly loopUses: Uint8Array;
+  readonly loopUses: ByGlobal;
 }
 
 /** May the operation end the instruction early, with a fault or by leaving? */
@@ -82,7 +85,7 @@ export class RegisterFinder {
   }
 
   private draft(node: RegionNode): Draft {
-    const set = (): Uint8Array => new Uint8Array(this.count);
+    const set = (): ByGlobal => new Array<number>(this.count).fill(0);
     const draft: Draft = {
       node,
       entry: set(),
@@ -177,11 +180,11 @@ export class RegisterFinder {
     return news;
   }
 
-  private findFaultSets(drafts: readonly Draft[]): Uint8Array[] {
-    const sets: Uint8Array[] = [];
+  private findFaultSets(drafts: readonly Draft[]): ByGlobal[] {
+    const sets: ByGlobal[] = [];
     const known = new Map<string, number>();
-    const numberOf = (set: Uint8Array): number => {
-      const key = set.join('');
+    const numberOf = (set: ByGlobal): number => {
+      const key = this.keyOf(set);
       let number = known.get(key);
       if (number === undefined) {
         known.set(key, (number = sets.length));
@@ -193,7 +196,19 @@ export class RegisterFinder {
     return sets;
   }
 
-  private numberFaults({ node, entry, faultSet }: Draft, numberOf: (set: Uint8Array) => number): void {
+  /** Alike for equal sets of globals that the region uses, and only for them. */
+  private keyOf(set: ByGlobal): string {
+    const { used } = this;
+    let key = '';
+    for (let i = 0; i < used.length; i += 16) {
+      let bits = 0;
+      for (let k = i; k < i + 16 && k < used.length; k++) bits |= set[used[k]!]! << (k - i);
+      key += String.fromCharCode(bits);
+    }
+    return key;
+  }
+
+  private numberFaults({ node, entry, faultSet }: Draft, numberOf: (set: ByGlobal) => number): void {
     const { words, count } = node.block;
     const changed = entry.map((flags) => flags >> 1);
     // A fault finds what instructions before have changed, and what its own has when it is one to be gone on with.
@@ -211,7 +226,7 @@ export class RegisterFinder {
       else if (seesAll(words, at, this.helpers)) changed.fill(0);
       if (op !== Op.insn && mayLeave(words, at, this.helpers)) {
         leaves = true;
-        changed.forEach((one, g) => (before[g]! |= one));
+        for (const g of this.used) before[g]! |= changed[g]!;
       }
     }
   }

@@ -94,6 +94,35 @@ test('locals, hints, blocks, imports and the table', () => {
   assert.equal((table.get(150) as (x: number) => number)(1), 2);
 });
 
+test('imports declared when a later function needs them', () => {
+  const module = new ModuleWriter(1, 1, true);
+  const calling = (name: string): number => {
+    const code = module.code();
+    code.begin([I32]);
+    code.get(0);
+    code.call(0x10, module.import(name, [I32], I32));
+    return module.function([I32], I32, code);
+  };
+  const names = ['twice', 'next', 'twice', 'square'];
+  names.forEach((name, i) => {
+    const index = calling(name);
+    module.export(`f${i}`, index);
+    module.element(20 + i, index);
+  });
+  const table = newTable();
+  const functions = { twice: (x: number) => 2 * x, next: (x: number) => x + 1, square: (x: number) => x * x };
+  const exports = instantiate(module, table, functions);
+  const expected = [14, 8, 14, 49];
+  assert.deepEqual(
+    names.map((_, i) => exports[`f${i}`]!(7)),
+    expected,
+  );
+  assert.deepEqual(
+    names.map((_, i) => (table.get(20 + i) as (x: number) => number)(7)),
+    expected,
+  );
+});
+
 /** `run(address, value)` stores at address + 300 and loads from 308. */
 function storeAndLoad(pages: number): (address: bigint, value: bigint) => bigint {
   const module = new ModuleWriter(pages, pages, true);

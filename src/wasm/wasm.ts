@@ -344,9 +344,12 @@ export interface FunctionImport {
 
 /** Assembles a module that shares one memory and one function table with all others. */
 export class ModuleWriter {
-  private readonly types: string[] = [];
+  private readonly types = new Map<string, number>();
   private readonly typeBytes = new Bytes(256);
   private readonly imports: FunctionImport[] = [];
+  private readonly importNumbers = new Map<string, number>();
+  /** Imports that there were before the first function: what indices of functions count from until the end. */
+  private firstFunction = -1;
   private readonly functions: FunctionEntry[] = [];
   private readonly exports: [string, number][] = [];
   private readonly names: [string, number][] = [];
@@ -376,22 +379,27 @@ export class ModuleWriter {
 
   type(params: readonly number[], results: readonly number[]): number {
     const key = `${params.join()}>${results.join()}`;
-    const known = this.types.indexOf(key);
-    if (known >= 0) return known;
+    const known = this.types.get(key);
+    if (known !== undefined) return known;
     this.typeBytes.u8(0x60);
     for (const list of [params, results]) {
       this.typeBytes.uleb(list.length);
       for (const type of list) this.typeBytes.u8(TYPE_BYTE[type]!);
     }
-    return this.types.push(key) - 1;
+    this.types.set(key, this.types.size);
+    return this.types.size - 1;
   }
 
-  /** Imports come before the first function. @returns its function index */
+  /**
+   * Imports are declared before the first function, or, where no function of the module calls another, when one needs them.
+   * @returns its function index
+   */
   import(name: string, params: readonly number[], result: Results): number {
-    const results = listOf(result);
-    const known = this.imports.findIndex((entry) => entry.name === name);
-    if (known >= 0) return known;
-    return this.imports.push({ name, params, results }) - 1;
+    const known = this.importNumbers.get(name);
+    if (known !== undefined) return known;
+    const index = this.imports.push({ name, params, results: listOf(result) }) - 1;
+    this.importNumbers.set(name, index);
+    return index;
   }
 
   /** @returns the function's index */
@@ -413,13 +421,20 @@ export class ModuleWriter {
         hints.u8(code.hints[i + 1]!);
       }
     }
+    const index = this.nextFunction();
     this.functions.push({ type, body, hints, hintCount: code.hints.length / 2 });
-    return this.imports.length + this.functions.length - 1;
+    return index;
   }
 
   /** Index that the next function will get, for bodies that call each other. */
   nextFunction(): number {
-    return this.imports.length + this.functions.length;
+    if (this.firstFunction < 0) this.firstFunction = this.imports.length;
+    return this.firstFunction + this.functions.length;
+  }
+
+  /** What a function's index is in the end, when all imports are known. */
+  private finalIndex(index: number): number {
+    return index - this.firstFunction + this.imports.length;
   }
 
   export(name: string, functionIndex: number): void {
@@ -475,7 +490,7 @@ export class ModuleWriter {
     const out = new Bytes(16384);
     out.raw([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
     this.section(out, 1, (s) => {
-      s.uleb(this.types.length);
+      s.uleb(this.types.size);
       s.append(this.typeBytes);
     });
     out.u8(2);
@@ -490,7 +505,7 @@ export class ModuleWriter {
       for (const [name, index] of this.exports) {
         s.text(name);
         s.u8(0);
-        s.uleb(index);
+        s.uleb(this.finalIndex(index));
       }
     });
     if (this.elements.length > 0) this.section(out, 9, (s) => this.writeElements(s));
@@ -510,7 +525,7 @@ export class ModuleWriter {
     const map = new Bytes(32 * this.names.length);
     map.uleb(this.names.length);
     for (const [name, index] of this.names.sort((a, b) => a[1] - b[1])) {
-      map.uleb(index);
+      map.uleb(this.finalIndex(index));
       map.text(name);
     }
     this.section(out, 0, (s) => {
@@ -529,7 +544,7 @@ export class ModuleWriter {
       s.sleb(tableIndex);
       s.u8(END);
       s.uleb(1);
-      s.uleb(functionIndex);
+      s.uleb(this.finalIndex(functionIndex));
     }
   }
 
