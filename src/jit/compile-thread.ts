@@ -1,5 +1,5 @@
 /** Entry of the thread that compiles regions while the vCPU goes on in the interpreter. */
-import { threadParent } from '#threads';
+import { makeOptimised, threadParent } from '#threads';
 import { CTL_KICK, KICK_ANSWER } from '../ir/vcpu-block.ts';
 import type { Isa, IsaOrigin } from '../isa/isa.ts';
 import { VCPU_BASE } from './layout.ts';
@@ -24,7 +24,7 @@ const load = (module: string): Promise<{ makeIsa(argument: unknown): Isa }> => i
 async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {
   words = new Int32Array(memory.buffer);
   const { makeIsa } = await load(origin.module);
-  const made = new RegionMaker(makeIsa(origin.argument), memory.buffer, settings);
+  const made = new RegionMaker(makeIsa(origin.argument), memory.buffer, settings, 0, makeOptimised);
   made.rehearse();
   return made;
 }

@@ -186,3 +186,27 @@ test('a region that is entered very often is made anew, together with others tha
   machine.physical.writeBytes(0x1020, machine.encoded(add(0, 4)));
   assert.equal(go(machine), 5n, 'it goes with what it was made from');
 });
+
+test('a wide region waits until the compiler has nothing else to do, and is asked for then', () => {
+  const [machine, compiler] = lateMachine();
+  machine.code(0x2000, [add(3, 1), loopBy(1, -2), stop]);
+  const other = (): void => {
+    machine.set(L[1]!, BigInt(HOT));
+    machine.run(0x2000);
+  };
+  untilAsked(machine, compiler);
+  compiler.deliver();
+  const entry = machine.engine.blocks.all.find(({ region }) => region !== null)!;
+  const narrow = entry.region;
+  while (compiler.count === 0) other();
+  for (let i = 0; i < 60 * HOT; i++) go(machine, 1);
+  assert.equal(entry.asked, false);
+  compiler.deliver();
+  assert.equal(entry.region, narrow);
+  for (let i = 0; i < 60 * HOT && !entry.asked; i++) {
+    compiler.deliver();
+    go(machine, 1);
+  }
+  compiler.deliver();
+  assert.notEqual(entry.region, narrow);
+});

@@ -22,6 +22,11 @@ const AHEAD = 2;
 /** More entries than are counted. */
 const NEVER = 0x7fffffff;
 
+/** For so many times as long as a wide region took to be made no other is asked for. */
+const REST = 2;
+/** A region that could not be made wide asks again after a part of the entries: this power of two. */
+const LATER = 3;
+
 /** What the queue needs of the engine. */
 export interface RegionHost {
   readonly blocks: BlockTable;
@@ -57,6 +62,8 @@ export class RegionQueue {
   private generation = 0;
   private fresh = false;
   private waited = 0;
+  /** When the next wide region may be asked for (performance.now). */
+  private restUntil = 0;
   private nextSlot = FN_FIRST_FREE;
   private freeSlots: number[] = [];
   /** [pc offset, context, instructions of its block from it on] of each instruction in a region. */
@@ -121,13 +128,23 @@ export class RegionQueue {
     return this.compiler.background && this.underWay < AHEAD;
   }
 
-  /** A region has been entered very often: that is said once. @returns whether a wide one is to take its place */
+  /** A region has been entered very often. @returns whether a wide one is to take its place, which is asked for once */
   private widening({ entries }: Region): boolean {
-    const { blocks } = this.host;
+    const { blocks, widenAfter } = this.host;
     // It may be the block that has run often, where a guard of its region's does not hold.
     if (entries === 0 || blocks.countIn(entries) >= 0) return false;
-    blocks.setCell(entries, NEVER, 0);
-    return true;
+    const may = this.mayWiden();
+    blocks.setCell(entries, may ? NEVER : widenAfter >> LATER, 0);
+    return may;
+  }
+
+  /**
+   * Wide regions take long to compile, and are for code that has one already: nothing else is to wait for them,
+   * and most of the time a thread beside is to have nothing of the kind to do.
+   */
+  private mayWiden(): boolean {
+    if (!this.compiler.background) return true;
+    return this.underWay === 0 && this.pending.length === 0 && performance.now() >= this.restUntil;
   }
 
   /** Regions that the compiler has made go into service. */
@@ -150,8 +167,11 @@ export class RegionQueue {
     this.fresh = false;
     this.underWay++;
     const words = writeRequests(pending.map(({ request }) => request));
+    const start = pending.some(({ request }) => request.wide !== 0) ? performance.now() : Infinity;
     this.compiler.compile(words, fresh, (batch) => {
       this.underWay--;
+      const now = performance.now();
+      if (start < now) this.restUntil = now + REST * (now - start);
       if (generation === this.generation) this.install(batch, pending);
     });
   }

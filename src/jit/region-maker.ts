@@ -47,10 +47,21 @@ export class RegionMaker {
   private readonly pages: number;
   private readonly shared: boolean;
   private nextFault: number;
+  private readonly makeBest: (bytes: Uint8Array<ArrayBuffer>) => WebAssembly.Module;
 
-  /** @param firstFault number that is free for instructions that may fault */
-  constructor(isa: Isa, buffer: ArrayBufferLike, settings: MakerSettings, firstFault = 0) {
+  /**
+   * @param firstFault number that is free for instructions that may fault
+   * @param makeBest makes modules of wide regions
+   */
+  constructor(
+    isa: Isa,
+    buffer: ArrayBufferLike,
+    settings: MakerSettings,
+    firstFault = 0,
+    makeBest = (bytes: Uint8Array<ArrayBuffer>): WebAssembly.Module => new WebAssembly.Module(bytes),
+  ) {
     this.nextFault = firstFault;
+    this.makeBest = makeBest;
     this.isa = isa;
     this.settings = settings;
     this.memory = new CodeMemory(buffer, (flags) => hotIn(isa, settings.hot, flags));
@@ -67,9 +78,12 @@ export class RegionMaker {
     }
     const module = this.newModule(this.settings.early);
     const compiler = this.compilerFor(module);
-    const regions = readRequests(words).map((request) => this.tryToMake(request, compiler));
-    const made = regions.some(({ ranges }) => ranges.length > 0);
-    return { module: made ? new WebAssembly.Module(module.finish()) : null, regions };
+    const requests = readRequests(words);
+    const regions = requests.map((request) => this.tryToMake(request, compiler));
+    if (!regions.some(({ ranges }) => ranges.length > 0)) return { module: null, regions };
+    // What has been entered so often is worth V8's optimiser at once: in its own code it runs until then.
+    const best = requests.some(({ wide }) => wide !== 0);
+    return { module: best ? this.makeBest(module.finish()) : new WebAssembly.Module(module.finish()), regions };
   }
 
   /** See Isa.rehearsal. What is made is of no use. */

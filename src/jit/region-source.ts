@@ -34,7 +34,7 @@ const WIDE: RegionLimits = { nodes: 96, insns: 800 };
 
 /** Executions at which a block becomes hot: far fewer where speed is favoured. @param hot see MakerSettings */
 export function hotIn(isa: Isa, hot: number, flags: number): number {
-  return isa.favoursSpeed?.(flags) ? Math.max(hot >> 4, Math.min(hot, MIN_HOT)) : hot;
+  return isa.favoursSpeed?.(flags) ? Math.max(hot >> 3, Math.min(hot, MIN_HOT)) : hot;
 }
 
 /** Executions for which a block counts as asked for, until a thread beside has looked at it, which takes it about a millisecond. */

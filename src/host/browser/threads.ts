@@ -32,3 +32,8 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
 
 /** A page cannot set options of its browser's engine. */
 export function tuneForTranslation(): void {}
+
+/** A page leaves it to its browser's engine when a module's functions are optimised. */
+export function makeOptimised(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Module {
+  return new WebAssembly.Module(bytes);
+}

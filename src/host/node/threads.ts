@@ -82,3 +82,17 @@ export function tuneForTranslation(): void {
   // Other modules of an application that began without would fail when they are instantiated again: only a launched process has none.
   if (process.env['VIRELAY_EXPECTS'] !== undefined) NO_INLINING.forEach((option) => setFlagsFromString(option));
 }
+
+/**
+ * @returns a module whose functions are optimised when it is there, by this thread: V8's baseline compiler is off meanwhile,
+ * in all threads. Code that another one begins to use in this moment is optimised at once, too, which is no harm.
+ */
+export function makeOptimised(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Module {
+  const { setFlagsFromString } = process.getBuiltinModule('node:v8');
+  setFlagsFromString('--no-liftoff');
+  try {
+    return new WebAssembly.Module(bytes);
+  } finally {
+    setFlagsFromString('--liftoff');
+  }
+}
