@@ -30,7 +30,7 @@ const MAX_JUMP_TARGETS = 12;
 const DISPATCH_TARGETS = 4;
 
 /** Of a region that takes the place of another. */
-const WIDE: RegionLimits = { nodes: 96, insns: 800 };
+const WIDE: RegionLimits = { nodes: 24, insns: 600 };
 
 /** Executions at which a block becomes hot: far fewer where speed is favoured. @param hot see MakerSettings */
 export function hotIn(isa: Isa, hot: number, flags: number): number {
