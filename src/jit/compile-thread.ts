@@ -1,5 +1,5 @@
 /** Entry of the thread that compiles regions while the vCPU goes on in the interpreter. */
-import { makeOptimised, threadParent } from '#threads';
+import { makeOptimised, stepBack, threadParent } from '#threads';
 import { CTL_KICK, KICK_ANSWER } from '../ir/vcpu-block.ts';
 import type { Isa, IsaOrigin } from '../isa/isa.ts';
 import { VCPU_BASE } from './layout.ts';
@@ -19,10 +19,14 @@ const parent = threadParent<FromCompiler, ToCompiler>();
 let maker: Promise<RegionMaker> | null = null;
 let words = new Int32Array(0);
 
+/** The guest's thread comes first: on two processors it would share one with this thread while V8's optimiser has the other. */
+const NICE = 5;
+
 const load = (module: string): Promise<{ makeIsa(argument: unknown): Isa }> => import(module);
 
 async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {
   words = new Int32Array(memory.buffer);
+  stepBack(NICE);
   const { makeIsa } = await load(origin.module);
   const made = new RegionMaker(makeIsa(origin.argument), memory.buffer, settings, 0, makeOptimised);
   made.rehearse();

@@ -37,3 +37,6 @@ export function tuneForTranslation(): void {}
 export function makeOptimised(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Module {
   return new WebAssembly.Module(bytes);
 }
+
+/** Workers have no priorities. */
+export function stepBack(_nice: number): void {}

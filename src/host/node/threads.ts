@@ -96,3 +96,12 @@ export function makeOptimised(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Modul
     setFlagsFromString('--liftoff');
   }
 }
+
+/**
+ * Lets threads of usual priority have the processor where there are not enough of them for all. Only Linux has a priority for
+ * each thread (setpriority(2), "C library/kernel differences").
+ * @param nice 1 to 19
+ */
+export function stepBack(nice: number): void {
+  if (process.platform === 'linux') process.getBuiltinModule('node:os').setPriority(0, nice);
+}
