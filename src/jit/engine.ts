@@ -93,7 +93,7 @@ export interface EngineOptions {
 /** Executions after which a block is compiled: a kernel's code is everywhere, and its compiler takes the guest's time. */
 const HOT = 10_000;
 /** Entries of a program's region after which it is made anew, in so many times what makes code hot. */
-const ENTRIES_PER_HOT = 4;
+const ENTRIES_PER_HOT = 3;
 const COLD = 0x7fffffff;
 /** Entry cells that a block may need: its own, and for its targets. */
 const MAX_BLOCK_CELLS = 1024;

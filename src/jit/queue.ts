@@ -23,7 +23,7 @@ const AHEAD = 2;
 const NEVER = 0x7fffffff;
 
 /** For so many times as long as a wide region took to be made no other is asked for. */
-const REST = 2;
+const REST = 1;
 /** A region that could not be made wide asks again after a part of the entries: this power of two. */
 const LATER = 3;
 
