@@ -47,7 +47,7 @@ import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, NULL_CELL, VCPU_BASE } from './
 import { compilerBeside, compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
-import { CELLS_OF_REGION, RegionQueue } from './queue.ts';
+import { RegionQueue } from './queue.ts';
 import { hotAgain, hotIn } from './region-source.ts';
 import { I32 } from '../ir/ops.ts';
 import { addressTypeFor } from '../wasm/wasm.ts';
@@ -673,7 +673,7 @@ export class Engine implements EngineServices {
   }
 
   private becameHot(block: Block): void {
-    if (block.ip === 0 || !this.queue || this.blocks.cellsLeft < CELLS_OF_REGION) return;
+    if (block.ip === 0 || !this.queue) return;
     // Also when its region waits or serves: should that be dropped, the block runs here again.
     this.words[(block.ip + 4) >> 2] = hotAgain(this.hotIn(block.flags), this.options.compileBeside === true);
     const { lin } = this;

@@ -50,7 +50,7 @@ interface Pending {
 }
 
 /** Entry cells that a region takes for itself: the fallback, its guards, its links, and the count of its entries. */
-export const CELLS_OF_REGION = 2 + (MAX_GUARDS * GUARD_SIZE) / CELL_SIZE + MAX_LINKS;
+const CELLS_OF_REGION = 2 + (MAX_GUARDS * GUARD_SIZE) / CELL_SIZE + MAX_LINKS;
 
 export class RegionQueue {
   private readonly host: RegionHost;
@@ -66,6 +66,8 @@ export class RegionQueue {
   private restUntil = 0;
   private nextSlot = FN_FIRST_FREE;
   private freeSlots: number[] = [];
+  /** Cells that were taken for regions which did not go into service, see `takeCells`. */
+  private spareCells: number[] = [];
   /** [pc offset, context, instructions of its block from it on] of each instruction in a region. */
   private faults = new Int32Array(3 << 15);
 
@@ -93,14 +95,15 @@ export class RegionQueue {
     }
     const { host } = this;
     const wide = block.region ? 1 : 0;
-    if (block.region && !this.widening(block.region)) return;
+    if (block.region ? !this.widening(block.region) : !this.hasRoom) return;
     const slot = this.freeSlots.pop() ?? this.nextSlot++;
     while (slot >= host.table.length) host.table.grow(4096);
     const { id, page, offset, secondPage, flags } = block;
-    const fallbackCell = host.blocks.newCell(FN_INTERPRETER, block.ip);
-    const guards = host.blocks.newCell(0, 0);
-    for (let i = 3; i < CELLS_OF_REGION; i++) host.blocks.newCell(0, 0);
-    const entries = host.blocks.newCell(host.widenAfter, 0);
+    const fallbackCell = this.takeCells();
+    const guards = fallbackCell + CELL_SIZE;
+    const entries = fallbackCell + (CELLS_OF_REGION - 1) * CELL_SIZE;
+    host.blocks.setCell(fallbackCell, FN_INTERPRETER, block.ip);
+    host.blocks.setCell(entries, host.widenAfter, 0);
     const { tlbAddress, epoch } = host.tlb;
     const request = {
       low,
@@ -134,8 +137,26 @@ export class RegionQueue {
     // It may be the block that has run often, where a guard of its region's does not hold.
     if (entries === 0 || blocks.countIn(entries) >= 0) return false;
     const may = this.mayWiden();
-    blocks.setCell(entries, may ? NEVER : widenAfter >> LATER, 0);
+    // Never none: the region leaves before it has done anything where the count is over.
+    blocks.setCell(entries, may ? NEVER : Math.max(1, widenAfter >> LATER), 0);
     return may;
+  }
+
+  private get hasRoom(): boolean {
+    return this.spareCells.length > 0 || this.host.blocks.cellsLeft >= CELLS_OF_REGION;
+  }
+
+  /** @returns address of the first of a region's cells, which are all zero */
+  private takeCells(): number {
+    const { blocks } = this.host;
+    const spare = this.spareCells.pop();
+    if (spare !== undefined) {
+      for (let i = 0; i < CELLS_OF_REGION; i++) blocks.setCell(spare + i * CELL_SIZE, 0, 0);
+      return spare;
+    }
+    const first = blocks.newCell(0, 0);
+    for (let i = 1; i < CELLS_OF_REGION; i++) blocks.newCell(0, 0);
+    return first;
   }
 
   /**
@@ -143,8 +164,8 @@ export class RegionQueue {
    * and most of the time a thread beside is to have nothing of the kind to do.
    */
   private mayWiden(): boolean {
-    if (!this.compiler.background) return true;
-    return this.underWay === 0 && this.pending.length === 0 && performance.now() >= this.restUntil;
+    if (!this.compiler.background) return this.hasRoom;
+    return this.hasRoom && this.underWay === 0 && this.pending.length === 0 && performance.now() >= this.restUntil;
   }
 
   /** Regions that the compiler has made go into service. */
@@ -182,7 +203,9 @@ export class RegionQueue {
       entry.block.asked = false;
       const { error } = regions[i]!;
       if (error !== undefined) this.failed(entry, error);
-      if (!this.enter(entry, regions[i]!)) this.release(entry.request.slot);
+      if (this.enter(entry, regions[i]!)) return;
+      this.release(entry.request.slot);
+      this.spareCells.push(entry.request.fallbackCell);
     });
   }
 
@@ -236,6 +259,7 @@ export class RegionQueue {
     for (let slot = FN_FIRST_FREE; slot < this.nextSlot; slot++) this.host.table.set(slot, null);
     this.nextSlot = FN_FIRST_FREE;
     this.freeSlots = [];
+    this.spareCells = [];
     this.generation++;
     this.fresh = true;
     this.pending = [];

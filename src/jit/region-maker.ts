@@ -132,7 +132,7 @@ export class RegionMaker {
     if (!memory.begin(source.entryCode, wide)) return NOT_MADE;
     const nodes = buildRegion(source);
     if (!nodes) return NOT_MADE;
-    for (const { inLoop, offset } of nodes) if (inLoop && offset !== 0) memory.covered(source.codeAt(offset));
+    for (const { offset } of nodes) if (offset !== 0) memory.covered(source.codeAt(offset));
     const faultBase = this.nextFault;
     const faults: number[] = [];
     const inline = isa.favoursSpeed?.(request.flags) ?? true;

@@ -72,8 +72,8 @@ export class CodeMemory {
   readonly hotUnder: (flags: number) => number;
   /** Interpreter code of blocks for which regions have been made. */
   private readonly requested = new Set<number>();
-  /** That of blocks that run within loops of regions. */
-  private readonly inLoops = new Set<number>();
+  /** That of blocks within regions that begin elsewhere. */
+  private readonly elsewhere = new Set<number>();
 
   constructor(buffer: ArrayBufferLike, hot: (flags: number) => number) {
     this.words = new Int32Array(buffer);
@@ -109,23 +109,23 @@ export class CodeMemory {
 
   /**
    * A region is wanted for the block with this interpreter code.
-   * @returns whether it is worth making: not when the block became hot in a loop that is compiled already
-   * and has only not been entered yet; if it becomes hot again, it is
+   * @returns whether it is worth making: not when another has the block already, which may only not have been entered
+   * yet; if the block becomes hot again, it is
    */
   begin(ip: number, wide: boolean): boolean {
     this.requested.add(ip);
-    return wide || !this.inLoops.delete(ip);
+    return wide || !this.elsewhere.delete(ip);
   }
 
-  /** The block is part of a loop in a region that has been made. */
+  /** The block is part of a region that begins elsewhere and has been made. */
   covered(ip: number): void {
-    this.inLoops.add(ip);
+    this.elsewhere.add(ip);
   }
 
   /** All code has been dropped. */
   clear(): void {
     this.requested.clear();
-    this.inLoops.clear();
+    this.elsewhere.clear();
   }
 
   /** Targets that the block's computed jump has been seen to take, as offsets from its pc. */
