@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { getPriority } from 'node:os';
+import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import { I32, NONE } from '../../ir/ops.ts';
+import { I32_ADD, ModuleWriter } from '../../wasm/wasm.ts';
+import { makeOptimised } from './threads.ts';
+
+/** Of a module whose function `add` adds to its argument. */
+function bytesFor(sum: number): Uint8Array<ArrayBuffer> {
+  const module = new ModuleWriter(1, 1, true);
+  const code = module.code();
+  code.begin([I32]);
+  code.get(0);
+  code.i32(sum);
+  code.op(I32_ADD);
+  module.export('add', module.function([I32], I32, code));
+  const empty = module.code();
+  empty.begin([]);
+  module.export('nothing', module.function([], NONE, empty));
+  return module.finish();
+}
+
+function run(module: WebAssembly.Module, value: number): number {
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
+  const table = new WebAssembly.Table({ initial: 1, element: 'anyfunc' });
+  const { exports } = new WebAssembly.Instance(module, { v: { memory, table } });
+  return (exports['add'] as (value: number) => number)(value);
+}
+
+test('modules made by the optimiser run, and so do others made before and afterwards', () => {
+  const before = new WebAssembly.Module(bytesFor(1));
+  const optimised = makeOptimised(bytesFor(2));
+  const after = new WebAssembly.Module(bytesFor(3));
+  assert.deepEqual(
+    [before, optimised, after].map((module) => run(module, 40)),
+    [41, 42, 43],
+  );
+});
+
+test('bytes that are no module are refused, and modules can be made afterwards', () => {
+  assert.throws(() => makeOptimised(new Uint8Array([0, 1, 2, 3])), WebAssembly.CompileError);
+  assert.equal(run(makeOptimised(bytesFor(5)), 2), 7);
+});
+
+test('a thread that steps back leaves the others their priority', { skip: process.platform !== 'linux' }, async () => {
+  const usual = getPriority();
+  const script = `
+    const { parentPort } = require('node:worker_threads');
+    const { getPriority } = require('node:os');
+    import(${JSON.stringify(new URL('./threads.ts', import.meta.url))}).then(({ stepBack }) => {
+      stepBack(${Math.min(19, usual + 4)});
+      parentPort.postMessage(getPriority());
+    });`;
+  const worker = new Worker(script, { eval: true });
+  const [priority] = (await once(worker, 'message')) as [number];
+  assert.equal(priority, Math.min(19, usual + 4));
+  assert.equal(getPriority(), usual);
+  await worker.terminate();
+});
