@@ -20,13 +20,13 @@ let maker: Promise<RegionMaker> | null = null;
 let words = new Int32Array(0);
 
 /** The guest's thread comes first: on two processors it would share one with this thread while V8's optimiser has the other. */
-const NICE = 5;
+const STEPS_BACK = 5;
 
 const load = (module: string): Promise<{ makeIsa(argument: unknown): Isa }> => import(module);
 
 async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: MakerSettings): Promise<RegionMaker> {
   words = new Int32Array(memory.buffer);
-  stepBack(NICE);
+  stepBack(STEPS_BACK);
   const { makeIsa } = await load(origin.module);
   const made = new RegionMaker(makeIsa(origin.argument), memory.buffer, settings, 0, makeOptimised);
   made.rehearse();

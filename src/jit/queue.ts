@@ -161,7 +161,7 @@ export class RegionQueue {
 
   /**
    * Wide regions take long to compile, and are for code that has one already: nothing else is to wait for them,
-   * and most of the time a thread beside is to have nothing of the kind to do.
+   * and a thread beside, which slows the guest's down, is to be at them for a part of the time only (`REST`).
    */
   private mayWiden(): boolean {
     if (!this.compiler.background) return this.hasRoom;

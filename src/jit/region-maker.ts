@@ -81,7 +81,7 @@ export class RegionMaker {
     const requests = readRequests(words);
     const regions = requests.map((request) => this.tryToMake(request, compiler));
     if (!regions.some(({ ranges }) => ranges.length > 0)) return { module: null, regions };
-    // What has been entered so often is worth V8's optimiser at once: in its own code it runs until then.
+    // What has been entered so often is worth V8's optimiser at once; until that is done, it has its narrow region.
     const best = requests.some(({ wide }) => wide !== 0);
     return { module: best ? this.makeBest(module.finish()) : new WebAssembly.Module(module.finish()), regions };
   }

@@ -39,4 +39,4 @@ export function makeOptimised(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Modul
 }
 
 /** Workers have no priorities. */
-export function stepBack(_nice: number): void {}
+export function stepBack(_steps: number): void {}

@@ -98,10 +98,14 @@ export function makeOptimised(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Modul
 }
 
 /**
- * Lets threads of usual priority have the processor where there are not enough of them for all. Only Linux has a priority for
- * each thread (setpriority(2), "C library/kernel differences").
- * @param nice 1 to 19
+ * Lets the process's other threads have the processor where there are not enough of them for all. Only Linux has a priority for
+ * each thread (setpriority(2), "C library/kernel differences"); a sandbox may refuse to change it, and that is as well.
+ * @param steps by which the calling thread's nice value rises, 1 to 19
  */
-export function stepBack(nice: number): void {
-  if (process.platform === 'linux') process.getBuiltinModule('node:os').setPriority(0, nice);
+export function stepBack(steps: number): void {
+  if (process.platform !== 'linux') return;
+  const { getPriority, setPriority } = process.getBuiltinModule('node:os');
+  try {
+    setPriority(0, Math.min(19, getPriority(0) + steps));
+  } catch {}
 }
