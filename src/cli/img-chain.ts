@@ -1,7 +1,7 @@
 /** `commit` and `rebase`. */
 import { chainOf, skipFilters } from '../storage/chain.ts';
 import { keepDifferences, makeEmpty } from '../storage/chain-jobs.ts';
-import { copyDisk } from '../storage/copy.ts';
+import { PLAIN_COPY, copyDisk } from '../storage/copy.ts';
 import { resolveBacking } from '../storage/names.ts';
 import type { BlockNode } from '../storage/node.ts';
 import { type Arguments, CommandError, has, lastOf, parseArguments, usage } from './img-args.ts';
@@ -62,16 +62,13 @@ async function commit(images: Images, args: Arguments, layers: readonly Layer[])
   const progress = Progress.start(has(args, 'p') && !has(args, 'q'), top.size);
   const rate = lastOf(args, 'r');
   await copyDisk(top, base, {
+    ...PLAIN_COPY,
     length: top.size,
     targetIsZero: false,
     sparse: 4096,
-    compress: false,
-    clusterSize: 65536,
     parallel: 8,
-    unordered: false,
     above: skipFilters(base),
     behind: base.size,
-    salvage: null,
     progress: progress === null ? null : (done) => progress.set(done),
     rate: rate === null ? 0 : sizeArgument('rate limit', rate),
   });

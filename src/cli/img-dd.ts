@@ -1,5 +1,5 @@
 /** `dd`. */
-import { copyDisk } from '../storage/copy.ts';
+import { PLAIN_COPY, copyDisk } from '../storage/copy.ts';
 import { RawNode } from '../storage/raw.ts';
 import { CommandError, has, lastOf, parseArguments } from './img-args.ts';
 import { makeImage } from './img-create.ts';
@@ -56,18 +56,11 @@ export async function ddCommand(argv: readonly string[]): Promise<number> {
     });
     const part = new RawNode(source, start, size, { writable: false, probed: false });
     await copyDisk(part, target, {
+      ...PLAIN_COPY,
       length: size,
       targetIsZero: target.zeroInit,
       sparse: 512,
-      compress: false,
-      clusterSize: 65536,
       parallel: 4,
-      unordered: false,
-      above: null,
-      behind: 0,
-      salvage: null,
-      progress: null,
-      rate: 0,
     });
   } finally {
     await images.close();

@@ -136,10 +136,16 @@ export class BlockTable {
   }
 
   newCell(fn: number, argument: number): number {
-    const cell = this.nextCell;
-    this.nextCell += CELL_SIZE;
+    const cell = this.newCells(1);
     this.setCell(cell, fn, argument);
     return cell;
+  }
+
+  /** @returns address of the first of so many, one behind the other, which hold anything */
+  newCells(count: number): number {
+    const first = this.nextCell;
+    this.nextCell += count * CELL_SIZE;
+    return first;
   }
 
   /** Number of a mode among those seen so far. */

@@ -39,7 +39,7 @@ import {
 } from '../ir/vcpu-block.ts';
 import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
-import { DISPATCH, FIND, FOLLOW, LINK, THROUGH, emitFollow, emitJumpCacheProbe, emitThrough } from './dispatch.ts';
+import { DISPATCH, FIND, FOLLOW, GUARD, LINK, THROUGH, emitFollow, emitJumpCacheProbe, emitThrough } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
 import type { Surroundings } from './emit.ts';
 import { CELL_SIZE, GUARD_MAPPING, MAX_LINKS, VCPU_BASE } from './layout.ts';
@@ -141,7 +141,6 @@ function runtimeFunctions(pointer: number): ReadonlyMap<string, Signature> {
   return functions;
 }
 
-const GUARD = 'guard';
 const RUNTIME_FUNCTIONS: Record<number, ReadonlyMap<string, Signature>> = {
   [I32]: runtimeFunctions(I32),
   [I64]: runtimeFunctions(I64),

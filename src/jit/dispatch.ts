@@ -362,6 +362,9 @@ export function writeFollow(module: ModuleWriter, link: number): number {
   return module.function(params, NONE, c);
 }
 
+/** Name by which regions import the runtime module's function that looks at a guard (layout.ts, GUARD_*). */
+export const GUARD = 'guard';
+
 /** Added to the key of code that runs into a second page: translated code does not find it by its place. */
 export const INDEX_CROSSING = 0x80000000 | 0;
 

@@ -149,13 +149,8 @@ export class RegionQueue {
   /** @returns address of the first of a region's cells, which are all zero */
   private takeCells(): number {
     const { blocks } = this.host;
-    const spare = this.spareCells.pop();
-    if (spare !== undefined) {
-      for (let i = 0; i < CELLS_OF_REGION; i++) blocks.setCell(spare + i * CELL_SIZE, 0, 0);
-      return spare;
-    }
-    const first = blocks.newCell(0, 0);
-    for (let i = 1; i < CELLS_OF_REGION; i++) blocks.newCell(0, 0);
+    const first = this.spareCells.pop() ?? blocks.newCells(CELLS_OF_REGION);
+    for (let i = 0; i < CELLS_OF_REGION; i++) blocks.setCell(first + i * CELL_SIZE, 0, 0);
     return first;
   }
 

@@ -25,6 +25,7 @@ import {
   DISPATCH,
   FIND,
   FOLLOW,
+  GUARD,
   LINK,
   THROUGH,
   writeDispatch,
@@ -576,7 +577,7 @@ function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBas
     slowIndex.set(name, index);
     module.export(name, index);
   }
-  module.export('guard', writeGuard(module, hostGuard));
+  module.export(GUARD, writeGuard(module, hostGuard));
   const helperIndex = new Map<Helper, number>();
   for (const helper of helpers) {
     if (helper.body.kind === 'ir') {

@@ -1,24 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type CopyOptions, copyDisk } from './copy.ts';
+import { type CopyOptions, PLAIN_COPY, copyDisk } from './copy.ts';
 import { MemoryNode } from './memory.ts';
 
 const MIB = 2 ** 20;
 const LENGTH = 24 * MIB;
-const OPTIONS: CopyOptions = {
-  length: LENGTH,
-  targetIsZero: true,
-  sparse: 4096,
-  compress: false,
-  clusterSize: 65536,
-  parallel: 8,
-  unordered: false,
-  above: null,
-  behind: 0,
-  salvage: null,
-  progress: null,
-  rate: 0,
-};
+const OPTIONS: CopyOptions = { ...PLAIN_COPY, length: LENGTH, targetIsZero: true, sparse: 4096, parallel: 8 };
 
 /** Answers late, the first of several requests last. */
 class Slow extends MemoryNode {

@@ -36,6 +36,18 @@ export interface CopyOptions {
   readonly rate: number;
 }
 
+/** A copy of all that the source shows, in order. */
+export const PLAIN_COPY = {
+  compress: false,
+  clusterSize: 65536,
+  unordered: false,
+  above: null,
+  behind: 0,
+  salvage: null,
+  progress: null,
+  rate: 0,
+} as const;
+
 type Kind = 'data' | 'zero' | 'skip';
 type Part = { at: number; length: number; zero: boolean; turn: number };
 
