@@ -60,7 +60,7 @@ export class Graph {
   /**
    * Opens an image by the name that a user gives it.
    * @param format null for whatever it is
-   * @param more further options of the format's node
+   * @param more further options of the format's node; those in `file` are its file's
    */
   async openImage(name: string, format: string | null, how: How, more: Given = {}): Promise<BlockNode> {
     checkChain(name, how);
@@ -72,12 +72,25 @@ export class Graph {
     if (format !== null && (await findDriver(format)).protocol) {
       return this.openNamed(await this.openDriver({ ...(await fileOptions(name, format)), ...more }, chained), name);
     }
-    const file = await this.openDriver(await fileOptions(name, null), fileHow(chained));
+    const { file: below, ...rest } = more;
+    const file = await this.openFile(name, below, rest, chained);
     file.filename = name;
     const chosen = format ?? (await this.probed(file));
-    const given: Given = { driver: chosen, file: file.nodeName, ...more };
+    const given: Given = { driver: chosen, file: file.nodeName, ...rest };
     const probed = format === null && chosen === 'raw' && how.writable;
     return this.openNamed(await this.openChecked(given, { ...chained, probed }, file), name);
+  }
+
+  /**
+   * Opens the file of an image that is named.
+   * @param below what only the file is told (`file.locking`)
+   * @param above what the image is told, of which the file is told what all nodes may be: its cache
+   */
+  private async openFile(name: string, below: unknown, above: Given, how: How): Promise<BlockNode> {
+    const common = Object.fromEntries(Object.entries(above).filter(([option]) => Object.hasOwn(COMMON, option)));
+    const own = ownHow(readOptions(COMMON, { ...common, driver: '' }) as Common, how);
+    const more = typeof below === 'object' ? below : {};
+    return this.openDriver({ ...(await fileOptions(name, null)), ...more }, fileHow(own));
   }
 
   /** Takes a node in that was made elsewhere. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { constants, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -17,6 +17,15 @@ function file(name: string, bytes: Uint8Array): string {
   const path = join(folder, name);
   writeFileSync(path, bytes);
   return path;
+}
+
+/** What an open file of this process is, or nothing where it has just been closed. */
+function linkTo(fd: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return '';
+  }
 }
 
 test('a last sector that is not whole reads as if zeros followed', async () => {
@@ -62,6 +71,26 @@ test('pieces are read to the end of a file, and as zeros beyond it, however the 
     assert.deepEqual([memory[6], memory[1007], memory[1999], memory[2436]], [0xee, 0xee, 0xee, 0xee]);
     await graph.close(raw);
   }
+});
+
+test('an image and its file share a cache, and the file has options of its own', async () => {
+  const path = file('cached', new Uint8Array(4096));
+  const open = async (more: Record<string, unknown>): Promise<unknown> => {
+    const graph = new Graph();
+    const raw = await graph.openImage(path, 'raw', { ...HOW, writable: true }, more);
+    const flags = readdirSync('/proc/self/fd')
+      .filter((fd) => linkTo(fd) === path)
+      .map((fd) => Number.parseInt(/flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1]!, 8));
+    const flushing = raw.flush();
+    await flushing;
+    await graph.close(raw);
+    return { direct: flags.some((set) => (set & constants.O_DIRECT) !== 0), stable: flushing instanceof Promise };
+  };
+  assert.deepEqual(await open({}), { direct: false, stable: true });
+  assert.deepEqual(await open({ cache: { direct: true } }), { direct: true, stable: true });
+  assert.deepEqual(await open({ cache: { 'no-flush': 'on' } }), { direct: false, stable: false });
+  assert.deepEqual(await open({ file: { cache: { 'no-flush': true } } }), { direct: false, stable: false });
+  await assert.rejects(open({ file: { bogus: 1 } }), /'file' doesn't support the option 'bogus'/);
 });
 
 test('a part of a file is a disk of its own', async () => {
