@@ -11,6 +11,12 @@ export interface Pieces {
   readonly total: number;
 }
 
+/** @returns bytes in one place as the only piece */
+export function onePiece(bytes: Uint8Array): Pieces {
+  const { length } = bytes;
+  return { memory: bytes, offsets: new Float64Array(1), lengths: Float64Array.of(length), count: 1, total: length };
+}
+
 /** Copies all pieces to one place, of as many bytes as they have. */
 export function gather({ memory, offsets, lengths, count }: Pieces, into: Uint8Array): void {
   let done = 0;

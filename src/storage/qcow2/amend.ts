@@ -1,4 +1,5 @@
 /** Changes features of an image that exists. */
+import { onePiece } from '../../host/pieces.ts';
 import { flag, integer, size as sizeField } from '../schema.ts';
 import { run } from '../task.ts';
 import { versionOf } from './creation.ts';
@@ -99,7 +100,7 @@ async function expandZeros(node: Qcow2Node): Promise<void> {
       continue;
     }
     const hidden = node.backing !== null && at < node.backing.size;
-    if (hidden) await run(writer.write(at, zeros.subarray(0, Math.min(clusterSize, node.size - at))));
+    if (hidden) await run(writer.write(at, onePiece(zeros.subarray(0, Math.min(clusterSize, node.size - at)))));
     else {
       const slice = await run(writer.writableSlice(at));
       const entry = mapping.entryAt(at);

@@ -1,5 +1,5 @@
 /** A qcow2 image as a node: requests that need nothing but tables in memory, and the way to all others. */
-import type { Pieces } from '../../host/pieces.ts';
+import { onePiece, type Pieces } from '../../host/pieces.ts';
 import type { Completion } from '../../machine/interfaces.ts';
 import { BlockNode, type CheckResult, type Extent, type Fix, type NodeInfo } from '../node.ts';
 import { type Maybe, run, Several, type Task, wait } from '../task.ts';
@@ -149,34 +149,19 @@ export class Qcow2Node extends BlockNode {
   }
 
   write(offset: number, from: Uint8Array): Completion {
-    this.checkWritable();
-    this.bitmaps?.written(offset, from.length);
-    if (this.cipher === null && this.writer.idle) {
-      const slice = this.mapping.peek(offset);
-      const host = slice === null ? -1 : this.writer.hostInPlace(slice, offset, from.length);
-      if (host >= 0) return this.writer.writeInPlace(host, from);
-    }
-    return run(this.writer.write(offset, from));
+    return this.writePieces(offset, onePiece(from));
   }
 
   override writePieces(offset: number, from: Pieces): Completion {
     this.checkWritable();
-    if (this.cipher === null && this.writer.idle) {
-      const slice = this.mapping.peek(offset);
-      const host = slice === null ? -1 : this.writer.hostInPlace(slice, offset, from.total);
-      if (host >= 0) {
-        this.bitmaps?.written(offset, from.total);
-        return this.writer.inPlace(this.image.data.writePieces(host, from));
-      }
-    }
-    return this.cipher === null ? run(this.writePiecesTask(offset, from)) : super.writePieces(offset, from);
-  }
-
-  private *writePiecesTask(offset: number, from: Pieces): Task<void> {
     this.bitmaps?.written(offset, from.total);
-    if (yield* this.writer.writeClusters(offset, from)) return;
-    const writing = super.writePieces(offset, from);
-    if (writing !== undefined) yield writing;
+    const { mapping, writer } = this;
+    if (this.cipher === null && writer.idle) {
+      const slice = mapping.peek(offset);
+      const host = slice === null ? -1 : writer.hostInPlace(slice, offset, from.total);
+      if (host >= 0) return writer.inPlace(writer.store(host, from));
+    }
+    return run(writer.write(offset, from));
   }
 
   override writeZeroes(offset: number, length: number, mayUnmap: boolean): Completion {

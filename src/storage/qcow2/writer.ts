@@ -4,7 +4,7 @@
  * A write that needs space takes clusters, writes the data and what must be copied around it, and only then lets the
  * L2 table refer to them. Meanwhile the guest's range is listed, and other requests for it wait.
  */
-import { partOf, type Pieces } from '../../host/pieces.ts';
+import { gather, giveBuffer, onePiece, partOf, type Pieces, takeBuffer } from '../../host/pieces.ts';
 import type { Completion } from '../../machine/interfaces.ts';
 import { isZero, writeZeroBytes } from '../node.ts';
 import { Lock, run, Several, type Task, wait } from '../task.ts';
@@ -18,7 +18,7 @@ import type { Table } from './tables.ts';
 /** Most clusters that one step takes. */
 const MAX_ROW = 1024;
 /** Data up to here is copied to be written together with what is around it. */
-const MERGE_LIMIT = 2 ** 21;
+const MERGE_LIMIT = 2 ** 16;
 
 /** Part of a write for which space is taken. */
 type Span = {
@@ -90,10 +90,6 @@ export class Writer {
     return this.image.markCorrupt(`Preventing invalid write on metadata (cluster 0x${offset} holds tables)`);
   }
 
-  writeInPlace(host: number, from: Uint8Array): Completion {
-    return this.inPlace(this.image.data.write(host, from));
-  }
-
   /** @param writing over what is there, at a place that `hostInPlace` has given */
   inPlace(writing: Completion): Completion {
     const { image } = this;
@@ -108,14 +104,13 @@ export class Writer {
     );
   }
 
-  *write(offset: number, from: Uint8Array): Task<void> {
+  *write(offset: number, from: Pieces): Task<void> {
     const several = new Several();
-    for (let at = 0; at < from.length; ) {
+    for (let at = 0; at < from.total; ) {
       try {
-        const part = from.subarray(at);
-        const plan = yield* this.plan(offset + at, part.length);
-        const data = part.subarray(0, plan.length);
-        if (plan.inPlace >= 0) several.add(this.writeInPlace(plan.inPlace, this.encrypted(data, plan.inPlace)));
+        const plan = yield* this.plan(offset + at, from.total - at);
+        const data = partOf(from, at, plan.length);
+        if (plan.inPlace >= 0) several.add(this.inPlace(this.store(plan.inPlace, data)));
         else {
           const span = this.begin(offset + at, plan.length);
           several.add(run(this.writeSpan(span, offset + at, data, plan)));
@@ -128,38 +123,6 @@ export class Writer {
     }
     yield* several.end();
     if (this.image.releasedMany) yield* this.image.writeTables();
-  }
-
-  /**
-   * Writes whole clusters from many places to new clusters.
-   * @returns whether it has: nothing has been done where the clusters are there already, or another way is wanted
-   */
-  *writeClusters(offset: number, from: Pieces): Task<boolean> {
-    const { image } = this;
-    const { clusterSize } = image;
-    if (offset % clusterSize !== 0 || from.total % clusterSize !== 0) return false;
-    const plan = yield* this.plan(offset, from.total);
-    if (plan.length < from.total || plan.inPlace >= 0 || plan.reuse >= 0) return false;
-    const span = this.begin(offset, from.total);
-    try {
-      for (let at = 0; at < from.total; ) {
-        const row = yield* this.takeRow(offset + at, (from.total - at) / clusterSize);
-        const length = row.clusters * clusterSize;
-        try {
-          if (!image.hasDataFile) this.checkTarget(row.host, length);
-          yield* wait(image.data.writePieces(row.host, partOf(from, at, length)));
-          yield* this.link(offset + at, length, row.host, row.clusters);
-        } catch (error) {
-          yield* this.giveBack(row);
-          throw error;
-        }
-        at += length;
-      }
-    } finally {
-      this.finish(span);
-    }
-    if (image.releasedMany) yield* image.writeTables();
-    return true;
   }
 
   /** A row that was taken is not used after all. */
@@ -259,15 +222,15 @@ export class Writer {
   }
 
   /** Writes to clusters that the guest's range does not have yet, in as many rows as it takes. */
-  private *writeSpan(span: Span, offset: number, data: Uint8Array, plan: Plan): Task<void> {
+  private *writeSpan(span: Span, offset: number, data: Pieces, plan: Plan): Task<void> {
     const { clusterSize } = this.image;
     try {
       let left = plan.clusters;
-      for (let at = 0; at < data.length; ) {
+      for (let at = 0; at < data.total; ) {
         const row = plan.reuse >= 0 ? { host: plan.reuse, clusters: 1, fresh: false } : yield* this.takeRow(offset + at, left);
-        const length = Math.min(data.length - at, row.clusters * clusterSize - ((offset + at) % clusterSize));
+        const length = Math.min(data.total - at, row.clusters * clusterSize - ((offset + at) % clusterSize));
         try {
-          yield* this.fill(offset + at, data.subarray(at, at + length), row.host, row.fresh, plan.reuse >= 0);
+          yield* this.fill(offset + at, partOf(data, at, length), row.host, row.fresh, plan.reuse >= 0);
           yield* this.link(offset + at, length, row.host, row.clusters);
         } catch (error) {
           if (plan.reuse < 0) yield* this.giveBack(row);
@@ -294,36 +257,40 @@ export class Writer {
   }
 
   /** Writes data into its clusters, with what the rest of them showed before. */
-  private *fill(offset: number, from: Uint8Array, host: number, fresh: boolean, reuse: boolean): Task<void> {
+  private *fill(offset: number, from: Pieces, host: number, fresh: boolean, reuse: boolean): Task<void> {
     const { image } = this;
-    const { clusterSize } = image;
-    const end = offset + from.length;
-    const within = offset % clusterSize;
+    const end = offset + from.total;
     const edges = yield* this.edges(offset, end, reuse);
     const before = offset - edges.start;
     const after = edges.end - end;
-    const headZero = before === 0 || (fresh && (yield* this.readsZero(edges.start, before)));
-    const tailZero = after === 0 || (fresh && (yield* this.readsZero(end, after)));
-    const at = host + within;
-    if (headZero && tailZero) return yield* this.put(at, from);
+    const head = before > 0 && !(fresh && (yield* this.readsZero(edges.start, before)));
+    const tail = after > 0 && !(fresh && (yield* this.readsZero(end, after)));
+    const at = host + (offset % image.clusterSize);
+    if (!head && !tail) return yield* this.put(at, from);
     image.barrier = true;
-    if (before + from.length + after <= MERGE_LIMIT) {
-      const all = new Uint8Array(before + from.length + after);
-      if (before > 0) yield* this.copyOld(edges.start, all.subarray(0, before));
-      all.set(from, before);
-      if (after > 0) yield* this.copyOld(end, all.subarray(before + from.length));
-      return yield* this.put(at - before, all);
-    }
-    for (const [start, length] of [
-      [edges.start, before],
-      [end, after],
-    ] as const) {
-      if (length === 0) continue;
-      const part = new Uint8Array(length);
-      yield* this.copyOld(start, part);
-      yield* this.put(at + (start - offset), part);
-    }
+    if (from.total <= MERGE_LIMIT) return yield* this.putMerged(offset, from, at, before, after);
+    if (head) yield* this.putOld(edges.start, before, at - before);
     yield* this.put(at, from);
+    if (tail) yield* this.putOld(end, after, at + from.total);
+  }
+
+  /** Writes data and so many bytes of what is before and after them as one. */
+  private *putMerged(offset: number, from: Pieces, host: number, before: number, after: number): Task<void> {
+    const end = before + from.total;
+    const all = takeBuffer(end + after);
+    yield* this.copyOld(offset - before, all.subarray(0, before));
+    gather(from, all.subarray(before, end));
+    yield* this.copyOld(offset + from.total, all.subarray(end));
+    yield* this.put(host - before, onePiece(all));
+    giveBuffer(all);
+  }
+
+  /** Writes what the guest sees at a range to its new place. */
+  private *putOld(offset: number, length: number, host: number): Task<void> {
+    const old = takeBuffer(length);
+    yield* this.copyOld(offset, old);
+    yield* this.put(host, onePiece(old));
+    giveBuffer(old);
   }
 
   /** How far around a write its clusters must be filled: with subclusters, less than all may do. */
@@ -357,6 +324,7 @@ export class Writer {
 
   /** What the guest sees at a range, before this write. */
   private *copyOld(offset: number, into: Uint8Array): Task<void> {
+    if (into.length === 0) return;
     const { size } = this.node;
     const there = Math.max(0, Math.min(into.length, size - offset));
     into.fill(0, there);
@@ -378,9 +346,9 @@ export class Writer {
     return true;
   }
 
-  private *put(host: number, from: Uint8Array): Task<void> {
-    if (!this.image.hasDataFile) this.checkTarget(host, from.length);
-    const writing = this.image.data.write(host, this.encrypted(from, host));
+  private *put(host: number, from: Pieces): Task<void> {
+    if (!this.image.hasDataFile) this.checkTarget(host, from.total);
+    const writing = this.store(host, from);
     if (writing !== undefined) yield writing;
   }
 
@@ -391,12 +359,18 @@ export class Writer {
     }
   }
 
-  private encrypted(from: Uint8Array, host: number): Uint8Array {
+  /** Writes to a place in the file, encrypted where the image is. */
+  store(host: number, from: Pieces): Completion {
+    const { data } = this.image;
     const { cipher } = this.node;
-    if (cipher === null) return from;
-    const copy = from.slice();
-    cipher.encrypt(copy, host / 512);
-    return copy;
+    if (cipher !== null) {
+      const copy = new Uint8Array(from.total);
+      gather(from, copy);
+      cipher.encrypt(copy, host / 512);
+      return data.write(host, copy);
+    }
+    const [first] = from.offsets;
+    return from.count === 1 ? data.write(host, from.memory.subarray(first, first! + from.total)) : data.writePieces(host, from);
   }
 
   /** Lets the L2 table refer to clusters that have been written. @param offset first byte that was written */
@@ -527,7 +501,7 @@ export class Writer {
 
   private *zeroBytes(offset: number, length: number): Task<void> {
     if (yield* this.readsZero(offset, length)) return;
-    const writing = writeZeroBytes({ write: (at, from) => run(this.write(at, from)) }, offset, length);
+    const writing = writeZeroBytes({ write: (at, from) => run(this.write(at, onePiece(from))) }, offset, length);
     if (writing !== undefined) yield writing;
   }
 
@@ -670,7 +644,7 @@ export class Writer {
 
   private *writePlain(offset: number, part: Uint8Array, zero: boolean): Task<void> {
     if (zero && this.image.header.version > 2) return yield* this.writeZeroes(offset, part.length, true);
-    yield* this.write(offset, part);
+    yield* this.write(offset, onePiece(part));
   }
 
   private *writePacked(offset: number, packed: Uint8Array): Task<void> {
