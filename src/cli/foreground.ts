@@ -20,6 +20,9 @@ export function guardTerminal(program: string): void {
   });
 }
 
+/** timeout(1) and shells signal a process and then its group: what comes so soon is the same wish, not a second one. */
+const ECHO_SECONDS = 0.3;
+
 export function leave(status: number): never {
   restoreTerminal();
   process.exit(status);
@@ -37,8 +40,13 @@ export function quitter(machine: Machine): () => void {
 }
 
 export function handleSignals(program: string, quit: () => void): void {
+  let last = -Infinity;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
     process.on(signal, () => {
+      const now = process.uptime();
+      const echo = now - last < ECHO_SECONDS;
+      last = now;
+      if (echo) return;
       if (signal !== 'SIGHUP') report(program, `terminating on ${signal}`);
       quit();
     });

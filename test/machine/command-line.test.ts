@@ -111,6 +111,15 @@ test('a signal ends the machine in good order', async () => {
   }
 });
 
+test('signals that come together are one wish to end, not a wish not to wait for it', async () => {
+  const child = spawn(PROGRAM, [...bios('s', sleeper('zzz')), '-serial', 'stdio']);
+  const errors = collect(child.stderr);
+  await collect(child.stdout).until('zzz');
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) child.kill(signal);
+  assert.equal(await ended(child), 0);
+  assert.equal(errors.seen.text.match(/terminating on/g)?.length, 1);
+});
+
 test('serial ports to files, sockets and nowhere', async () => {
   const file = place('out');
   assert.equal(run([...bios('g', greeter('to file', 0)), '-serial', `file:${file}`]).status, 1);
