@@ -96,3 +96,25 @@ test('whole clusters from many places are written to new clusters, however these
   });
   assert.match(qemuImg('check', path), /^No errors were found/);
 });
+
+test('what is around pieces in their clusters comes from the backing file, for few bytes and for many', needsQemu, async () => {
+  const base = join(folder, 'behind-pieces.raw');
+  const path = join(folder, 'pieces-over.qcow2');
+  qemuImg('create', '-q', '-f', 'raw', base, '4M');
+  qemuIo(base, 'raw', 'write -P 5 0 4M');
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', path);
+  const model = new Uint8Array(4 * MIB).fill(5);
+  const memory = new Uint8Array(MIB).map((_, i) => i >> 8);
+  const write = async (at: number, total: number): Promise<void> => {
+    const lengths = Float64Array.of(1000, total - 1000);
+    const pieces = { memory, offsets: Float64Array.of(700_000, 3), lengths, count: 2, total };
+    gather(pieces, model.subarray(at, at + total));
+    await using(path, 'qcow2', WRITABLE, async (node) => node.writePieces(at, pieces));
+  };
+  await write(512, 4096);
+  await write(MIB + 1024, 300 * 1024);
+  await write(2 * MIB, 100 * 1024);
+  await write(4 * MIB - 200 * 1024, 200 * 1024);
+  await using(path, 'qcow2', HOW, async (node) => assert.ok(Buffer.compare(await readAll(node), model) === 0));
+  assert.match(qemuImg('check', path), /^No errors were found/);
+});
