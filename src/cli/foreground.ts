@@ -7,6 +7,9 @@ import type { Machine } from '../index.ts';
 /** A machine, or a peer, that does not answer for so long is not waited for any more. */
 const QUIT_PATIENCE_MS = 2000;
 
+/** timeout(1) and shells signal a process and then its group: what comes so soon is the same wish, not a second one. */
+const ECHO_MS = 300;
+
 /** Synchronously, so that it appears whatever comes next. */
 export function report(program: string, text: string): void {
   writeSync(2, `${program}: ${text}\n`);
@@ -19,9 +22,6 @@ export function guardTerminal(program: string): void {
     process.exit(1);
   });
 }
-
-/** timeout(1) and shells signal a process and then its group: what comes so soon is the same wish, not a second one. */
-const ECHO_SECONDS = 0.3;
 
 export function leave(status: number): never {
   restoreTerminal();
@@ -43,10 +43,9 @@ export function handleSignals(program: string, quit: () => void): void {
   let last = -Infinity;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
     process.on(signal, () => {
-      const now = process.uptime();
-      const echo = now - last < ECHO_SECONDS;
+      const now = performance.now();
+      if (now - last < ECHO_MS) return;
       last = now;
-      if (echo) return;
       if (signal !== 'SIGHUP') report(program, `terminating on ${signal}`);
       quit();
     });

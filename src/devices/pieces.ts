@@ -1,5 +1,5 @@
 /** Memory that a request names in many places, put together by a device. */
-import type { Pieces } from '../host/pieces.ts';
+import { type Pieces, writeTo } from '../host/pieces.ts';
 import type { BlockBackend, Completion, GuestMemory } from '../machine/interfaces.ts';
 
 const FEW = 16;
@@ -51,7 +51,7 @@ export class PieceList implements Pieces {
 
   /** Writes all of it to a drive. @param offset on the drive, bytes */
   writeTo(disk: BlockBackend, offset: number): Completion {
-    return this.count === 1 ? disk.write(offset, this.view(0)) : disk.writePieces(offset, this);
+    return writeTo(disk, offset, this);
   }
 
   /** Takes bytes away from the end. @param bytes no more than there are */

@@ -17,6 +17,17 @@ export function onePiece(bytes: Uint8Array): Pieces {
   return { memory: bytes, offsets: new Float64Array(1), lengths: Float64Array.of(length), count: 1, total: length };
 }
 
+interface Writable<Result> {
+  write(offset: number, from: Uint8Array): Result;
+  writePieces(offset: number, from: Pieces): Result;
+}
+
+/** Writes pieces, one by itself as plain bytes: there is a shorter way for these. */
+export function writeTo<Result>(disk: Writable<Result>, offset: number, from: Pieces): Result {
+  const [first] = from.offsets;
+  return from.count === 1 ? disk.write(offset, from.memory.subarray(first, first! + from.total)) : disk.writePieces(offset, from);
+}
+
 /** Copies all pieces to one place, of as many bytes as they have. */
 export function gather({ memory, offsets, lengths, count }: Pieces, into: Uint8Array): void {
   let done = 0;

@@ -89,6 +89,7 @@ export class Graph {
   private async openFile(name: string, below: unknown, above: Given, how: How): Promise<BlockNode> {
     const common = Object.fromEntries(Object.entries(above).filter(([option]) => Object.hasOwn(COMMON, option)));
     const own = ownHow(readOptions(COMMON, { ...common, driver: '' }) as Common, how);
+    if (typeof below === 'string') throw new ValueError(`'${name}' is named, and so is the node '${below}' as its file`);
     const more = typeof below === 'object' ? below : {};
     return this.openDriver({ ...(await fileOptions(name, null)), ...more }, fileHow(own));
   }

@@ -90,6 +90,7 @@ test('an image and its file share a cache, and the file has options of its own',
   assert.deepEqual(await open({ cache: { direct: true } }), { direct: true, stable: true });
   assert.deepEqual(await open({ cache: { 'no-flush': 'on' } }), { direct: false, stable: false });
   assert.deepEqual(await open({ file: { cache: { 'no-flush': true } } }), { direct: false, stable: false });
+  await assert.rejects(open({ file: 'another' }), /is named, and so is the node 'another'/);
   await assert.rejects(open({ file: { bogus: 1 } }), /'file' doesn't support the option 'bogus'/);
 });
 

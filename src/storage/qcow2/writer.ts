@@ -4,7 +4,7 @@
  * A write that needs space takes clusters, writes the data and what must be copied around it, and only then lets the
  * L2 table refer to them. Meanwhile the guest's range is listed, and other requests for it wait.
  */
-import { gather, giveBuffer, onePiece, partOf, type Pieces, takeBuffer } from '../../host/pieces.ts';
+import { gather, giveBuffer, onePiece, partOf, type Pieces, takeBuffer, writeTo } from '../../host/pieces.ts';
 import type { Completion } from '../../machine/interfaces.ts';
 import { isZero, writeZeroBytes } from '../node.ts';
 import { Lock, run, Several, type Task, wait } from '../task.ts';
@@ -363,14 +363,11 @@ export class Writer {
   store(host: number, from: Pieces): Completion {
     const { data } = this.image;
     const { cipher } = this.node;
-    if (cipher !== null) {
-      const copy = new Uint8Array(from.total);
-      gather(from, copy);
-      cipher.encrypt(copy, host / 512);
-      return data.write(host, copy);
-    }
-    const [first] = from.offsets;
-    return from.count === 1 ? data.write(host, from.memory.subarray(first, first! + from.total)) : data.writePieces(host, from);
+    if (cipher === null) return writeTo(data, host, from);
+    const copy = new Uint8Array(from.total);
+    gather(from, copy);
+    cipher.encrypt(copy, host / 512);
+    return data.write(host, copy);
   }
 
   /** Lets the L2 table refer to clusters that have been written. @param offset first byte that was written */
