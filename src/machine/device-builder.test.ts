@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FlatMemory, ManualClock, RecordingBackend } from '../devices/mocks.ts';
 import { PciBus } from '../devices/pci.ts';
+import type { VirtioBlk } from '../devices/virtio/blk.ts';
 import { type DeviceConfig, drive } from './config.ts';
 import { DeviceBuilder } from './device-builder.ts';
 import { describeDeviceType, listDeviceTypes, loadAllDeviceTypes } from './device-types.ts';
@@ -142,7 +143,22 @@ test('help: every type is listed once, and its properties are', async () => {
   assert.match(list, /^Storage devices:\n(.*\n)*name "virtio-blk-pci", bus PCI, alias "virtio-blk"$/m);
   const properties = await describeDeviceType('virtio-blk');
   assert.match(properties, /^virtio-blk-pci options:\n {2}acpi-index=<uint32> +- \(default: 0\)\n {2}addr=<int32>/);
-  assert.match(properties, /^ {2}queue-size=<uint16> +- \(default: 256\)$/m);
+  assert.match(properties, /^ {2}queue-size=<uint16>$/m);
+  assert.match(properties, /^ {2}logical_block_size=<size> +- .*\(default: 512\)$/m);
+});
+
+test('a disk takes requests of 510 pieces, or what firmware can do with the legacy interface, or what is said', () => {
+  const sizes = [{}, { 'disable-modern': true }, { 'disable-modern': true, 'queue-size': 1024 }].map((more) => {
+    const { devices, build } = start();
+    build({ driver: 'virtio-blk-pci', drive: 'd', ...more });
+    const { device } = devices[0] as unknown as { device: VirtioBlk };
+    return [device.queues[0]!.maxSize, device.readConfig(12, 4)];
+  });
+  assert.deepEqual(sizes, [
+    [512, 510],
+    [256, 254],
+    [1024, 1022],
+  ]);
 });
 
 test('devices that come and go leave nothing behind', () => {

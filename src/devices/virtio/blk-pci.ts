@@ -6,6 +6,10 @@ import { virtioTypes } from './type.ts';
 
 const MASS_STORAGE = 0x010000;
 const MAX_QUEUES = 1024;
+/** A request has two descriptors less, one for each piece of memory: enough for what Linux asks for at once (1,280 KiB), page by page. */
+const QUEUE_SIZE = 512;
+/** Firmware takes no more where it cannot ask for less: by the legacy interface (SeaBIOS). */
+const QUEUE_SIZE_LEGACY = 256;
 const ERROR_HELP = 'Error handling policy, report/ignore/enospc/stop/auto';
 
 export const VIRTIO_BLK_PCI = virtioTypes({
@@ -19,7 +23,7 @@ export const VIRTIO_BLK_PCI = virtioTypes({
     bootindex: BOOT_INDEX,
     serial: text(),
     'num-queues': uint(16, null),
-    'queue-size': uint(16, 256),
+    'queue-size': uint(16, null),
     logical_block_size: size(512, 'A power of two between 512 B and 2 MiB'),
     physical_block_size: size(512, 'A power of two between 512 B and 2 MiB'),
     min_io_size: size(0),
@@ -45,7 +49,7 @@ export const VIRTIO_BLK_PCI = virtioTypes({
     return new VirtioBlk(parts, {
       backend,
       queues,
-      queueSize: checkQueueSize('queue-size', values['queue-size']),
+      queueSize: checkQueueSize('queue-size', values['queue-size'] ?? (parts.legacyOnly ? QUEUE_SIZE_LEGACY : QUEUE_SIZE)),
       serial: values.serial ?? serial ?? '',
       logicalBlockSize: values.logical_block_size,
       physicalBlockSize: values.physical_block_size,

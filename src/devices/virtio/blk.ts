@@ -208,7 +208,7 @@ export class VirtioBlk extends VirtioDevice {
     const heads = 16;
     const perTrack = 63;
     put64(config, CONFIG.capacity, sectors);
-    put32(config, CONFIG.segMax, Math.min(options.queueSize, 256) - 2);
+    put32(config, CONFIG.segMax, options.queueSize - 2);
     put16(config, CONFIG.geometry, Math.min(16383, Math.max(2, Math.floor(sectors / (heads * perTrack)))));
     config[CONFIG.geometry + 2] = heads;
     config[CONFIG.geometry + 3] = perTrack;

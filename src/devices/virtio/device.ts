@@ -22,6 +22,8 @@ export type VirtioParts = {
   trace?: ((category: string, line: string) => void) | undefined;
   /** Features that are not to be had. */
   without?: readonly number[];
+  /** There is only the legacy interface. */
+  legacyOnly?: boolean;
 };
 
 /** Features of every device, of which a driver takes what it knows. */

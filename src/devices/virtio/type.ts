@@ -83,11 +83,12 @@ function deviceOf<P extends Properties, D extends VirtioDevice>(
   { switches, create }: VirtioType<P, D>,
   values: unknown,
   context: DeviceContext,
+  legacyOnly = false,
 ): D {
   const { id, memory, trace } = context;
   const chosen = values as { [name: string]: unknown };
   const missing = Object.entries(switchesOf(switches)).flatMap(([key, [, ...bits]]) => (chosen[key] === true ? [] : bits));
-  return create(values as Values<P>, { id, memory, trace, without: missing }, context);
+  return create(values as Values<P>, { id, memory, trace, without: missing, legacyOnly }, context);
 }
 
 /** On a bus of its own, with registers in memory. */
@@ -123,7 +124,8 @@ function row<P extends Properties, D extends VirtioDevice>(
     properties: { ...COMMON, ...flagsOf(switchesOf(switches)), ...properties },
     create(values, context) {
       const common = values as unknown as Values<typeof COMMON>;
-      const device = deviceOf(type, values, context);
+      const modern = only !== null || !common['disable-modern'];
+      const device = deviceOf(type, values, context, !modern);
       // Behind a PCI Express port there are no ports for it to be had by, unless it is asked for.
       const auto = (context.bus as PciBus).express ? 'on' : 'off';
       const disabled = common['disable-legacy'] === 'auto' ? auto : common['disable-legacy'];
@@ -133,7 +135,7 @@ function row<P extends Properties, D extends VirtioDevice>(
         classCode,
         vectors: common.vectors ?? vectors?.(device) ?? device.queues.length + 1,
         legacy,
-        modern: only !== null || !common['disable-modern'],
+        modern,
         multifunction: common.multifunction,
         ioeventfd: common.ioeventfd === 'on',
       });
