@@ -159,6 +159,12 @@ export interface EngineServices {
    * translated code may change to it (Builder.changeContext)
    */
   selectContext(context: number, asid: number, flags: number, otherFlags?: number): void;
+  /**
+   * Has the TLB hold a page that the current privilege may access so: translated code that left for want of it need not the next time.
+   * @param access ACCESS_READ or ACCESS_WRITE
+   * @returns address in the memory, negative where there is none
+   */
+  reach(low: number, high: number, access: number): number;
   /** Makes translated code leave at its next check. */
   kick(): void;
   /** Instructions executed so far. */

@@ -21,7 +21,7 @@ import {
   VOID,
 } from '../wasm/wasm.ts';
 import type { Code } from '../wasm/wasm.ts';
-import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, VCPU_BASE } from './layout.ts';
+import { LARGE_BITS, LARGE_ENTRIES, TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE, VCPU_BASE } from './layout.ts';
 
 /** How an access is described to the slow path: bytes | access << 8 | sign << 12. */
 export const KIND_WRITE = 1 << 8;
@@ -73,6 +73,9 @@ export const SLOW_IMPORTS: readonly { name: string; params: readonly number[]; r
     result: info.store ? [I32] : [info.type, I32],
     info,
   }));
+
+/** Name of the function that an access calls which has not found its page in the TLB itself. */
+export const missName = (name: string): string => `miss ${name}`;
 
 /** Bulk operations are functions of the runtime module, too. */
 export const BULK_IMPORTS = OPS.filter((op) => op.kind === BULK).map(({ name, operands, result }) => ({
@@ -141,6 +144,21 @@ export function pushCurrentTlbEntry(c: Code, address: () => void): void {
   pushTlbEntry(c, address, () => pushTlb(c));
 }
 
+/**
+ * Leaves on the stack what `LARGE` must be added to for the address of the entry of the larger page that a virtual address
+ * would be in, see layout.ts. `address` leaves the virtual address there.
+ */
+export function pushLargeEntry(c: Code, address: () => void): void {
+  address();
+  c.i64(LARGE_BITS - TLB_ENTRY_SHIFT);
+  c.op(I64_SHR_U);
+  c.i64((LARGE_ENTRIES - 1) << TLB_ENTRY_SHIFT);
+  c.op(I64_AND);
+  c.toAddress();
+  pushTlb(c);
+  c.addAddress();
+}
+
 /** Leaves "the page's tag for this access equals the address's page" on the stack, and sets `addend`. */
 function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
   pushTlbEntry(
@@ -175,11 +193,16 @@ interface Way {
 
 const wayOf = ({ store, bytes, tag, type }: AccessInfo): Way => ({ bytes, tag, result: store ? VOID : typeByte(type) });
 
+/** Emits the access by a function of the runtime module. @param named name of that, by the operation's */
+type Slow = (faultIf: () => void, named: (name: string) => string) => void;
+
+const byCall = (name: string): string => name;
+
 /**
  * The access by the remembered page, else by the TLB, which is then remembered, else the slow path.
  * `direct` emits the access itself, the host address being on the stack.
  */
-function emitAccess(ctx: AccessContext, info: Way, direct: () => void, slow: (faultIf: () => void) => void): void {
+function emitAccess(ctx: AccessContext, info: Way, direct: () => void, slow: Slow): void {
   const c = ctx.code;
   const { page, inline } = ctx;
   const begin = (): void => {
@@ -206,13 +229,13 @@ function emitAccess(ctx: AccessContext, info: Way, direct: () => void, slow: (fa
   // For the tag to be used twice: V8 would load it twice otherwise, once by itself, because that might
   // trap, and once as the comparison's operand.
   if (inline) c.storeAt(I64_STORE, VCPU_BASE + CTL_SLOW_VALUE, () => c.get(ctx.found));
-  slow(() => ctx.faultIf((page ? 1 : 0) + (inline ? 1 : 0)));
+  slow(() => ctx.faultIf((page ? 1 : 0) + (inline ? 1 : 0)), inline ? missName : byCall);
   if (inline) c.op(END);
   if (page) c.op(END);
 }
 
 /** The access by the page that the stack was last seen in, else the slow path, which finds the page for the next. */
-function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => void, slow: (faultIf: () => void) => void): void {
+function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => void, slow: Slow): void {
   const c = ctx.code;
   c.get(ctx.address);
   c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_PAGE);
@@ -229,7 +252,7 @@ function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => vo
   c.op(ELSE);
   c.get(ctx.address);
   c.call(CALL, ctx.slow(FIND_STACK));
-  slow(() => ctx.faultIf(1));
+  slow(() => ctx.faultIf(1), byCall);
   c.op(END);
 }
 
@@ -276,9 +299,9 @@ export function emitLoad(ctx: AccessContext, info: AccessInfo): void {
     ctx,
     wayOf(info),
     () => c.memory(info.wasm, 0),
-    (faultIf) => {
+    (faultIf, named) => {
       c.get(ctx.address);
-      c.call(CALL, ctx.slow(info.name));
+      c.call(CALL, ctx.slow(named(info.name)));
       faultIf();
     },
   );
@@ -312,7 +335,7 @@ export function emitPair(ctx: AccessContext, infos: Two<AccessInfo>, values: Two
         (info, offset) => c.memory(info.wasm, offset),
       );
     },
-    (faultIf) =>
+    (faultIf, named) =>
       each(
         (offset) => {
           c.get(ctx.address);
@@ -321,7 +344,7 @@ export function emitPair(ctx: AccessContext, infos: Two<AccessInfo>, values: Two
           c.op(I64_ADD);
         },
         (info) => {
-          c.call(CALL, ctx.slow(info.name));
+          c.call(CALL, ctx.slow(named(info.name)));
           faultIf();
         },
       ),
@@ -344,10 +367,10 @@ export function emitStore(ctx: AccessContext, info: AccessInfo, value: () => voi
       value();
       c.memory(info.wasm, 0);
     },
-    (faultIf) => {
+    (faultIf, named) => {
       c.get(ctx.address);
       value();
-      c.call(CALL, ctx.slow(info.name));
+      c.call(CALL, ctx.slow(named(info.name)));
       faultIf();
     },
   );

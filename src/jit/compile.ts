@@ -37,7 +37,7 @@ import {
   EXIT_FAULT,
   EXIT_HOT,
 } from '../ir/vcpu-block.ts';
-import { FIND_STACK, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
+import { FIND_STACK, missName, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
 import type { PageLocals } from './access.ts';
 import { DISPATCH, FIND, FOLLOW, GUARD, LINK, THROUGH, emitFollow, emitJumpCacheProbe, emitThrough } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
@@ -134,6 +134,7 @@ interface Signature {
 function runtimeFunctions(pointer: number): ReadonlyMap<string, Signature> {
   const functions = new Map<string, Signature>();
   for (const { name, params, result } of [...SLOW_IMPORTS, ...BULK_IMPORTS]) functions.set(name, { params, result });
+  for (const { name, params, result } of SLOW_IMPORTS) functions.set(missName(name), { params, result });
   functions.set(FIND_STACK, { params: [I64], result: NONE });
   for (const name of [FIND, DISPATCH]) functions.set(name, { params: [I32], result: NONE });
   for (const name of [LINK, FOLLOW, THROUGH]) functions.set(name, { params: [pointer], result: NONE });

@@ -43,7 +43,7 @@ import { BlockTable, MAX_BLOCK_INSNS, PAGE_HAS_CODE } from './blocks.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import type { Block } from './blocks.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
-import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, NULL_CELL, VCPU_BASE } from './layout.ts';
+import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, LARGE_BITS, NULL_CELL, VCPU_BASE } from './layout.ts';
 import { compilerBeside, compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
@@ -472,6 +472,8 @@ export class Engine implements EngineServices {
     const writable = this.physical.isWritable(walked.page);
     if (flags !== 0 || !writable) permissions &= ~(1 << ACCESS_WRITE);
     this.tlb.fill(low, high, host, permissions, walked.global, walked.bits);
+    if (walked.bits >= LARGE_BITS && access !== ACCESS_EXEC && !this.vcpu.watching)
+      this.tlb.fillLarge(low, high, access, walked, this.physical);
     if (access === ACCESS_WRITE && !writable) return -2;
     return host + (low & 0xfff);
   }
@@ -718,7 +720,7 @@ export class Engine implements EngineServices {
   }
 
   /** Like codeHost, for data; a page that is only watched for writes is found in the TLB by its read tag. */
-  private reach(low: number, high: number, access: number): number {
+  reach(low: number, high: number, access: number): number {
     const host = this.tlb.probe(low, high, access);
     return host >= 0 ? host : this.translate(low, high, access);
   }

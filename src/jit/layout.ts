@@ -68,6 +68,15 @@ export const VICTIM_ENTRIES = 8;
 export const EPOCH = VICTIM + VICTIM_ENTRIES * 32;
 
 /**
+ * Larger pages of a context that is the supervisor's (large-pages.ts), 2 MiB each; entries are as the TLB's, by the address bits
+ * from LARGE_BITS on. In others all are empty.
+ */
+export const LARGE = 0x30000;
+export const LARGE_BITS = 21;
+export const LARGE_ENTRIES = 512;
+export const LARGE_SIZE = LARGE_ENTRIES << TLB_ENTRY_SHIFT;
+
+/**
  * Jump cache entry, 16 bytes: 0 pc i64, 8 address of the entry cell i32. A page's entries
  * are neighbours, so that one page can be dropped alone: index = page bits, then
  * JUMP_LOW_BITS of the offset, folded. An empty entry is all zero: pc 0 "found" there

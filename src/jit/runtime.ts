@@ -18,7 +18,7 @@ import {
   CTL_STACK_PAGE,
 } from '../ir/vcpu-block.ts';
 import type { Isa } from '../isa/isa.ts';
-import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, pushCurrentTlbEntry, pushTlb } from './access.ts';
+import { FIND_STACK, PAGE_LIMIT, SLOW_IMPORTS, missName, pushCurrentTlbEntry, pushLargeEntry, pushTlb } from './access.ts';
 import type { AccessInfo } from './access.ts';
 import { BlockEmitter } from './emit.ts';
 import {
@@ -43,6 +43,8 @@ import {
   GUARD_HOST,
   GUARD_MAPPING,
   GUARD_OFFSET,
+  LARGE,
+  LARGE_BITS,
   TLB_ADDEND,
   TLB_EXEC,
   TLB_READ,
@@ -74,6 +76,7 @@ import {
   I64_NE,
   I64_STORE,
   I64_SUB,
+  IF,
   LOAD_OP,
   LOOP,
   ModuleWriter,
@@ -81,6 +84,7 @@ import {
   RETURN_CALL,
   SELECT,
   STORE_OP,
+  typeByte,
 } from '../wasm/wasm.ts';
 
 export interface RuntimeImports {
@@ -106,7 +110,7 @@ function storeField(c: Code, field: number, value: () => void, opcode: number | 
 }
 
 /**
- * One memory operation by the TLB. It calls nothing but in its last step, what `slowPath` makes, so that V8
+ * One memory operation by a larger page or by the TLB. It calls nothing but in its last step, what `slowPath` makes, so that V8
  * needs neither a frame nor a look at the stack's limit.
  */
 function accessFunction(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], slow: number): number {
@@ -115,7 +119,16 @@ function accessFunction(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number
   c.begin(params);
   const [page, found] = [c.local(I64), c.local(I64)] as const;
   const entry = c.local(c.addressType);
-  setLastPage(c, info, page);
+  setLastPage(c, info, page, LARGE_BITS);
+  pushLargeEntry(c, () => c.get(0));
+  c.tee(entry);
+  c.memory(I64_LOAD, LARGE + info.tag);
+  c.get(page);
+  c.op(I64_EQ);
+  c.if(true);
+  accessBy(c, info, entry, LARGE);
+  c.end();
+  setLastPage(c, info, page, PAGE_BITS);
   pushEntry(c, 0);
   c.tee(entry);
   c.memory(I64_LOAD, info.tag);
@@ -123,7 +136,7 @@ function accessFunction(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number
   c.get(page);
   c.op(I64_EQ);
   c.if(true);
-  accessBy(c, info, entry);
+  accessBy(c, info, entry, 0);
   c.end();
   // The tag is used twice for V8 to load it once, see emitAccess.
   storeField(c, CTL_SLOW_VALUE, () => c.get(found), I64_STORE);
@@ -132,12 +145,12 @@ function accessFunction(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number
   return module.function(params, result, c);
 }
 
-/** Sets `page` to that of the access's last byte. */
-function setLastPage(c: Code, info: AccessInfo, page: number): void {
+/** Sets `page` to that of the access's last byte. @param bits of an address within a page */
+function setLastPage(c: Code, info: AccessInfo, page: number, bits: number): void {
   c.get(0);
   c.i64(info.bytes - 1);
   c.op(I64_ADD);
-  c.i64(-PAGE_SIZE);
+  c.i64(-(2 ** bits));
   c.op(I64_AND);
   c.set(page);
 }
@@ -152,7 +165,7 @@ function slowPath(module: ModuleWriter, path: (typeof SLOW_IMPORTS)[number], hos
   c.begin(params);
   const page = c.local(I64);
   const entry = c.local(c.addressType);
-  setLastPage(c, info, page);
+  setLastPage(c, info, page, PAGE_BITS);
   searchVictims(c, info, page, entry);
   if (info.bytes > 1) tryCross(c, info, page, cross);
   storeField(c, CTL_SLOW_ADDR, () => c.get(0), I64_STORE);
@@ -263,12 +276,12 @@ function moveByte(c: Code, from: number, to: number): void {
   c.memory(I32_STORE8, 0);
 }
 
-/** The access itself by the TLB entry in a local. */
-function accessBy(c: Code, info: AccessInfo, entry: number): void {
+/** The access itself by the TLB entry whose address is a local's and an offset. */
+function accessBy(c: Code, info: AccessInfo, entry: number, offset: number): void {
   c.get(0);
   c.toAddress();
   c.get(entry);
-  c.loadAddend(TLB_ADDEND);
+  c.loadAddend(offset + TLB_ADDEND);
   c.addAddress();
   if (info.store) c.get(1);
   c.memory(info.wasm, 0);
@@ -300,7 +313,7 @@ function searchVictims(c: Code, info: AccessInfo, page: number, entry: number): 
   c.op(I32_AND);
   c.if(false);
   exchange(c, entry);
-  accessBy(c, info, entry);
+  accessBy(c, info, entry, 0);
   c.end();
   c.get(entry);
   c.address(32);
@@ -383,18 +396,19 @@ function writeGuard(module: ModuleWriter, host: number): number {
 function writeFindStack(module: ModuleWriter): number {
   const c = module.code();
   c.begin([I64]);
-  const [page, entry] = [c.local(I64), c.local(c.addressType)] as const;
-  c.get(0);
-  c.i64(-PAGE_SIZE);
-  c.op(I64_AND);
-  c.set(page);
-  pushEntry(c, 0);
-  c.tee(entry);
-  c.memory(I64_LOAD, TLB_WRITE);
-  c.get(page);
-  c.op(I64_EQ);
+  const entry = c.local(c.addressType);
+  findEntry(c, 0, TLB_WRITE, entry);
   c.if();
-  storeField(c, CTL_STACK_PAGE, () => c.get(page), I64_STORE);
+  storeField(
+    c,
+    CTL_STACK_PAGE,
+    () => {
+      c.get(0);
+      c.i64(-PAGE_SIZE);
+      c.op(I64_AND);
+    },
+    I64_STORE,
+  );
   storeField(
     c,
     CTL_STACK_ADDEND,
@@ -409,7 +423,8 @@ function writeFindStack(module: ModuleWriter): number {
   return module.function([I64], NONE, c);
 }
 
-const PAGE_SIZE = 4096;
+const PAGE_BITS = 12;
+const PAGE_SIZE = 2 ** PAGE_BITS;
 
 /** Leaves the TLB entry of the page that `address` (a local) lies in on the stack. */
 function pushEntry(c: Code, address: number): void {
@@ -424,6 +439,29 @@ function giveUpIf(c: Code): void {
   c.end();
 }
 
+/** Sets `entry` to the TLB's for an address (a local), or to that of the larger page. Leaves on the stack whether there is one. */
+function findEntry(c: Code, address: number, tag: number, entry: number): void {
+  const isThere = (bits: number): void => {
+    c.tee(entry);
+    c.memory(I64_LOAD, tag);
+    c.get(address);
+    c.i64(-(2 ** bits));
+    c.op(I64_AND);
+    c.op(I64_EQ);
+  };
+  pushEntry(c, address);
+  isThere(PAGE_BITS);
+  c.op(IF);
+  c.op(typeByte(I32));
+  c.i32(1);
+  c.op(ELSE);
+  pushLargeEntry(c, () => c.get(address));
+  c.address(LARGE);
+  c.addAddress();
+  isThere(LARGE_BITS);
+  c.end();
+}
+
 /** Sets `host` to the address in this memory of `bytes` from `address` on, or gives up. */
 function reachRange(c: Code, address: number, bytes: number, tag: number, host: number): void {
   c.get(address);
@@ -434,13 +472,8 @@ function reachRange(c: Code, address: number, bytes: number, tag: number, host: 
   c.i64(PAGE_SIZE);
   c.op(I64_GT_U);
   giveUpIf(c);
-  pushEntry(c, address);
-  c.tee(host);
-  c.memory(I64_LOAD, tag);
-  c.get(address);
-  c.i64(-PAGE_SIZE);
-  c.op(I64_AND);
-  c.op(I64_NE);
+  findEntry(c, address, tag, host);
+  c.op(I32_EQZ);
   giveUpIf(c);
   c.get(host);
   c.loadAddend(TLB_ADDEND);
@@ -565,9 +598,15 @@ function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBas
   const slowIndex = new Map<string, number>();
   const cross = writeCross(module);
   for (const entry of SLOW_IMPORTS) {
-    const index = accessFunction(module, entry, slowPath(module, entry, hostSlow, cross));
-    slowIndex.set(entry.name, index);
-    module.export(entry.name, index);
+    const miss = slowPath(module, entry, hostSlow, cross);
+    const index = accessFunction(module, entry, miss);
+    for (const [name, one] of [
+      [entry.name, index],
+      [missName(entry.name), miss],
+    ] as const) {
+      slowIndex.set(name, one);
+      module.export(name, one);
+    }
   }
   for (const [name, index] of [
     ['bulkcopy', writeBulkCopy(module)],

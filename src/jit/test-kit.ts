@@ -57,6 +57,8 @@ export interface Mapping {
   readonly page: number;
   readonly permissions: number;
   readonly global?: boolean;
+  /** See Translation. */
+  readonly bits?: number;
 }
 
 export class TestIsa implements Isa {
@@ -117,6 +119,8 @@ export class TestVcpu implements Vcpu {
   readonly leaves: { reason: number; argument: number; pc: bigint }[] = [];
   fetchesFromNowhere = 0;
   polls = 0;
+  /** Walks that found a page. */
+  walks = 0;
   /** Pages by virtual page number; what is not here is identity-mapped while `identity` is set. */
   readonly map = new Map<bigint, Mapping | null>();
   identity = true;
@@ -151,6 +155,8 @@ export class TestVcpu implements Vcpu {
     out.page = mapping.page;
     out.permissions = mapping.permissions;
     out.global = mapping.global === true;
+    out.bits = mapping.bits ?? 12;
+    this.walks++;
     return true;
   }
 

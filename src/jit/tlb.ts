@@ -19,8 +19,9 @@ import {
   JUMP_LOW_BITS,
   JUMP_PAGE_BITS,
   JUMP_SIZE,
+  LARGE,
+  LARGE_BITS,
   SUPERVISOR_CONTEXTS,
-  TLB_ADDEND,
   TLB_ENTRIES,
   TLB_ENTRY_SHIFT,
   TLB_EXEC,
@@ -31,8 +32,11 @@ import {
   VICTIM,
   VICTIM_ENTRIES,
 } from './layout.ts';
+import { LargePages, hostBy, isPlain, largeHost, setAddend, setTag } from './large-pages.ts';
+import type { Physical } from './large-pages.ts';
 import { CTL_STACK_LIMIT } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
+import type { Translation } from '../isa/isa.ts';
 
 /** Entry numbers filled since the last emptying; past the limit the whole table is cleared. */
 const JOURNAL_SIZE = 1024;
@@ -66,6 +70,7 @@ class Context {
   readonly executed = new Uint32Array(EXECUTED_PAGES / 32);
   /** Larger pages that some entry is a piece of: the number of each, by the address bits within it. */
   readonly largePages = new Map<number, Set<number>>();
+  readonly large: LargePages;
   /** A page that outlives address spaces is mapped here for the user. */
   sharesGlobal = false;
   /** A private page with code has been entered since the private entries were last dropped. */
@@ -78,8 +83,9 @@ class Context {
   /** It has been in force since it was last emptied. */
   touched = false;
 
-  constructor(index: number) {
+  constructor(index: number, words: Int32Array) {
     this.tlb = CONTEXTS + index * CONTEXT_SIZE;
+    this.large = new LargePages(words, this.tlb + LARGE);
     this.jumps = this.tlb + JUMP_CACHE;
   }
 }
@@ -104,14 +110,6 @@ function largePage(low: number, high: number, bits: number): number {
 /** Empties the entry at a word index. For a few words a loop is several times faster than `fill`. */
 function clearTags(w: Int32Array, at: number): void {
   for (let i = 0; i < 6; i++) w[at + i] = -1;
-}
-
-/** Address in the memory of a byte, by the TLB entry at a word index. */
-function hostBy(w: Int32Array, at: number, low: number, high: number): number {
-  const addendLow = w[at + (TLB_ADDEND >> 2)]! >>> 0;
-  const sum = (low >>> 0) + addendLow;
-  const carry = sum > 0xffffffff ? 1 : 0;
-  return ((high + w[at + (TLB_ADDEND >> 2) + 1]! + carry) >>> 0) * 0x100000000 + (sum >>> 0);
 }
 
 /** Address in the memory of a byte that the TLB at an address maps for an access, or -1. */
@@ -141,12 +139,15 @@ export class Tlb {
   private readonly writable: Int32Array;
   /** Word indices of entries that permitted writing to a page when they were filled. */
   private readonly writableBy = new Map<number, number[]>();
+  /** By 2 MiB of the memory: some context may permit writing to them as one page. */
+  private readonly largeWritable: Uint8Array;
 
   constructor(buffer: ArrayBufferLike) {
+    this.largeWritable = new Uint8Array(Math.ceil(buffer.byteLength / 2 ** LARGE_BITS));
     this.writable = new Int32Array(Math.ceil(buffer.byteLength / 4096));
     this.words = new Int32Array(buffer);
     this.doubles = new Float64Array(buffer);
-    for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i));
+    for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i, this.words));
     this.current = this.contexts[0]!;
     this.current.touched = true;
     for (const context of this.contexts) this.clearTlb(context);
@@ -223,6 +224,7 @@ export class Tlb {
     context.sharesGlobal = false;
     context.executed.fill(0);
     context.largePages.clear();
+    context.large.clear();
     this.clearJumps(context);
   }
 
@@ -257,6 +259,7 @@ export class Tlb {
   /** Drops what a switch of address spaces must not leave behind. */
   private clearPrivate(context: Context): void {
     const { privateEntries } = context;
+    context.large.clearPrivate();
     if (privateEntries.count === 0) return;
     if (privateEntries.overflown || context.privateCode) this.renewMapping(context);
     if (privateEntries.overflown) this.clearTlb(context);
@@ -390,13 +393,10 @@ export class Tlb {
     this.pushOut(at);
     // The addend before the tags: other threads may be reading.
     clearTags(w, at);
-    const hostLow = host % 0x100000000;
-    const difference = hostLow - (page >>> 0);
-    w[at + (TLB_ADDEND >> 2)] = difference;
-    w[at + (TLB_ADDEND >> 2) + 1] = Math.floor(host / 0x100000000) - high - (difference < 0 ? 1 : 0);
-    this.setTag(at + (TLB_READ >> 2), page, high, permissions & (1 << ACCESS_READ));
-    this.setTag(at + (TLB_WRITE >> 2), page, high, permissions & (1 << ACCESS_WRITE));
-    this.setTag(at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
+    setAddend(w, at, page, high, host);
+    setTag(w, at + (TLB_READ >> 2), page, high, permissions & (1 << ACCESS_READ));
+    setTag(w, at + (TLB_WRITE >> 2), page, high, permissions & (1 << ACCESS_WRITE));
+    setTag(w, at + (TLB_EXEC >> 2), page, high, permissions & (1 << ACCESS_EXEC));
     if (permissions & (1 << ACCESS_WRITE)) {
       this.noteWritable(Math.floor(host / 4096), at);
     }
@@ -449,13 +449,32 @@ export class Tlb {
     for (let i = 0; i < 8; i++) w[place + i] = w[at + i]!;
   }
 
-  private setTag(at: number, page: number, high: number, permitted: number): void {
-    this.words[at] = permitted ? page : -1;
-    this.words[at + 1] = permitted ? high : -1;
+  /** Enters the larger page that `fill` has just entered a piece of, where the context has such and not this one for the access. */
+  fillLarge(low: number, high: number, access: number, walked: Translation, physical: Physical): void {
+    const { asid, large } = this.current;
+    if (asid >= 0 || large.find(low, high, access) >= 0) return;
+    const known = large.find(low, high, ACCESS_READ);
+    const host = known >= 0 ? known : largeHost(physical, walked.page);
+    if (host < 0) return;
+    const plain = isPlain(physical, host);
+    // Nothing more is permitted than was.
+    if (known >= 0 && !plain) return;
+    const permissions = plain ? walked.permissions : walked.permissions & ~(1 << ACCESS_WRITE);
+    if (permissions & (1 << ACCESS_WRITE)) this.largeWritable[host / 2 ** LARGE_BITS] = 1;
+    large.fill(low, high, host, permissions, walked.global);
+  }
+
+  private protectLarge(host: number): void {
+    const page = Math.floor(host / 2 ** LARGE_BITS);
+    if (this.largeWritable[page] === 0) return;
+    this.largeWritable[page] = 0;
+    this.forgetStack();
+    for (let i = 0; i < SUPERVISOR_CONTEXTS; i++) this.contexts[i]!.large.withdrawWrite(page * 2 ** LARGE_BITS);
   }
 
   /** Makes writes to a page take the slow path in every context. @param host address of the page */
   protect(host: number): void {
+    this.protectLarge(host);
     const page = Math.floor(host / 4096);
     const place = this.writable[page]!;
     if (place === 0) return;

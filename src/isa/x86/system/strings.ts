@@ -191,12 +191,18 @@ export class Strings {
   }
 
   private sourceHost(): number {
-    if (this.debug.watching) return -1;
-    return this.mmu.hostOf(this.srcLow, this.srcHigh, AS_CURRENT, ACCESS_READ);
+    return this.hostOf(this.srcLow, this.srcHigh, ACCESS_READ);
   }
+
   private targetHost(access: number): number {
+    return this.hostOf(this.dstLow, this.dstHigh, access);
+  }
+
+  private hostOf(low: number, high: number, access: number): number {
     if (this.debug.watching) return -1;
-    return this.mmu.hostOf(this.dstLow, this.dstHigh, AS_CURRENT, access);
+    const host = this.mmu.hostOf(low, high, AS_CURRENT, access);
+    if (host >= 0) this.core.services.reach(low, high, access);
+    return host;
   }
 
   private moveString(): number {

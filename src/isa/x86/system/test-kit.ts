@@ -53,6 +53,7 @@ export class Kit {
 
   constructor(model = 'max') {
     const services: EngineServices = {
+      reach: () => -1,
       memory: this.memory,
       vcpuBase: VCPU,
       flushAll: () => this.log.push('flushAll'),
