@@ -12,7 +12,10 @@ import {
   I64_AND,
   I64_EQ,
   I64_LOAD,
+  I32_AND,
+  I32_NE,
   I64_LT_U,
+  I64_NE,
   I64_SHR_U,
   I64_STORE,
   I64_SUB,
@@ -104,9 +107,25 @@ export interface AccessContext {
   readonly inline: boolean;
   /** Locals that remember the page this access went to last, when it is likely to stay there. */
   readonly page?: PageLocals | undefined;
+  /** It is one of several that look the TLB up once (access-groups.ts). */
+  readonly group?: GroupAccess | undefined;
   /** The access is to the stack, whose page is known to the state block (CTL_STACK_PAGE). */
   readonly stack: boolean;
 }
+
+/** What an access has to do with others that look the TLB up together. */
+export interface GroupAccess {
+  /** It looks, for all of them. */
+  readonly leads: boolean;
+  /** Of a leader: bytes from the first of the group to its own, and from the first to the end of the last. */
+  readonly below: number;
+  readonly span: number;
+  /** Local for what makes an address in this memory of one in the group's page, or NO_PAGE. */
+  readonly addend: number;
+}
+
+/** Where a group does not lie in one page that the TLB has. Addends are whole pages. */
+const NO_PAGE = 1;
 
 /**
  * Locals: a page's virtual address (i64), what makes an address in this memory of one in it (an address), and
@@ -118,8 +137,11 @@ export interface PageLocals {
   readonly limit: number;
 }
 
+/** Bytes of the widest access. */
+const WIDEST = 16;
+
 /** Of a page that is remembered: the widest access that begins before this offset stays in the page. */
-export const PAGE_LIMIT = 4096 - 15;
+export const PAGE_LIMIT = 4096 - (WIDEST - 1);
 
 /** Leaves the address of the TLB entry for a virtual address on the stack. `address` and `tlb` leave theirs there. */
 export function pushTlbEntry(c: Code, address: () => void, tlb: () => void): void {
@@ -159,11 +181,21 @@ export function pushLargeEntry(c: Code, address: () => void): void {
   c.addAddress();
 }
 
-/** Leaves "the page's tag for this access equals the address's page" on the stack, and sets `addend`. */
-function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): void {
+function pushSum(c: Code, address: number, bytes: number): void {
+  c.get(address);
+  if (bytes === 0) return;
+  c.i64(bytes);
+  c.op(I64_ADD);
+}
+
+/**
+ * Leaves "the page's tag for this access equals the address's page" on the stack, and sets the local `addend`.
+ * @param below bytes before the address that must lie in the page, too  @param span bytes from there on
+ */
+function emitProbe(c: Code, ctx: AccessContext, tag: number, addend: number, below: number, span: number): void {
   pushTlbEntry(
     c,
-    () => c.get(ctx.address),
+    () => pushSum(c, ctx.address, -below),
     () => c.get(ctx.tlb),
   );
   c.tee(ctx.entry);
@@ -171,13 +203,9 @@ function emitProbe(c: Code, ctx: AccessContext, tag: number, bytes: number): voi
   c.tee(ctx.found);
   c.get(ctx.entry);
   c.loadAddend(TLB_ADDEND);
-  c.set(ctx.addend);
-  c.get(ctx.address);
-  if (bytes > 1) {
-    // An access that runs into the next page must not match this page's tag.
-    c.i64(bytes - 1);
-    c.op(I64_ADD);
-  }
+  c.set(addend);
+  // What runs into the next page must not match this page's tag.
+  pushSum(c, ctx.address, span - below - 1);
   c.i64(-4096);
   c.op(I64_AND);
   c.op(I64_EQ);
@@ -210,6 +238,7 @@ function emitAccess(ctx: AccessContext, info: Way, direct: () => void, slow: Slo
     c.op(IF);
     c.op(info.result);
   };
+  if (ctx.group) return emitGroupAccess(ctx, ctx.group, info, begin, direct, slow);
   if (ctx.stack) return emitStackAccess(ctx, begin, direct, slow);
   if (page) {
     c.get(ctx.address);
@@ -226,12 +255,68 @@ function emitAccess(ctx: AccessContext, info: Way, direct: () => void, slow: Slo
     c.op(ELSE);
   }
   if (inline) emitInlineAccess(ctx, info, begin, direct);
-  // For the tag to be used twice: V8 would load it twice otherwise, once by itself, because that might
-  // trap, and once as the comparison's operand.
-  if (inline) c.storeAt(I64_STORE, VCPU_BASE + CTL_SLOW_VALUE, () => c.get(ctx.found));
+  if (inline) useFound(ctx);
   slow(() => ctx.faultIf((page ? 1 : 0) + (inline ? 1 : 0)), inline ? missName : byCall);
   if (inline) c.op(END);
   if (page) c.op(END);
+}
+
+/** The access by the page that the group's leader has found, which this may be. */
+function emitGroupAccess(
+  ctx: AccessContext,
+  { leads, addend, below, span }: GroupAccess,
+  info: Way,
+  begin: () => void,
+  direct: () => void,
+  slow: Slow,
+): void {
+  const c = ctx.code;
+  if (leads && ctx.stack) emitStackProbe(ctx, addend, below, span);
+  else if (leads) emitProbe(c, ctx, info.tag, addend, below, span);
+  else {
+    c.get(addend);
+    c.address(NO_PAGE);
+    c.op(c.addressType === I32 ? I32_NE : I64_NE);
+  }
+  begin();
+  c.get(addend);
+  c.get(ctx.address);
+  c.toAddress();
+  c.addAddress();
+  direct();
+  c.op(ELSE);
+  if (leads) {
+    c.address(NO_PAGE);
+    c.set(addend);
+    if (ctx.stack) findStack(ctx);
+    else useFound(ctx);
+  }
+  slow(() => ctx.faultIf(1), byCall);
+  c.op(END);
+}
+
+/** Leaves "this range lies in the page that the stack was last seen in" on the stack, and sets `addend`. */
+function emitStackProbe({ code: c, address }: AccessContext, addend: number, below: number, span: number): void {
+  c.address(0);
+  c.loadAddend(VCPU_BASE + CTL_STACK_ADDEND);
+  c.set(addend);
+  const starts = (offset: number): void => {
+    pushSum(c, address, offset);
+    c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_PAGE);
+    c.op(I64_SUB);
+    c.loadAt(I64_LOAD, VCPU_BASE + CTL_STACK_LIMIT);
+    c.op(I64_LT_U);
+  };
+  starts(-below);
+  // The widest access that begins before the limit stays in the page.
+  if (span <= WIDEST) return;
+  starts(span - below - WIDEST);
+  c.op(I32_AND);
+}
+
+/** For the tag to be used twice: V8 would load it twice otherwise, once by itself, because that might trap, and once as the comparison's operand. */
+function useFound({ code, found }: AccessContext): void {
+  code.storeAt(I64_STORE, VCPU_BASE + CTL_SLOW_VALUE, () => code.get(found));
 }
 
 /** The access by the page that the stack was last seen in, else the slow path, which finds the page for the next. */
@@ -250,10 +335,14 @@ function emitStackAccess(ctx: AccessContext, begin: () => void, direct: () => vo
   c.addAddress();
   direct();
   c.op(ELSE);
-  c.get(ctx.address);
-  c.call(CALL, ctx.slow(FIND_STACK));
+  findStack(ctx);
   slow(() => ctx.faultIf(1), byCall);
   c.op(END);
+}
+
+function findStack({ code, address, slow }: AccessContext): void {
+  code.get(address);
+  code.call(CALL, slow(FIND_STACK));
 }
 
 /** Function of the runtime module that enters the page of an address as the stack's, when the TLB has it for writing. */
@@ -263,7 +352,7 @@ export const FIND_STACK = 'findstack';
 function emitInlineAccess(ctx: AccessContext, info: Way, begin: () => void, direct: () => void): void {
   const c = ctx.code;
   const { page } = ctx;
-  emitProbe(c, ctx, info.tag, info.bytes);
+  emitProbe(c, ctx, info.tag, ctx.addend, 0, info.bytes);
   begin();
   c.get(ctx.addend);
   if (page) {
@@ -284,7 +373,7 @@ function emitInlineAccess(ctx: AccessContext, info: Way, begin: () => void, dire
 
 /** Is there more to the access than a call? */
 export function isInPlace(ctx: AccessContext): boolean {
-  return ctx.inline || ctx.stack || ctx.page !== undefined;
+  return ctx.inline || ctx.stack || ctx.page !== undefined || ctx.group !== undefined;
 }
 
 /** Load from the address on the stack; leaves the value there. */

@@ -37,7 +37,8 @@ import {
   EXIT_FAULT,
   EXIT_HOT,
 } from '../ir/vcpu-block.ts';
-import { FIND_STACK, missName, pushTlb, BULK_IMPORTS, SLOW_IMPORTS } from './access.ts';
+import { AccessGroups, type GroupRoles } from './access-groups.ts';
+import { pushTlb } from './access.ts';
 import type { PageLocals } from './access.ts';
 import { DISPATCH, FIND, FOLLOW, GUARD, LINK, THROUGH, emitFollow, emitJumpCacheProbe, emitThrough } from './dispatch.ts';
 import { BlockEmitter } from './emit.ts';
@@ -47,6 +48,7 @@ import { CHANGED, IN_LOCAL, RegisterFinder } from './registers.ts';
 import type { ByGlobal, RegionRegisters, Residence } from './registers.ts';
 import type { RegionNode } from './region.ts';
 import { copiesOf, exitContext, staysBy } from './region.ts';
+import { RUNTIME_FUNCTIONS, type Signature } from './signatures.ts';
 import {
   BLOCK,
   BR,
@@ -75,7 +77,6 @@ import {
   STORE_OP,
 } from '../wasm/wasm.ts';
 import type { Inline } from '../wasm/structured.ts';
-import type { Results } from '../wasm/wasm.ts';
 
 export interface RegionToCompile {
   /** Linear address of the entry when it was made, low and high half: its name in profiles. */
@@ -125,28 +126,6 @@ function stepOf(words: Int32Array, value: number): number {
   return op === Op.const64 || op === Op.const32 ? Math.abs(words[constant + 1]!) : 0;
 }
 
-interface Signature {
-  readonly params: readonly number[];
-  readonly result: Results;
-}
-
-/** Functions of the runtime module that regions may call, but for helpers. @param pointer type of addresses */
-function runtimeFunctions(pointer: number): ReadonlyMap<string, Signature> {
-  const functions = new Map<string, Signature>();
-  for (const { name, params, result } of [...SLOW_IMPORTS, ...BULK_IMPORTS]) functions.set(name, { params, result });
-  for (const { name, params, result } of SLOW_IMPORTS) functions.set(missName(name), { params, result });
-  functions.set(FIND_STACK, { params: [I64], result: NONE });
-  for (const name of [FIND, DISPATCH]) functions.set(name, { params: [I32], result: NONE });
-  for (const name of [LINK, FOLLOW, THROUGH]) functions.set(name, { params: [pointer], result: NONE });
-  functions.set(GUARD, { params: [pointer, I64], result: I32 });
-  return functions;
-}
-
-const RUNTIME_FUNCTIONS: Record<number, ReadonlyMap<string, Signature>> = {
-  [I32]: runtimeFunctions(I32),
-  [I64]: runtimeFunctions(I64),
-};
-
 /** Control constructs around the place being emitted, innermost last. */
 type Label = RegionNode | null;
 
@@ -187,6 +166,9 @@ export class RegionCompiler implements Surroundings {
   inline = false;
   /** By global and kind of access; made when first needed. */
   private readonly pages = new Map<number, PageLocals>();
+  private readonly finderOfGroups: AccessGroups;
+  groups: GroupRoles | undefined;
+  private readonly addends: number[] = [];
 
   constructor(options: CompilerOptions, module: ModuleWriter) {
     this.options = options;
@@ -196,6 +178,7 @@ export class RegionCompiler implements Surroundings {
     this.globalLocals = new Int32Array(options.globals.length);
     this.flags = options.globals.map(() => 0);
     this.finder = new RegisterFinder(options.globals.length, options.helpers, new BlockAnalysis(options.globals.length));
+    this.finderOfGroups = new AccessGroups(options.globals.length);
     this.used = new Uint8Array(options.globals.length);
     this.strides = new Uint8Array(options.globals.length);
     this.stackPointer = options.stackPointer;
@@ -211,12 +194,26 @@ export class RegionCompiler implements Surroundings {
     return this.module.import(`h${index}`, params, result);
   }
 
-  page(global: number, store: boolean): PageLocals | undefined {
-    if (this.strides[global]) return undefined;
+  remembersPage(global: number): boolean {
+    return this.strides[global] === 0;
+  }
+
+  page(global: number, store: boolean): PageLocals {
     const key = global * 2 + (store ? 1 : 0);
     let page = this.pages.get(key);
     if (!page) this.pages.set(key, (page = this.newPage()));
     return page;
+  }
+
+  groupAddend(slot: number): number {
+    return (this.addends[slot] ??= this.code.local(this.code.addressType));
+  }
+
+  private findGroups(nodes: readonly RegionNode[]): void {
+    this.finderOfGroups.find(nodes, (node, address) => {
+      this.setPlace(node);
+      return this.emitter.wayOf(node.block.words, address, this);
+    });
   }
 
   /** Locals that remember a page. */
@@ -350,6 +347,8 @@ export class RegionCompiler implements Surroundings {
     this.conditionals = 0;
     this.linked = 0;
     this.pages.clear();
+    this.addends.length = 0;
+    this.findGroups(region.nodes);
     this.mergeLabels.clear();
     this.emitEntryGuards();
     if (!this.options.exactCount) this.emitEntryBudget(entry);
@@ -494,9 +493,14 @@ export class RegionCompiler implements Surroundings {
       this.loadGlobal(g);
       this.flags[g] = IN_LOCAL;
     }
+    this.setPlace(node);
+    this.groups = this.finderOfGroups.of(node);
+    this.emitter.emitBody(node.block.words, node.block.count, this);
+  }
+
+  private setPlace(node: RegionNode): void {
     this.inLoop = node.inLoop && !node.inSwitch;
     this.inline = node.inLoop || this.region.inline;
-    this.emitter.emitBody(node.block.words, node.block.count, this);
   }
 
   private emitWithin(node: RegionNode, merges: RegionNode[], next: number, copies: number): void {

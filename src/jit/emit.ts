@@ -26,6 +26,7 @@ import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT } from '../ir/vcpu-block.ts';
 import { ACCESS, bytesNamed, emitLoad, emitPair, emitStore, isInPlace } from './access.ts';
 import type { AccessContext, AccessInfo, PageLocals } from './access.ts';
+import { BY_OTHER, BY_STACK, BY_TLB, type GroupRoles } from './access-groups.ts';
 import { EXPANSIONS, Scratch, emitImmediates } from './expand.ts';
 import { VCPU_BASE } from './layout.ts';
 import { Body, Expr, Local, NAMELESS } from '../wasm/structured.ts';
@@ -60,8 +61,12 @@ export interface Surroundings {
   readonly inline: boolean;
   /** Global that points to the stack, or -1. */
   readonly stackPointer: number;
-  /** Locals for the page that accesses by a global remember, if they are worth it. */
-  page(global: number, store: boolean): PageLocals | undefined;
+  /** Whether locals for the page that accesses by a global remember are worth it in loops, and these. */
+  remembersPage(global: number): boolean;
+  page(global: number, store: boolean): PageLocals;
+  /** Accesses of the block that look the TLB up together (access-groups.ts), and a local for what they find. */
+  readonly groups: GroupRoles | undefined;
+  groupAddend(slot: number): number;
 }
 
 /** Pools of locals that blocks of one function share. */
@@ -349,8 +354,12 @@ export class BlockEmitter {
    * Accesses by one register stay on a page for long: in a structure, along a string. In loops they remember it.
    */
   private pageFor(base: number, store: boolean): PageLocals | undefined {
+    return this.remembersPage(base) ? this.around.page(base, store) : undefined;
+  }
+
+  private remembersPage(base: number): boolean {
     const { stackPointer, inLoop } = this.around;
-    return stackPointer >= 0 && base !== stackPointer && base >= 0 && inLoop ? this.around.page(base, store) : undefined;
+    return stackPointer >= 0 && base !== stackPointer && base >= 0 && inLoop && this.around.remembersPage(base);
   }
 
   /** The global that the value is, plus or minus constants, with 32 bits or with 64; -1 when it is none. */
@@ -375,10 +384,20 @@ export class BlockEmitter {
     }
   }
 
-  private accessContext(value: number, store: boolean): AccessContext {
+  /** How an access by an address (a value) finds its page: see access-groups.ts. */
+  wayOf(words: Int32Array, address: number, around: Surroundings): number {
+    this.words = words;
+    this.around = around;
+    const base = this.baseOf(address, 3);
+    if (base >= 0 && base === around.stackPointer) return BY_STACK;
+    return around.inline && !this.remembersPage(base) ? BY_TLB : BY_OTHER;
+  }
+
+  private accessContext(record: number, store: boolean): AccessContext {
     this.makeAddressLocals();
     const around = this.around;
-    const base = this.baseOf(value, 3);
+    const base = this.baseOf(this.words[record * STRIDE + 1]!, 3);
+    const role = around.groups?.get(record);
     return {
       code: this.code,
       address: this.address,
@@ -389,6 +408,7 @@ export class BlockEmitter {
       slow: (name) => around.slow(name),
       faultIf: (depth) => around.faultIf(depth),
       page: this.pageFor(base, store),
+      group: role && { ...role, addend: around.groupAddend(role.slot) },
       stack: base >= 0 && base === around.stackPointer,
       inline: around.inline,
     };
@@ -397,7 +417,7 @@ export class BlockEmitter {
   private emitMemory(i: number): void {
     const at = i * STRIDE;
     const info = ACCESS[this.words[at]!]!;
-    const ctx = this.accessContext(this.words[at + 1]!, info.store);
+    const ctx = this.accessContext(i, info.store);
     if (isInPlace(ctx) && this.isTenBytes(i)) return this.emitTenBytes(i, ctx, info);
     if (!info.store) {
       this.pushValue(this.words[at + 1]!);
@@ -433,7 +453,8 @@ export class BlockEmitter {
       w[sum + 1] === w[at + 1] &&
       w[sum + 2] === i + 1 &&
       w[second + 1] === i + 2 &&
-      this.analysis.uses[i + 2] === 1
+      this.analysis.uses[i + 2] === 1 &&
+      !this.around.groups?.get(i + 3)?.leads
     );
   }
 

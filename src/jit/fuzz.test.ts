@@ -72,12 +72,38 @@ class Instruction {
     this.keep(op.result, this.b.emit(op.index, p, q, r, s, t, u));
   }
 
-  /** Somewhere in the window, which spans two pages; through l7 now and then. */
+  /** Somewhere in the window, which spans two pages; near what l5, l6 and the stack pointer l7 point to now and then. */
   private address(): Value {
     const { b } = this;
-    if (this.below(3) === 0) return b.add64(b.get(L[7]!), b.i64(this.below(32) - 16));
+    const choice = this.below(6);
+    if (choice < 2) return b.add64(b.get(L[7]!), b.i64(this.below(choice === 0 ? 32 : 300) - 16));
+    if (choice < 4) return this.near(b.get(L[5 + this.below(2)]!));
     const offset = b.and64(this.value(I64), b.i64(0xff));
     return b.add64(offset, b.i64(WINDOW));
+  }
+
+  /** What lies a constant away from a pointer, which may be the sum of some. */
+  private near(pointer: Value): Value {
+    const { b } = this;
+    const distance = this.below(200) - 100;
+    switch (this.below(5)) {
+      case 0:
+        return b.sub64(b.add64(pointer, b.i64(40)), b.i64(distance));
+      case 1:
+        return b.extu(b.add32(b.wrap(pointer), b.i32(distance)));
+      case 2:
+        return b.add64(b.extu(b.sub32(b.wrap(pointer), b.i32(distance))), b.i64(8));
+      default:
+        return b.add64(pointer, b.i64(distance));
+    }
+  }
+
+  /** A pointer goes on by a constant, or to another place in the window. */
+  private movePointer(): void {
+    const { b } = this;
+    const pointer = L[5 + this.below(2)]!;
+    if (this.below(3) > 0) b.set(pointer, b.add64(b.get(pointer), b.i64(this.below(33) - 16)));
+    else b.set(pointer, b.add64(b.and64(this.value(I64), b.i64(0xff)), b.i64(WINDOW)));
   }
 
   private memory(): void {
@@ -130,6 +156,7 @@ class Instruction {
       this.pure();
       this.write();
     }
+    if (this.below(3) === 0) this.movePointer();
     if (this.below(4) === 0) b.ctx = this.below(5);
   }
 
@@ -188,11 +215,18 @@ function prepare(machine: TestMachine, seed: number): void {
     machine.set(global, global.type === F64 ? wide & 0x7fdfffffffffffffn : wide);
   }
   machine.set(L[7]!, BigInt(WINDOW + 0x60 + (seed & 31)));
+  // Above 4 GiB, where nothing is but for addresses of 32 bits, now and then.
+  for (const pointer of [5, 6]) machine.set(L[pointer]!, BigInt(WINDOW + (random() & 0xff) + (random() & 3 ? 0 : 2 ** 32)));
   machine.vcpu.map.set(0x20n, { page: 0x30000, permissions: READ | WRITE });
-  machine.vcpu.map.set(0x21n, { page: 0x18000, permissions: READ | WRITE });
+  const second = [READ, 0, READ | WRITE, READ | WRITE][seed & 3]!;
+  machine.vcpu.map.set(0x21n, second === 0 ? null : { page: 0x18000, permissions: second });
+  machine.engine.flushAll();
   for (let i = 0; i < 0x2000; i += 4) machine.view.setUint32(GUEST_MEMORY + 0x30000 + i, random(), true);
   for (let i = 0; i < 0x1000; i += 4) machine.view.setUint32(GUEST_MEMORY + 0x18000 + i, random(), true);
 }
+
+const faultsOf = ({ vcpu }: TestMachine): string[] =>
+  vcpu.faults.splice(0).map(({ pc, ctx, address, access }) => `fault ${[pc, ctx, address, access].join()}`);
 
 /** Everything that a run has left, in slices of different lengths. */
 function outcome(machine: TestMachine, seed: number): string[] {
@@ -209,6 +243,7 @@ function outcome(machine: TestMachine, seed: number): string[] {
   const memory = (at: number): string =>
     Buffer.from(machine.bytes.slice(GUEST_MEMORY + at, GUEST_MEMORY + at + 0x200)).toString('hex');
   states.push(
+    ...faultsOf(machine),
     memory(0x30e00),
     memory(0x18000),
     JSON.stringify(machine.vcpu.leaves.map(({ reason, argument, pc }) => [reason, argument, Number(pc)])),
@@ -250,7 +285,8 @@ function final(machine: TestMachine, seed: number): string[] | null {
   machine.view.setBigUint64(VCPU_BASE + FUEL, 0n, true);
   machine.run(CODE, 100_000);
   const window = Buffer.from(machine.bytes.slice(GUEST_MEMORY + 0x30e00, GUEST_MEMORY + 0x31000)).toString('hex');
-  return machine.vcpu.stopped ? [machine.pc.toString(16), ...machine.registers(), window] : null;
+  const faults = faultsOf(machine);
+  return machine.vcpu.stopped ? [machine.pc.toString(16), ...machine.registers(), ...faults, window] : null;
 }
 
 test('random programs that end do so with the same result when their loops are only roughly counted', () => {

@@ -551,7 +551,10 @@ function pureSurroundings(): Parameters<BlockEmitter['emitBody']>[2] {
     inline: false,
     tlb: 0,
     stackPointer: -1,
+    remembersPage: never,
     page: never,
+    groups: undefined,
+    groupAddend: never,
   };
 }
 
