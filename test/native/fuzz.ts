@@ -6,6 +6,7 @@ import { allRows } from '../../src/isa/x86/rows.ts';
 import type { Row } from '../../src/isa/x86/tables.ts';
 import { Random } from './generate.ts';
 import { Guest } from './guest.ts';
+import { hostFaultsOtherwise } from './host-cpu.ts';
 import { maskOf } from './integer-cases.ts';
 import { compareJudged, describeCase, exclusion, judgedCase, kindOf } from './judge.ts';
 import type { Judged } from './judge.ts';
@@ -56,6 +57,7 @@ const LONGEST = 31;
 /** Rows that leave nothing undefined, and do not branch: what sequences are made of. */
 function inSequences(row: Row, random: Random): boolean {
   if (exclusion(row, false) !== null || kindOf(row) === 'x87' || APPROXIMATE.test(row.name) || row.options.vsib) return false;
+  if (hostFaultsOtherwise(row)) return false;
   if (row.options.f64 || row.options.d64 || /^(J|LOOP|CALL|RET|INT|UD|HLT|IN|OUT|ENTER|LEAVE|XLAT|BOUND|CMPXCHG)/.test(row.name))
     return false;
   if (row.operands.some((spec) => spec.place === 'O' || spec.place === 'J')) return false;

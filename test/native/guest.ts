@@ -2,7 +2,6 @@
  * Runs the same cases here: a vCPU in user mode as a kernel like Linux would set it up, with the
  * machine's own system code; exceptions end a case instead of going to a kernel.
  */
-import { readFileSync } from 'node:fs';
 import { CTL_PC } from '../../src/ir/vcpu-block.ts';
 import type { InterruptController } from '../../src/machine/interfaces.ts';
 import { readArithmeticFlags, writeArithmeticFlags } from '../../src/isa/x86/flags.ts';
@@ -45,6 +44,7 @@ import { Engine } from '../../src/jit/engine.ts';
 import { GUEST_MEMORY, VCPU_BASE } from '../../src/jit/layout.ts';
 import { newMemory } from '../../src/wasm/memory.ts';
 import { AddressSpace } from '../../src/machine/address-space.ts';
+import { HOST_VENDOR } from './host-cpu.ts';
 import {
   CODE_BASE,
   CODE_START,
@@ -64,8 +64,6 @@ import type { Case } from './native.ts';
 import { ClockTsc, InstructionClock } from '../../src/machine/clock.ts';
 
 const ALL_OF_X86 = x86Isa(() => true);
-
-const HOST_VENDOR = /^vendor_id\s*: (\S+)/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'GenuineIntel';
 
 const RAM_SIZE = 0x100000;
 const PHYSICAL_CODE = 0x1000;

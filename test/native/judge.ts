@@ -4,6 +4,7 @@ import type { Row } from '../../src/isa/x86/tables.ts';
 import { differences } from './compare.ts';
 import { makeCase } from './generate.ts';
 import type { Random } from './generate.ts';
+import { hostCannotJudge, isVendorsAffair } from './host-cpu.ts';
 import { DF, maskOf, undefinedResult } from './integer-cases.ts';
 import { SIGTRAP } from './native.ts';
 import type { Case } from './native.ts';
@@ -40,7 +41,7 @@ const EXCLUDED: readonly (readonly [reason: string, names: RegExp])[] = [
 export function exclusion(row: Row, mode32: boolean): string | null {
   if (mode32 ? row.options.only64 : row.options.no64) return 'not in this mode';
   if (row.operands[0]?.place === 'S') return 'changes what the test program lives on';
-  return EXCLUDED.find(([, names]) => names.test(row.name))?.[0] ?? null;
+  return EXCLUDED.find(([, names]) => names.test(row.name))?.[0] ?? hostCannotJudge(row, mode32);
 }
 
 /** String instructions with REP run a few times. */
@@ -103,6 +104,7 @@ function vectorResults(row: Row, native: Case, ours: Case, exact: boolean): stri
 /** What differs after a case. */
 export function compareJudged({ row, before, exact }: Judged, native: Case, ours: Case): string[] {
   const kind = kindOf(row);
+  if (isVendorsAffair(row, before, native, ours)) return [];
   if (kind === 'integer') {
     // Without anything to adjust, ARPL needs no permission to write on some processors.
     if (row.name === 'ARPL' && native.signal === SIGTRAP && ours.vector === 14) return [];
