@@ -71,6 +71,9 @@ type Known = Map<number, Group[]>;
 const heirsOf = ({ children }: RegionNode): RegionNode[] =>
   children.filter(({ forwardEdges, isLoopHeader }) => forwardEdges === 1 && !isLoopHeader);
 
+/** Sums of 32 bits are not followed into another block. */
+const isFollowed = (root: number): boolean => (root & 1) === 0;
+
 /** The constant that a sum adds to its first operand, or null where it is none or a large one. */
 function addedBy(words: Int32Array, at: number): number | null {
   const op = words[at]!;
@@ -190,6 +193,7 @@ export class AccessGroups {
       range.end = end;
       found = true;
     }
+    if (!isFollowed(root)) return found;
     for (const heir of heirs) {
       globals.forEach((place, global) => {
         if (place.root === root && this.gather(range, 2 * global, write, heir, 0, shift + place.offset)) found = true;
@@ -221,8 +225,7 @@ function handDown(known: Known, globals: readonly Place[]): Known {
   const handed: Known = new Map();
   globals.forEach(({ root, offset }, global) => {
     const groups = known.get(root);
-    // Sums of 32 bits are not followed into another block.
-    if (!groups || (root & 1) !== 0) return;
+    if (!groups || !isFollowed(root)) return;
     handed.set(
       2 * global,
       groups.map((group) => ({ ...group, first: group.first - offset, end: group.end - offset })),

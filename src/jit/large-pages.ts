@@ -4,7 +4,8 @@
  * for an access (access.ts) looks here first. A page larger than 2 MiB is kept in pieces of that size.
  */
 import { ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
-import { LARGE_BITS, LARGE_ENTRIES, LARGE_SIZE, TLB_ADDEND, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE } from './layout.ts';
+import { LARGE_BITS, LARGE_ENTRIES, LARGE_SIZE, TLB_ENTRY_SHIFT, TLB_READ, TLB_WRITE } from './layout.ts';
+import { hostBy, setAddend, setTag } from './tlb-entry.ts';
 
 const PAGE = 4096;
 const LARGE = 2 ** LARGE_BITS;
@@ -33,26 +34,6 @@ export function isPlain({ pageFlags }: Pick<Physical, 'pageFlags'>, host: number
   const first = host / PAGE;
   for (let page = first; page < first + PAGES; page++) if (pageFlags[page] !== 0) return false;
   return true;
-}
-
-/** Address in the memory of a byte, by the TLB entry at a word index. */
-export function hostBy(w: Int32Array, at: number, low: number, high: number): number {
-  const addendLow = w[at + (TLB_ADDEND >> 2)]! >>> 0;
-  const sum = (low >>> 0) + addendLow;
-  const carry = sum > 0xffffffff ? 1 : 0;
-  return ((high + w[at + (TLB_ADDEND >> 2) + 1]! + carry) >>> 0) * 0x100000000 + (sum >>> 0);
-}
-
-/** Sets what leads from a page's virtual address to its address in the memory in the TLB entry at a word index. */
-export function setAddend(w: Int32Array, at: number, page: number, high: number, host: number): void {
-  const difference = (host % 0x100000000) - (page >>> 0);
-  w[at + (TLB_ADDEND >> 2)] = difference;
-  w[at + (TLB_ADDEND >> 2) + 1] = Math.floor(host / 0x100000000) - high - (difference < 0 ? 1 : 0);
-}
-
-export function setTag(w: Int32Array, at: number, page: number, high: number, permitted: number): void {
-  w[at] = permitted ? page : -1;
-  w[at + 1] = permitted ? high : -1;
 }
 
 export class LargePages {

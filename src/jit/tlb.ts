@@ -32,7 +32,8 @@ import {
   VICTIM,
   VICTIM_ENTRIES,
 } from './layout.ts';
-import { LargePages, hostBy, isPlain, largeHost, setAddend, setTag } from './large-pages.ts';
+import { LargePages, isPlain, largeHost } from './large-pages.ts';
+import { hostBy, setAddend, setTag } from './tlb-entry.ts';
 import type { Physical } from './large-pages.ts';
 import { CTL_STACK_LIMIT } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';

@@ -42,12 +42,11 @@ export function hostCannotJudge({ name }: Row, mode32: boolean): string | null {
  */
 export const hostFaultsOtherwise = ({ name }: Row): boolean => IS_AMD && /^(SHA|CMPS[BWDQ]$)/.test(name);
 
-/** Is what differs after a case how AMD's processors do it? @param row null for several instructions */
-export function isVendorsAffair(row: Row | null, before: Case, native: Case, ours: Case): boolean {
+/** Is what differs after a case how AMD's processors do it? */
+export function isVendorsAffair(row: Row, before: Case, native: Case, ours: Case): boolean {
   if (!IS_AMD) return false;
   // What runs over the end of 32-bit code's addresses is beyond the segment's limit there.
   if (before.mode32 && native.vector === 13 && ours.vector === 14) return true;
-  if (row === null) return false;
   if (hostFaultsOtherwise(row)) return ours.signal === SIGSEGV && (native.signal === SIGSEGV || row.name.startsWith('SHA'));
   // Of the least normal angle: the result is below it.
   if (/^(FSIN|FSINCOS|FPTAN)$/.test(row.name)) return underflows(native) && !underflows(ours);
