@@ -69,8 +69,14 @@ export function threadParent<Send, Receive>(): MessageEnd<Send, Receive> {
 
 /** Modules may say which functions are to be compiled at once. */
 const HEED_HINTS = '--experimental-wasm-compilation-hints';
+/**
+ * V8 guesses what is called by way of a table, to go back to baseline code where it has guessed wrong. Once in some hundred boots its
+ * optimiser found nothing of that code, which ends the process ("Check failed: function_feedback != ..."). Turned off later than
+ * others' modules began, this does no harm to them.
+ */
+const NO_GUESSES = '--no-wasm-inlining-call-indirect';
 /** Nothing in translated code is worth inlining, and looking for it costs every entry of code that is not optimised yet. */
-const NO_INLINING = ['--no-wasm-inlining', '--no-wasm-inlining-call-indirect'];
+const NO_INLINING = '--no-wasm-inlining';
 
 /**
  * Sets options of the JavaScript engine for translated code, in all threads; to be called before the first of it is made. It
@@ -79,8 +85,9 @@ const NO_INLINING = ['--no-wasm-inlining', '--no-wasm-inlining-call-indirect'];
 export function tuneForTranslation(): void {
   const { setFlagsFromString } = process.getBuiltinModule('node:v8');
   setFlagsFromString(HEED_HINTS);
+  setFlagsFromString(NO_GUESSES);
   // Other modules of an application that began without would fail when they are instantiated again: only a launched process has none.
-  if (process.env['VIRELAY_EXPECTS'] !== undefined) NO_INLINING.forEach((option) => setFlagsFromString(option));
+  if (process.env['VIRELAY_EXPECTS'] !== undefined) setFlagsFromString(NO_INLINING);
 }
 
 /**
