@@ -38,8 +38,8 @@ export class Console {
       this.waiting.add(check);
       check();
     });
-    const ended = this.machine.ended.then(() => {
-      throw new Error(`the machine ended before "${wanted}":\n${this.text.slice(-2000)}`);
+    const ended = this.machine.ended.then((end) => {
+      throw new Error(`the machine ended before "${wanted}" (${JSON.stringify(end)}):\n${this.text.slice(-2000)}`);
     });
     await Promise.race([seen, ended]);
   }
