@@ -8,15 +8,20 @@ import { I32 } from '../../ir/ops.ts';
 import { CALL_INDIRECT, I32_ADD, ModuleWriter } from '../../wasm/wasm.ts';
 import { makeOptimised } from './threads.ts';
 
-/** Of a module whose function `add` adds to its argument. */
-function bytesFor(sum: number): Uint8Array<ArrayBuffer> {
-  const module = new ModuleWriter(1, 1, true);
+/** @returns index of a function that adds to its argument */
+function adder(module: ModuleWriter, sum: number): number {
   const code = module.code();
   code.begin([I32]);
   code.get(0);
   code.i32(sum);
   code.op(I32_ADD);
-  module.export('add', module.function([I32], I32, code));
+  return module.function([I32], I32, code);
+}
+
+/** Of a module whose function `add` adds to its argument. */
+function bytesFor(sum: number): Uint8Array<ArrayBuffer> {
+  const module = new ModuleWriter(1, 1, true);
+  module.export('add', adder(module, sum));
   return module.finish();
 }
 
@@ -45,14 +50,7 @@ test('bytes that are no module are refused, and modules can be made afterwards',
 /** Whose function `call` calls, by way of the table, the one that its argument says. */
 function callsByTable(): Uint8Array<ArrayBuffer> {
   const module = new ModuleWriter(1, 1, true);
-  [1, 2].forEach((sum, at) => {
-    const code = module.code();
-    code.begin([I32]);
-    code.get(0);
-    code.i32(sum);
-    code.op(I32_ADD);
-    module.element(at, module.function([I32], I32, code));
-  });
+  [1, 2].forEach((sum, at) => module.element(at, adder(module, sum)));
   const code = module.code();
   code.begin([I32]);
   code.i32(40);
