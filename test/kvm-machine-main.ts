@@ -20,6 +20,7 @@ const config = (accel: 'kvm' | 'jit'): Partial<MachineConfig> => ({
   memory: 160 * MIB,
   append: 'console=ttyS0 quiet panic=-1 cryptomgr.notests',
   noReboot: true,
+  trace: ['cpu_reset'],
   kernel: { name: 'vmlinuz', data: readFileSync('/virelay/kernel') },
   initrd: { name: 'initrd', data: readFileSync('/virelay/initrd') },
   drives: [drive({ interface: 'virtio', file: DISK, format: 'raw' })],

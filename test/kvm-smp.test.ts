@@ -27,7 +27,7 @@ test('Linux under KVM uses several CPUs', { timeout: 1_200_000 }, async (t) => {
       {
         files: new Map([
           ...files,
-          ...['saved-machine.ts', 'virtio-guest.ts', 'modules.ts'].map(
+          ...['last-words.ts', 'saved-machine.ts', 'virtio-guest.ts', 'modules.ts'].map(
             (name) => [`virelay/test/${name}`, join(import.meta.dirname, name)] as const,
           ),
         ]),

@@ -1,5 +1,6 @@
 /** For tests of saved machines: what a console says, and a machine's state in memory. */
 import type { Machine } from 'virelay';
+import { LastWords } from './last-words.ts';
 
 /** What comes out of a serial port, a way to wait for it, and one to answer. */
 export class Console {
@@ -7,6 +8,7 @@ export class Console {
   /** Settles at the machine's end. */
   readonly done: Promise<void>;
   private readonly machine: Machine;
+  private readonly lastWords: LastWords;
   private readonly writer: WritableStreamDefaultWriter<Uint8Array>;
   private readonly waiting = new Set<() => void>();
   /** What is waited for must come after that. */
@@ -14,6 +16,7 @@ export class Console {
 
   constructor(machine: Machine) {
     this.machine = machine;
+    this.lastWords = new LastWords(machine);
     const [port] = machine.serial;
     const decoder = new TextDecoder();
     this.writer = port!.writable.getWriter();
@@ -38,8 +41,8 @@ export class Console {
       this.waiting.add(check);
       check();
     });
-    const ended = this.machine.ended.then((end) => {
-      throw new Error(`the machine ended before "${wanted}" (${JSON.stringify(end)}):\n${this.text.slice(-2000)}`);
+    const ended = this.machine.ended.then(async () => {
+      throw await this.lastWords.ended(`"${wanted}"`, this.text);
     });
     await Promise.race([seen, ended]);
   }

@@ -8,6 +8,7 @@ import { dependency, type GuestFiles, guestFiles, packageTree } from '../src/cli
 import { SILENT } from '../src/cli/progress.ts';
 import type { ArchiveEntry } from '../src/guest/cpio.ts';
 import { initramfs } from '../src/guest/initramfs.ts';
+import { LastWords } from './last-words.ts';
 import { moduleFiles } from './modules.ts';
 
 const MIB = 2 ** 20;
@@ -124,12 +125,14 @@ export class Conversation {
   /** Everything that it has printed. */
   text = '';
   private readonly writer: WritableStreamDefaultWriter<Uint8Array>;
+  private readonly lastWords: LastWords;
   private changed: (() => void) | null = null;
   private ended = false;
   private count = 0;
 
   constructor(machine: Machine) {
     this.machine = machine;
+    this.lastWords = new LastWords(machine);
     const { readable, writable } = machine.serial[0]!;
     this.writer = writable.getWriter();
     void this.listen(readable);
@@ -140,7 +143,7 @@ export class Conversation {
     for (;;) {
       const found = pattern.exec(this.text.slice(from));
       if (found !== null) return found;
-      if (this.ended) throw new Error(`the machine ended before ${pattern} came:\n${this.text}`);
+      if (this.ended) throw await this.lastWords.ended(`${pattern}`, this.text);
       await new Promise<void>((resolve) => {
         this.changed = resolve;
       });

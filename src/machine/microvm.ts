@@ -114,7 +114,8 @@ export class MicrovmMachine extends PcBase<MicrovmConfig> implements Board {
   }
 
   private addEvents(): GenericEvents {
-    const events = this.add(new GenericEvents(this.irq(EVENTS_INPUT), (event) => this.config.onPower(event)));
+    const asked = { reset: this.resetBy("ACPI's register"), poweroff: () => this.config.onPower('poweroff') };
+    const events = this.add(new GenericEvents(this.irq(EVENTS_INPUT), asked));
     this.mem.addMmio(EVENTS_BASE, GED_SIZE, events.mmio, events.id);
     return events;
   }

@@ -130,6 +130,15 @@ export abstract class PcBase<Config extends PcParts> {
     return device;
   }
 
+  /** For a register that resets the machine when the guest writes to it. @param register its name in traces */
+  protected resetBy(register: string): () => void {
+    const { onPower, trace } = this.config;
+    return () => {
+      trace?.('cpu_reset', `the guest asks for it by ${register}`);
+      onPower('reset');
+    };
+  }
+
   protected byteWide(...[base, count, handler, name]: Parameters<IoSpace['register']>): void {
     this.io.register(base, count, handler, name, { maxSize: 1 });
   }

@@ -108,13 +108,19 @@ test('the PIT reaches pin 2 of the I/O APIC, unless the HPET cuts it off', () =>
   assert.equal(cpu.intr, false);
 });
 
-test('ways to end: S5, resets, debug exit', () => {
-  const { pc, events } = machine({ kernel: kernel() });
+test('ways to end: S5, resets, debug exit; who asks for a reset is traced', () => {
+  const traced: string[] = [];
+  const trace = (category: string, line: string) => void traced.push(`${category}: ${line}`);
+  const { pc, events } = machine({ kernel: kernel(), trace });
   pc.reset();
   pc.io.out(0x604, 2, 0x2000);
   pc.io.out(0xcf9, 1, 6);
   pc.io.out(0x64, 1, 0xfe);
   pc.io.out(0x501, 1, 3);
+  assert.deepEqual(traced, [
+    'cpu_reset: the guest asks for it by port cf9h',
+    'cpu_reset: the guest asks for it by the keyboard controller',
+  ]);
   assert.deepEqual(events, [
     ['poweroff', undefined],
     ['reset', undefined],

@@ -231,14 +231,13 @@ export class PcMachine extends PcBase<PcConfig> implements Board {
   }
 
   private addKeyboard(): I8042 {
-    const { cpuPort, onPower } = this.config;
-    const reset = () => onPower('reset');
+    const { cpuPort } = this.config;
     const keyboard = this.add(
       new I8042({
         keyboardIrq: this.irq(1),
         mouseIrq: this.irq(12),
         setA20: (enabled) => cpuPort.setA20(enabled),
-        resetCpu: reset,
+        resetCpu: this.resetBy('the keyboard controller'),
       }),
     );
     this.byteWide(0x60, 1, keyboard.ports, 'i8042-data');
@@ -251,14 +250,14 @@ export class PcMachine extends PcBase<PcConfig> implements Board {
       },
       'i8042-command',
     );
-    this.byteWide(0x92, 1, this.add(new Port92(keyboard, reset)).ports, 'port92');
+    this.byteWide(0x92, 1, this.add(new Port92(keyboard, this.resetBy('port 92h'))).ports, 'port92');
     return keyboard;
   }
 
   private addLegacyPorts(): void {
     this.add(this.acpi);
     this.byteWide(0xb2, 2, this.acpi.smi, 'apm');
-    const control = this.add(new ResetControl((event) => this.config.onPower(event)));
+    const control = this.add(new ResetControl(this.resetBy('port cf9h')));
     // Before the PCI configuration ports, which it lies among.
     this.byteWide(0xcf9, 1, control.ports, 'reset-control');
     // POST codes, and the port that drivers write to pass a microsecond.

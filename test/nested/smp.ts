@@ -18,6 +18,7 @@ const config = (cpus: number, more: Partial<MachineConfig> = {}): Partial<Machin
   cpus,
   append: APPEND,
   noReboot: true,
+  trace: ['cpu_reset'],
   kernel: named('kernel'),
   initrd: named('initrd'),
   ...more,

@@ -5,7 +5,7 @@
  *     0    events since the last look, 32 bits: reading ends the interrupt
  *     200h sleep control    201h sleep status    202h reset
  */
-import type { Device, DeviceState, IoHandler, IrqLine, PowerEvent } from '../../machine/interfaces.ts';
+import type { Device, DeviceState, IoHandler, IrqLine } from '../../machine/interfaces.ts';
 import { StateBlock } from '../state.ts';
 
 export const GED_SIZE = 0x300;
@@ -21,17 +21,23 @@ const SLEEP_ENABLE = 1 << 5;
 /** The event of the power button. */
 export const GED_POWER_BUTTON = 1 << 1;
 
+/** What a guest asks for by the registers. */
+interface PowerRequests {
+  reset(): void;
+  poweroff(): void;
+}
+
 export class GenericEvents implements Device {
   readonly type = 'acpi-ged';
   readonly id = 'acpi-ged';
   readonly mmio: IoHandler;
   private readonly irq: IrqLine;
-  private readonly onPower: (event: PowerEvent) => void;
+  private readonly asked: PowerRequests;
   private readonly state = new StateBlock('acpi-ged', 1, () => ({ events: 0 }), { events: 0xffffffff });
 
-  constructor(irq: IrqLine, onPower: (event: PowerEvent) => void) {
+  constructor(irq: IrqLine, asked: PowerRequests) {
     this.irq = irq;
-    this.onPower = onPower;
+    this.asked = asked;
     this.mmio = {
       read: (offset) => (offset === EVENTS ? this.take() : 0),
       write: (offset, _size, value) => this.write(offset, value & 0xff),
@@ -68,8 +74,8 @@ export class GenericEvents implements Device {
   }
 
   private write(offset: number, value: number): void {
-    if (offset === GED_RESET && value === GED_RESET_VALUE) this.onPower('reset');
+    if (offset === GED_RESET && value === GED_RESET_VALUE) this.asked.reset();
     const sleeps = offset === GED_SLEEP_CONTROL && (value & SLEEP_ENABLE) !== 0;
-    if (sleeps && ((value >> 2) & 7) === GED_SLEEP_TYPE_S5) this.onPower('poweroff');
+    if (sleeps && ((value >> 2) & 7) === GED_SLEEP_TYPE_S5) this.asked.poweroff();
   }
 }

@@ -68,11 +68,11 @@ test('general-purpose events', () => {
 });
 
 test('port CF9h resets on the rise of bit 2', () => {
-  const events: PowerEvent[] = [];
-  const control = new ResetControl((event) => events.push(event));
+  let resets = 0;
+  const control = new ResetControl(() => resets++);
   control.ports.write(0, 1, 2);
-  assert.deepEqual(events, []);
+  assert.equal(resets, 0);
   control.ports.write(0, 1, 6);
   control.ports.write(0, 1, 6);
-  assert.deepEqual(events, ['reset']);
+  assert.equal(resets, 1);
 });

@@ -222,7 +222,7 @@ export class ResetControl implements Device {
   readonly ports: IoHandler;
   private readonly state = new StateBlock('reset-control', 1, () => ({ value: 0 }), { value: 255 });
 
-  constructor(onPower: (event: PowerEvent) => void, id = 'reset-control') {
+  constructor(onReset: () => void, id = 'reset-control') {
     this.id = id;
     this.ports = {
       read: () => this.state.value.value,
@@ -231,7 +231,7 @@ export class ResetControl implements Device {
         // The reset happens on the rise of bit 2; bit 1 tells hard from soft.
         const rises = (s.value & 4) === 0 && (value & 4) !== 0;
         s.value = value & 0x06;
-        if (rises) onPower('reset');
+        if (rises) onReset();
       },
     };
   }
