@@ -21,7 +21,7 @@ for (const [name, args] of chosen.length > 0 ? [] : CHECKS) {
 }
 /**
  * Tests of which one runs at a time: their guests' host is emulated, with two processors on the two that there are. Beside other
- * tests, such guests end by triple faults now and then (2 boots of 16; by themselves 0 of 25).
+ * tests they are slow, and emulated processors fail now and then (test/kvm-host.ts, TRIPLE_FAULT).
  */
 const ALONE = /^test\/kvm(-\w+)?\.test\.ts$/;
 const files = ['src', 'test', 'scripts', 'bench'].flatMap((folder) =>

@@ -22,7 +22,7 @@ await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
 const { port } = server.address() as AddressInfo;
 
 const machine = await Machine.create({
-  ...{ accel: 'kvm', cpu: 'host', memory: 512 * MIB, noReboot: true },
+  ...{ accel: 'kvm', cpu: 'host', memory: 512 * MIB, noReboot: true, trace: ['cpu_reset'] },
   bios: { name: 'bios', data: readFileSync('/virelay/bios') },
   drives: [drive({ interface: 'virtio', file: '/dev/vda', format: 'raw' })],
   network: {

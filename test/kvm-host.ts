@@ -37,8 +37,20 @@ const MEMORY_MIB = 2048;
  */
 const BEAT = 'while sleep 2; do echo; done >/dev/ttyS1 &';
 const STANDS_STILL_MS = 60_000;
+/**
+ * Where this host has something else to do, a guest there ends by a triple fault in one of some ten boots, at any place in its kernel and
+ * without a word before; left alone, none of 25 did. Why is not known. What such a guest was to show it shows on another host, or
+ * the fault is reported after all.
+ */
+const TRIPLE_FAULT = 'the guest shut its CPU down: triple-fault';
 const HOSTS = 3;
 const STATUS = /virelay-status=(\d+)/;
+
+interface Ran {
+  readonly output: string;
+  /** -1 where the program has not ended. */
+  readonly status: number;
+}
 
 interface HostOptions {
   /** Further files, by their places there. */
@@ -77,14 +89,14 @@ const sources = (folder: string): [string, string][] =>
  * Runs a program of ours there.
  * @param folders of sources that it needs
  * @param command the shell's, in the folder of the sources
- * @returns its output and its exit status, -1 where it has not ended; null where it cannot be had, and the test is skipped
+ * @returns what became of it; null where a host cannot be had, and the test is skipped
  */
 export async function runOnKvmHost(
   t: TestContext,
   folders: readonly string[],
   command: string,
   { files: more = new Map(), disk, limit = 540_000 }: HostOptions = {},
-): Promise<{ readonly output: string; readonly status: number } | null> {
+): Promise<Ran | null> {
   if (spawnSync('qemu-system-x86_64', ['--version']).status !== 0) {
     t.skip('there is no qemu-system-x86_64');
     return null;
@@ -115,14 +127,18 @@ export async function runOnKvmHost(
     writeFileSync(join(work, 'initrd'), image);
     writeFileSync(join(work, 'kernel'), guest.kernel);
     const drive = disk === undefined ? [] : ['-drive', `file=${disk},format=qcow2,if=virtio,snapshot=on`];
-    let output: string | null = null;
-    for (let i = 0; i < HOSTS && output === null; i++) {
-      if (i > 0) t.diagnostic('the host stood still: once more');
-      output = await runQemu(t, work, drive, limit);
+    let ran: Ran | null = null;
+    for (let i = 0; i < HOSTS && ran === null; i++) {
+      const output = await runQemu(t, work, drive, limit);
+      const status = Number(STATUS.exec(output ?? '')?.[1] ?? -1);
+      const faulted = output?.includes(TRIPLE_FAULT) === true && status !== 0;
+      if (output === null) t.diagnostic('the host stood still');
+      else if (faulted && i < HOSTS - 1)
+        t.diagnostic('a guest has had a triple fault, which emulated processors give it now and then');
+      else ran = { output, status };
     }
-    if (output === null) throw new Error(`${HOSTS} hosts have stood still`);
-    const status = STATUS.exec(output)?.[1];
-    return { output, status: status === undefined ? -1 : Number(status) };
+    if (ran === null) throw new Error(`of ${HOSTS} hosts, none has gone on to the end`);
+    return ran;
   } finally {
     rmSync(work, { recursive: true });
   }

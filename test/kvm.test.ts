@@ -32,7 +32,7 @@ test('a processor with SVM runs every kind of guest, KVM on it does all that we 
     ].join('\n'),
     {
       files: new Map(
-        ['saved-machine.ts', 'machine/kvm-kit.ts', 'machine/kvm-hyperv.test.ts'].map((name) => [
+        ['last-words.ts', 'saved-machine.ts', 'machine/kvm-kit.ts', 'machine/kvm-hyperv.test.ts'].map((name) => [
           `virelay/test/${name}`,
           join(import.meta.dirname, name),
         ]),

@@ -3,6 +3,7 @@ import { findFirmware } from '#host';
 import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
 import { openCharacter } from '../character/open.ts';
 import type { CharacterSpec } from '../character/spec.ts';
+import { readShared } from '../host/node/bytes.ts';
 import { describeError } from '../host/node/errors.ts';
 import type { Channel } from '../host/host.ts';
 import { ConfigError, Machine, type MachineConfig, type NamedFile } from '../index.ts';
@@ -46,7 +47,7 @@ function version(): string {
 function readInput(option: string, path: string | null): NamedFile | null {
   if (path === null) return null;
   try {
-    return { name: path, data: new Uint8Array(readFileSync(path)) };
+    return { name: path, data: readShared(path) };
   } catch (error) {
     throw new OptionError(option, path, describeError(error));
   }

@@ -30,6 +30,7 @@ import {
 import { SerialPort } from './serial-port.ts';
 import type { NetdevConfig } from './network-config.ts';
 import { Mouse } from './mouse.ts';
+import { withSharedFiles } from './shared-files.ts';
 import { machineThreadFor } from './thread.ts';
 
 export interface MachineEnd {
@@ -104,7 +105,7 @@ export class Machine {
     for (const id of config.chardevs) this.openChannel(id);
     thread.onMessage((message) => this.receive(message));
     thread.onError((error) => this.fail(error));
-    post({ type: 'create', config });
+    post({ type: 'create', config: withSharedFiles(config) });
   }
 
   /**
