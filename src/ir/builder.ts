@@ -83,10 +83,16 @@ export class Builder {
   reset(ctx: number): void {
     this.count = 0;
     this.insns = 0;
-    this.current.fill(-1);
+    this.forgetGlobals();
     this.ctx = ctx;
     this.usesContext = false;
     this.ended = false;
+  }
+
+  /** For so few words a loop is several times faster than `fill`. */
+  private forgetGlobals(): void {
+    const { current } = this;
+    for (let i = 0; i < current.length; i++) current[i] = -1;
   }
 
   private record(op: number): number {
@@ -218,7 +224,7 @@ export class Builder {
    */
   call(helper: Helper, a: Value = -1, b: Value = -1, c: Value = -1, d: Value = -1): Value {
     const value = this.emit(CALL_OP[helper.result]!, helper.index, a, b, c, d, 0);
-    if (helper.touchesGlobals) this.current.fill(-1);
+    if (helper.touchesGlobals) this.forgetGlobals();
     return value;
   }
 

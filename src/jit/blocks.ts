@@ -100,7 +100,11 @@ export class BlockTable {
   /** Writes to pages with code so far. */
   changes = 0;
   readonly all: Block[] = [];
-  private pages: (CodePage | undefined)[] = [];
+  /** By number: of the pages that there are, few have code. */
+  private readonly pages = new Map<number, CodePage>();
+  /** The one that was asked for last, and its number. */
+  private lastPage = -1;
+  private lastCodePage: CodePage | undefined;
   private readonly flagSets = new Map<number, number>();
   private lastFlags = -1;
   private lastFlagSet = 0;
@@ -163,8 +167,21 @@ export class BlockTable {
     return offset | (this.flagSet(flags) << 12);
   }
 
+  private knownPage(page: number): CodePage | undefined {
+    if (page !== this.lastPage) {
+      this.lastCodePage = this.pages.get(page);
+      this.lastPage = page;
+    }
+    return this.lastCodePage;
+  }
+
   private codePage(page: number): CodePage {
-    return (this.pages[page] ??= new CodePage());
+    const known = this.knownPage(page);
+    if (known) return known;
+    const made = new CodePage();
+    this.pages.set(page, made);
+    this.lastCodePage = made;
+    return made;
   }
 
   private newBlock(page: number, offset: number, flags: number): Block {
@@ -186,7 +203,7 @@ export class BlockTable {
   }
 
   find(page: number, offset: number, flags: number): Block | undefined {
-    return this.pages[page]?.blocks.get(this.key(offset, flags));
+    return this.knownPage(page)?.blocks.get(this.key(offset, flags));
   }
 
   /** The variant of a page-crossing block for the second page mapped now. */
@@ -313,7 +330,7 @@ export class BlockTable {
   }
 
   private invalidateIn(page: number, start: number, end: number): boolean {
-    const codePage = this.pages[page];
+    const codePage = this.knownPage(page);
     if (!codePage) return false;
     codePage.shared = true;
     const hit = codePage.covers(start, end);
@@ -343,10 +360,11 @@ export class BlockTable {
         dropped = true;
       }
     }
-    for (const block of codePage.blocks.values()) {
+    // Not by an iterator, which makes an object for each: pages with hundreds of blocks are dropped as wholes.
+    codePage.blocks.forEach((block) => {
       drop(block);
       block.variants?.forEach(drop);
-    }
+    });
     for (const block of codePage.guests) {
       if (block.ip !== 0 && block.offset + block.length - 4096 > start) {
         this.dropBlock(block);
@@ -358,7 +376,7 @@ export class BlockTable {
 
   /** Has the page had no code, or been written to, since `changes` had that value? */
   changedSince(page: number, changes: number): boolean {
-    const codePage = this.pages[page];
+    const codePage = this.knownPage(page);
     return !codePage || codePage.live === 0 || codePage.changed > changes;
   }
 
@@ -373,9 +391,11 @@ export class BlockTable {
   /** Forgets everything; no code may be running. */
   clear(): void {
     this.pages.forEach((codePage, page) => {
-      if (codePage && codePage.live > 0) this.pageFlags[page] = this.pageFlags[page]! & ~PAGE_HAS_CODE;
+      if (codePage.live > 0) this.pageFlags[page] = this.pageFlags[page]! & ~PAGE_HAS_CODE;
     });
-    this.pages = [];
+    this.pages.clear();
+    this.lastPage = -1;
+    this.lastCodePage = undefined;
     this.all.length = 0;
     this.nextCell = CELLS;
   }

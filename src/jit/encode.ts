@@ -77,7 +77,9 @@ export class Encoder {
   /** Word index of the next unit. */
   private at = 0;
   private header = 0;
-  private insnTable: number[] = [];
+  /** Rows of the instruction table that is being made, and how many there are. */
+  private insnRows = new Int32Array(3 * 64);
+  private insnCount = 0;
   /** Word index of the unit that the last operation's sequence begins with, and the opcode there. */
   private first = 0;
   private opcode = 0;
@@ -118,7 +120,7 @@ export class Encoder {
     this.count = b.count;
     this.temp = VCPU_BASE + TEMPS;
     for (let g = 0; g < this.aliasCount.length; g++) this.aliasCount[g] = 0;
-    this.insnTable.length = 0;
+    this.insnCount = 0;
     if (this.slots.length < b.count) {
       this.slots = new Int32Array(b.count * 2);
       this.direct = new Int32Array(b.count * 2);
@@ -151,18 +153,30 @@ export class Encoder {
     this.at = at + WORDS;
   }
 
+  private addInsnRow(pc: number, context: number): void {
+    const at = 3 * this.insnCount++;
+    if (at === this.insnRows.length) {
+      const larger = new Int32Array(2 * at);
+      larger.set(this.insnRows);
+      this.insnRows = larger;
+    }
+    this.insnRows[at] = (this.at - this.header) << 2;
+    this.insnRows[at + 1] = pc;
+    this.insnRows[at + 2] = context;
+  }
+
   /** @returns address of its first byte */
   private writeInsnTable(end: number): number {
-    const { words, insnTable } = this;
-    let at = (end >> 2) - WORDS * (insnTable.length / 3 + 2);
+    const { words, insnRows, insnCount } = this;
+    let at = (end >> 2) - WORDS * (insnCount + 2);
     const start = at << 2;
     words[at] = this.at << 2;
     at += WORDS;
     words[this.header + 2] = at << 2;
-    for (let i = 0; i < insnTable.length; i += 3) {
-      words[at] = insnTable[i]!;
-      words[at + 1] = insnTable[i + 1]!;
-      words[at + 2] = insnTable[i + 2]!;
+    for (let i = 0; i < 3 * insnCount; i += 3) {
+      words[at] = insnRows[i]!;
+      words[at + 1] = insnRows[i + 1]!;
+      words[at + 2] = insnRows[i + 2]!;
       at += WORDS;
     }
     words[at] = -1;
@@ -326,7 +340,7 @@ export class Encoder {
     else if (kind === BULK) this.encodeBulk(i, op);
     else if (kind === CALL) this.encodeCall(i);
     else if (op === Op.insn) {
-      this.insnTable.push((this.at - this.header) << 2, ir[at + 1]!, ir[at + 2]!);
+      this.addInsnRow(ir[at + 1]!, ir[at + 2]!);
     } else if (op === Op.leaveif) this.unit(op, 0, ir[at + 2]!, slots[ir[at + 1]!]!, ir[at + 3]!);
     else if (kind === EXIT) this.encodeExit(i, op, cellOf);
   }
@@ -450,8 +464,7 @@ export class Encoder {
       this.extend(ir[at + 2]!, ir[at + 3]!, ctx, b);
     } else if (op === Op.jump) {
       this.unit(op, known(ir[at + 2]!), 0, slots[ir[at + 1]!]!, ir[at + 2]!);
-      this.words.fill(NO_TARGET, this.at, this.at + JUMP_TARGETS);
-      this.at += JUMP_TARGETS;
+      for (let k = 0; k < JUMP_TARGETS; k++) this.words[this.at++] = NO_TARGET;
     } else {
       this.unit(op, known(ir[at + 4]!), ir[at + 1]!, ir[at + 3]!, ir[at + 4]!);
       this.extend(ir[at + 2]!, 0, 0, 0);

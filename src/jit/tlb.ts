@@ -105,7 +105,7 @@ const MOST_LARGE = 1024;
 
 /** Number of a larger page among those of its size. @param bits address bits within it, more than 12 */
 function largePage(low: number, high: number, bits: number): number {
-  return (high >>> 0) * 2 ** (32 - bits) + (low >>> bits);
+  return (high >>> 0) * (1 << (32 - bits)) + (low >>> bits);
 }
 
 /** Empties the entry at a word index. For a few words a loop is several times faster than `fill`. */
