@@ -39,8 +39,9 @@ const BEAT = 'while sleep 2; do echo; done >/dev/ttyS1 &';
 const STANDS_STILL_MS = 60_000;
 /**
  * Where this host has something else to do, a guest there ends by a triple fault in one of some ten boots, at any place in its kernel and
- * without a word before; left alone, none of 25 did. Why is not known. What such a guest was to show it shows on another host, or
- * the fault is reported after all.
+ * without a word before; left alone, none of 25 did. Why is not known; QEMU's users report accesses by wrong TLB entries, as often,
+ * on busy hosts and only with a thread for each processor (with one for all, a boot here takes many minutes). What such a guest was
+ * to show it shows on another host, or the fault is reported after all.
  */
 const TRIPLE_FAULT = 'the guest shut its CPU down: triple-fault';
 const HOSTS = 3;
