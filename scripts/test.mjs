@@ -1,6 +1,6 @@
 // `npm test`: sets up what is missing, then checks types, style and imports and runs the tests.
 // Arguments, if any, name the test files to run instead of all.
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ensureModules, findNode, ROOT, run } from './setup.mjs';
 
@@ -20,17 +20,18 @@ for (const [name, args] of chosen.length > 0 ? [] : CHECKS) {
   if (run(node, args) !== 0) failed.push(name);
 }
 /**
- * Tests of which one runs at a time: their guests' host is emulated, with two processors on the two that there are. Beside other
- * tests they are slow, and emulated processors fail now and then (test/kvm-host.ts, TRIPLE_FAULT).
+ * What tests import of which one runs at a time: their guests' host is emulated, with two processors on the two that there are. Beside
+ * other tests they are slow, and emulated processors fail now and then (test/kvm-host.ts, TRIPLE_FAULT).
  */
-const ALONE = /^test\/kvm(-\w+)?\.test\.ts$/;
+const ALONE = "from './kvm-host.ts'";
+const isAlone = (name) => readFileSync(join(ROOT, name), 'utf8').includes(ALONE);
 const files = ['src', 'test', 'scripts', 'bench'].flatMap((folder) =>
   readdirSync(join(ROOT, folder), { recursive: true })
     .filter((name) => name.endsWith('.test.ts'))
     .map((name) => `${folder}/${name.replaceAll('\\', '/')}`),
 );
-const alone = files.filter((name) => ALONE.test(name));
-const together = files.filter((name) => !ALONE.test(name));
+const alone = files.filter(isAlone);
+const together = files.filter((name) => !alone.includes(name));
 const test = (concurrency, names) =>
   run(node, ['--no-warnings', '--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec', ...names]) === 0;
 

@@ -1,4 +1,4 @@
-/** Node.js's buffers as what everybody else knows. */
+/** Node.js's buffers and files as bytes that everybody else knows. */
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 
 /** Node.js reads less than 2 GiB at a time. */
