@@ -71,6 +71,7 @@ export interface CommandLine {
   /** None is the default. */
   accel: AcceleratorName[];
   kernelIrqchip: (typeof KERNEL_IRQCHIPS)[number];
+  nativeCode: boolean;
   icount: IcountConfig | null;
   rtc: RtcConfig;
   kernel: string | null;
@@ -144,6 +145,7 @@ function initial(): CommandLine {
     smp: { cpus: 1, topology: ONE_CPU },
     accel: [],
     kernelIrqchip: 'on',
+    nativeCode: true,
     icount: null,
     rtc: { base: 'utc', clock: 'host' },
     kernel: null,
@@ -562,9 +564,10 @@ function setSmp(line: CommandLine, text: string): void {
 function setAccel(line: CommandLine, text: string): void {
   if (isHelp(text)) return help(line, 'accel');
   const values = parseList(text, 'accel');
-  onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb', 'kernel-irqchip']);
+  onlyKeys(values, ['accel', 'thread', 'tb-size', 'one-insn-per-tb', 'kernel-irqchip', 'native']);
   const irqchip = values.get('kernel-irqchip');
   if (irqchip !== undefined) setIrqchip(line, irqchip);
+  line.nativeCode = parseSwitch('native', values.get('native') ?? 'on');
   setAccelNames(line, (values.get('accel') ?? '').split(':'));
 }
 

@@ -15,6 +15,7 @@ const ROWS: readonly (readonly [string, string])[] = [
   ['-m SIZE', 'memory: MiB, or with a suffix K, M, G, T (default 128)'],
   ['-smp [cpus=]N[,sockets=N][,cores=N][,threads=N]', 'number of CPUs and how they are arranged; more than one needs KVM'],
   ['-accel jit|interp|kvm', 'how guest code is run; tcg is another name of jit; of several (kvm:jit), the first that can be had'],
+  ['-accel jit,native=on|off', "whether to make code of the host's processor (x86-64 Linux), not WebAssembly alone"],
   ['-accel kvm,kernel-irqchip=on|split', 'whether all interrupt chips are in the kernel, or the local APICs alone'],
   ['-enable-kvm', 'the same as -accel kvm'],
   ['-icount shift=N|auto[,sleep=on|off]', 'time from counted instructions, 2^N ns each'],

@@ -76,6 +76,7 @@ function configure(line: CommandLine): Partial<MachineConfig> {
     ...line.smp,
     ...(line.accel.length > 0 ? { accel: line.accel } : {}),
     kernelIrqchip: line.kernelIrqchip,
+    nativeCode: line.nativeCode,
     icount: line.icount,
     rtc: line.rtc,
     kernel: readInput('-kernel', line.kernel),

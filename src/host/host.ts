@@ -29,6 +29,19 @@ export interface Channel {
   close(): void | Promise<void>;
 }
 
+/** A piece of memory for machine code of the host's processor. */
+export interface MachineCode {
+  /** Where it lies in the process; below 2 GiB, so that 32 bits name any place in it. */
+  readonly address: number;
+  readonly bytes: Uint8Array;
+  /** Address in the process of a memory's first byte. */
+  addressOf(memory: ArrayBufferLike): bigint;
+  /** Calls the function at the piece's first byte, which takes nothing and gives an i32. */
+  call(): number;
+  /** Gives the memory back: nothing of it may be used any more. */
+  release(): void;
+}
+
 /** How a file is opened. */
 export interface BlockFileMode {
   readonly writable: boolean;

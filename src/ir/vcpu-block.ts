@@ -26,6 +26,8 @@
  *    148  otherJumps  i32  may change to it: by exchanging them with those in force; otherTlb is 0 when it may not
  *    152  otherMapping i32
  *    160  otherKey    i64
+ *    168  native      i32  address of the code of the host's processor that is to be run
+ *    176  operands    i64 each, four: of a helper that it calls
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;
@@ -52,6 +54,8 @@ export const CTL_OTHER_TLB = 144;
 export const CTL_OTHER_JUMPS = 148;
 export const CTL_OTHER_MAPPING = 152;
 export const CTL_OTHER_KEY = 160;
+export const CTL_NATIVE = 168;
+export const CTL_OPERANDS = 176;
 
 /** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
 export const ISA_STATE = 256;

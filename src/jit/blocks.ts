@@ -6,7 +6,17 @@
  * and the block flags. Its entry cell stays the same for ever, so that chains and
  * jump caches never need to be searched when its code comes, improves or goes.
  */
-import { CELLS, CELLS_END, CELL_ARGUMENT, CELL_FUNCTION, CELL_SIZE, FN_DISPATCH, FN_INTERPRETER, FN_LOOKUP } from './layout.ts';
+import {
+  CELLS,
+  CELLS_END,
+  CELL_ARGUMENT,
+  CELL_FUNCTION,
+  CELL_SIZE,
+  FN_DISPATCH,
+  FN_INTERPRETER,
+  FN_LOOKUP,
+  FN_NATIVE,
+} from './layout.ts';
 
 /** Instructions that an ISA is asked for in one block. */
 export const MAX_BLOCK_INSNS = 64;
@@ -31,6 +41,8 @@ export class Block {
   readonly cell: number;
   /** Address of its interpreter code, 0 = not translated. */
   ip = 0;
+  /** Address of its code for the host's processor, 0 = there is none. */
+  native = 0;
   /** Bytes of guest code. */
   length = 0;
   /** The interpreter code that it had last, and the bytes of guest code that this was made from, if they were kept. */
@@ -290,9 +302,16 @@ export class BlockTable {
     if (block.ip === 0) return;
     if (block.region) this.dropRegion(block.region);
     block.ip = 0;
+    block.native = 0;
     this.setCell(block.cell, FN_LOOKUP, 0);
     this.removeLive(block.page);
     if (block.secondPage >= 0) this.removeLive(block.secondPage);
+  }
+
+  /** Leads a block's cell to its own code, if it has any. */
+  showCode(block: Block): void {
+    if (block.native !== 0) this.setCell(block.cell, FN_NATIVE, block.native);
+    else if (block.ip !== 0) this.setCell(block.cell, FN_INTERPRETER, block.ip);
   }
 
   /** Takes a region out of service. */
@@ -302,7 +321,7 @@ export class BlockTable {
     this.onRegionDropped?.(region);
     const { entry, ranges } = region;
     entry.region = null;
-    if (entry.ip !== 0) this.setCell(entry.cell, FN_INTERPRETER, entry.ip);
+    this.showCode(entry);
     for (let i = 0; i < ranges.length; i += 3) {
       const codePage = this.codePage(ranges[i]!);
       const at = codePage.regions.indexOf(region);

@@ -9,6 +9,7 @@ import {
   CTL_EXIT_REASON,
   CTL_JUMP_BASE,
   CTL_MAPPING,
+  CTL_NATIVE,
   CTL_PC,
   EXIT_LOOKUP,
 } from '../ir/vcpu-block.ts';
@@ -32,7 +33,11 @@ import {
   TLB_EXEC,
   VCPU_BASE,
 } from './layout.ts';
+import { RESULT_CELL, RESULT_FIND } from './native/results.ts';
 import {
+  CALL,
+  I32_AND,
+  I32_EQ,
   I32_LE_U,
   I32_LOAD,
   I32_MUL,
@@ -40,6 +45,7 @@ import {
   I32_SHL,
   I32_SHR_U,
   I32_STORE,
+  I32_SUB,
   I32_WRAP,
   I32_XOR,
   I64_ADD,
@@ -362,6 +368,40 @@ export function writeFollow(module: ModuleWriter, link: number): number {
   return module.function(params, NONE, c);
 }
 
+/**
+ * Function that runs code of the host's processor whose address it is given, and goes on where that says (native/block.ts, RESULT_*).
+ * @param run import that runs it  @param interpreter, find functions
+ */
+export function writeNative(module: ModuleWriter, run: number, interpreter: number, find: number): number {
+  const c = module.code();
+  c.begin([I32]);
+  const result = c.local(I32);
+  c.storeAt(I32_STORE, VCPU_BASE + CTL_NATIVE, () => c.get(0));
+  c.call(CALL, run);
+  c.tee(result);
+  c.i32(RESULT_CELL);
+  c.op(I32_AND);
+  c.if();
+  const cell = c.local(c.addressType);
+  c.get(result);
+  c.i32(RESULT_CELL);
+  c.op(I32_SUB);
+  if (c.addressType !== I32) c.op(I64_EXTEND_U);
+  c.set(cell);
+  goThrough(c, module, cell);
+  c.end();
+  c.get(result);
+  c.i32(RESULT_FIND);
+  c.op(I32_EQ);
+  c.if(false);
+  c.i32(0);
+  c.call(RETURN_CALL, find);
+  c.end();
+  c.get(result);
+  c.call(RETURN_CALL, interpreter);
+  return module.function([I32], NONE, c);
+}
+
 /** Name by which regions import the runtime module's function that looks at a guard (layout.ts, GUARD_*). */
 export const GUARD = 'guard';
 
@@ -382,7 +422,7 @@ export class CodeIndex {
   }
 
   /** @param host address of the code in the memory  @param key upper half of CTL_CODE_KEY */
-  add(host: number, key: number, cell: number): void {
+  add(host: number, key: number, cell: number, ip: number): void {
     const { words } = this;
     const low = host | 0;
     const high = (key + Math.floor(host / 0x100000000)) | 0;
@@ -393,10 +433,12 @@ export class CodeIndex {
       words[other] = words[at]!;
       words[other + 1] = words[at + 1]!;
       words[other + 2] = words[at + 2]!;
+      words[other + 3] = words[at + 3]!;
     }
     words[at] = low;
     words[at + 1] = high;
     words[at + 2] = cell;
+    words[at + 3] = ip;
   }
 
   remove(host: number, key: number): void {
@@ -404,16 +446,28 @@ export class CodeIndex {
     const low = host | 0;
     const high = (key + Math.floor(host / 0x100000000)) | 0;
     const first = this.place(low, high);
-    for (const at of [first, first ^ 4]) if (words[at] === low && words[at + 1] === high) words.fill(0, at, at + 3);
+    for (const at of [first, first ^ 4]) if (words[at] === low && words[at + 1] === high) words.fill(0, at, at + 4);
   }
 
   /** @returns the entry cell, 0 when there is none */
   find(host: number, key: number): number {
+    const at = this.entry(host, key);
+    return at === 0 ? 0 : this.words[at + 2]!;
+  }
+
+  /** @returns address of the interpreter code that the block there had last, 0 when there is none */
+  findCode(host: number, key: number): number {
+    const at = this.entry(host, key);
+    return at === 0 ? 0 : this.words[at + 3]!;
+  }
+
+  /** @returns word index of the entry, or 0 */
+  private entry(host: number, key: number): number {
     const { words } = this;
     const low = host | 0;
     const high = (key + Math.floor(host / 0x100000000)) | 0;
     const first = this.place(low, high);
-    for (const at of [first, first ^ 4]) if (words[at] === low && words[at + 1] === high) return words[at + 2]!;
+    for (const at of [first, first ^ 4]) if (words[at] === low && words[at + 1] === high) return at;
     return 0;
   }
 

@@ -73,6 +73,7 @@ export class Encoder {
   private readonly aliasCount: Int32Array;
   private ir: Int32Array = new Int32Array(0);
   private count = 0;
+  private readonly temps: number;
   private temp = 0;
   /** Word index of the next unit. */
   private at = 0;
@@ -89,7 +90,9 @@ export class Encoder {
   private readonly lastGet: Int32Array;
   private previousGet = new Int32Array(256);
 
-  constructor(words: Int32Array, globals: readonly Global[], helpers: readonly Helper[]) {
+  /** @param temps offset of the first temporary in the vCPU's block */
+  constructor(words: Int32Array, globals: readonly Global[], helpers: readonly Helper[], temps = TEMPS) {
+    this.temps = VCPU_BASE + temps;
     this.words = words;
     this.globals = globals;
     this.helpers = helpers;
@@ -118,7 +121,7 @@ export class Encoder {
   encode(b: Builder, address: number, tableEnd: number, block: number, countdown: number, cellOf: CellOf): EncodedBlock {
     this.ir = b.words;
     this.count = b.count;
-    this.temp = VCPU_BASE + TEMPS;
+    this.temp = this.temps;
     for (let g = 0; g < this.aliasCount.length; g++) this.aliasCount[g] = 0;
     this.insnCount = 0;
     if (this.slots.length < b.count) {

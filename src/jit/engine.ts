@@ -37,69 +37,49 @@ import {
   KICK_STOP,
 } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
-import type { EngineServices, Isa, Translation, Vcpu } from '../isa/isa.ts';
+import type { EngineServices, Translation, Vcpu } from '../isa/isa.ts';
 import { KIND_MODIFY, KIND_SIGNED, KIND_WRITE } from './access.ts';
 import { BlockTable, MAX_BLOCK_INSNS, PAGE_HAS_CODE } from './blocks.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import type { Block } from './blocks.ts';
+import type { EngineMemory, EngineOptions } from './engine-options.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
-import { CODE, CODE_END, FN_DISPATCH, FN_LOOKUP, LARGE_BITS, NULL_CELL, VCPU_BASE } from './layout.ts';
+import {
+  CODE,
+  CODE_END,
+  FN_DISPATCH,
+  FN_LOOKUP,
+  LARGE_BITS,
+  NULL_CELL,
+  SCRATCH_CODE,
+  SCRATCH_SIZE,
+  VCPU_BASE,
+} from './layout.ts';
 import { compilerBeside, compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
+import { NativeCode } from './native/native.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { RegionQueue } from './queue.ts';
 import { hotAgain, hotIn } from './region-source.ts';
 import { I32 } from '../ir/ops.ts';
 import { addressTypeFor } from '../wasm/wasm.ts';
-import { makeRuntime, type RuntimeBytes, startRuntime } from './runtime.ts';
+import { makeRuntime, startRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import { Tlb } from './tlb.ts';
 import { ENTRIES, entryTrace, traceBlock } from './trace-block.ts';
 import { ModuleWriter } from '../wasm/wasm.ts';
 
-/** Physical memory as the engine sees it (machine/address-space.ts). */
-export interface EngineMemory {
-  hostPage(address: number): number;
-  isWritable(address: number): boolean;
-  read(address: number, size: number): number;
-  write(address: number, size: number, value: number): void;
-  readonly pageFlags: Uint8Array;
-  onCodeWrite?: ((hostOffset: number, length: number) => void) | undefined;
-}
-
-export interface EngineOptions {
-  readonly isa: Isa;
-  readonly memory: WebAssembly.Memory;
-  readonly physical: EngineMemory;
-  /** false: everything runs in the interpreter (-accel interp). */
-  readonly compile: boolean;
-  /** Compile in a thread of its own, if the host has threads. */
-  readonly compileBeside?: boolean;
-  /** What compiles, instead of either. */
-  readonly compiler?: typeof compilerHere;
-  /** Instructions are counted exactly (-icount). */
-  readonly exactCount: boolean;
-  /** Executions after which a block is compiled; its batch, when it still waits, after twice as many more. */
-  readonly hotThreshold?: number;
-  /** End of the area for interpreter code: translated code is dropped when it is reached. */
-  readonly codeEnd?: number;
-  /** Runtime modules that have been made before (`makeCommonRuntime`), for memories that they serve. */
-  readonly runtime?: RuntimeBytes;
-  trace?: (category: string, line: string) => void;
-  /** Is a category traced that is about blocks (trace-block.ts)? */
-  tracesBlocks?: (category: string) => boolean;
-}
-
 /** Executions after which a block is compiled: a kernel's code is everywhere, and its compiler takes the guest's time. */
 const HOT = 10_000;
+/** The same where code of the host's processor is what gets hot: it is fast enough for most. */
+const HOT_NATIVE = 100_000;
 /** Entries of a program's region after which it is made anew, in so many times what makes code hot. */
 const ENTRIES_PER_HOT = 3;
+/** Executions after which a block is made into code of the host's processor, which takes as long as to interpret it some ten times. */
+const NATIVE_AFTER = 10;
 const COLD = 0x7fffffff;
 /** Entry cells that a block may need: its own, and for its targets. */
 const MAX_BLOCK_CELLS = 1024;
-/** Where single instructions are put to be run alone. */
-const SCRATCH_CODE = CODE;
-const SCRATCH_SIZE = 0x10000;
 const PAGE = 4096;
 
 export class Engine implements EngineServices {
@@ -116,6 +96,7 @@ export class Engine implements EngineServices {
   private readonly builder: Builder;
   private readonly encoder: Encoder;
   private readonly reader: PageReader;
+  private readonly native: NativeCode | null;
   private readonly queue: RegionQueue | null;
   private readonly hot: number;
   /** See `RegionHost`. */
@@ -138,14 +119,14 @@ export class Engine implements EngineServices {
   readonly exactCount: boolean;
   dispatchCell = 0;
   readonly trace: EngineOptions['trace'];
-  statistics = { blocks: 0, regions: 0, failures: 0, lookups: 0, flushes: 0 };
+  statistics = { blocks: 0, native: 0, regions: 0, failures: 0, lookups: 0, flushes: 0 };
 
   constructor(options: EngineOptions) {
     this.options = options;
     this.trace = options.trace;
     this.exactCount = options.exactCount;
     this.traceEntry = options.tracesBlocks?.(ENTRIES) ? entryTrace(options.trace ?? (() => undefined)) : null;
-    this.hot = options.hotThreshold ?? HOT;
+    this.hot = options.hotThreshold ?? (options.machineCode ? HOT_NATIVE : HOT);
     this.codeEnd = options.codeEnd ?? CODE_END;
     this.tables = this.codeEnd;
     this.memory = options.memory;
@@ -162,6 +143,8 @@ export class Engine implements EngineServices {
     this.builder = new Builder(globals);
     this.encoder = new Encoder(this.words, globals, helpers);
     this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
+    const { machineCode } = options;
+    this.native = machineCode ? new NativeCode(machineCode, buffer, globals, helpers) : null;
     this.runtime = this.startRuntime();
     this.blocks.onCrossing = (block) => {
       this.forgetPlaces();
@@ -179,7 +162,12 @@ export class Engine implements EngineServices {
   private regionCompiler(): BatchCompiler {
     const { isa, memory, compileBeside, compiler } = this.options;
     const make = compiler ?? (compileBeside ? compilerBeside : compilerHere);
-    return make(isa, memory, { exactCount: this.exactCount, hot: this.hot, dispatchCell: this.dispatchCell });
+    return make(isa, memory, {
+      exactCount: this.exactCount,
+      hot: this.hot,
+      native: this.native !== null,
+      dispatchCell: this.dispatchCell,
+    });
   }
 
   private reserveCells(): void {
@@ -196,6 +184,7 @@ export class Engine implements EngineServices {
     const host = {
       slow: () => this.slow(),
       guard: () => this.guard(),
+      native: this.native?.run ?? (() => 0),
       helper: (name: string) => () => this.vcpu.helpers![name]!(),
     };
     return startRuntime(engine, isa.helpers, memory, this.table, host, isaExports);
@@ -286,6 +275,7 @@ export class Engine implements EngineServices {
   close(): void {
     this.flushCode();
     this.queue?.close();
+    this.native?.close();
   }
 
   /** Instructions that may still run; translated code may have written its own count over a void one. */
@@ -591,7 +581,7 @@ export class Engine implements EngineServices {
 
   private install(block: Block): void {
     const { encoder, builder } = this;
-    const countdown = this.queue ? this.hotIn(block.flags) : COLD;
+    const countdown = this.native ? NATIVE_AFTER : this.queue ? this.hotIn(block.flags) : COLD;
     const code = encoder.encode(builder, this.nextCode, this.tables, block.id, countdown, (offset) =>
       this.cellFor(block, offset),
     );
@@ -613,7 +603,7 @@ export class Engine implements EngineServices {
   /** Enters a block into the code index; of one that crosses pages its place is not all that matters. */
   private index(block: Block): void {
     const key = this.codeKey(block.flags) | (block.secondPage < 0 ? 0 : INDEX_CROSSING);
-    this.codeIndex.add(block.page * PAGE + block.offset, key, block.cell);
+    this.codeIndex.add(block.page * PAGE + block.offset, key, block.cell, block.ip);
   }
 
   /** Entry cell of a constant target, or 0 when only its virtual address leads there. */
@@ -631,6 +621,7 @@ export class Engine implements EngineServices {
     this.forgetPlaces();
     this.codeIndex.clear();
     this.queue?.clear();
+    this.native?.clear();
     this.nextCode = CODE + SCRATCH_SIZE;
     this.tables = this.codeEnd;
     this.codeCount = 0;
@@ -675,12 +666,22 @@ export class Engine implements EngineServices {
   }
 
   private becameHot(block: Block): void {
-    if (block.ip === 0 || !this.queue) return;
+    if (block.ip === 0) return;
+    if (this.native && block.native === 0) return this.makeNative(this.native, block);
+    if (!this.queue) return;
     // Also when its region waits or serves: should that be dropped, the block runs here again.
     this.words[(block.ip + 4) >> 2] = hotAgain(this.hotIn(block.flags), this.options.compileBeside === true);
     const { lin } = this;
     this.vcpu.codeAddress(lin);
     this.queue.hot(block, lin[0]!, lin[1]!);
+  }
+
+  private makeNative(native: NativeCode, block: Block): void {
+    this.words[(block.ip + 4) >> 2] = this.queue ? this.hotIn(block.flags) : COLD;
+    if (!native.hasRoom) return;
+    native.compile(block, this.queue !== null);
+    this.statistics.native++;
+    this.blocks.showCode(block);
   }
 
   /** Is the code page at CTL_SLOW_ADDR the one at CTL_HOST_ADDR? Enters it into the TLB. */

@@ -6,7 +6,9 @@ import { F32, F64, I32, I64, MEMORY, NONE, OPS, PURE, V128 } from '../ir/ops.ts'
 import type { OpInfo } from '../ir/ops.ts';
 import { verify } from '../ir/verifier.ts';
 import { Builder as IrBuilder } from '../ir/builder.ts';
+import { mapMachineCode } from '../host/node/machine-code.ts';
 import { ACCESS } from './access.ts';
+import type { EngineOptions } from './engine-options.ts';
 import { GUEST_MEMORY, VCPU_BASE } from './layout.ts';
 import { D, GLOBALS, L, SCRATCH, TestIsa, TestMachine, V, W, WRITE, READ, randomNumbers, stop } from './test-kit.ts';
 import type { Insn } from './test-kit.ts';
@@ -264,11 +266,14 @@ test('random instructions are sound IR', () => {
   }
 });
 
-/** The same program for two machines, the second of which compiles it. */
-function pairOf(seed: number, exactCount: boolean): TestMachine[] {
+/** How the second machine of a pair translates. */
+type How = Partial<Pick<EngineOptions, 'compile' | 'machineCode'>>;
+
+/** The same program for two machines, the second of which does not interpret alone. */
+function pairOf(seed: number, exactCount: boolean, how: How): TestMachine[] {
   const insns = program(seed, !exactCount);
-  return [false, true].map((compile) => {
-    const machine = new TestMachine(new TestIsa(), { compile, exactCount, hotThreshold: 6 });
+  return [{ compile: false }, how].map((options) => {
+    const machine = new TestMachine(new TestIsa(), { exactCount, hotThreshold: 6, ...options });
     machine.code(CODE, [...insns, stop]);
     machine.vcpu.onLeave = (reason) => {
       // A side exit is passed over: the instruction after it is next.
@@ -289,32 +294,71 @@ function final(machine: TestMachine, seed: number): string[] | null {
   return machine.vcpu.stopped ? [machine.pc.toString(16), ...machine.registers(), ...faults, window] : null;
 }
 
-test('random programs that end do so with the same result when their loops are only roughly counted', () => {
-  let compared = 0;
-  for (let seed = 1; seed <= 150; seed++) {
-    const [interpreted, compiled] = pairOf(seed, false) as [TestMachine, TestMachine];
+const MACHINE_CODE = 1 << 20;
+
+/** @returns what the pairs' second machines have compiled: regions, blocks of the host's code */
+function compareRoughly(seeds: number, how: () => How): number[] {
+  const compiled = [0, 0];
+  for (let seed = 1; seed <= seeds; seed++) {
+    const [interpreted, other] = pairOf(seed, false, how()) as [TestMachine, TestMachine];
     for (let round = 0; round < 8; round++) {
       const expected = final(interpreted, seed * 100 + round);
-      const found = final(compiled, seed * 100 + round);
+      const found = final(other, seed * 100 + round);
       if (expected === null || found === null) break;
       assert.deepEqual(found, expected, `seed ${seed}, round ${round}`);
-      if (compiled.regions > 0) compared++;
+      if (other.regions > 0) compiled[0]!++;
+      if (other.engine.statistics.native > 0) compiled[1]!++;
     }
-    assert.equal(compiled.engine.statistics.failures, 0);
+    assert.equal(other.engine.statistics.failures, 0);
+    other.engine.close();
   }
-  assert.ok(compared > 100, `${compared} runs`);
-});
+  return compiled;
+}
 
-test('random programs give the same interpreted and compiled', () => {
-  let compiled = 0;
-  for (let seed = 1; seed <= 60; seed++) {
-    const machines = pairOf(seed, true);
+function compareExactly(seeds: number, how: () => How): number[] {
+  const compiled = [0, 0];
+  for (let seed = 1; seed <= seeds; seed++) {
+    const machines = pairOf(seed, true, how());
     for (let round = 0; round < 6; round++) {
       const [a, b] = machines.map((machine) => outcome(machine, seed * 100 + round));
       assert.deepEqual(b, a, `seed ${seed}, round ${round}`);
     }
-    compiled += machines[1]!.regions;
-    assert.equal(machines[1]!.engine.statistics.failures, 0);
+    const { engine, regions } = machines[1]!;
+    compiled[0]! += regions;
+    compiled[1]! += engine.statistics.native;
+    assert.equal(engine.statistics.failures, 0);
+    engine.close();
   }
-  assert.ok(compiled > 60, `${compiled} regions`);
+  return compiled;
+}
+
+const regions = (): How => ({ compile: true });
+
+test('random programs that end do so with the same result when their loops are only roughly counted', () => {
+  const [compared] = compareRoughly(150, regions);
+  assert.ok(compared! > 100, `${compared} runs`);
 });
+
+test('random programs give the same interpreted and compiled', () => {
+  const [compiled] = compareExactly(60, regions);
+  assert.ok(compiled! > 60, `${compiled} regions`);
+});
+
+const noMachineCode = mapMachineCode(4096) === null ? 'this host runs no machine code of ours' : false;
+
+for (const compile of [false, true]) {
+  const how = (): How => ({ compile, machineCode: mapMachineCode(MACHINE_CODE) });
+  const text = compile ? "as code of the host's processor and regions" : "as code of the host's processor";
+
+  test(`random programs that end do so with the same result ${text}`, { skip: noMachineCode }, () => {
+    const [compared, native] = compareRoughly(60, how);
+    assert.ok(native! > 40, `${native} runs`);
+    assert.equal(compared! > 20, compile);
+  });
+
+  test(`random programs give the same interpreted and ${text}`, { skip: noMachineCode }, () => {
+    const [compiled, native] = compareExactly(60, how);
+    assert.ok(native! > 200, `${native} blocks`);
+    assert.equal(compiled! > 30, compile);
+  });
+}

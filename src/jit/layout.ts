@@ -20,6 +20,9 @@ export const CONTEXTS = 0x800000;
 export const CODE_INDEX = 0x1c00000;
 export const CODE = 0x2000000;
 export const CODE_END = 0x6000000;
+/** The beginning of the code: where what is run once is put. */
+export const SCRATCH_CODE = CODE;
+export const SCRATCH_SIZE = 0x10000;
 export const GUEST_MEMORY = 0x6000000;
 
 /** Entry cell: which function to call with which argument. */
@@ -100,7 +103,7 @@ export const JUMP_LIST_ROOM = 128;
 
 /**
  * Code index: all translated code by where it lies, for what the jump caches have not. Entry,
- * 16 bytes: 0 key i64 (address in this memory + CTL_CODE_KEY), 8 address of the entry cell i32.
+ * 16 bytes: 0 key i64 (address in this memory + CTL_CODE_KEY), 8 address of the entry cell i32, 12 of the interpreter code i32.
  * Its place: both halves of the key together times INDEX_FACTOR, the upper INDEX_BITS; or the neighbour
  * with the lowest of these bits inverted.
  */
@@ -124,4 +127,5 @@ export const CONSTANT_MAX = 255;
 export const FN_INTERPRETER = 0;
 export const FN_LOOKUP = 1; // leaves with EXIT_LOOKUP
 export const FN_DISPATCH = 2; // goes on at pc through the jump cache
+export const FN_NATIVE = 3; // runs code of the host's processor
 export const FN_FIRST_FREE = 16;

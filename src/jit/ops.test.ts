@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import type { Builder, Value } from '../ir/builder.ts';
 import { F32, F64, I32, I64, OPS, PURE, V128 } from '../ir/ops.ts';
 import type { OpInfo } from '../ir/ops.ts';
+import { mapMachineCode } from '../host/node/machine-code.ts';
 import { VCPU_BASE } from './layout.ts';
 import { HOT, L, SCRATCH, STOP, TestIsa, TestMachine, randomNumbers } from './test-kit.ts';
 import type { Insn } from './test-kit.ts';
@@ -13,6 +14,7 @@ import { referenceOf } from './test-reference.ts';
 const TUPLES = 52;
 const TUPLE = 64;
 const CODE = 0x1000;
+const MACHINE_CODE = 16 << 20;
 const BITS = [32, 64, 32, 64, 128];
 
 const random = randomNumbers(7);
@@ -173,11 +175,13 @@ function canonical(bits: bigint, lane: string | null, size: number): bigint {
 class OpsRun {
   readonly isa = new TestIsa();
   readonly machine: TestMachine;
-  private readonly compile: boolean;
+  private readonly counted: 'regions' | 'native' | null;
 
-  constructor(compile: boolean) {
-    this.compile = compile;
-    this.machine = new TestMachine(this.isa, { compile });
+  /** @param counted what there must be more of after each program */
+  constructor(counted: OpsRun['counted']) {
+    this.counted = counted;
+    const machineCode = counted === 'native' ? mapMachineCode(MACHINE_CODE) : null;
+    this.machine = new TestMachine(this.isa, { compile: counted === 'regions', machineCode });
   }
 
   /** @returns the results' bits, one for each tuple */
@@ -186,7 +190,8 @@ class OpsRun {
     const code = [instruction(program), (b: Builder, next: number): void => b.leave(STOP, 0, next)];
     machine.engine.blocks.invalidate(0x6000000 + CODE, 16);
     machine.code(CODE, code);
-    const known = machine.regions;
+    const compiled = (): number => (this.counted ? machine.engine.statistics[this.counted] : 0);
+    const known = compiled();
     const place = VCPU_BASE + SCRATCH;
     const once = (): void => {
       tuples.forEach((tuple, i) =>
@@ -200,9 +205,9 @@ class OpsRun {
       machine.run(CODE);
     };
     once();
-    for (let i = 0; this.compile && machine.regions === known && i < 8; i++) once();
-    if (this.compile) {
-      assert.ok(machine.regions > known, `${program.op.name} is compiled`);
+    for (let i = 0; this.counted && compiled() === known && i < 8; i++) once();
+    if (this.counted) {
+      assert.ok(compiled() > known, `${program.op.name} is compiled`);
       machine.bytes.fill(0, place, place + TUPLE * tuples.length);
       once();
     }
@@ -237,7 +242,9 @@ function programsFor(op: OpInfo): Program[] {
 const OPERATIONS = OPS.filter((op) => op.kind === PURE && op.operands.length > 0);
 
 test('every pure operation gives the same interpreted, compiled, and by its definition', () => {
-  const runs = [new OpsRun(false), new OpsRun(true)] as const;
+  const interpreter = new OpsRun(null);
+  const others = [new OpsRun('regions')];
+  if (mapMachineCode(4096)) others.push(new OpsRun('native'));
   assert.ok(TUPLES * TUPLE + SCRATCH < 4096 && TUPLES > HOT);
   for (const op of OPERATIONS) {
     const lane = floatLane(op.name);
@@ -245,13 +252,14 @@ test('every pure operation gives the same interpreted, compiled, and by its defi
     const reference = referenceOf(op.name, BITS[op.result]!);
     for (const program of programsFor(op)) {
       const tuples = Array.from({ length: TUPLES }, () => op.operands.map((_, k) => operandOf(op, k, lane)));
-      const [interpreted, compiled] = [runs[0].run(program, tuples), runs[1].run(program, tuples)];
+      const interpreted = interpreter.run(program, tuples);
+      const compiled = others.map((run) => run.run(program, tuples));
       tuples.forEach((tuple, i) => {
         const operands = tuple.map((bits, k) => program.constants[k] ?? bits);
         const text = `${op.name} ${operands.map((bits) => bits.toString(16)).join(' ')} [${program.immediates.join()}]`;
         const size = BITS[op.result]!;
-        const [a, b] = [interpreted[i]!, compiled[i]!].map((bits) => canonical(bits, resultLane, size).toString(16));
-        assert.equal(b, a, `compiled against interpreted: ${text}`);
+        const [a, ...rest] = [interpreted, ...compiled].map((bits) => canonical(bits[i]!, resultLane, size).toString(16));
+        for (const b of rest) assert.equal(b, a, `compiled against interpreted: ${text}`);
         if (!reference) return;
         const [x = 0n, y = 0n, z = 0n] = operands;
         assert.equal(a, reference(x, y, z, program.immediates).toString(16), `against the definition: ${text}`);

@@ -19,6 +19,8 @@ export interface MakerSettings {
   readonly exactCount: boolean;
   /** Executions at which a block becomes hot, see `hotIn`. */
   readonly hot: number;
+  /** Blocks become code of the host's processor before they are hot. */
+  readonly native?: boolean;
   /** Cell through which to go on at a computed pc. */
   readonly dispatchCell: number;
   /** Functions are compiled with their module: in a thread that has the time. */
@@ -64,7 +66,7 @@ export class RegionMaker {
     this.makeBest = makeBest;
     this.isa = isa;
     this.settings = settings;
-    this.memory = new CodeMemory(buffer, (flags) => hotIn(isa, settings.hot, flags));
+    this.memory = new CodeMemory(buffer, (flags) => hotIn(isa, settings.hot, flags), settings.native === true);
     this.builder = new Builder(isa.globals);
     this.pages = buffer.byteLength / 65536;
     this.shared = buffer instanceof SharedArrayBuffer;

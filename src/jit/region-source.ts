@@ -11,7 +11,7 @@ import type { Isa } from '../isa/isa.ts';
 import { MAX_BLOCK_INSNS } from './blocks.ts';
 import { CodeIndex, INDEX_CROSSING } from './dispatch.ts';
 import { JUMP_TARGETS, NO_TARGET, UNIT } from './opcodes.ts';
-import { CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, USER_TLB } from './layout.ts';
+import { CELL_ARGUMENT, CELL_FUNCTION, CODE, CODE_END, EPOCH, FN_INTERPRETER, FN_NATIVE, USER_TLB } from './layout.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import type { RegionRequest } from './request.ts';
 import { probeTlb } from './tlb.ts';
@@ -68,6 +68,7 @@ export class CodeMemory {
   readonly words: Int32Array;
   readonly bytes: Uint8Array;
   private readonly index: CodeIndex;
+  private readonly native: boolean;
   /** Executions at which a block of a mode becomes hot. */
   readonly hotUnder: (flags: number) => number;
   /** Interpreter code of blocks for which regions have been made. */
@@ -75,7 +76,9 @@ export class CodeMemory {
   /** That of blocks within regions that begin elsewhere. */
   private readonly elsewhere = new Set<number>();
 
-  constructor(buffer: ArrayBufferLike, hot: (flags: number) => number) {
+  /** @param native blocks become code of the host's processor before they are hot */
+  constructor(buffer: ArrayBufferLike, hot: (flags: number) => number, native: boolean) {
+    this.native = native;
     this.words = new Int32Array(buffer);
     this.bytes = new Uint8Array(buffer);
     this.index = new CodeIndex(buffer);
@@ -89,9 +92,13 @@ export class CodeMemory {
 
   /** Address of the interpreter code for it; 0 when there is none, or a region runs instead (but for `wide` ones). */
   interpreterCode(host: number, key: number, wide: boolean): number {
-    const cell = this.cell(host, key) || this.index.find(host, key | INDEX_CROSSING);
-    if (cell === 0 || (!wide && this.words[(cell + CELL_FUNCTION) >> 2] !== FN_INTERPRETER)) return 0;
-    const ip = this.words[(cell + CELL_ARGUMENT) >> 2]!;
+    if (this.cell(host, key) === 0) key |= INDEX_CROSSING;
+    const cell = this.cell(host, key);
+    if (cell === 0) return 0;
+    const runs = this.words[(cell + CELL_FUNCTION) >> 2]!;
+    // Where the host's code counts, what has none yet is cold.
+    if (!wide && runs !== (this.native ? FN_NATIVE : FN_INTERPRETER)) return 0;
+    const ip = runs === FN_NATIVE ? this.index.findCode(host, key) : this.words[(cell + CELL_ARGUMENT) >> 2]!;
     return ip >= CODE && ip < CODE_END ? ip : 0;
   }
 

@@ -33,6 +33,7 @@ import {
   writeFollow,
   writeLink,
   writeLookup,
+  writeNative,
   writeThrough,
 } from './dispatch.ts';
 import { InterpreterWriter } from './interpreter.ts';
@@ -40,6 +41,7 @@ import {
   FN_DISPATCH,
   FN_INTERPRETER,
   FN_LOOKUP,
+  FN_NATIVE,
   GUARD_HOST,
   GUARD_MAPPING,
   GUARD_OFFSET,
@@ -92,6 +94,8 @@ export interface RuntimeImports {
   slow(): void;
   /** @returns 1 when the code page at CTL_SLOW_ADDR is the one at CTL_HOST_ADDR in this memory */
   guard(): number;
+  /** Runs the native code whose address is in CTL_NATIVE. @returns see native/results.ts */
+  native(): number;
   /** What a helper of kind 'vcpu' calls. */
   helper(name: string): () => number;
 }
@@ -595,6 +599,7 @@ function writeIrHelper(module: ModuleWriter, helper: Helper, ir: IrSwitch): numb
 function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBase?: number): Uint8Array<ArrayBuffer> {
   const hostSlow = module.import('slow', [], NONE);
   const hostGuard = module.import('askGuard', [], I32);
+  const hostNative = module.import('native', [], I32);
   for (const helper of helpers) {
     if (helper.body.kind !== 'ir') module.import(`h${helper.index}`, helper.params, helper.result);
   }
@@ -646,6 +651,7 @@ function runtimeModule(module: ModuleWriter, helpers: readonly Helper[], codeBas
   module.element(FN_INTERPRETER, interpreter);
   module.element(FN_LOOKUP, writeLookup(module));
   module.element(FN_DISPATCH, dispatch);
+  module.element(FN_NATIVE, writeNative(module, hostNative, interpreter, find));
   module.export('interpret', interpreter);
   module.export(DISPATCH, dispatch);
   return module.finish();
@@ -663,7 +669,13 @@ export function startRuntime(
   host: RuntimeImports,
   isaExports: Record<string, WebAssembly.ImportValue>,
 ): Runtime {
-  const imports: Record<string, WebAssembly.ImportValue> = { memory, table, slow: host.slow, askGuard: host.guard };
+  const imports: Record<string, WebAssembly.ImportValue> = {
+    memory,
+    table,
+    slow: host.slow,
+    askGuard: host.guard,
+    native: host.native,
+  };
   for (const { body, index } of helpers) {
     if (body.kind === 'ir') continue;
     if (body.kind === 'host') imports[`h${index}`] = body.call;

@@ -40,6 +40,7 @@ const runtime = startRuntime(
       view.setInt32(VCPU_BASE + CTL_FAULT, 1, true);
     },
     guard: () => 0,
+    native: () => 0,
     helper: () => () => 0,
   },
   {},

@@ -11,7 +11,7 @@ import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 import type { CodeReader, Isa, Translation, Vcpu } from '../isa/isa.ts';
 import { AddressSpace } from '../machine/address-space.ts';
 import { Engine } from './engine.ts';
-import type { EngineOptions } from './engine.ts';
+import type { EngineOptions } from './engine-options.ts';
 import { GUEST_MEMORY, VCPU_BASE } from './layout.ts';
 import { newMemory } from '../wasm/memory.ts';
 

@@ -1,7 +1,7 @@
 /** Whatever can run a machine's vCPU: each is made from the machine's parts, by its name. */
 import { namesOf } from '../isa/x86/system/hyperv.ts';
 import type { CpuModel, FeatureWords, HostCpu } from '../isa/x86/system/models.ts';
-import type { EngineOptions } from '../jit/engine.ts';
+import type { EngineOptions } from '../jit/engine-options.ts';
 import type { Accelerator, AcceleratorName } from './accelerator.ts';
 import { compilerThread } from '../jit/compiler-start.ts';
 import type { CpuTopology } from './cpu-topology.ts';
@@ -35,6 +35,8 @@ export interface AcceleratorParts {
   /** Categories that are traced. */
   readonly tracing: ReadonlySet<string>;
   readonly tuning: Tuning;
+  /** See MachineConfig. */
+  readonly nativeCode: boolean;
 }
 
 /** An accelerator that can be had. */

@@ -143,6 +143,8 @@ export interface MachineConfig {
   readonly accel: AcceleratorName | readonly AcceleratorName[];
   /** Under KVM: which interrupt chips the host's kernel has, all of them or (`split`) the local APICs alone. */
   readonly kernelIrqchip: (typeof KERNEL_IRQCHIPS)[number];
+  /** The translator makes code of the host's own processor, where it can, not WebAssembly alone. */
+  readonly nativeCode: boolean;
   /** Time derived from counted instructions, or null for host time. */
   readonly icount: IcountConfig | null;
   readonly rtc: RtcConfig;
@@ -206,6 +208,7 @@ const DEFAULTS: MachineConfig = {
   memory: DEFAULT_MEMORY,
   accel: 'jit',
   kernelIrqchip: 'on',
+  nativeCode: true,
   icount: null,
   rtc: { base: 'utc', clock: 'host' },
   kernel: null,

@@ -283,6 +283,7 @@ export async function createMachine(
     random32: randoms.cpu,
     counted: config.icount !== null,
     irqchip: config.kernelIrqchip,
+    nativeCode: config.nativeCode,
   };
   machine = new LocalMachine(
     {

@@ -1,7 +1,7 @@
 /** The translator as an accelerator: engine and x86 vCPU. */
 import { x86Isa } from '../isa/x86/isa.ts';
 import { X86Cpu } from '../isa/x86/system/cpu.ts';
-import { preferLargePages, readBuilt } from '#host';
+import { mapMachineCode, preferLargePages, readBuilt } from '#host';
 import { tuneForTranslation } from '#threads';
 import { Engine } from '../jit/engine.ts';
 import { BLOCK_CATEGORIES, ENTRIES } from '../jit/trace-block.ts';
@@ -77,7 +77,11 @@ export class TranslatingAccelerator implements Accelerator {
   }
 }
 
-function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: AcceleratorParts, compile: boolean): Engine {
+/** Bytes of memory for code of the host's processor. */
+const MACHINE_CODE = 64 << 20;
+
+function makeEngine(parts: AcceleratorParts, compile: boolean): Engine {
+  const { board, memory, model, counted, trace, tracing, tuning, nativeCode } = parts;
   tuneForTranslation();
   // Guest memory, the interpreter's code and TLBs are read here and there, all the time.
   preferLargePages(new Uint8Array(memory.buffer), 0, memory.buffer.byteLength);
@@ -90,6 +94,7 @@ function makeEngine({ board, memory, model, counted, trace, tracing, tuning }: A
     exactCount: counted,
     // When a region becomes ready must not depend on how busy the host is if runs are to repeat.
     compileBeside: !counted,
+    machineCode: compile && nativeCode ? mapMachineCode(MACHINE_CODE) : null,
     trace,
     ...([...BLOCK_CATEGORIES, ENTRIES].some((category) => tracing.has(category))
       ? { tracesBlocks: (category) => tracing.has(category) }

@@ -27,6 +27,8 @@ export const network: HostNetwork = {
 };
 /** A page has no way to give memory back. */
 export const preferLargePages = (_memory: Uint8Array, _offset: number, _length: number): void => undefined;
+/** Nor one to run code of its processor. */
+export const mapMachineCode = (_size: number): null => null;
 export const releasePages = (_memory: Uint8Array, _offset: number, _length: number): void => undefined;
 export const openFileTree = (_path: string, _readOnly: boolean): FileTree => missing('folders');
 

@@ -4,6 +4,7 @@ export { openFile } from './files.ts';
 export { openPty } from './pty.ts';
 export { openSocket } from './sockets.ts';
 export { openStdio } from './stdio.ts';
+export { mapMachineCode } from './machine-code.ts';
 export { preferLargePages, releasePages } from './memory.ts';
 export { network } from './network.ts';
 export { openFileTree } from './file-tree.ts';

@@ -1,0 +1,145 @@
+/** Interpreter code to code of the host's processor, a block at a time: each operation by the group that it belongs to. */
+import type { Global } from '../../ir/builder.ts';
+import type { Helper } from '../../ir/helpers.ts';
+import { ACCESS } from '../access.ts';
+import { UNIT, X_CALL, isLong } from '../opcodes.ts';
+import { Accesses } from './accesses.ts';
+import { Ends } from './ends.ts';
+import { Floats } from './floats.ts';
+import { Helpers } from './helpers.ts';
+import { Integers } from './integers.ts';
+import * as k from './units.ts';
+import { Vectors } from './vectors.ts';
+import { BlockWriter } from './writer.ts';
+import { CC_NE } from './x64.ts';
+
+/** Bytes of host code for a unit, with its way out, at the most. */
+const UNIT_BOUND = 300;
+/** Units that a block has at the most; what follows is the interpreter's. */
+const MAX_UNITS = 500;
+const BLOCK_BOUND = UNIT_BOUND * MAX_UNITS;
+
+export class BlockCompiler {
+  private readonly w: BlockWriter;
+  private readonly integers: Integers;
+  private readonly floats: Floats;
+  private readonly vectors: Vectors;
+  private readonly accesses: Accesses;
+  private readonly ends: Ends;
+  private readonly helpers: Helpers;
+  /** Host address of the first byte. */
+  private readonly origin: number;
+  /** Where code of blocks begins: what lies before it is shared. */
+  private readonly start: number;
+
+  /**
+   * @param words the machine's memory  @param base its address in the process
+   * @param bytes where code goes, at the host address `origin`
+   */
+  constructor(
+    words: Int32Array,
+    base: bigint,
+    bytes: Uint8Array,
+    origin: number,
+    globals: readonly Global[],
+    helpers: readonly Helper[],
+  ) {
+    this.origin = origin;
+    const writer = new BlockWriter(words, bytes, origin, globals);
+    this.w = writer;
+    this.integers = new Integers(writer);
+    this.floats = new Floats(writer);
+    this.vectors = new Vectors(writer);
+    this.accesses = new Accesses(writer);
+    this.ends = new Ends(writer, this.integers);
+    this.ends.begin(base);
+    this.helpers = new Helpers(writer, helpers, origin, (op) => this.writeOperation(op));
+    this.start = writer.x.at;
+  }
+
+  /** Is there room for any block? */
+  get hasRoom(): boolean {
+    const { bytes, at } = this.w.x;
+    return bytes.length - at > BLOCK_BOUND;
+  }
+
+  /** Forgets all blocks. */
+  clear(): void {
+    this.w.x.at = this.start;
+    this.helpers.clear();
+  }
+
+  /**
+   * @param ip address of a block's header  @param count whether its executions are to be counted on
+   * @returns address of its code for the host
+   */
+  compile(ip: number, count: boolean): number {
+    const { w } = this;
+    const start = w.x.at;
+    w.begin(ip + UNIT);
+    this.ends.header(ip, count);
+    for (let units = 0; ; units++) {
+      const op = w.opcode(w.ip);
+      if (op >= X_CALL && this.helpers.isNew(op)) {
+        w.x.at = start;
+        this.helpers.prepare(op);
+        return this.compile(ip, count);
+      }
+      if (units === MAX_UNITS || !(op >= X_CALL ? this.helpers.call(op) : this.write(op))) {
+        w.leaveAlways();
+        break;
+      }
+      if (op < X_CALL && k.endsBlock(op)) break;
+      w.ip += isLong(op) ? 2 * UNIT : UNIT;
+    }
+    w.writeExits();
+    return this.origin + start;
+  }
+
+  /** @returns whether it could */
+  private write(op: number): boolean {
+    if (k.KIND[op] === k.NONE) return false;
+    this.w.consume(op);
+    const done = this.writeOperation(op) || this.writeExit(op);
+    this.w.releaseDead();
+    return done;
+  }
+
+  /** @returns whether it is one that ends no block, and could be written */
+  private writeOperation(op: number): boolean {
+    const kind = k.KIND[op]!;
+    const wide = k.WIDE[op] === 1;
+    const parameter = k.PARAMETER[op]!;
+    if (kind === k.NONE || kind >= k.FIRST_EXIT) return false;
+    if (kind >= k.FIRST_VECTOR) this.vectors.write(kind, parameter);
+    else if (kind >= k.FIRST_FLOAT) this.floats.write(kind, parameter, wide);
+    else if (kind === k.LOAD) this.accesses.load(ACCESS[op]!, parameter, wide);
+    else if (kind === k.STORE) this.accesses.store(ACCESS[op]!, parameter, wide);
+    else this.integers.write(op, kind, parameter, wide);
+    return true;
+  }
+
+  private writeExit(op: number): boolean {
+    const { ends, w } = this;
+    switch (k.KIND[op]) {
+      case k.LEAVE_IF:
+        w.testZero(w.word(8), false);
+        w.leaveAt(w.x.jcc(CC_NE));
+        return true;
+      case k.BRANCH:
+        ends.branch(k.PARAMETER[op]!, k.WIDE[op] === 1, (k.READS[op]! & k.COMPARED) !== 0);
+        return true;
+      case k.COND_GOTO:
+        ends.condGoto();
+        return true;
+      case k.GOTO:
+        ends.goto();
+        return true;
+      case k.JUMP:
+        ends.jump();
+        return true;
+      default:
+        return false;
+    }
+  }
+}

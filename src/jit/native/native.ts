@@ -1,0 +1,38 @@
+/** Blocks as code of the host's processor: where a host has memory for that. */
+import type { MachineCode } from '../../host/host.ts';
+import type { Global } from '../../ir/builder.ts';
+import type { Helper } from '../../ir/helpers.ts';
+import type { Block } from '../blocks.ts';
+import { BlockCompiler } from './block.ts';
+
+export class NativeCode {
+  /** Runs what CTL_NATIVE names, see RESULT_*. */
+  readonly run: () => number;
+  private readonly code: MachineCode;
+  private readonly compiler: BlockCompiler;
+
+  constructor(code: MachineCode, buffer: ArrayBufferLike, globals: readonly Global[], helpers: readonly Helper[]) {
+    this.code = code;
+    this.run = code.call;
+    const words = new Int32Array(buffer);
+    this.compiler = new BlockCompiler(words, code.addressOf(buffer), code.bytes, code.address, globals, helpers);
+  }
+
+  /** Is there room for any block? */
+  get hasRoom(): boolean {
+    return this.compiler.hasRoom;
+  }
+
+  /** Makes a block's code. @param count whether its executions are counted on */
+  compile(block: Block, count: boolean): void {
+    block.native = this.compiler.compile(block.ip, count);
+  }
+
+  clear(): void {
+    this.compiler.clear();
+  }
+
+  close(): void {
+    this.code.release();
+  }
+}
