@@ -105,6 +105,8 @@ const PATIENCE = 64;
 const MAX_PATIENCE = 1 << 20;
 
 export class BlockTable {
+  /** Told of each cell that leads to code of the host's processor now, by its address, or no more (0). */
+  onNative: ((cell: number, address: number) => void) | undefined;
   /** Told of each region that is taken out of service. */
   onRegionDropped: ((region: Region) => void) | undefined;
   /** Told of each block whose cell must not be found by its pc or place any more. */
@@ -136,8 +138,12 @@ export class BlockTable {
   }
 
   setCell(cell: number, fn: number, argument: number): void {
-    this.words[(cell + CELL_FUNCTION) >> 2] = fn;
+    const at = (cell + CELL_FUNCTION) >> 2;
+    const before = this.words[at];
+    this.words[at] = fn;
     this.words[(cell + CELL_ARGUMENT) >> 2] = argument;
+    if (fn === FN_NATIVE) this.onNative?.(cell, argument);
+    else if (before === FN_NATIVE) this.onNative?.(cell, 0);
   }
 
   /** Number in a cell that is none but counts. */

@@ -5,12 +5,15 @@
 import { I32, I64, NONE } from '../ir/ops.ts';
 import {
   CTL_BASE_MASK,
+  CTL_BUDGET,
   CTL_CODE_KEY,
   CTL_EXIT_REASON,
   CTL_JUMP_BASE,
+  CTL_KICK,
   CTL_MAPPING,
   CTL_NATIVE,
   CTL_PC,
+  EXIT_BUDGET,
   EXIT_LOOKUP,
 } from '../ir/vcpu-block.ts';
 import { pushCurrentTlbEntry } from './access.ts';
@@ -40,8 +43,10 @@ import {
   I32_EQ,
   I32_LE_U,
   I32_LOAD,
+  I32_LT_S,
   I32_MUL,
   I32_NE,
+  I32_OR,
   I32_SHL,
   I32_SHR_U,
   I32_STORE,
@@ -368,6 +373,19 @@ export function writeFollow(module: ModuleWriter, link: number): number {
   return module.function(params, NONE, c);
 }
 
+/** Between blocks: leaves when the budget is used up, or the host wants attention. */
+function leaveIfOver(c: Code): void {
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_BUDGET);
+  c.loadAt(I32_LOAD, VCPU_BASE + CTL_KICK);
+  c.op(I32_OR);
+  c.i32(0);
+  c.op(I32_LT_S);
+  c.if(false);
+  c.storeAt(I32_STORE, VCPU_BASE + CTL_EXIT_REASON, () => c.i32(EXIT_BUDGET));
+  c.op(RETURN);
+  c.end();
+}
+
 /**
  * Function that runs code of the host's processor whose address it is given, and goes on where that says (native/block.ts, RESULT_*).
  * @param run import that runs it  @param interpreter, find functions
@@ -379,6 +397,16 @@ export function writeNative(module: ModuleWriter, run: number, interpreter: numb
   c.storeAt(I32_STORE, VCPU_BASE + CTL_NATIVE, () => c.get(0));
   c.call(CALL, run);
   c.tee(result);
+  c.i32(RESULT_FIND);
+  c.op(I32_LE_U);
+  c.get(result);
+  c.i32(RESULT_CELL);
+  c.op(I32_AND);
+  c.op(I32_OR);
+  c.if(false);
+  leaveIfOver(c);
+  c.end();
+  c.get(result);
   c.i32(RESULT_CELL);
   c.op(I32_AND);
   c.if();

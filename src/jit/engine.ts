@@ -144,7 +144,8 @@ export class Engine implements EngineServices {
     this.encoder = new Encoder(this.words, globals, helpers);
     this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
     const { machineCode } = options;
-    this.native = machineCode ? new NativeCode(machineCode, buffer, globals, helpers) : null;
+    this.native = machineCode ? new NativeCode(machineCode, buffer, globals, helpers, options.exactCount) : null;
+    this.blocks.onNative = (cell, address) => this.native?.change(cell, address);
     this.runtime = this.startRuntime();
     this.blocks.onCrossing = (block) => {
       this.forgetPlaces();

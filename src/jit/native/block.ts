@@ -8,6 +8,7 @@ import { Ends } from './ends.ts';
 import { Floats } from './floats.ts';
 import { Helpers } from './helpers.ts';
 import { Integers } from './integers.ts';
+import { Links } from './links.ts';
 import * as k from './units.ts';
 import { Vectors } from './vectors.ts';
 import { BlockWriter } from './writer.ts';
@@ -27,6 +28,8 @@ export class BlockCompiler {
   private readonly accesses: Accesses;
   private readonly ends: Ends;
   private readonly helpers: Helpers;
+  /** Must be told of each change of a block's code. */
+  readonly links: Links;
   /** Host address of the first byte. */
   private readonly origin: number;
   /** Where code of blocks begins: what lies before it is shared. */
@@ -34,7 +37,7 @@ export class BlockCompiler {
 
   /**
    * @param words the machine's memory  @param base its address in the process
-   * @param bytes where code goes, at the host address `origin`
+   * @param bytes where code goes, at the host address `origin`  @param exact see Ends
    */
   constructor(
     words: Int32Array,
@@ -43,6 +46,7 @@ export class BlockCompiler {
     origin: number,
     globals: readonly Global[],
     helpers: readonly Helper[],
+    exact: boolean,
   ) {
     this.origin = origin;
     const writer = new BlockWriter(words, bytes, origin, globals);
@@ -51,7 +55,8 @@ export class BlockCompiler {
     this.floats = new Floats(writer);
     this.vectors = new Vectors(writer);
     this.accesses = new Accesses(writer);
-    this.ends = new Ends(writer, this.integers);
+    this.links = new Links(words, writer.x, origin);
+    this.ends = new Ends(writer, this.integers, this.links, exact);
     this.ends.begin(base);
     this.helpers = new Helpers(writer, helpers, origin, (op) => this.writeOperation(op));
     this.start = writer.x.at;
@@ -67,6 +72,7 @@ export class BlockCompiler {
   clear(): void {
     this.w.x.at = this.start;
     this.helpers.clear();
+    this.links.clear();
   }
 
   /**
@@ -93,6 +99,7 @@ export class BlockCompiler {
       w.ip += isLong(op) ? 2 * UNIT : UNIT;
     }
     w.writeExits();
+    this.ends.writeChains();
     return this.origin + start;
   }
 

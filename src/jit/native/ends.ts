@@ -3,6 +3,7 @@ import { CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_JUMP_BASE, CTL_KICK, CTL_MAPPING, CT
 import { FN_NATIVE, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, LINK_CELL, LINK_MAPPING } from '../layout.ts';
 import { AT_AUX, UNIT } from '../opcodes.ts';
 import type { Integers } from './integers.ts';
+import type { Links } from './links.ts';
 import { RESULT_CELL, RESULT_FIND } from './results.ts';
 import { PINNED, field } from './writer.ts';
 import type { BlockWriter } from './writer.ts';
@@ -19,8 +20,14 @@ export class Ends {
   private exitCell = 0;
   private exitFind = 0;
   private probeLink = 0;
+  private chains: { cell: number; over: number; jump: number }[] = [];
+  private readonly links: Links;
+  private readonly exact: boolean;
 
-  constructor(writer: BlockWriter, integers: Integers) {
+  /** @param exact instructions are counted exactly: every block looks at the budget before it begins, not only where control goes back */
+  constructor(writer: BlockWriter, integers: Integers, links: Links, exact: boolean) {
+    this.links = links;
+    this.exact = exact;
     this.w = writer;
     this.x = writer.x;
     this.integers = integers;
@@ -57,18 +64,24 @@ export class Ends {
   header(ip: number, count: boolean): void {
     const { x } = this;
     const insns = this.w.words[ip >> 2]! >>> 16;
-    x.load(false, RAX, field(CTL_BUDGET));
-    x.ri(SUB, false, RAX, insns);
-    x.mov(false, RCX, RAX);
-    x.rm(OR, false, RCX, field(CTL_KICK));
-    this.w.leaveAt(x.jcc(CC_S), ip);
-    x.store(false, field(CTL_BUDGET), RAX);
+    if (this.exact) {
+      x.load(false, RAX, field(CTL_BUDGET));
+      x.ri(SUB, false, RAX, insns);
+      this.w.leaveAt(x.jcc(CC_S), ip);
+      x.store(false, field(CTL_BUDGET), RAX);
+    } else x.mi(SUB, false, field(CTL_BUDGET), insns);
     if (!count) return;
     // The interpreter counts the last one itself.
-    x.load(false, RCX, ip + 4);
-    x.ri(SUB, false, RCX, 1);
+    x.mi(SUB, false, ip + 4, 1);
     this.w.leaveAt(x.jcc(CC_E), ip, insns);
-    x.store(false, ip + 4, RCX);
+  }
+
+  /** Where control goes back, or anywhere, somebody must look at whether it is to go on. @returns the jump that is taken if not */
+  private check(): number {
+    const { x } = this;
+    x.load(false, RAX, field(CTL_KICK));
+    x.rm(OR, false, RAX, field(CTL_BUDGET));
+    return x.jcc(CC_S);
   }
 
   private context(known: number, context: number): void {
@@ -106,6 +119,7 @@ export class Ends {
     const cell = this.w.word(4);
     if (cell !== 0) return this.goOn(this.w.word(8), cell);
     this.movePc(this.w.word(8));
+    if (this.w.word(8) <= 0) x.patch(this.check(), this.exitFind);
     const link = this.w.ip + UNIT;
     x.load(false, RAX, field(CTL_MAPPING));
     x.rm(CMP, false, RAX, link + LINK_MAPPING);
@@ -125,15 +139,26 @@ export class Ends {
   private goOn(offset: number, cell: number): void {
     const { x } = this;
     this.movePc(offset);
-    if (cell === 0) return this.probe(false);
-    x.load(true, RAX, cell);
-    x.ri(CMP, false, RAX, FN_NATIVE);
-    const other = x.jcc(CC_NE);
-    x.shift(SHR, true, RAX, 32);
-    x.jmpRegister(RAX);
-    x.land(other);
-    x.constant(RCX, cell, 0);
-    x.jmpTo(this.exitCell);
+    if (cell === 0) {
+      if (offset <= 0) x.patch(this.check(), this.exitFind);
+      return this.probe(false);
+    }
+    const over = offset <= 0 ? this.check() : 0;
+    this.chains.push({ cell, over, jump: x.jmp() });
+  }
+
+  /** Behind a block's code: what its ways to other blocks are led to when there is no code of the host's. */
+  writeChains(): void {
+    const { x } = this;
+    for (const { cell, over, jump } of this.chains) {
+      const slow = x.at;
+      x.constant(RCX, cell, 0);
+      x.jmpTo(this.exitCell);
+      if (over !== 0) x.patch(over, slow);
+      x.patch(jump, slow);
+      this.links.add(cell, jump, slow);
+    }
+    this.chains = [];
   }
 
   /** Goes on through the entry cell whose address rcx has. */
@@ -149,6 +174,7 @@ export class Ends {
   jump(): void {
     this.context(this.aux, this.w.word(12));
     this.w.moveTo(R13, this.w.word(8), true);
+    this.x.patch(this.check(), this.exitFind);
     this.probe(false);
   }
 

@@ -11,11 +11,17 @@ export class NativeCode {
   private readonly code: MachineCode;
   private readonly compiler: BlockCompiler;
 
-  constructor(code: MachineCode, buffer: ArrayBufferLike, globals: readonly Global[], helpers: readonly Helper[]) {
+  constructor(
+    code: MachineCode,
+    buffer: ArrayBufferLike,
+    globals: readonly Global[],
+    helpers: readonly Helper[],
+    exact: boolean,
+  ) {
     this.code = code;
     this.run = code.call;
     const words = new Int32Array(buffer);
-    this.compiler = new BlockCompiler(words, code.addressOf(buffer), code.bytes, code.address, globals, helpers);
+    this.compiler = new BlockCompiler(words, code.addressOf(buffer), code.bytes, code.address, globals, helpers, exact);
   }
 
   /** Is there room for any block? */
@@ -26,6 +32,11 @@ export class NativeCode {
   /** Makes a block's code. @param count whether its executions are counted on */
   compile(block: Block, count: boolean): void {
     block.native = this.compiler.compile(block.ip, count);
+  }
+
+  /** @param address of the code that the block of an entry cell has now, 0 = none */
+  change(cell: number, address: number): void {
+    this.compiler.links.change(cell, address);
   }
 
   clear(): void {

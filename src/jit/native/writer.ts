@@ -37,7 +37,7 @@ interface Exit {
   ip: number;
   /** Registers of the pool to be stored, two words each: register, slot. */
   readonly stores: number[];
-  /** Instructions that have been counted and are not executed. */
+  /** Instructions that have been counted, with an execution of their block, and are not executed; 0 = it is none. */
   readonly refund: number;
 }
 
@@ -305,7 +305,10 @@ export class BlockWriter {
     const { x } = this;
     for (const { jump, ip, stores, refund } of this.exits) {
       x.land(jump);
-      if (refund !== 0) x.mi(ADD, false, field(CTL_BUDGET), refund);
+      if (refund !== 0) {
+        x.mi(ADD, false, field(CTL_BUDGET), refund);
+        x.mi(ADD, false, ip + 4, 1);
+      }
       for (let i = 0; i < stores.length; i += 2) x.store(true, stores[i + 1]!, stores[i]!);
       x.constant(RAX, ip, 0);
       x.jmpTo(this.exit);
