@@ -107,6 +107,7 @@ export class BlockCompiler {
   private write(op: number): boolean {
     if (k.KIND[op] === k.NONE) return false;
     this.w.consume(op);
+    if (k.endsBlock(op)) this.w.storeGlobals();
     const done = this.writeOperation(op) || this.writeExit(op);
     this.w.releaseDead();
     return done;

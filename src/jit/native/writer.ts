@@ -20,6 +20,9 @@ import * as k from './units.ts';
 import { ADD, CMP, R10, R11, R12, R13, R14, R15, R8, R9, RAX, RBP, RCX, RDI, RDX, RSI, X64 } from './x64.ts';
 
 export const PINNED = [RSI, RDI, RBP, R8, R9, R10, R11, R12];
+/** What it costs to take a register of the pool away, beyond its age: a store, or a store and a load. */
+const OF_GLOBAL = 0x10000000;
+const OF_TEMPORARY = 0x20000000;
 export const POOL = [RAX, RDX, R14, R15];
 const POOL_SIZE = POOL.length;
 /** Places of an operand that are not a register's number. */
@@ -178,7 +181,10 @@ export class BlockWriter {
       let least = 0x7fffffff;
       for (let i = 0; i < POOL_SIZE; i++) {
         if ((this.locked >> i) & 1) continue;
-        const cost = this.held[i] === 0 ? 0 : this.age[i]! + (this.dirty[i] ? 0x20000000 : 1);
+        const cost =
+          this.held[i] === 0
+            ? 0
+            : this.age[i]! + (this.dirty[i] ? (this.usesOf(this.held[i]!) < 0 ? OF_GLOBAL : OF_TEMPORARY) : 1);
         if (cost >= least) continue;
         least = cost;
         best = i;
@@ -225,7 +231,7 @@ export class BlockWriter {
   targetOver(slot: number, operand: number, reg: number): number {
     const place = this.pinnedOf(slot);
     if (place !== 0) return place;
-    if (reg < MEMORY && this.usesOf(operand) === 0) {
+    if (reg < MEMORY && (operand === slot || this.usesOf(operand) === 0)) {
       const i = POOL.indexOf(reg);
       if (i >= 0) {
         this.held[i] = 0;
@@ -241,9 +247,19 @@ export class BlockWriter {
     if (i < 0) return;
     const uses = this.usesOf(slot);
     this.forget(slot);
-    if (uses < 0) this.x.store(true, slot, reg);
+    // A global is stored when the block ends or leaves, or when its register is needed: perhaps it changes again before.
     this.held[i] = uses === 0 ? 0 : slot;
-    this.dirty[i] = uses > 0 ? 1 : 0;
+    this.dirty[i] = 1;
+  }
+
+  /** Stores globals that have changed. Flags stay. */
+  storeGlobals(): void {
+    for (let i = 0; i < POOL_SIZE; i++) {
+      const slot = this.held[i]!;
+      if (slot === 0 || !this.dirty[i] || this.usesOf(slot) >= 0) continue;
+      this.x.store(true, slot, POOL[i]!);
+      this.dirty[i] = 0;
+    }
   }
 
   pinnedOf(slot: number): number {
