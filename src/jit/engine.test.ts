@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { I32, NONE, Op } from '../ir/ops.ts';
 import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_FAULT, CTL_OTHER_TLB } from '../ir/vcpu-block.ts';
-import { CODE, GUEST_MEMORY, VCPU_BASE } from './layout.ts';
+import { FIRST_CODE, GUEST_MEMORY, VCPU_BASE } from './layout.ts';
 import {
   DEVICE,
   HOT,
@@ -359,7 +359,7 @@ for (const [how, options] of BOTH) {
   });
 
   test(`${how}: the code area fills up and is emptied, as often as need be`, () => {
-    const machine = machineWith({ ...options, codeEnd: CODE + 0x10000 + 0x6000 });
+    const machine = machineWith({ ...options, codeEnd: FIRST_CODE + 0x6000 });
     const { engine } = machine;
     let expected = 0n;
     for (let round = 0; round < 3; round++) {
@@ -403,7 +403,7 @@ for (const [how, options] of BOTH) {
 }
 
 test('blocks of many and large instructions are cut to what the interpreter has room for', () => {
-  for (const options of [{ compile: false }, { compile: true }, { compile: true, codeEnd: CODE + 0x10000 + 0x50000 }]) {
+  for (const options of [{ compile: false }, { compile: true }, { compile: true, codeEnd: FIRST_CODE + 0x50000 }]) {
     const machine = machineWith(options);
     const large: Insn = (b) => {
       let sum = b.get(V[0]!);

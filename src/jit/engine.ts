@@ -45,8 +45,8 @@ import type { Block } from './blocks.ts';
 import type { EngineMemory, EngineOptions } from './engine-options.ts';
 import { Encoder, writeSharedConstants } from './encode.ts';
 import {
-  CODE,
   CODE_END,
+  FIRST_CODE,
   FN_DISPATCH,
   FN_LOOKUP,
   LARGE_BITS,
@@ -105,7 +105,7 @@ export class Engine implements EngineServices {
   private readonly codeEnd: number;
   private vcpu!: Vcpu;
   private flags = 0;
-  private nextCode = CODE + SCRATCH_SIZE;
+  private nextCode = FIRST_CODE;
   /** Lowest address of the instruction tables, which grow downwards. */
   private tables: number;
   private readonly lin = new Int32Array(2);
@@ -144,7 +144,7 @@ export class Engine implements EngineServices {
     this.encoder = new Encoder(this.words, globals, helpers);
     this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
     const { machineCode } = options;
-    this.native = machineCode ? new NativeCode(machineCode, buffer, globals, helpers, options.exactCount) : null;
+    this.native = machineCode ? new NativeCode(machineCode, buffer, options.isa, options.exactCount) : null;
     this.blocks.onNative = (cell, address) => this.native?.change(cell, address);
     this.runtime = this.startRuntime();
     this.blocks.onCrossing = (block) => {
@@ -623,7 +623,7 @@ export class Engine implements EngineServices {
     this.codeIndex.clear();
     this.queue?.clear();
     this.native?.clear();
-    this.nextCode = CODE + SCRATCH_SIZE;
+    this.nextCode = FIRST_CODE;
     this.tables = this.codeEnd;
     this.codeCount = 0;
   }

@@ -23,6 +23,14 @@ export const CODE_END = 0x6000000;
 /** The beginning of the code: where what is run once is put. */
 export const SCRATCH_CODE = CODE;
 export const SCRATCH_SIZE = 0x10000;
+/**
+ * Behind it: where computed jumps of the host's code have led, an entry of 16 bytes by the pc's low bits: 0 pc i64, 8 mapping
+ * i32 under which that was, 12 address of the entry cell i32.
+ */
+export const NATIVE_JUMPS = SCRATCH_CODE + SCRATCH_SIZE;
+export const NATIVE_JUMP_BITS = 12;
+/** First address for blocks. */
+export const FIRST_CODE = NATIVE_JUMPS + (16 << NATIVE_JUMP_BITS);
 export const GUEST_MEMORY = 0x6000000;
 
 /** Entry cell: which function to call with which argument. */

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
 import { CTL_KICK, KICK_ANSWER } from '../ir/vcpu-block.ts';
-import { CODE, VCPU_BASE } from './layout.ts';
+import { FIRST_CODE, VCPU_BASE } from './layout.ts';
 import type { CompiledBatch } from './request.ts';
 import { DEVICE, HOT, L, TestIsa, TestMachine, add, jumpBy, loopBy, stop } from './test-kit.ts';
 import type { Insn, TestOptions } from './test-kit.ts';
@@ -118,7 +118,7 @@ test('a region of code that has changed meanwhile does not go into service', () 
 });
 
 test('a region from before all code was dropped is forgotten', () => {
-  const [machine, compiler] = lateMachine({ codeEnd: CODE + 0x10000 + 0x4000 });
+  const [machine, compiler] = lateMachine({ codeEnd: FIRST_CODE + 0x4000 });
   untilAsked(machine, compiler);
   for (let i = 0; i < 200; i++) {
     machine.code(0x10000 + 64 * i, [add(3, 1), stop]);

@@ -1,15 +1,21 @@
 /** Guest memory: the TLB is looked up in place, what it has not is the interpreter's. */
-import { CTL_TLB_BASE } from '../../ir/vcpu-block.ts';
+import { CTL_STACK_ADDEND, CTL_STACK_LIMIT, CTL_STACK_PAGE, CTL_TLB_BASE } from '../../ir/vcpu-block.ts';
+import { PAGE_LIMIT } from '../access.ts';
 import type { AccessInfo } from '../access.ts';
-import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT } from '../layout.ts';
+import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_WRITE } from '../layout.ts';
 import { MEMORY, field } from './writer.ts';
-import type { BlockWriter } from './writer.ts';
-import { ADD, AND, CC_NE, CMP, RCX, SHR } from './x64.ts';
+import type { BlockWriter, Exit } from './writer.ts';
+import { ADD, AND, CC_AE, CC_B, CC_NE, CMP, RAX, RCX, RDX, SHR, SUB } from './x64.ts';
 import type { X64 } from './x64.ts';
+
+const CLC = 0xf8;
+const STC = 0xf9;
 
 export class Accesses {
   private readonly w: BlockWriter;
   private readonly x: X64;
+  private findStack = 0;
+  private looks: { jump: number; again: number; exit: Exit }[] = [];
 
   constructor(writer: BlockWriter) {
     this.w = writer;
@@ -31,6 +37,7 @@ export class Accesses {
       if (displacement !== 0) x.ri(ADD, true, RCX, displacement);
     }
     const entry = this.w.allocate();
+    if (this.w.isStack(a)) return this.stackAddress(entry);
     const page = this.w.allocate();
     x.mov(true, entry, RCX);
     x.shift(SHR, true, entry, 12 - TLB_ENTRY_SHIFT);
@@ -42,6 +49,63 @@ export class Accesses {
     x.rx(CMP, true, page, entry, tag);
     this.w.leaveAt(x.jcc(CC_NE));
     x.rx(ADD, true, RCX, entry, TLB_ADDEND);
+  }
+
+  /** The same by the page that the stack was last seen in. @param offset a register for the offset in it */
+  private stackAddress(offset: number): void {
+    const { x } = this;
+    const again = x.at;
+    x.mov(true, offset, RCX);
+    x.rm(SUB, true, offset, field(CTL_STACK_PAGE));
+    x.rm(CMP, true, offset, field(CTL_STACK_LIMIT));
+    this.looks.push({ jump: x.jcc(CC_AE), again, exit: this.w.leaveAt(0) });
+    x.rm(ADD, true, RCX, field(CTL_STACK_ADDEND));
+  }
+
+  /** Behind a block's code: looks for the stack's page, and on from there, or out. */
+  writeLooks(): void {
+    const { x } = this;
+    for (const { jump, again, exit } of this.looks) {
+      x.land(jump);
+      x.callTo(this.findStack);
+      exit.jump = x.jcc(CC_B);
+      x.jmpTo(again);
+    }
+    this.looks = [];
+  }
+
+  /**
+   * Writes what all blocks share: a function that enters the page of the address in rcx as the stack's, when the TLB has it for
+   * writing. The carry flag says that it has not, or that the address is at the page's end; no register changes.
+   */
+  begin(): void {
+    const { x } = this;
+    this.findStack = x.at;
+    for (const reg of [RAX, RDX]) x.push(reg);
+    x.mov(true, RDX, RCX);
+    x.ri(AND, true, RDX, 4095);
+    x.ri(CMP, true, RDX, PAGE_LIMIT);
+    const atEnd = x.jcc(CC_AE);
+    x.mov(true, RAX, RCX);
+    x.shift(SHR, true, RAX, 12 - TLB_ENTRY_SHIFT);
+    x.ri(AND, false, RAX, (TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
+    x.rm(ADD, false, RAX, field(CTL_TLB_BASE));
+    x.mov(true, RDX, RCX);
+    x.ri(AND, true, RDX, -4096);
+    x.rx(CMP, true, RDX, RAX, TLB_WRITE);
+    const missing = x.jcc(CC_NE);
+    x.store(true, field(CTL_STACK_PAGE), RDX);
+    x.rx(0x8b, true, RDX, RAX, TLB_ADDEND);
+    x.store(true, field(CTL_STACK_ADDEND), RDX);
+    x.storeImmediate(true, field(CTL_STACK_LIMIT), PAGE_LIMIT);
+    for (const reg of [RDX, RAX]) x.pop(reg);
+    x.byte(CLC);
+    x.ret();
+    x.land(atEnd);
+    x.land(missing);
+    for (const reg of [RDX, RAX]) x.pop(reg);
+    x.byte(STC);
+    x.ret();
   }
 
   load(access: AccessInfo, code: number, wide: boolean): void {

@@ -1,6 +1,5 @@
 /** Interpreter code to code of the host's processor, a block at a time: each operation by the group that it belongs to. */
-import type { Global } from '../../ir/builder.ts';
-import type { Helper } from '../../ir/helpers.ts';
+import type { Isa } from '../../isa/isa.ts';
 import { ACCESS } from '../access.ts';
 import { UNIT, X_CALL, isLong } from '../opcodes.ts';
 import { Accesses } from './accesses.ts';
@@ -39,17 +38,9 @@ export class BlockCompiler {
    * @param words the machine's memory  @param base its address in the process
    * @param bytes where code goes, at the host address `origin`  @param exact see Ends
    */
-  constructor(
-    words: Int32Array,
-    base: bigint,
-    bytes: Uint8Array,
-    origin: number,
-    globals: readonly Global[],
-    helpers: readonly Helper[],
-    exact: boolean,
-  ) {
+  constructor(words: Int32Array, base: bigint, bytes: Uint8Array, origin: number, isa: Isa, exact: boolean) {
     this.origin = origin;
-    const writer = new BlockWriter(words, bytes, origin, globals);
+    const writer = new BlockWriter(words, bytes, origin, isa.globals, isa.stackPointer);
     this.w = writer;
     this.integers = new Integers(writer);
     this.floats = new Floats(writer);
@@ -58,7 +49,8 @@ export class BlockCompiler {
     this.links = new Links(words, writer.x, origin);
     this.ends = new Ends(writer, this.integers, this.links, exact);
     this.ends.begin(base);
-    this.helpers = new Helpers(writer, helpers, origin, (op) => this.writeOperation(op));
+    this.accesses.begin();
+    this.helpers = new Helpers(writer, isa.helpers, origin, (op) => this.writeOperation(op));
     this.start = writer.x.at;
   }
 
@@ -73,6 +65,7 @@ export class BlockCompiler {
     this.w.x.at = this.start;
     this.helpers.clear();
     this.links.clear();
+    this.ends.clear();
   }
 
   /**
@@ -98,6 +91,7 @@ export class BlockCompiler {
       if (op < X_CALL && k.endsBlock(op)) break;
       w.ip += isLong(op) ? 2 * UNIT : UNIT;
     }
+    this.accesses.writeLooks();
     w.writeExits();
     this.ends.writeChains();
     return this.origin + start;

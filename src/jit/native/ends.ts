@@ -1,6 +1,16 @@
 /** How code of blocks begins, and where it goes: on to other code of the host's, or out. */
 import { CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_JUMP_BASE, CTL_KICK, CTL_MAPPING, CTL_NATIVE, CTL_PC } from '../../ir/vcpu-block.ts';
-import { FN_NATIVE, JUMP_FOLD_HIGH, JUMP_FOLD_LOW, JUMP_LOW_BITS, JUMP_PAGE_BITS, LINK_CELL, LINK_MAPPING } from '../layout.ts';
+import {
+  FN_NATIVE,
+  JUMP_FOLD_HIGH,
+  JUMP_FOLD_LOW,
+  JUMP_LOW_BITS,
+  JUMP_PAGE_BITS,
+  LINK_CELL,
+  LINK_MAPPING,
+  NATIVE_JUMPS,
+  NATIVE_JUMP_BITS,
+} from '../layout.ts';
 import { AT_AUX, UNIT } from '../opcodes.ts';
 import type { Integers } from './integers.ts';
 import type { Links } from './links.ts';
@@ -10,6 +20,8 @@ import type { BlockWriter } from './writer.ts';
 import { ADD, AND, CC_E, CC_NE, CC_S, CMP, OR, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RSP, SHL, SHR, SUB, XOR } from './x64.ts';
 import type { X64 } from './x64.ts';
 
+const PROBE_LINK = 0;
+const PROBE_TABLE = 1;
 /** Registers that belong to the caller. */
 const SAVED = [RBX, RBP, R12, R13, R14, R15];
 
@@ -20,6 +32,7 @@ export class Ends {
   private exitCell = 0;
   private exitFind = 0;
   private probeLink = 0;
+  private probeTable = 0;
   private chains: { cell: number; over: number; jump: number }[] = [];
   private readonly links: Links;
   private readonly exact: boolean;
@@ -57,7 +70,9 @@ export class Ends {
     for (const reg of [...SAVED].reverse()) x.pop(reg);
     x.ret();
     this.probeLink = x.at;
-    this.probe(true);
+    this.probe(PROBE_LINK);
+    this.probeTable = x.at;
+    this.probe(PROBE_TABLE);
   }
 
   /** What a block begins with, as the interpreter's header. @param count whether its executions are counted on */
@@ -141,7 +156,7 @@ export class Ends {
     this.movePc(offset);
     if (cell === 0) {
       if (offset <= 0) x.patch(this.check(), this.exitFind);
-      return this.probe(false);
+      return this.byTable();
     }
     const over = offset <= 0 ? this.check() : 0;
     this.chains.push({ cell, over, jump: x.jmp() });
@@ -175,11 +190,39 @@ export class Ends {
     this.context(this.aux, this.w.word(12));
     this.w.moveTo(R13, this.w.word(8), true);
     this.x.patch(this.check(), this.exitFind);
-    this.probe(false);
+    this.byTable();
   }
 
-  /** Goes on at the pc by the jump cache. @param link whether to note the place in the link that r14 has the address of */
-  private probe(link: boolean): void {
+  /** Leaves the place of the pc's entry among the computed jumps in rax. */
+  private placeInTable(): void {
+    const { x } = this;
+    x.mov(false, RAX, R13);
+    x.shift(SHR, false, RAX, NATIVE_JUMP_BITS);
+    x.rr(XOR, false, RAX, R13);
+    x.ri(AND, false, RAX, (1 << NATIVE_JUMP_BITS) - 1);
+    x.shift(SHL, false, RAX, 4);
+  }
+
+  /** Goes on at the pc where that has led before. */
+  private byTable(): void {
+    const { x } = this;
+    this.placeInTable();
+    x.rx(CMP, true, R13, RAX, NATIVE_JUMPS);
+    x.jccTo(CC_NE, this.probeTable);
+    x.load(false, RCX, field(CTL_MAPPING));
+    x.rx(CMP, false, RCX, RAX, NATIVE_JUMPS + 8);
+    x.jccTo(CC_NE, this.probeTable);
+    x.rx(0x8b, false, RCX, RAX, NATIVE_JUMPS + 12);
+    this.through();
+  }
+
+  /** Forgets where computed jumps have led. */
+  clear(): void {
+    this.w.words.fill(0, NATIVE_JUMPS >> 2, (NATIVE_JUMPS >> 2) + (4 << NATIVE_JUMP_BITS));
+  }
+
+  /** Goes on at the pc by the jump cache. @param note where to note the cell: the link that r14 has the address of, or the table */
+  private probe(note: number): void {
     const { x } = this;
     x.mov(true, RAX, R13);
     x.shift(SHR, true, RAX, JUMP_FOLD_LOW);
@@ -198,7 +241,13 @@ export class Ends {
     x.rx(0x3b, true, R13, RAX, 0);
     x.jccTo(CC_NE, this.exitFind);
     x.rx(0x8b, false, RCX, RAX, 8);
-    if (link) {
+    if (note === PROBE_TABLE) {
+      this.placeInTable();
+      x.rx(0x89, true, R13, RAX, NATIVE_JUMPS);
+      x.rx(0x89, false, RCX, RAX, NATIVE_JUMPS + 12);
+      x.load(false, R14, field(CTL_MAPPING));
+      x.rx(0x89, false, R14, RAX, NATIVE_JUMPS + 8);
+    } else {
       x.rx(0x89, false, RCX, R14, LINK_CELL);
       x.load(false, RAX, field(CTL_MAPPING));
       x.rx(0x89, false, RAX, R14, LINK_MAPPING);

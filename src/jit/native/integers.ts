@@ -63,6 +63,7 @@ export class Integers {
     }
     const second = this.w.where(b);
     const { low, high } = this.w;
+    const stack = second === CONSTANT && wide && (code === ADD || code === SUB) && this.w.isStack(a);
     const target = this.w.targetOver(d, a, first);
     if (second === CONSTANT) {
       if (!wide || high === low >> 31) this.withImmediate(code, wide, target, first, a, low);
@@ -83,6 +84,7 @@ export class Integers {
       this.operate(code, wide, target, second, b);
     }
     this.w.define(d, target);
+    if (stack) this.w.markStack(d);
   }
 
   private withImmediate(code: number, wide: boolean, target: number, first: number, a: number, value: number): void {

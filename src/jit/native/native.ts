@@ -1,7 +1,6 @@
 /** Blocks as code of the host's processor: where a host has memory for that. */
 import type { MachineCode } from '../../host/host.ts';
-import type { Global } from '../../ir/builder.ts';
-import type { Helper } from '../../ir/helpers.ts';
+import type { Isa } from '../../isa/isa.ts';
 import type { Block } from '../blocks.ts';
 import { BlockCompiler } from './block.ts';
 
@@ -11,17 +10,11 @@ export class NativeCode {
   private readonly code: MachineCode;
   private readonly compiler: BlockCompiler;
 
-  constructor(
-    code: MachineCode,
-    buffer: ArrayBufferLike,
-    globals: readonly Global[],
-    helpers: readonly Helper[],
-    exact: boolean,
-  ) {
+  constructor(code: MachineCode, buffer: ArrayBufferLike, isa: Isa, exact: boolean) {
     this.code = code;
     this.run = code.call;
     const words = new Int32Array(buffer);
-    this.compiler = new BlockCompiler(words, code.addressOf(buffer), code.bytes, code.address, globals, helpers, exact);
+    this.compiler = new BlockCompiler(words, code.addressOf(buffer), code.bytes, code.address, isa, exact);
   }
 
   /** Is there room for any block? */

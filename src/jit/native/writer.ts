@@ -34,7 +34,8 @@ const TEMP_COUNT = (VCPU_BLOCK_SIZE - TEMPS) >> 3;
 export const field = (offset: number): number => VCPU_BASE + offset;
 
 /** A way out to the interpreter, written behind the block's code. */
-interface Exit {
+export interface Exit {
+  /** Set before the exits are written. */
   jump: number;
   /** Operation to go on with. */
   ip: number;
@@ -49,6 +50,11 @@ export class BlockWriter {
   readonly words: Int32Array;
   /** Slots of the pinned globals, in the order of PINNED. */
   readonly pinnedSlots: number[] = [];
+  /** Slot of the stack pointer, or -1. */
+  private readonly stackPointer: number;
+  /** Number of the block in which a temporary was a constant away from the stack pointer. */
+  private readonly onStack = new Int32Array(TEMP_COUNT);
+  private block = 0;
   /** Operation that is being written. */
   ip = 0;
   /** Where the code lies that leaves with the result in eax. */
@@ -73,10 +79,11 @@ export class BlockWriter {
   private readonly origin: number;
 
   /** @param words the machine's memory  @param bytes where code goes  @param origin host address of the first */
-  constructor(words: Int32Array, bytes: Uint8Array, origin: number, globals: readonly Global[]) {
+  constructor(words: Int32Array, bytes: Uint8Array, origin: number, globals: readonly Global[], stackPointer?: Global) {
     this.origin = origin;
     this.words = words;
     this.x = new X64(bytes);
+    this.stackPointer = stackPointer === undefined ? -1 : VCPU_BASE + stackPointer.offset;
     for (const { type, offset } of globals) {
       if (type !== I64 || this.pinnedSlots.length === PINNED.length) break;
       this.pinned[offset >> 3] = PINNED[this.pinnedSlots.length]!;
@@ -87,6 +94,7 @@ export class BlockWriter {
   /** @param ip first operation of a block */
   begin(ip: number): void {
     this.ip = ip;
+    this.block++;
     this.exits = [];
     this.literals = [];
     this.held.fill(0);
@@ -149,6 +157,18 @@ export class BlockWriter {
   releaseDead(): void {
     for (let i = 0; i < POOL_SIZE; i++) if (this.usesOf(this.held[i]!) === 0) this.held[i] = 0;
     this.locked = 0;
+  }
+
+  /** Is the slot's value the stack pointer, or a constant away from it? */
+  isStack(slot: number): boolean {
+    if (slot === this.stackPointer) return true;
+    const temp = (slot - FIRST_TEMP) >> 3;
+    return temp >= 0 && temp < TEMP_COUNT && this.onStack[temp] === this.block;
+  }
+
+  markStack(slot: number): void {
+    const temp = (slot - FIRST_TEMP) >> 3;
+    if (temp >= 0 && temp < TEMP_COUNT) this.onStack[temp] = this.block;
   }
 
   // Registers.
@@ -303,10 +323,12 @@ export class BlockWriter {
   // Ways out.
 
   /** The jump leads to where the interpreter goes on with this operation. */
-  leaveAt(jump: number, ip = this.ip, refund = 0): void {
+  leaveAt(jump: number, ip = this.ip, refund = 0): Exit {
     const stores: number[] = [];
     for (let i = 0; i < POOL_SIZE; i++) if (this.held[i] !== 0 && this.dirty[i]) stores.push(POOL[i]!, this.held[i]!);
-    this.exits.push({ jump, ip, stores, refund });
+    const exit = { jump, ip, stores, refund };
+    this.exits.push(exit);
+    return exit;
   }
 
   get hasExits(): boolean {
