@@ -60,7 +60,7 @@ import type { BatchCompiler } from './compilers.ts';
 import { NativeCode } from './native/native.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { RegionQueue } from './queue.ts';
-import { hotAgain, hotIn } from './region-source.ts';
+import { PATIENT, hotAgain, hotIn } from './region-source.ts';
 import { I32 } from '../ir/ops.ts';
 import { addressTypeFor } from '../wasm/wasm.ts';
 import { makeRuntime, startRuntime } from './runtime.ts';
@@ -71,8 +71,6 @@ import { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Executions after which a block is compiled: a kernel's code is everywhere, and its compiler takes the guest's time. */
 const HOT = 10_000;
-/** The same where code of the host's processor is what gets hot: it is fast enough for most. */
-const HOT_NATIVE = 100_000;
 /** Entries of a program's region after which it is made anew, in so many times what makes code hot. */
 const ENTRIES_PER_HOT = 3;
 /** Executions after which a block is made into code of the host's processor, which takes as long as to interpret it some ten times. */
@@ -99,6 +97,8 @@ export class Engine implements EngineServices {
   private readonly native: NativeCode | null;
   private readonly queue: RegionQueue | null;
   private readonly hot: number;
+  /** Code of the host's processor is fast enough for most blocks: they wait for PATIENT executions. */
+  private readonly patient: boolean;
   /** See `RegionHost`. */
   readonly widenAfter: number;
   private readonly traceEntry: ReturnType<typeof entryTrace> | null;
@@ -126,7 +126,8 @@ export class Engine implements EngineServices {
     this.trace = options.trace;
     this.exactCount = options.exactCount;
     this.traceEntry = options.tracesBlocks?.(ENTRIES) ? entryTrace(options.trace ?? (() => undefined)) : null;
-    this.hot = options.hotThreshold ?? (options.machineCode ? HOT_NATIVE : HOT);
+    this.hot = options.hotThreshold ?? HOT;
+    this.patient = options.hotThreshold === undefined;
     this.codeEnd = options.codeEnd ?? CODE_END;
     this.tables = this.codeEnd;
     this.memory = options.memory;
@@ -678,9 +679,11 @@ export class Engine implements EngineServices {
   }
 
   private makeNative(native: NativeCode, block: Block): void {
-    this.words[(block.ip + 4) >> 2] = this.queue ? this.hotIn(block.flags) : COLD;
+    const count = (block.ip + 4) >> 2;
+    this.words[count] = this.queue ? this.hotIn(block.flags) >> 2 : COLD;
     if (!native.hasRoom) return;
-    native.compile(block, this.queue !== null);
+    const slow = native.compile(block, this.queue !== null);
+    if (!slow && this.queue && this.patient) this.words[count] = PATIENT;
     this.statistics.native++;
     this.blocks.showCode(block);
   }

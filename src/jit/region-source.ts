@@ -46,6 +46,12 @@ export function hotAgain(hot: number, beside: boolean): number {
 }
 
 /**
+ * Executions after which a block becomes hot that is fast as it is, as code of the host's processor: a region makes it a third
+ * faster, but what makes it takes time from it. More than twice what `hotAgain` says.
+ */
+export const PATIENT = 1 << 22;
+
+/**
  * Executions at which a target belongs into a region: a good part of those that make a block hot, since what is
  * seldom reached costs as much to compile as the rest.
  */
@@ -111,6 +117,7 @@ export class CodeMemory {
     const left = this.words[(ip + 4) >> 2]!;
     const hot = this.hotUnder(flags);
     if (left <= hot) return hot - left;
+    if (left > PATIENT >> 1) return Math.min(hot, PATIENT - left);
     return this.requested.has(ip) && !wide ? 0 : hot;
   }
 

@@ -1,4 +1,5 @@
 /** Interpreter code to code of the host's processor, a block at a time: each operation by the group that it belongs to. */
+import { OP_KIND, PURE } from '../../ir/ops.ts';
 import type { Isa } from '../../isa/isa.ts';
 import { ACCESS } from '../access.ts';
 import { UNIT, X_CALL, isLong } from '../opcodes.ts';
@@ -17,6 +18,8 @@ import { CC_NE } from './x64.ts';
 const UNIT_BOUND = 300;
 /** Units that a block has at the most; what follows is the interpreter's. */
 const MAX_UNITS = 500;
+/** Operations on vectors from which on a block is better off in a region, which keeps them in registers. */
+const MANY_VECTORS = 8;
 const BLOCK_BOUND = UNIT_BOUND * MAX_UNITS;
 
 export class BlockCompiler {
@@ -31,6 +34,8 @@ export class BlockCompiler {
   readonly links: Links;
   /** Host address of the first byte. */
   private readonly origin: number;
+  /** Of the last block: has it operations that take much longer here than in a region? */
+  isSlow = false;
   /** Where code of blocks begins: what lies before it is shared. */
   private readonly start: number;
 
@@ -75,8 +80,10 @@ export class BlockCompiler {
   compile(ip: number, count: boolean): number {
     const { w } = this;
     const start = w.x.at;
+    this.isSlow = false;
     w.begin(ip + UNIT);
     this.ends.header(ip, count);
+    let vectors = 0;
     for (let units = 0; ; units++) {
       const op = w.opcode(w.ip);
       if (op >= X_CALL && this.helpers.isNew(op)) {
@@ -85,10 +92,12 @@ export class BlockCompiler {
         return this.compile(ip, count);
       }
       if (units === MAX_UNITS || !(op >= X_CALL ? this.helpers.call(op) : this.write(op))) {
+        this.isSlow ||= op >= X_CALL ? this.helpers.isSlow(op) : k.KIND[op] === k.NONE && OP_KIND[op] === PURE;
         w.leaveAlways();
         break;
       }
       if (op < X_CALL && k.endsBlock(op)) break;
+      if (op < X_CALL && k.isVectorArithmetic(op) && ++vectors === MANY_VECTORS) this.isSlow = true;
       w.ip += isLong(op) ? 2 * UNIT : UNIT;
     }
     this.accesses.writeLooks();

@@ -49,6 +49,11 @@ export class Helpers {
     return !this.known.has(op - X_CALL);
   }
 
+  /** Regions have many of these helpers in place of the call. */
+  isSlow(op: number): boolean {
+    return this.helpers[op - X_CALL]!.body.kind === 'wasm';
+  }
+
   /** Makes a helper's code. No block may be being written. */
   prepare(op: number): void {
     const helper = this.helpers[op - X_CALL]!;

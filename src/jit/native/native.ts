@@ -22,9 +22,14 @@ export class NativeCode {
     return this.compiler.hasRoom;
   }
 
-  /** Makes a block's code. @param count whether its executions are counted on */
-  compile(block: Block, count: boolean): void {
+  /**
+   * Makes a block's code.
+   * @param count whether its executions are counted on
+   * @returns whether a region would do much better
+   */
+  compile(block: Block, count: boolean): boolean {
     block.native = this.compiler.compile(block.ip, count);
+    return this.compiler.isSlow;
   }
 
   /** @param address of the code that the block of an entry cell has now, 0 = none */

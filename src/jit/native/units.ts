@@ -105,6 +105,9 @@ export const STS16 = Op.sts16;
 /** Is the operation a block's last? */
 export const endsBlock = (op: number): boolean => KIND[op]! >= FIRST_EXIT && KIND[op] !== LEAVE_IF;
 
+/** Does it compute a vector? */
+export const isVectorArithmetic = (op: number): boolean => KIND[op]! >= FIRST_VECTOR && KIND[op]! < MOVE_V;
+
 type Name = keyof typeof Op;
 
 function row(name: Name | number, kind: number, parameter = 0, wide = false): void {
