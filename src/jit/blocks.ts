@@ -43,10 +43,13 @@ export class Block {
   ip = 0;
   /** Address of its code for the host's processor, 0 = there is none. */
   native = 0;
+  /** It has been seen whether it can have that. */
+  tried = false;
   /** Bytes of guest code. */
   length = 0;
-  /** The interpreter code that it had last, and the bytes of guest code that this was made from, if they were kept. */
+  /** The code that it had last, and the bytes of guest code that this was made from, if they were kept. */
   lastIp = 0;
+  lastNative = 0;
   source: Uint8Array | null = null;
   insns = 0;
   region: Region | null = null;
@@ -243,7 +246,7 @@ export class BlockTable {
 
   /** Enters a block's new code. @returns pages that had no code before */
   installed(block: Block): number[] {
-    this.setCell(block.cell, FN_INTERPRETER, block.ip);
+    this.showCode(block);
     const fresh: number[] = [];
     const { page, offset, length, secondPage } = block;
     this.addLive(page, fresh);
@@ -271,6 +274,8 @@ export class BlockTable {
     const at = block.page * PAGE + block.offset;
     for (let i = 0; i < source.length; i++) if (this.bytes[at + i] !== source[i]) return false;
     block.ip = block.lastIp;
+    block.native = block.lastNative;
+    block.tried = block.native !== 0;
     return true;
   }
 
@@ -308,7 +313,9 @@ export class BlockTable {
     if (block.ip === 0) return;
     if (block.region) this.dropRegion(block.region);
     block.ip = 0;
+    block.lastNative = block.native;
     block.native = 0;
+    block.tried = false;
     this.setCell(block.cell, FN_LOOKUP, 0);
     this.removeLive(block.page);
     if (block.secondPage >= 0) this.removeLive(block.secondPage);

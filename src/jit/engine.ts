@@ -60,7 +60,7 @@ import type { BatchCompiler } from './compilers.ts';
 import { NativeCode } from './native/native.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { RegionQueue } from './queue.ts';
-import { PATIENT, hotAgain, hotIn } from './region-source.ts';
+import { ENTRIES_PER_HOT, HOT, NATIVE_AFTER, PATIENT, hotAgain, hotIn } from './region-source.ts';
 import { I32 } from '../ir/ops.ts';
 import { addressTypeFor } from '../wasm/wasm.ts';
 import { makeRuntime, startRuntime } from './runtime.ts';
@@ -69,12 +69,6 @@ import { Tlb } from './tlb.ts';
 import { ENTRIES, entryTrace, traceBlock } from './trace-block.ts';
 import { ModuleWriter } from '../wasm/wasm.ts';
 
-/** Executions after which a block is compiled: a kernel's code is everywhere, and its compiler takes the guest's time. */
-const HOT = 10_000;
-/** Entries of a program's region after which it is made anew, in so many times what makes code hot. */
-const ENTRIES_PER_HOT = 3;
-/** Executions after which a block is made into code of the host's processor, which takes as long as to interpret it some ten times. */
-const NATIVE_AFTER = 10;
 const COLD = 0x7fffffff;
 /** Entry cells that a block may need: its own, and for its targets. */
 const MAX_BLOCK_CELLS = 1024;
@@ -567,6 +561,7 @@ export class Engine implements EngineServices {
   /** Code of a page that is written to comes and goes; mostly it is still what it was. */
   private revive(block: Block): boolean {
     if (!this.blocks.revive(block)) return false;
+    if (this.native && block.native === 0) this.words[(block.ip + 4) >> 2] = NATIVE_AFTER;
     this.index(block);
     for (const page of this.blocks.installed(block)) this.tlb.protect(page * PAGE);
     return true;
@@ -669,7 +664,7 @@ export class Engine implements EngineServices {
 
   private becameHot(block: Block): void {
     if (block.ip === 0) return;
-    if (this.native && block.native === 0) return this.makeNative(this.native, block);
+    if (this.native && !block.tried) return this.makeNative(this.native, block);
     if (!this.queue) return;
     // Also when its region waits or serves: should that be dropped, the block runs here again.
     this.words[(block.ip + 4) >> 2] = hotAgain(this.hotIn(block.flags), this.options.compileBeside === true);
@@ -679,13 +674,15 @@ export class Engine implements EngineServices {
   }
 
   private makeNative(native: NativeCode, block: Block): void {
+    block.tried = true;
     const count = (block.ip + 4) >> 2;
-    this.words[count] = this.queue ? this.hotIn(block.flags) >> 2 : COLD;
+    this.words[count] = this.queue ? this.hotIn(block.flags) : COLD;
     if (!native.hasRoom) return;
     const slow = native.compile(block, this.queue !== null);
+    if (block.native === 0) return;
     if (!slow && this.queue && this.patient) this.words[count] = PATIENT;
-    this.statistics.native++;
     this.blocks.showCode(block);
+    this.statistics.native++;
   }
 
   /** Is the code page at CTL_SLOW_ADDR the one at CTL_HOST_ADDR? Enters it into the TLB. */

@@ -6,6 +6,7 @@ import { F32, F64, I32, I64, OPS, PURE, V128 } from '../ir/ops.ts';
 import type { OpInfo } from '../ir/ops.ts';
 import { mapMachineCode } from '../host/node/machine-code.ts';
 import { VCPU_BASE } from './layout.ts';
+import { KIND } from './native/units.ts';
 import { HOT, L, SCRATCH, STOP, TestIsa, TestMachine, randomNumbers } from './test-kit.ts';
 import type { Insn } from './test-kit.ts';
 import { referenceOf } from './test-reference.ts';
@@ -207,7 +208,9 @@ class OpsRun {
     once();
     for (let i = 0; this.counted && compiled() === known && i < 8; i++) once();
     if (this.counted) {
-      assert.ok(compiled() > known, `${program.op.name} is compiled`);
+      // What the host's code has not is left to the interpreter.
+      const mayLack = this.counted === 'native' && KIND[program.op.index] === 0;
+      assert.ok(mayLack || compiled() > known, `${program.op.name} is compiled`);
       machine.bytes.fill(0, place, place + TUPLE * tuples.length);
       once();
     }

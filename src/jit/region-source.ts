@@ -19,6 +19,10 @@ import { constantTargets, takeBlock } from './region.ts';
 import type { RegionBlock, RegionLimits, RegionSource } from './region.ts';
 
 const PAGE = 4096;
+/** Executions after which a block is compiled: a kernel's code is everywhere, and its compiler takes the guest's time. */
+export const HOT = 10_000;
+/** Entries of a program's region after which it is made anew, in so many times what makes code hot. */
+export const ENTRIES_PER_HOT = 3;
 /** Executions at which a block becomes hot where speed is favoured, at the least. */
 const MIN_HOT = 4;
 const MAX_PAGES = 4;
@@ -44,6 +48,9 @@ const ASKED = 3_000;
 export function hotAgain(hot: number, beside: boolean): number {
   return hot + (beside ? Math.max(hot, ASKED) : hot);
 }
+
+/** Executions after which a block is made into code of the host's processor, which takes as long as to interpret it some ten times. */
+export const NATIVE_AFTER = 10;
 
 /**
  * Executions after which a block becomes hot that is fast as it is, as code of the host's processor: a region makes it a third
@@ -102,8 +109,7 @@ export class CodeMemory {
     const cell = this.cell(host, key);
     if (cell === 0) return 0;
     const runs = this.words[(cell + CELL_FUNCTION) >> 2]!;
-    // Where the host's code counts, what has none yet is cold.
-    if (!wide && runs !== (this.native ? FN_NATIVE : FN_INTERPRETER)) return 0;
+    if (!wide && runs !== FN_INTERPRETER && runs !== FN_NATIVE) return 0;
     const ip = runs === FN_NATIVE ? this.index.findCode(host, key) : this.words[(cell + CELL_ARGUMENT) >> 2]!;
     return ip >= CODE && ip < CODE_END ? ip : 0;
   }
@@ -116,6 +122,8 @@ export class CodeMemory {
   executions(ip: number, flags: number, wide: boolean): number {
     const left = this.words[(ip + 4) >> 2]!;
     const hot = this.hotUnder(flags);
+    // It has not been tried as code of the host's processor yet.
+    if (this.native && left <= NATIVE_AFTER) return 0;
     if (left <= hot) return hot - left;
     if (left > PATIENT >> 1) return Math.min(hot, PATIENT - left);
     return this.requested.has(ip) && !wide ? 0 : hot;

@@ -359,6 +359,8 @@ export class Tlb {
   private useFor(context: Context, flags: number): void {
     context.touched = true;
     if (context.flags === flags) return;
+    // What is known of places by their pc alone was code under the flags before.
+    this.renewMapping(context);
     this.clearJumps(context);
     context.flags = flags;
   }

@@ -62,6 +62,11 @@ export class Accesses {
     x.rm(ADD, true, RCX, field(CTL_STACK_ADDEND));
   }
 
+  /** What has been written is given up. */
+  forget(): void {
+    this.looks = [];
+  }
+
   /** Behind a block's code: looks for the stack's page, and on from there, or out. */
   writeLooks(): void {
     const { x } = this;

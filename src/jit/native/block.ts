@@ -75,7 +75,7 @@ export class BlockCompiler {
 
   /**
    * @param ip address of a block's header  @param count whether its executions are to be counted on
-   * @returns address of its code for the host
+   * @returns address of its code for the host, or 0 when the interpreter does better, until there is a region
    */
   compile(ip: number, count: boolean): number {
     const { w } = this;
@@ -92,7 +92,7 @@ export class BlockCompiler {
         return this.compile(ip, count);
       }
       if (units === MAX_UNITS || !(op >= X_CALL ? this.helpers.call(op) : this.write(op))) {
-        this.isSlow ||= op >= X_CALL ? this.helpers.isSlow(op) : k.KIND[op] === k.NONE && OP_KIND[op] === PURE;
+        if (op >= X_CALL ? this.helpers.isSlow(op) : k.KIND[op] === k.NONE && OP_KIND[op] === PURE) return this.giveUp(start);
         w.leaveAlways();
         break;
       }
@@ -104,6 +104,14 @@ export class BlockCompiler {
     w.writeExits();
     this.ends.writeChains();
     return this.origin + start;
+  }
+
+  private giveUp(start: number): number {
+    this.w.x.at = start;
+    this.accesses.forget();
+    this.ends.forget();
+    this.isSlow = true;
+    return 0;
   }
 
   /** @returns whether it could */

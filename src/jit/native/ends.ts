@@ -162,6 +162,11 @@ export class Ends {
     this.chains.push({ cell, over, jump: x.jmp() });
   }
 
+  /** What has been written is given up. */
+  forget(): void {
+    this.chains = [];
+  }
+
   /** Behind a block's code: what its ways to other blocks are led to when there is no code of the host's. */
   writeChains(): void {
     const { x } = this;
