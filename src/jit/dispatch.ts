@@ -394,6 +394,8 @@ export function writeNative(module: ModuleWriter, run: number, interpreter: numb
   const c = module.code();
   c.begin([I32]);
   const result = c.local(I32);
+  // Not every block there looks: control may go round by way of the interpreter.
+  leaveIfOver(c);
   c.storeAt(I32_STORE, VCPU_BASE + CTL_NATIVE, () => c.get(0));
   c.call(CALL, run);
   c.tee(result);

@@ -29,6 +29,7 @@ import type { Insn, TestOptions } from './test-kit.ts';
 const BOTH: readonly [string, TestOptions][] = [
   ['interpreted', { compile: false }],
   ['compiled', { compile: true }],
+  ["as the host's code", { compile: false, native: true }],
 ];
 
 function machineWith(options: TestOptions, helpers: readonly Helper[] = []): TestMachine {

@@ -89,8 +89,8 @@ function expectedLoad(name: string, bits: bigint): bigint {
   return BigInt.asUintN(32, BigInt.asIntN(8 * bytes, value));
 }
 
-function machineFor(insns: readonly Insn[], compile: boolean): TestMachine {
-  const machine = new TestMachine(new TestIsa(), { compile });
+function machineFor(insns: readonly Insn[], compile: boolean, native = false): TestMachine {
+  const machine = new TestMachine(new TestIsa(), { compile, native });
   machine.code(CODE, [...insns, stop]);
   // The mapping that pages further on have: 0x20 -> 0x30, 0x21 -> 0x18, so that neighbours are none in RAM.
   machine.vcpu.map.set(0x20n, { page: 0x30000, permissions: READ | WRITE });
@@ -102,15 +102,25 @@ const ADDRESSES = [0x20000, 0x20001, 0x20007, 0x20ff0, 0x20ffc, 0x20ffe, 0x20fff
 /** Physical address of byte `i` of an access to a virtual address in the two mapped pages. */
 const physicalOf = (address: number): number => (address < 0x21000 ? 0x30000 : 0x18000) + (address & 0xfff);
 
-for (const compile of [false, true]) {
-  const how = compile ? 'compiled' : 'interpreted';
+for (const [how, compile, native] of [
+  ['interpreted', false, false],
+  ['compiled', true, false],
+  ["as the host's code", false, true],
+] as const) {
+  const runsOften = (machine: TestMachine, before: () => void): void => {
+    if (compile) machine.runHot(CODE, before);
+    for (let i = 0; native && i < 20; i++) {
+      before();
+      machine.run(CODE);
+    }
+  };
 
   test(`${how}: every access, aligned, unaligned and across pages`, () => {
     for (const op of ACCESSES) {
       const info = ACCESS[op.index]!;
       for (const pointer of [0, 7]) {
-        const machine = machineFor([accessInsn(op.name, pointer, -16)], compile);
-        if (compile) machine.runHot(CODE, () => machine.set(L[pointer]!, 0x20110n));
+        const machine = machineFor([accessInsn(op.name, pointer, -16)], compile, native);
+        runsOften(machine, () => machine.set(L[pointer]!, 0x20110n));
         if (compile) assert.equal(machine.regions, 1, op.name);
         for (const address of ADDRESSES) {
           machine.set(L[pointer]!, BigInt(address + 16));
@@ -134,7 +144,7 @@ for (const compile of [false, true]) {
 
   test(`${how}: stores leave the neighbours alone`, () => {
     for (const op of ACCESSES.filter((candidate) => ACCESS[candidate.index]!.store)) {
-      const machine = machineFor([accessInsn(op.name, 0, 0)], compile);
+      const machine = machineFor([accessInsn(op.name, 0, 0)], compile, native);
       const { bytes } = ACCESS[op.index]!;
       setStored(machine);
       putBytes(machine, 0x3000f, 0n, 40);
@@ -150,10 +160,10 @@ for (const compile of [false, true]) {
     for (const op of ACCESSES) {
       const info = ACCESS[op.index]!;
       const wantsWrite = info.store || op.name.endsWith('w');
-      const machine = machineFor([accessInsn(op.name, 0, 0)], compile);
+      const machine = machineFor([accessInsn(op.name, 0, 0)], compile, native);
       machine.vcpu.map.set(0x22n, { page: 0x31000, permissions: READ });
       machine.vcpu.map.set(0x23n, null);
-      if (compile) machine.runHot(CODE, () => machine.set(L[0]!, 0x20010n));
+      runsOften(machine, () => machine.set(L[0]!, 0x20010n));
       setStored(machine);
       const before = machine.registers();
       machine.set(L[0]!, 0x22008n);
@@ -178,9 +188,9 @@ for (const compile of [false, true]) {
   test(`${how}: device registers see each access once, in parts of at most four bytes`, () => {
     for (const op of ACCESSES) {
       const info = ACCESS[op.index]!;
-      const machine = machineFor([accessInsn(op.name, 0, 0)], compile);
+      const machine = machineFor([accessInsn(op.name, 0, 0)], compile, native);
       machine.vcpu.map.set(0x24n, { page: DEVICE, permissions: READ | WRITE });
-      if (compile) machine.runHot(CODE, () => machine.set(L[0]!, 0x20010n));
+      runsOften(machine, () => machine.set(L[0]!, 0x20010n));
       machine.set(L[0]!, 0x24010n);
       setStored(machine);
       machine.onDevice = () => 0x8badf00d;
@@ -201,7 +211,7 @@ for (const compile of [false, true]) {
   });
 
   test(`${how}: accesses that run from memory into a device, and from a device into nowhere`, () => {
-    const machine = machineFor([accessInsn('ld64', 0, 0), accessInsn('st64', 3, 0)], compile);
+    const machine = machineFor([accessInsn('ld64', 0, 0), accessInsn('st64', 3, 0)], compile, native);
     machine.vcpu.map.set(0x24n, { page: DEVICE, permissions: READ | WRITE });
     machine.vcpu.map.set(0x23n, { page: 0x40000, permissions: READ | WRITE });
     machine.vcpu.map.set(0x25n, { page: NOWHERE, permissions: READ | WRITE });
@@ -210,7 +220,7 @@ for (const compile of [false, true]) {
       machine.set(L[3]!, to);
       machine.set(L[2]!, 0x1122334455667788n);
     };
-    if (compile) machine.runHot(CODE, begin(0x20010n, 0x20020n));
+    runsOften(machine, begin(0x20010n, 0x20020n));
     machine.onDevice = (offset, value) => (value === null ? 0x40 + offset : 0);
     putBytes(machine, 0x40ffd, 0xccbbaan, 3);
     begin(0x23ffdn, 0x24ffen)();
@@ -229,12 +239,12 @@ for (const compile of [false, true]) {
   });
 
   test(`${how}: ROM can be read and run, not written, also by an access across pages`, () => {
-    const machine = machineFor([accessInsn('ld32', 0, 0), accessInsn('st64', 0, 0)], compile);
+    const machine = machineFor([accessInsn('ld32', 0, 0), accessInsn('st64', 0, 0)], compile, native);
     const rom = GUEST_MEMORY + RAM_SIZE;
     machine.bytes.fill(0x5a, rom, rom + 0x2000);
     machine.vcpu.map.set(0x26n, { page: ROM, permissions: READ | WRITE | EXEC });
     machine.vcpu.map.set(0x27n, { page: ROM + 0x1000, permissions: READ | WRITE | EXEC });
-    if (compile) machine.runHot(CODE, () => machine.set(L[0]!, 0x20010n));
+    runsOften(machine, () => machine.set(L[0]!, 0x20010n));
     for (const address of [0x26010n, 0x26ffdn, 0x27ff8n]) {
       machine.set(L[0]!, address);
       machine.set(L[2]!, 0x1122334455667788n);
@@ -251,10 +261,10 @@ for (const compile of [false, true]) {
   test(`${how}: addresses at the ends of the address space and in its middle fault, whatever points there`, () => {
     for (const pointer of [0, 7]) {
       for (const name of ['ld8u', 'ld64', 'ldv', 'ld32w', 'st8', 'st64', 'stv']) {
-        const machine = machineFor([accessInsn(name, pointer, 0)], compile);
+        const machine = machineFor([accessInsn(name, pointer, 0)], compile, native);
         machine.vcpu.identity = false;
         machine.vcpu.map.set(1n, { page: CODE, permissions: READ | EXEC });
-        if (compile) machine.runHot(CODE, () => machine.set(L[pointer]!, 0x20010n));
+        runsOften(machine, () => machine.set(L[pointer]!, 0x20010n));
         const { faults } = machine.vcpu;
         faults.length = 0;
         const extremes = [
@@ -284,10 +294,10 @@ for (const compile of [false, true]) {
   });
 
   test(`${how}: an access across the end of the address space goes on at 0`, () => {
-    const machine = machineFor([accessInsn('st64', 0, 0), accessInsn('ld64', 0, 0)], compile);
+    const machine = machineFor([accessInsn('st64', 0, 0), accessInsn('ld64', 0, 0)], compile, native);
     machine.vcpu.map.set(0xfffffffffffffn, { page: 0x50000, permissions: READ | WRITE });
     machine.vcpu.map.set(0n, { page: 0x60000, permissions: READ | WRITE });
-    if (compile) machine.runHot(CODE, () => machine.set(L[0]!, 0x20010n));
+    runsOften(machine, () => machine.set(L[0]!, 0x20010n));
     machine.set(L[2]!, 0x1122334455667788n);
     machine.set(L[0]!, 0xfffffffffffffffdn);
     machine.run(CODE);
@@ -311,12 +321,10 @@ for (const compile of [false, true]) {
       b.set(D[0]!, b.ldsf64(SCRATCH + 16));
       b.set(V[0]!, b.ldsv(SCRATCH + 40, b.i32(8)));
     };
-    const machine = machineFor([body], compile);
-    if (compile) machine.runHot(CODE, () => machine.set(L[0]!, 0x100000020n));
-    else {
-      machine.set(L[0]!, 0x100000020n);
-      machine.run(CODE);
-    }
+    const machine = machineFor([body], compile, native);
+    runsOften(machine, () => machine.set(L[0]!, 0x100000020n));
+    machine.set(L[0]!, 0x100000020n);
+    machine.run(CODE);
     assert.deepEqual(
       [W[0]!, W[1]!, W[2]!, L[1]!, D[0]!, V[0]!].map((global) => machine.get(global)),
       [0x34n, 0x5678n, 0xfffffffen, 0x7fffffffdn, 0x3ff0000000000000n, 0x00000004000000030000000200000001n],
@@ -332,8 +340,8 @@ for (const compile of [false, true]) {
         b.set(L[1]!, b.i64(2));
       },
     ];
-    const machine = machineFor(insns, compile);
-    if (compile) machine.runHot(CODE, () => machine.set(L[0]!, 0n));
+    const machine = machineFor(insns, compile, native);
+    runsOften(machine, () => machine.set(L[0]!, 0n));
     machine.set(L[0]!, 0xffffffff00000000n);
     machine.run(CODE);
     assert.equal(machine.vcpu.leaves.at(-1)!.reason, STOP);

@@ -9,7 +9,9 @@ import type { Insn, TestOptions } from './test-kit.ts';
 const BOTH: readonly [string, TestOptions][] = [
   ['interpreted', { compile: false }],
   ['compiled', { compile: true }],
+  ["as the host's code", { compile: false, native: true }],
   ['counted exactly', { compile: true, exactCount: true }],
+  ["counted exactly, as the host's code, too", { compile: true, exactCount: true, native: true }],
 ];
 
 /** Stores the low 16 bits of w0 at l2. */

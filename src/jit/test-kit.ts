@@ -9,6 +9,7 @@ import type { Helper } from '../ir/helpers.ts';
 import { CTL_CTX, CTL_PC, EXIT_ISA } from '../ir/vcpu-block.ts';
 import { ACCESS_EXEC, ACCESS_READ, ACCESS_WRITE } from '../isa/isa.ts';
 import type { CodeReader, Isa, Translation, Vcpu } from '../isa/isa.ts';
+import { mapMachineCode } from '../host/node/machine-code.ts';
 import { AddressSpace } from '../machine/address-space.ts';
 import { Engine } from './engine.ts';
 import type { EngineOptions } from './engine-options.ts';
@@ -204,7 +205,10 @@ export class TestVcpu implements Vcpu {
   reset(): void {}
 }
 
-export type TestOptions = Partial<Omit<EngineOptions, 'isa' | 'memory' | 'physical'>>;
+/** `native`: with code of the host's processor, where it has memory for that. */
+export type TestOptions = Partial<Omit<EngineOptions, 'isa' | 'memory' | 'physical'>> & { native?: boolean };
+
+const MACHINE_CODE = 1 << 20;
 
 /** Executions after which blocks are compiled here. */
 export const HOT = 20;
@@ -247,6 +251,7 @@ export class TestMachine {
       compile: true,
       exactCount: false,
       hotThreshold: HOT,
+      ...(options.native ? { machineCode: mapMachineCode(MACHINE_CODE) } : {}),
       ...options,
     });
     this.vcpu = new TestVcpu(this.view);
