@@ -7,7 +7,7 @@
  *   256 KiB     entry cells, 8 bytes each: { function: i32, argument: i32 }
  *   8 MiB       contexts: TLB, victim entries and jump cache of each, CONTEXT_SIZE apart
  *   28 MiB      code index
- *   32 MiB      interpreter code
+ *   32 MiB      interpreter code: first what is run once, then where computed jumps of the host's code led
  *   96 MiB      guest RAM and ROM
  */
 /** The entry cell at address 0. */

@@ -62,8 +62,8 @@ export class Accesses {
     x.rm(ADD, true, RCX, field(CTL_STACK_ADDEND));
   }
 
-  /** What has been written is given up. */
-  forget(): void {
+  /** A block begins; one before may have been given up. */
+  begin(): void {
     this.looks = [];
   }
 
@@ -83,7 +83,7 @@ export class Accesses {
    * Writes what all blocks share: a function that enters the page of the address in rcx as the stack's, when the TLB has it for
    * writing. The carry flag says that it has not, or that the address is at the page's end; no register changes.
    */
-  begin(): void {
+  writeShared(): void {
     const { x } = this;
     this.findStack = x.at;
     for (const reg of [RAX, RDX]) x.push(reg);

@@ -53,8 +53,8 @@ export class BlockCompiler {
     this.accesses = new Accesses(writer);
     this.links = new Links(words, writer.x, origin);
     this.ends = new Ends(writer, this.integers, this.links, exact);
-    this.ends.begin(base);
-    this.accesses.begin();
+    this.ends.writeShared(base);
+    this.accesses.writeShared();
     this.helpers = new Helpers(writer, isa.helpers, origin, (op) => this.writeOperation(op));
     this.start = writer.x.at;
   }
@@ -81,6 +81,7 @@ export class BlockCompiler {
     const { w } = this;
     const start = w.x.at;
     this.isSlow = false;
+    this.accesses.begin();
     w.begin(ip + UNIT);
     this.ends.header(ip, count);
     let vectors = 0;
@@ -108,8 +109,6 @@ export class BlockCompiler {
 
   private giveUp(start: number): number {
     this.w.x.at = start;
-    this.accesses.forget();
-    this.ends.forget();
     this.isSlow = true;
     return 0;
   }

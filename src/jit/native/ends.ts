@@ -47,7 +47,7 @@ export class Ends {
   }
 
   /** Writes what all blocks share; it begins with the way in. @param base address of the machine's memory in the process */
-  begin(base: bigint): void {
+  writeShared(base: bigint): void {
     const { x } = this;
     for (const reg of SAVED) x.push(reg);
     x.ri(SUB, true, RSP, 8);
@@ -79,6 +79,7 @@ export class Ends {
   header(ip: number, count: boolean): void {
     const { x } = this;
     const insns = this.w.words[ip >> 2]! >>> 16;
+    this.chains = [];
     if (this.exact) {
       x.load(false, RAX, field(CTL_BUDGET));
       x.ri(SUB, false, RAX, insns);
@@ -160,11 +161,6 @@ export class Ends {
     }
     const over = offset <= 0 ? this.check() : 0;
     this.chains.push({ cell, over, jump: x.jmp() });
-  }
-
-  /** What has been written is given up. */
-  forget(): void {
-    this.chains = [];
   }
 
   /** Behind a block's code: what its ways to other blocks are led to when there is no code of the host's. */

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Builder } from '../../ir/builder.ts';
+import type { Helper } from '../../ir/helpers.ts';
+import { I32, I64 } from '../../ir/ops.ts';
 import type { CodeReader } from '../../isa/isa.ts';
 import { mapMachineCode } from '../../host/node/machine-code.ts';
 import { L, TestIsa, TestMachine, add, loopBy, stop } from '../test-kit.ts';
@@ -52,6 +54,29 @@ test('code that does not fit any more is left to the interpreter', { skip }, () 
   machine.run(0x1000);
   assert.equal(machine.get(L[0]!), 3000n);
   assert.equal(machine.engine.statistics.native, 0);
+});
+
+test('a block that is begun anew, for a helper that is new, leaves nothing behind', { skip }, () => {
+  const helper: Helper = {
+    ...{ name: 'twice', index: 0, params: [I32, I64], result: I64, touchesGlobals: false, mayFault: false },
+    body: { kind: 'ir', ir: { arms: 2, arm: (b, arm, [x]) => (arm === 0 ? x! : b.add64(x!, x!)) } },
+  };
+  const machine = new TestMachine(new TestIsa([helper]), { compile: false, native: true });
+  const popped: Insn = (b) => {
+    for (const offset of [0, 8, 16]) b.set(L[2]!, b.add64(b.get(L[2]!), b.ld64(b.add64(b.get(L[7]!), b.i64(offset)))));
+  };
+  const doubled: Insn = (b) => b.set(L[0]!, b.add64(b.get(L[0]!), b.call(helper, b.wrap(b.get(L[3]!)), b.get(L[4]!))));
+  machine.code(0x1000, [popped, doubled, loopBy(1, -4), stop]);
+  machine.set(L[7]!, 0x20000n);
+  machine.set(L[4]!, 21n);
+  for (const arm of [0n, 1n, 0n]) {
+    machine.set(L[3]!, arm);
+    machine.set(L[0]!, 0n);
+    machine.set(L[1]!, 100n);
+    machine.run(0x1000);
+    assert.equal(machine.get(L[0]!), 2100n * (arm + 1n));
+  }
+  assert.ok(machine.engine.statistics.native > 0);
 });
 
 test('two machines have code of their own', { skip }, () => {

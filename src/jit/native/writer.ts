@@ -20,11 +20,11 @@ import * as k from './units.ts';
 import { ADD, CMP, R10, R11, R12, R13, R14, R15, R8, R9, RAX, RBP, RCX, RDI, RDX, RSI, X64 } from './x64.ts';
 
 export const PINNED = [RSI, RDI, RBP, R8, R9, R10, R11, R12];
+export const POOL = [RAX, RDX, R14, R15];
+const POOL_SIZE = POOL.length;
 /** What it costs to take a register of the pool away, beyond its age: a store, or a store and a load. */
 const OF_GLOBAL = 0x10000000;
 const OF_TEMPORARY = 0x20000000;
-export const POOL = [RAX, RDX, R14, R15];
-const POOL_SIZE = POOL.length;
 /** Places of an operand that are not a register's number. */
 export const MEMORY = 16;
 export const CONSTANT = 17;
@@ -120,18 +120,17 @@ export class BlockWriter {
       const op = this.opcode(ip);
       const at = ip >> 2;
       const call = op >= X_CALL;
-      let reads = call ? k.CALL_READS : k.READS[op]!;
+      const reads = call ? k.CALL_READS : k.READS[op]!;
       for (let word = 1; reads >> word !== 0; word++) {
         if (((reads >> word) & 1) === 0) continue;
         const temp = (words[at + word]! - FIRST_TEMP) >> 3;
         if (temp >= 0 && temp < TEMP_COUNT) uses[temp]!++;
       }
-      reads = 0;
       if (call || k.SETS[op]) {
         const temp = (words[at + 1]! - FIRST_TEMP) >> 3;
         if (temp >= 0 && temp < TEMP_COUNT) uses[temp] = 0;
       }
-      if (!call && k.KIND[op]! >= k.BRANCH && k.KIND[op] !== k.LEAVE_IF) return;
+      if (!call && k.endsBlock(op)) return;
       ip += isLong(op) ? 2 * UNIT : UNIT;
     }
   }
