@@ -39,6 +39,9 @@ test('accelerators: names, aliases, the first of a list that can be had', () => 
   assert.deepEqual(withKernel('-accel kvm -accel tcg').accel, ['kvm', 'jit']);
   assert.deepEqual(withKernel('-enable-kvm').accel, ['kvm']);
   assert.deepEqual(withKernel('-S').accel, []);
+  assert.equal(withKernel('-accel jit').nativeCode, true);
+  assert.equal(withKernel('-accel jit,native=off').nativeCode, false);
+  assert.throws(() => withKernel('-accel jit,native=perhaps'), /native/);
   assert.throws(() => withKernel('-accel xen'), /-accel xen: accelerator "xen" is not known/);
 });
 

@@ -399,12 +399,8 @@ export function writeNative(module: ModuleWriter, run: number, interpreter: numb
   c.storeAt(I32_STORE, VCPU_BASE + CTL_NATIVE, () => c.get(0));
   c.call(CALL, run);
   c.tee(result);
-  c.i32(RESULT_FIND);
-  c.op(I32_LE_U);
-  c.get(result);
-  c.i32(RESULT_CELL);
+  c.i32(RESULT_FIND | RESULT_CELL);
   c.op(I32_AND);
-  c.op(I32_OR);
   c.if(false);
   leaveIfOver(c);
   c.end();

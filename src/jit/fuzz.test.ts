@@ -8,10 +8,9 @@ import { verify } from '../ir/verifier.ts';
 import { Builder as IrBuilder } from '../ir/builder.ts';
 import { mapMachineCode } from '../host/node/machine-code.ts';
 import { ACCESS } from './access.ts';
-import type { EngineOptions } from './engine-options.ts';
 import { GUEST_MEMORY, VCPU_BASE } from './layout.ts';
 import { D, GLOBALS, L, SCRATCH, TestIsa, TestMachine, V, W, WRITE, READ, randomNumbers, stop } from './test-kit.ts';
-import type { Insn } from './test-kit.ts';
+import type { Insn, TestOptions } from './test-kit.ts';
 
 const CODE = 0x1000;
 /** Blocks of a program; they lie behind each other, each so many instructions long. */
@@ -267,7 +266,7 @@ test('random instructions are sound IR', () => {
 });
 
 /** How the second machine of a pair translates. */
-type How = Partial<Pick<EngineOptions, 'compile' | 'machineCode'>>;
+type How = Pick<TestOptions, 'compile' | 'native'>;
 
 /** The same program for two machines, the second of which does not interpret alone. */
 function pairOf(seed: number, exactCount: boolean, how: How): TestMachine[] {
@@ -293,8 +292,6 @@ function final(machine: TestMachine, seed: number): string[] | null {
   const faults = faultsOf(machine);
   return machine.vcpu.stopped ? [machine.pc.toString(16), ...machine.registers(), ...faults, window] : null;
 }
-
-const MACHINE_CODE = 1 << 20;
 
 /** @returns what the pairs' second machines have compiled: regions, blocks of the host's code */
 function compareRoughly(seeds: number, how: () => How): number[] {
@@ -347,7 +344,7 @@ test('random programs give the same interpreted and compiled', () => {
 const noMachineCode = mapMachineCode(4096) === null ? 'this host runs no machine code of ours' : false;
 
 for (const compile of [false, true]) {
-  const how = (): How => ({ compile, machineCode: mapMachineCode(MACHINE_CODE) });
+  const how = (): How => ({ compile, native: true });
   const text = compile ? "as code of the host's processor and regions" : "as code of the host's processor";
 
   test(`random programs that end do so with the same result ${text}`, { skip: noMachineCode }, () => {

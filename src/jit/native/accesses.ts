@@ -5,7 +5,7 @@ import type { AccessInfo } from '../access.ts';
 import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_WRITE } from '../layout.ts';
 import { MEMORY, field } from './writer.ts';
 import type { BlockWriter, Exit } from './writer.ts';
-import { ADD, AND, CC_AE, CC_B, CC_NE, CMP, RAX, RCX, RDX, SHR, SUB } from './x64.ts';
+import { ADD, AND, CC_AE, CC_B, CC_NE, CMP, MOVDQU, MOVDQU_STORE, RAX, RCX, RDX, SHR, SUB } from './x64.ts';
 import type { X64 } from './x64.ts';
 
 const CLC = 0xf8;
@@ -39,16 +39,22 @@ export class Accesses {
     const entry = this.w.allocate();
     if (this.w.isStack(a)) return this.stackAddress(entry);
     const page = this.w.allocate();
-    x.mov(true, entry, RCX);
-    x.shift(SHR, true, entry, 12 - TLB_ENTRY_SHIFT);
-    x.ri(AND, false, entry, (TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
-    x.rm(ADD, false, entry, field(CTL_TLB_BASE));
+    this.toEntry(entry);
     if (bytes > 1) x.lea(true, page, RCX, bytes - 1);
     else x.mov(true, page, RCX);
     x.ri(AND, true, page, -4096);
     x.rx(CMP, true, page, entry, tag);
     this.w.leaveAt(x.jcc(CC_NE));
     x.rx(ADD, true, RCX, entry, TLB_ADDEND);
+  }
+
+  /** Leaves the address of the TLB's entry for the address in rcx in a register. */
+  private toEntry(reg: number): void {
+    const { x } = this;
+    x.mov(true, reg, RCX);
+    x.shift(SHR, true, reg, 12 - TLB_ENTRY_SHIFT);
+    x.ri(AND, false, reg, (TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
+    x.rm(ADD, false, reg, field(CTL_TLB_BASE));
   }
 
   /** The same by the page that the stack was last seen in. @param offset a register for the offset in it */
@@ -91,10 +97,7 @@ export class Accesses {
     x.ri(AND, true, RDX, 4095);
     x.ri(CMP, true, RDX, PAGE_LIMIT);
     const atEnd = x.jcc(CC_AE);
-    x.mov(true, RAX, RCX);
-    x.shift(SHR, true, RAX, 12 - TLB_ENTRY_SHIFT);
-    x.ri(AND, false, RAX, (TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT);
-    x.rm(ADD, false, RAX, field(CTL_TLB_BASE));
+    this.toEntry(RAX);
     x.mov(true, RDX, RCX);
     x.ri(AND, true, RDX, -4096);
     x.rx(CMP, true, RDX, RAX, TLB_WRITE);
@@ -118,10 +121,8 @@ export class Accesses {
     const d = this.w.word(4);
     this.address(access);
     if (access.bytes === 16) {
-      x.byte(0xf3);
-      x.rx(0x16f, false, 0, RCX, 0);
-      x.byte(0xf3);
-      return x.rm(0x17f, false, 0, d);
+      x.sseX(MOVDQU, 0, RCX, 0);
+      return x.sseM(MOVDQU_STORE, 0, d);
     }
     // The registers that the address took are free again.
     this.w.locked = 0;
@@ -135,10 +136,8 @@ export class Accesses {
     const value = this.w.word(4);
     if (access.bytes === 16) {
       this.address(access);
-      x.byte(0xf3);
-      x.rm(0x16f, false, 0, value);
-      x.byte(0xf3);
-      return x.rx(0x17f, false, 0, RCX, 0);
+      x.sseM(MOVDQU, 0, value);
+      return x.sseX(MOVDQU_STORE, 0, RCX, 0);
     }
     const reg = this.w.inRegister(value);
     this.address(access);

@@ -90,10 +90,14 @@ export class BlockCompiler {
       if (op >= X_CALL && this.helpers.isNew(op)) {
         w.x.at = start;
         this.helpers.prepare(op);
-        return this.compile(ip, count);
+        // The helper's code has taken some of the room that there was.
+        return this.hasRoom ? this.compile(ip, count) : 0;
       }
       if (units === MAX_UNITS || !(op >= X_CALL ? this.helpers.call(op) : this.write(op))) {
-        if (op >= X_CALL ? this.helpers.isSlow(op) : k.KIND[op] === k.NONE && OP_KIND[op] === PURE) return this.giveUp(start);
+        if (op >= X_CALL ? this.helpers.isSlow(op) : k.KIND[op] === k.NONE && OP_KIND[op] === PURE) {
+          w.x.at = start;
+          return 0;
+        }
         w.leaveAlways();
         break;
       }
@@ -105,12 +109,6 @@ export class BlockCompiler {
     w.writeExits();
     this.ends.writeChains();
     return this.origin + start;
-  }
-
-  private giveUp(start: number): number {
-    this.w.x.at = start;
-    this.isSlow = true;
-    return 0;
   }
 
   /** @returns whether it could */

@@ -2,15 +2,12 @@
 import * as k from './units.ts';
 import { CONSTANT, MEMORY } from './writer.ts';
 import type { BlockWriter } from './writer.ts';
-import { AND, CC_O, CMP, RCX } from './x64.ts';
+import { AND, CC_O, CMP, MOVD, MOVD_FROM, PXOR, RCX } from './x64.ts';
 import type { X64 } from './x64.ts';
 
 const MOVSS = 0xf3_0110;
 const MOVSD = 0xf2_0110;
 const STORE = 1;
-export const MOVD = 0x66_016e;
-export const MOVD_FROM = 0x66_017e;
-export const PXOR = 0x66_01ef;
 /** Parameters of conversions from and to integers: of 64 bits; the operand has 32 of them. */
 const LONG = 0x80000000;
 const UNSIGNED = 0x40000000;
@@ -45,7 +42,7 @@ export class Floats {
         x.byte(parameter & 7);
         x.sse(MOVD_FROM, 0, RCX);
         x.ri(AND, false, RCX, 1);
-        return this.defineScratch(d, false);
+        return this.w.defineFrom(d, RCX, false);
       }
       case k.FLOAT_ROUND:
         this.load(0, a, wide);
@@ -56,7 +53,7 @@ export class Floats {
         w.moveTo(RCX, a, wide);
         x.rr(0x1ba, wide, parameter === 0 ? 6 : 7, RCX); // BTR, BTC
         x.byte(wide ? 63 : 31);
-        return this.defineScratch(d, wide);
+        return this.w.defineFrom(d, RCX, wide);
       case k.FROM_INTEGER: {
         const long = (parameter & LONG) !== 0;
         w.moveTo(RCX, a, long && (parameter & UNSIGNED) === 0);
@@ -77,13 +74,7 @@ export class Floats {
     x.sse(parameter & ~LONG, RCX, 0, long);
     x.ri(CMP, long, RCX, 1);
     w.leaveAt(x.jcc(CC_O));
-    this.defineScratch(d, long);
-  }
-
-  private defineScratch(d: number, wide: boolean): void {
-    const target = this.w.target(d);
-    this.x.mov(wide, target, RCX);
-    this.w.define(d, target);
+    this.w.defineFrom(d, RCX, long);
   }
 
   private load(xmm: number, slot: number, wide: boolean): void {

@@ -131,11 +131,8 @@ export class Helpers {
     w.flush();
     if (known === undefined) x.callTable(RCX, arms.table);
     else x.callTo(known - this.origin);
-    const d = w.word(AT_D);
-    const target = w.pinnedOf(d);
     w.allocate(0);
-    if (target !== 0) x.mov(true, target, RAX);
-    else w.define(d, RAX);
+    w.defineFrom(w.word(AT_D), RAX);
     w.releaseDead();
     return true;
   }

@@ -176,9 +176,7 @@ export class Integers {
     this.w.testZero(condition, false);
     if (place === MEMORY) x.rm(0x140 | CC_NE, wide, RCX, yes);
     else x.cmov(CC_NE, wide, RCX, place);
-    const target = this.w.target(d);
-    x.mov(wide, target, RCX);
-    this.w.define(d, target);
+    this.w.defineFrom(d, RCX, wide);
   }
 
   private mulHigh(code: number): void {
@@ -189,14 +187,13 @@ export class Integers {
     for (let i = 0; i < 2; i++) this.w.allocate(i);
     this.w.moveTo(RAX, b, true);
     x.rr(0xf7, true, code, RCX);
-    this.result(d, RDX);
+    this.w.defineFrom(d, RDX);
   }
 
   private countBits(code: number, wide: boolean): void {
     const { x } = this;
     const [d, a] = [this.w.word(4), this.w.word(8)];
     const from = this.w.inRegister(a);
-    const target = this.w.target(d);
     const width = wide ? 64 : 32;
     const above = code === 0x1bd;
     // Of nothing: the highest "is" at -1 (as ^ sees it), the lowest at the width.
@@ -205,8 +202,7 @@ export class Integers {
     x.constant(RCX, above ? 2 * width - 1 : width, 0);
     x.land(some);
     if (above) x.ri(XOR, false, RCX, width - 1);
-    x.mov(false, target, RCX);
-    this.w.define(d, target);
+    this.w.defineFrom(d, RCX, false);
   }
 
   private popcnt(wide: boolean): void {
@@ -246,14 +242,7 @@ export class Integers {
     x.rr(0xf7, wide, signed ? 7 : 6, RCX);
     x.land(overZero);
     if (signed) x.land(overNegated);
-    this.result(d, remainder ? RDX : RAX);
-  }
-
-  /** The result is in a register of the pool that has been allocated. */
-  private result(d: number, reg: number): void {
-    const target = this.w.pinnedOf(d);
-    if (target !== 0) this.x.mov(true, target, reg);
-    else this.w.define(d, reg);
+    this.w.defineFrom(d, remainder ? RDX : RAX);
   }
 
   /** Vectors are always in their slots. */

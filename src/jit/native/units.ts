@@ -50,7 +50,7 @@ export const VECTOR = 30; // instruction of two operands
 export const VECTOR_SWAPPED = 31; // the same, operands exchanged
 export const VECTOR_NOT = 32; // the same, result inverted
 export const VECTOR_SWAPPED_NOT = 33;
-export const VECTOR_SAME = 34; // the minimum or maximum by this instruction is the second operand
+export const VECTOR_SAME = 34; // the minimum or maximum by this instruction is the second operand; bits 24-31: comparison
 export const VECTOR_OTHER = 35; // is not
 export const VECTOR_ONE = 36; // of one operand
 export const VECTOR_HIGH = 37; // of the upper half
@@ -66,7 +66,7 @@ export const ALL_TRUE = 46; // comparison for equality
 export const BIT_MASK = 47; // instruction
 export const BIT_MASK_WORDS = 48;
 export const SPLAT = 49; // bytes
-export const SET_LANE = 50; // instruction; bit 31: 64 bits
+export const SET_LANE = 50; // instruction; bits 24-27: bytes; bit 31: 64 bits
 export const SHUFFLE = 51;
 export const LOOK_UP = 52;
 export const SWIZZLE = 53;
@@ -370,17 +370,18 @@ vector(VECTOR_SWAPPED_NOT, {
   ges64x2: P66 | 0x3837,
 });
 // The larger of both is the second where the first is less or equal.
-const UNSIGNED = { 8: [0x1de, 0x1da], 16: [0x383e, 0x383a], 32: [0x383f, 0x383b] } as const;
+const UNSIGNED = { 8: [0x1de, 0x1da, 0x74], 16: [0x383e, 0x383a, 0x75], 32: [0x383f, 0x383b, 0x76] } as const;
 for (const [bits, lanes] of [
   [8, 16],
   [16, 8],
   [32, 4],
 ] as const) {
-  const [largest, least] = UNSIGNED[bits];
-  row(`leu${bits}x${lanes}` as Name, VECTOR_SAME, P66 | largest);
-  row(`geu${bits}x${lanes}` as Name, VECTOR_SAME, P66 | least);
-  row(`gtu${bits}x${lanes}` as Name, VECTOR_OTHER, P66 | largest);
-  row(`ltu${bits}x${lanes}` as Name, VECTOR_OTHER, P66 | least);
+  const [largest, least, equal] = UNSIGNED[bits];
+  const by = (code: number): number => (equal << 24) | P66 | code;
+  row(`leu${bits}x${lanes}` as Name, VECTOR_SAME, by(largest));
+  row(`geu${bits}x${lanes}` as Name, VECTOR_SAME, by(least));
+  row(`gtu${bits}x${lanes}` as Name, VECTOR_OTHER, by(largest));
+  row(`ltu${bits}x${lanes}` as Name, VECTOR_OTHER, by(least));
 }
 vector(VECTOR_ONE, {
   abs8x16: P66 | 0x381c,
@@ -449,12 +450,12 @@ vector(BIT_MASK, { bitmask8x16: P66 | 0x1d7, bitmask32x4: 0x150, bitmask64x2: P6
 row('bitmask16x8', BIT_MASK_WORDS);
 vector(SPLAT, { splat8: 1, splat16: 2, splat32: 4, splatf32: 4, splat64: 8, splatf64: 8 });
 vector(SET_LANE, {
-  setlane8: P66 | 0x3a20,
-  setlane16: P66 | 0x1c4,
-  setlane32: P66 | 0x3a22,
-  setlanef32: P66 | 0x3a22,
-  setlane64: 0x80000000 | P66 | 0x3a22,
-  setlanef64: 0x80000000 | P66 | 0x3a22,
+  setlane8: 0x01000000 | P66 | 0x3a20,
+  setlane16: 0x02000000 | P66 | 0x1c4,
+  setlane32: 0x04000000 | P66 | 0x3a22,
+  setlanef32: 0x04000000 | P66 | 0x3a22,
+  setlane64: 0x88000000 | P66 | 0x3a22,
+  setlanef64: 0x88000000 | P66 | 0x3a22,
 });
 row('vshuffle', SHUFFLE);
 row('vswizzle', SWIZZLE);

@@ -1,13 +1,12 @@
 /** Operations on vectors, which are always in their slots. */
-import { MOVD, PXOR } from './floats.ts';
 import * as k from './units.ts';
 import type { BlockWriter } from './writer.ts';
-import { AND, CC_E, CC_NE, RCX } from './x64.ts';
+import { AND, CC_E, CC_NE, MOVD, MOVDQU, MOVDQU_STORE, PXOR, RCX } from './x64.ts';
 import type { X64 } from './x64.ts';
 
-const MOVDQU = 0xf3_016f;
-const MOVDQU_STORE = 0xf3_017f;
 const PCMPEQB = 0x66_0174;
+/** Comparison for equality, but for the last byte of its opcode. */
+const PCMPEQ = 0x66_0100;
 const PAND = 0x66_01db;
 const PANDN = 0x66_01df;
 const POR = 0x66_01eb;
@@ -22,7 +21,6 @@ const PMOVMSKB = 0x66_01d7;
 const PADDUSB = 0x66_01dc;
 /** Added to a byte below 16 it leaves its low bits; others get bit 7. */
 const OUT_OF_RANGE = 0x70707070;
-const EQUAL_OF: Record<number, number> = { 478: 0x174, 474: 0x174, 14398: 0x175, 14394: 0x175, 14399: 0x176, 14395: 0x176 };
 
 export class Vectors {
   private readonly w: BlockWriter;
@@ -59,8 +57,8 @@ export class Vectors {
     const swapped = kind === k.VECTOR_SWAPPED || kind === k.VECTOR_SWAPPED_NOT;
     this.load(0, swapped ? 12 : 8);
     this.load(1, swapped ? 8 : 12);
-    x.sse(parameter, 0, 1);
-    if (kind >= k.VECTOR_SAME) x.sse(0x660000 | EQUAL_OF[parameter & 0xffff]!, 0, 1);
+    x.sse(parameter & 0xffffff, 0, 1);
+    if (kind >= k.VECTOR_SAME) x.sse(PCMPEQ | (parameter >>> 24), 0, 1);
     if (kind === k.VECTOR_NOT || kind === k.VECTOR_SWAPPED_NOT || kind === k.VECTOR_OTHER) this.invert();
     this.store();
   }
@@ -170,12 +168,11 @@ export class Vectors {
   private setLane(parameter: number): void {
     const { w, x } = this;
     const wide = parameter >>> 31 !== 0;
-    const code = parameter & 0xffffff;
-    const bytes = wide ? 8 : code === 0x66_3a22 ? 4 : code === 0x66_3a20 ? 1 : 2;
+    const bytes = (parameter >>> 24) & 15;
     const offset = w.words[w.ip >> 2]! >>> 16;
     w.moveTo(RCX, w.word(12), wide);
     this.load(0, 8);
-    x.sse(code, 0, RCX, wide);
+    x.sse(parameter & 0xffffff, 0, RCX, wide);
     x.byte(offset / bytes);
   }
 
@@ -212,8 +209,6 @@ export class Vectors {
     if (kind === k.BIT_MASK_WORDS) x.sse(PACKSSWB, 0, 0);
     x.sse(kind === k.BIT_MASK_WORDS ? PMOVMSKB : parameter, RCX, 0);
     if (kind === k.BIT_MASK_WORDS) x.ri(AND, false, RCX, 0xff);
-    const target = w.target(w.word(4));
-    x.mov(false, target, RCX);
-    w.define(w.word(4), target);
+    w.defineFrom(w.word(4), RCX, false);
   }
 }

@@ -31,6 +31,11 @@ export const CONSTANT = 17;
 const PCBASE = VCPU_BASE + CTL_BASE;
 const FIRST_TEMP = VCPU_BASE + TEMPS;
 const TEMP_COUNT = (VCPU_BLOCK_SIZE - TEMPS) >> 3;
+/** Number of the temporary that a slot is, or -1. */
+const tempOf = (slot: number): number => {
+  const temp = (slot - FIRST_TEMP) >> 3;
+  return temp < TEMP_COUNT ? Math.max(temp, -1) : -1;
+};
 export const field = (offset: number): number => VCPU_BASE + offset;
 
 /** A way out to the interpreter, written behind the block's code. */
@@ -115,41 +120,37 @@ export class BlockWriter {
   // How often temporaries are read.
 
   private countUses(ip: number): void {
-    const { words, uses } = this;
     for (;;) {
       const op = this.opcode(ip);
-      const at = ip >> 2;
-      const call = op >= X_CALL;
-      const reads = call ? k.CALL_READS : k.READS[op]!;
-      for (let word = 1; reads >> word !== 0; word++) {
-        if (((reads >> word) & 1) === 0) continue;
-        const temp = (words[at + word]! - FIRST_TEMP) >> 3;
-        if (temp >= 0 && temp < TEMP_COUNT) uses[temp]!++;
+      this.addReads(op, ip, 1);
+      if (op >= X_CALL || k.SETS[op]) {
+        const temp = tempOf(this.words[(ip >> 2) + 1]!);
+        if (temp >= 0) this.uses[temp] = 0;
       }
-      if (call || k.SETS[op]) {
-        const temp = (words[at + 1]! - FIRST_TEMP) >> 3;
-        if (temp >= 0 && temp < TEMP_COUNT) uses[temp] = 0;
-      }
-      if (!call && k.endsBlock(op)) return;
+      if (op < X_CALL && k.endsBlock(op)) return;
       ip += isLong(op) ? 2 * UNIT : UNIT;
+    }
+  }
+
+  /** What an operation reads is read so many times more. */
+  private addReads(op: number, ip: number, count: number): void {
+    const reads = op >= X_CALL ? k.CALL_READS : k.READS[op]!;
+    for (let word = 1; reads >> word !== 0; word++) {
+      if (((reads >> word) & 1) === 0) continue;
+      const temp = tempOf(this.words[(ip >> 2) + word]!);
+      if (temp >= 0) this.uses[temp]! += count;
     }
   }
 
   /** This operation's reads are over. */
   consume(op: number): void {
-    const { words, uses } = this;
-    const at = this.ip >> 2;
-    const reads = op >= X_CALL ? k.CALL_READS : k.READS[op]!;
-    for (let word = 1; reads >> word !== 0; word++) {
-      if (((reads >> word) & 1) === 0) continue;
-      const temp = (words[at + word]! - FIRST_TEMP) >> 3;
-      if (temp >= 0 && temp < TEMP_COUNT) uses[temp]!--;
-    }
+    this.addReads(op, this.ip, -1);
   }
 
+  /** Reads of a temporary that are still to come; -1 for other slots. */
   usesOf(slot: number): number {
-    const temp = (slot - FIRST_TEMP) >> 3;
-    return temp >= 0 && temp < TEMP_COUNT ? this.uses[temp]! : -1;
+    const temp = tempOf(slot);
+    return temp >= 0 ? this.uses[temp]! : -1;
   }
 
   /** Registers of temporaries that nobody reads any more are free. */
@@ -161,13 +162,13 @@ export class BlockWriter {
   /** Is the slot's value the stack pointer, or a constant away from it? */
   isStack(slot: number): boolean {
     if (slot === this.stackPointer) return true;
-    const temp = (slot - FIRST_TEMP) >> 3;
-    return temp >= 0 && temp < TEMP_COUNT && this.onStack[temp] === this.block;
+    const temp = tempOf(slot);
+    return temp >= 0 && this.onStack[temp] === this.block;
   }
 
   markStack(slot: number): void {
-    const temp = (slot - FIRST_TEMP) >> 3;
-    if (temp >= 0 && temp < TEMP_COUNT) this.onStack[temp] = this.block;
+    const temp = tempOf(slot);
+    if (temp >= 0) this.onStack[temp] = this.block;
   }
 
   // Registers.
@@ -180,10 +181,8 @@ export class BlockWriter {
       return CONSTANT;
     }
     if (slot === PCBASE) return R13;
-    if (slot < FIRST_TEMP && (slot & 7) === 0) {
-      const reg = this.pinned[(slot - VCPU_BASE) >> 3]!;
-      if (reg !== 0) return reg;
-    }
+    const pinned = this.pinnedOf(slot);
+    if (pinned !== 0) return pinned;
     for (let i = 0; i < POOL_SIZE; i++) {
       if (this.held[i] !== slot) continue;
       this.locked |= 1 << i;
@@ -193,6 +192,12 @@ export class BlockWriter {
     return MEMORY;
   }
 
+  private costOf(i: number): number {
+    if (this.held[i] === 0) return 0;
+    if (!this.dirty[i]) return this.age[i]! + 1;
+    return this.age[i]! + (this.usesOf(this.held[i]!) < 0 ? OF_GLOBAL : OF_TEMPORARY);
+  }
+
   /** A register of the pool for something new. @param fixed its place, or -1 for any */
   allocate(fixed = -1): number {
     let best = fixed;
@@ -200,10 +205,7 @@ export class BlockWriter {
       let least = 0x7fffffff;
       for (let i = 0; i < POOL_SIZE; i++) {
         if ((this.locked >> i) & 1) continue;
-        const cost =
-          this.held[i] === 0
-            ? 0
-            : this.age[i]! + (this.dirty[i] ? (this.usesOf(this.held[i]!) < 0 ? OF_GLOBAL : OF_TEMPORARY) : 1);
+        const cost = this.costOf(i);
         if (cost >= least) continue;
         least = cost;
         best = i;
@@ -269,6 +271,14 @@ export class BlockWriter {
     // A global is stored when the block ends or leaves, or when its register is needed: perhaps it changes again before.
     this.held[i] = uses === 0 ? 0 : slot;
     this.dirty[i] = 1;
+  }
+
+  /** The slot's new value is in rcx, or in a register of the pool that has been allocated. */
+  defineFrom(slot: number, reg: number, wide = true): void {
+    if (this.pinnedOf(slot) === 0 && POOL.includes(reg)) return this.define(slot, reg);
+    const target = this.target(slot);
+    this.x.mov(wide, target, reg);
+    this.define(slot, target);
   }
 
   /** Stores globals that have changed. Flags stay. */

@@ -32,6 +32,13 @@ export const CMP = 0x3b;
 /** Second byte of the opcode where it begins with 0Fh. */
 export const IMUL = 0x1af;
 
+/** Moves by SSE, and a register emptied; see `sse`. */
+export const MOVD = 0x66_016e;
+export const MOVD_FROM = 0x66_017e;
+export const MOVDQU = 0xf3_016f;
+export const MOVDQU_STORE = 0xf3_017f;
+export const PXOR = 0x66_01ef;
+
 /** Numbers of shifts in the opcode's extension. */
 export const ROL = 0;
 export const ROR = 1;
