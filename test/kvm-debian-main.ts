@@ -1,6 +1,6 @@
 /**
  * Runs on a host with a whole KVM (kvm-host.ts): Debian boots from the host's disk by firmware and GRUB, as it would from an image, to its login
- * prompt. Says what it saw, a line each, for kvm-debian.test.ts.
+ * prompt. Says what it saw, a line each, for kvm-debian.long.test.ts.
  */
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';

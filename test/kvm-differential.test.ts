@@ -1,4 +1,4 @@
-/** The same states and instructions under the host's KVM and under the translator; on a whole KVM: test/kvm.test.ts. */
+/** The same states and instructions under the host's KVM and under the translator; on a whole KVM: test/kvm.long.test.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { probeKvm } from '../src/kvm/probe.ts';

@@ -1,6 +1,6 @@
 /**
  * Runs on a host with a whole KVM (kvm-host.ts): a machine boots Linux, is saved, goes on in another process and from one
- * accelerator to the other. Says what it saw, a line each, for kvm-machine.test.ts.
+ * accelerator to the other. Says what it saw, a line each, for kvm-machine.long.test.ts.
  */
 import { createReadStream, createWriteStream, readFileSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';

@@ -1,6 +1,27 @@
 /** For tests of saved machines: what a console says, and a machine's state in memory. */
-import type { Machine } from 'virelay';
+import type { Machine, MachineConfig } from 'virelay';
+import type { GuestFiles } from '../src/cli/guest-files.ts';
 import { LastWords } from './last-words.ts';
+
+const MIB = 2 ** 20;
+/** What a guest says that something has gone wrong for. */
+export const TROUBLE = /Call Trace|BUG:|Oops|segfault|WARNING:|I\/O error|timeout|clocksource.*unstable/;
+
+/** A machine that boots Debian's kernel with its console on the serial port. */
+export function machineConfig(
+  files: Pick<GuestFiles, 'kernel'>,
+  initrd: Uint8Array,
+  more: Partial<MachineConfig>,
+): Partial<MachineConfig> {
+  return {
+    memory: 256 * MIB,
+    append: 'console=ttyS0 panic=-1',
+    noReboot: true,
+    kernel: { name: 'vmlinuz', data: files.kernel },
+    initrd: { name: 'initramfs', data: initrd },
+    ...more,
+  };
+}
 
 /** What comes out of a serial port, a way to wait for it, and one to answer. */
 export class Console {

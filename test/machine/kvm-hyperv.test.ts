@@ -1,4 +1,4 @@
-/** Hyper-V's interface for guests under the host's KVM, or (test/kvm.test.ts) under a whole one. */
+/** Hyper-V's interface for guests under the host's KVM, or (test/kvm.long.test.ts) under a whole one. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Machine } from 'virelay';

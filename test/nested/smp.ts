@@ -1,4 +1,4 @@
-/** Machines with several CPUs, for a host with a whole KVM (test/kvm-smp.test.ts): an unmodified Linux finds and uses them. */
+/** Machines with several CPUs, for a host with a whole KVM (test/kvm-smp.long.test.ts): an unmodified Linux finds and uses them. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
