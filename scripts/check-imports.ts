@@ -52,7 +52,7 @@ const CONTRACTS: Record<string, readonly string[]> = {
     'src/machine/cpu-topology.ts',
     'src/machine/network-config.ts',
   ],
-  isa: ['src/isa/isa.ts'],
+  isa: ['src/isa/isa.ts', 'src/isa/float-stack.ts'],
   host: [
     'src/host/host.ts',
     'src/host/early-thread.ts',

@@ -28,6 +28,9 @@
  *    160  otherKey    i64
  *    168  native      i32  address of the code of the host's processor that is to be run
  *    176  operands    i64 each, four: of a helper that it calls
+ *    208  hostStatus  i32  it may have set these exceptions in the host's x87 status word
+ *    212  hostControl i32  the host's x87 control word while it runs
+ *   3584  hostFloats  512 bytes: an image of the host's x87 registers
  */
 export const CTL_PC = 0;
 export const CTL_EXIT_REASON = 8;
@@ -56,6 +59,9 @@ export const CTL_OTHER_MAPPING = 152;
 export const CTL_OTHER_KEY = 160;
 export const CTL_NATIVE = 168;
 export const CTL_OPERANDS = 176;
+export const CTL_HOST_STATUS = 208;
+export const CTL_HOST_CONTROL = 212;
+export const HOST_FLOATS = 3584;
 
 /** Where the ISA's state begins; all ISA offsets are counted from the block's start, too. */
 export const ISA_STATE = 256;

@@ -2,6 +2,7 @@
 import type { Builder, Global } from '../ir/builder.ts';
 import type { Helper } from '../ir/helpers.ts';
 import type { Inline } from '../wasm/structured.ts';
+import type { FloatStack } from './float-stack.ts';
 import type { ModuleWriter } from '../wasm/wasm.ts';
 
 /** Reads guest code bytes, ahead from the pc being translated. */
@@ -40,6 +41,8 @@ export interface Isa {
    * it is asked for anything, since what runs for the first time takes several times as long.
    */
   readonly rehearsal?: { readonly code: Uint8Array; readonly flags: number };
+  /** x87 registers, if it has any. */
+  readonly floatStack?: FloatStack;
   /** The register that points to the stack: accesses through it stay on one page for long. */
   readonly stackPointer?: Global;
   /**

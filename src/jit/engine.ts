@@ -60,7 +60,7 @@ import type { BatchCompiler } from './compilers.ts';
 import { NativeCode } from './native/native.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { RegionQueue } from './queue.ts';
-import { ENTRIES_PER_HOT, HOT, NATIVE_AFTER, PATIENT, hotAgain, hotIn } from './region-source.ts';
+import { ENTRIES_PER_HOT, HOT, NATIVE_AFTER, hotAgain, hotIn } from './region-source.ts';
 import { I32 } from '../ir/ops.ts';
 import { addressTypeFor } from '../wasm/wasm.ts';
 import { makeRuntime, startRuntime } from './runtime.ts';
@@ -678,9 +678,9 @@ export class Engine implements EngineServices {
     const count = (block.ip + 4) >> 2;
     this.words[count] = this.queue ? this.hotIn(block.flags) : COLD;
     if (!native.hasRoom) return;
-    const slow = native.compile(block, this.queue !== null);
+    const patience = native.compile(block, this.queue !== null);
     if (block.native === 0) return;
-    if (!slow && this.queue && this.patient) this.words[count] = PATIENT;
+    if (patience > 0 && this.queue && this.patient) this.words[count] = patience;
     this.blocks.showCode(block);
     this.statistics.native++;
   }

@@ -61,6 +61,7 @@ import {
   YMM_BYTES,
 } from './native.ts';
 import type { Case } from './native.ts';
+import { mapMachineCode } from '../../src/host/node/machine-code.ts';
 import { ClockTsc, InstructionClock } from '../../src/machine/clock.ts';
 
 const ALL_OF_X86 = x86Isa(() => true);
@@ -85,6 +86,8 @@ const SIGNAL_OF_VECTOR: Record<number, number> = {
   19: SIGFPE,
 };
 
+/** Bytes for code of the host's processor. */
+const MACHINE_CODE = 1 << 26;
 const HOT = 40;
 /** Runs after which a case has been compiled. */
 const HOT_ENOUGH = 4 * HOT;
@@ -111,6 +114,8 @@ const noInterrupts: InterruptController = {
 
 export interface GuestOptions {
   readonly compile: boolean;
+  /** Instead, where this host can: code of its own processor. */
+  readonly native?: boolean;
   readonly mode32?: boolean;
   /** MXCSR's flags are exact. */
   readonly watch?: boolean;
@@ -130,6 +135,10 @@ export class Guest {
   private code = 0;
   private watch = false;
 
+  get regions(): number {
+    return this.engine.statistics.regions;
+  }
+
   /** Cases that ran but never became hot. */
   notCompiled = 0;
 
@@ -147,6 +156,7 @@ export class Guest {
       compile: options.compile,
       exactCount: false,
       hotThreshold: HOT,
+      ...(options.native ? { machineCode: mapMachineCode(MACHINE_CODE) } : {}),
     });
     this.cpu = new X86Cpu(this.engine, {
       mem: this.physical,
@@ -294,15 +304,16 @@ export class Guest {
     this.watch = watch;
     this.load(one);
     const { statistics } = this.engine;
-    const { compile } = this.options;
-    const before = statistics.regions;
-    const times = compile ? HOT_ENOUGH : 1;
+    const { compile, native } = this.options;
+    const made = (): number => (native ? statistics.native : statistics.regions);
+    const before = made();
+    const times = compile || native ? HOT_ENOUGH : 1;
     for (let i = 0; i < times; i++) {
       if (i > 0) this.loadState(one);
       this.runOnce();
-      if (statistics.regions > before && i < times - 1) i = times - 2;
+      if (made() > before && i < times - 1) i = times - 2;
     }
-    if (compile && statistics.regions === before) this.notCompiled++;
+    if (times > 1 && made() === before) this.notCompiled++;
     return this.result(one);
   }
 

@@ -10,6 +10,7 @@ import { X87_REHEARSAL } from './rehearsal.ts';
 import { OpcodeTable } from './tables.ts';
 import { X86Translator } from './translator.ts';
 import { writeVectorConstants } from './vector-constants.ts';
+import { x87Stack } from './x87/float-stack.ts';
 import { startX87, x87Module } from './x87/runtime.ts';
 
 /** Longer blocks cost translation time when their tail is not reached. */
@@ -84,6 +85,7 @@ export function x86Isa(has: (feature: string) => boolean): Isa {
     inlines: X86_INLINES,
     rehearsal: X87_REHEARSAL,
     stackPointer: G[4]!,
+    floatStack: x87Stack(X86_HELPERS),
     favoursSpeed: (flags) => ((flags >> BF_CPL_SHIFT) & 3) === 3,
     hotFlags: (flags) => flags | BF_HOT,
     codeBase: SEG + SEG_SIZE * CS + SEG_BASE,

@@ -25,7 +25,7 @@ export class Accesses {
   /**
    * Leaves the address in this memory of an access in rcx, or leaves. What is held in registers is untouched until then.
    */
-  private address({ bytes, tag }: AccessInfo): void {
+  address({ bytes, tag }: AccessInfo): void {
     const { x } = this;
     const [a, displacement] = [this.w.word(8), this.w.word(12)];
     const place = this.w.where(a);

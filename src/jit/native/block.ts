@@ -4,7 +4,7 @@ import type { Isa } from '../../isa/isa.ts';
 import { ACCESS } from '../access.ts';
 import { UNIT, X_CALL, isLong } from '../opcodes.ts';
 import { Accesses } from './accesses.ts';
-import { Ends } from './ends.ts';
+import { COUNT_ALL, COUNT_LOOK, COUNT_NONE, Ends } from './ends.ts';
 import { Floats } from './floats.ts';
 import { Helpers } from './helpers.ts';
 import { Integers } from './integers.ts';
@@ -12,6 +12,7 @@ import { Links } from './links.ts';
 import * as k from './units.ts';
 import { Vectors } from './vectors.ts';
 import { BlockWriter } from './writer.ts';
+import { X87 } from './x87.ts';
 import { CC_NE } from './x64.ts';
 
 /** Bytes of host code for a unit, with its way out, at the most. */
@@ -30,12 +31,15 @@ export class BlockCompiler {
   private readonly accesses: Accesses;
   private readonly ends: Ends;
   private readonly helpers: Helpers;
+  private readonly floatStack: X87 | null;
   /** Must be told of each change of a block's code. */
   readonly links: Links;
   /** Host address of the first byte. */
   private readonly origin: number;
   /** Of the last block: has it operations that take much longer here than in a region? */
   isSlow = false;
+  /** Of the last block: does it use the host's x87 unit, which no region does? */
+  usesX87 = false;
   /** Where code of blocks begins: what lies before it is shared. */
   private readonly start: number;
 
@@ -52,9 +56,11 @@ export class BlockCompiler {
     this.vectors = new Vectors(writer);
     this.accesses = new Accesses(writer);
     this.links = new Links(words, writer.x, origin);
-    this.ends = new Ends(writer, this.integers, this.links, exact);
+    this.floatStack = isa.floatStack ? new X87(writer, this.accesses, isa.floatStack, isa.helpers) : null;
+    this.ends = new Ends(writer, this.integers, this.links, this.floatStack, exact);
     this.ends.writeShared(base);
     this.accesses.writeShared();
+    this.floatStack?.writeShared();
     this.helpers = new Helpers(writer, isa.helpers, origin, (op) => this.writeOperation(op));
     this.start = writer.x.at;
   }
@@ -83,10 +89,16 @@ export class BlockCompiler {
     this.isSlow = false;
     this.accesses.begin();
     w.begin(ip + UNIT);
-    this.ends.header(ip, count);
+    this.floatStack?.begin(ip);
+    this.usesX87 = this.floatStack?.isIn(ip) === true;
+    this.ends.header(ip, !count ? COUNT_NONE : this.usesX87 ? COUNT_LOOK : COUNT_ALL);
     let vectors = 0;
     for (let units = 0; ; units++) {
       const op = w.opcode(w.ip);
+      if (this.usesX87 && this.floatStack!.take(op, MAX_UNITS - units)) {
+        w.ip += isLong(op) ? 2 * UNIT : UNIT;
+        continue;
+      }
       if (op >= X_CALL && this.helpers.isNew(op)) {
         w.x.at = start;
         this.helpers.prepare(op);

@@ -17,8 +17,14 @@ import type { Links } from './links.ts';
 import { RESULT_CELL, RESULT_FIND } from './results.ts';
 import { PINNED, field } from './writer.ts';
 import type { BlockWriter } from './writer.ts';
+import type { X87 } from './x87.ts';
 import { ADD, AND, CC_E, CC_NE, CC_S, CMP, OR, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RSP, SHL, SHR, SUB, XOR } from './x64.ts';
 import type { X64 } from './x64.ts';
+
+/** Whether a block counts its executions down; or only looks whether somebody else has. */
+export const COUNT_NONE = 0;
+export const COUNT_ALL = 1;
+export const COUNT_LOOK = 2;
 
 const PROBE_LINK = 0;
 const PROBE_TABLE = 1;
@@ -36,11 +42,13 @@ export class Ends {
   private chains: { cell: number; over: number; jump: number }[] = [];
   private readonly links: Links;
   private readonly exact: boolean;
+  private readonly floats: X87 | null;
 
   /** @param exact instructions are counted exactly: every block looks at the budget before it begins, not only where control goes back */
-  constructor(writer: BlockWriter, integers: Integers, links: Links, exact: boolean) {
+  constructor(writer: BlockWriter, integers: Integers, links: Links, floats: X87 | null, exact: boolean) {
     this.links = links;
     this.exact = exact;
+    this.floats = floats;
     this.w = writer;
     this.x = writer.x;
     this.integers = integers;
@@ -54,6 +62,7 @@ export class Ends {
     x.constant(RBX, Number(base & 0xffffffffn) | 0, Number(base >> 32n) | 0);
     this.w.pinnedSlots.forEach((slot, i) => x.load(true, PINNED[i]!, slot));
     x.load(true, R13, field(CTL_PC));
+    this.floats?.writeEnter();
     x.load(false, RAX, field(CTL_NATIVE));
     x.jmpRegister(RAX);
     this.exitFind = x.at;
@@ -66,6 +75,7 @@ export class Ends {
     this.w.pinnedSlots.forEach((slot, i) => x.store(true, slot, PINNED[i]!));
     x.store(true, field(CTL_PC), R13);
     x.store(true, field(CTL_BASE), R13);
+    this.floats?.writeLeave();
     x.ri(ADD, true, RSP, 8);
     for (const reg of [...SAVED].reverse()) x.pop(reg);
     x.ret();
@@ -75,8 +85,8 @@ export class Ends {
     this.probe(PROBE_TABLE);
   }
 
-  /** What a block begins with, as the interpreter's header. @param count whether its executions are counted on */
-  header(ip: number, count: boolean): void {
+  /** What a block begins with, as the interpreter's header. @param count one of COUNT_* */
+  header(ip: number, count: number): void {
     const { x } = this;
     const insns = this.w.words[ip >> 2]! >>> 16;
     this.chains = [];
@@ -86,10 +96,10 @@ export class Ends {
       this.w.leaveAt(x.jcc(CC_S), ip);
       x.store(false, field(CTL_BUDGET), RAX);
     } else x.mi(SUB, false, field(CTL_BUDGET), insns);
-    if (!count) return;
+    if (count === COUNT_NONE) return;
     // The interpreter counts the last one itself.
-    x.mi(SUB, false, ip + 4, 1);
-    this.w.leaveAt(x.jcc(CC_E), ip, insns);
+    x.mi(count === COUNT_ALL ? SUB : CMP, false, ip + 4, 1);
+    this.w.leaveAt(x.jcc(CC_E), ip, insns, count !== COUNT_ALL);
   }
 
   /** Where control goes back, or anywhere, somebody must look at whether it is to go on. @returns the jump that is taken if not */

@@ -2,7 +2,9 @@
 import type { MachineCode } from '../../host/host.ts';
 import type { Isa } from '../../isa/isa.ts';
 import type { Block } from '../blocks.ts';
+import { PATIENT } from '../region-source.ts';
 import { BlockCompiler } from './block.ts';
+import { X87_COUNT } from './x87.ts';
 
 export class NativeCode {
   /** Runs what CTL_NATIVE names, see RESULT_*. */
@@ -25,11 +27,12 @@ export class NativeCode {
   /**
    * Makes a block's code.
    * @param count whether its executions are counted on
-   * @returns whether a region would do much better
+   * @returns executions after which a region is to be made, or 0: as soon as without this code
    */
-  compile(block: Block, count: boolean): boolean {
-    block.native = this.compiler.compile(block.ip, count);
-    return this.compiler.isSlow;
+  compile(block: Block, count: boolean): number {
+    const { compiler } = this;
+    block.native = compiler.compile(block.ip, count);
+    return compiler.usesX87 ? X87_COUNT : compiler.isSlow ? 0 : PATIENT;
   }
 
   /** @param address of the code that the block of an entry cell has now, 0 = none */

@@ -73,6 +73,7 @@ export const SWIZZLE = 53;
 export const MOVE_V = 54;
 export const VECTOR_STATE_LOAD = 55;
 export const VECTOR_STATE_STORE = 56;
+const STATE_KINDS = new Set([STATE_LOAD, STATE_STORE, VECTOR_STATE_LOAD, VECTOR_STATE_STORE]);
 export const FIRST_EXIT = 60;
 export const BRANCH = 60; // the condition
 export const COND_GOTO = 61;
@@ -104,6 +105,9 @@ export const STS16 = Op.sts16;
 
 /** Is the operation a block's last? */
 export const endsBlock = (op: number): boolean => KIND[op]! >= FIRST_EXIT && KIND[op] !== LEAVE_IF;
+
+/** Does it read or write the guest's state other than its globals? Then AT_B is where. */
+export const isStateAccess = (op: number): boolean => STATE_KINDS.has(KIND[op]!);
 
 /** Does it compute a vector? */
 export const isVectorArithmetic = (op: number): boolean => KIND[op]! >= FIRST_VECTOR && KIND[op]! < MOVE_V;

@@ -48,6 +48,10 @@ export interface Exit {
   readonly stores: number[];
   /** Instructions that have been counted, with an execution of their block, and are not executed; 0 = it is none. */
   readonly refund: number;
+  /** Those instructions were not an execution that has been counted. */
+  readonly uncounted: boolean;
+  /** Writes what is to be done first, once registers of the pool have been stored: it may use them. */
+  readonly before: (() => void) | null;
 }
 
 export class BlockWriter {
@@ -79,6 +83,10 @@ export class BlockWriter {
   /** Reads of each temporary that are still to come. */
   private readonly uses = new Uint16Array(TEMP_COUNT);
   private exits: Exit[] = [];
+  /** Operation that exits go on with, 0 = the one that is being written. */
+  goOnAt = 0;
+  /** Makes `before` of an exit. */
+  beforeExit: (() => (() => void) | null) | null = null;
   private literals: { at: number; words: readonly number[] }[] = [];
   /** Host address of the first byte of code. */
   private readonly origin: number;
@@ -332,10 +340,10 @@ export class BlockWriter {
   // Ways out.
 
   /** The jump leads to where the interpreter goes on with this operation. */
-  leaveAt(jump: number, ip = this.ip, refund = 0): Exit {
+  leaveAt(jump: number, ip = this.goOnAt || this.ip, refund = 0, uncounted = false): Exit {
     const stores: number[] = [];
     for (let i = 0; i < POOL_SIZE; i++) if (this.held[i] !== 0 && this.dirty[i]) stores.push(POOL[i]!, this.held[i]!);
-    const exit = { jump, ip, stores, refund };
+    const exit = { jump, ip, stores, refund, uncounted, before: this.beforeExit?.() ?? null };
     this.exits.push(exit);
     return exit;
   }
@@ -350,13 +358,14 @@ export class BlockWriter {
 
   writeExits(): void {
     const { x } = this;
-    for (const { jump, ip, stores, refund } of this.exits) {
+    for (const { jump, ip, stores, refund, uncounted, before } of this.exits) {
       x.land(jump);
       if (refund !== 0) {
         x.mi(ADD, false, field(CTL_BUDGET), refund);
-        x.mi(ADD, false, ip + 4, 1);
+        if (!uncounted) x.mi(ADD, false, ip + 4, 1);
       }
       for (let i = 0; i < stores.length; i += 2) x.store(true, stores[i + 1]!, stores[i]!);
+      before?.();
       x.constant(RAX, ip, 0);
       x.jmpTo(this.exit);
     }
