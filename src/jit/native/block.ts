@@ -60,7 +60,7 @@ export class BlockCompiler {
     this.ends = new Ends(writer, this.integers, this.links, this.floatStack, exact);
     this.ends.writeShared(base);
     this.accesses.writeShared();
-    this.floatStack?.writeShared();
+    this.floatStack?.shared.write();
     this.helpers = new Helpers(writer, isa.helpers, origin, (op) => this.writeOperation(op));
     this.start = writer.x.at;
   }

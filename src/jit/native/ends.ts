@@ -62,7 +62,7 @@ export class Ends {
     x.constant(RBX, Number(base & 0xffffffffn) | 0, Number(base >> 32n) | 0);
     this.w.pinnedSlots.forEach((slot, i) => x.load(true, PINNED[i]!, slot));
     x.load(true, R13, field(CTL_PC));
-    this.floats?.writeEnter();
+    this.floats?.shared.writeEnter();
     x.load(false, RAX, field(CTL_NATIVE));
     x.jmpRegister(RAX);
     this.exitFind = x.at;
@@ -75,7 +75,7 @@ export class Ends {
     this.w.pinnedSlots.forEach((slot, i) => x.store(true, slot, PINNED[i]!));
     x.store(true, field(CTL_PC), R13);
     x.store(true, field(CTL_BASE), R13);
-    this.floats?.writeLeave();
+    this.floats?.shared.writeLeave();
     x.ri(ADD, true, RSP, 8);
     for (const reg of [...SAVED].reverse()) x.pop(reg);
     x.ret();

@@ -1,13 +1,13 @@
 /**
  * A guest's x87 instructions by the host's own x87 unit. From the first one of a block to the last, as far as nothing else looks at
- * the registers (a "stretch", x87-tracker.ts), the host's stack is the guest's: what the block needs of it is loaded at the
+ * the registers (a "stretch", x87-scan.ts), the host's stack is the guest's: what the block needs of it is loaded at the
  * beginning, each instruction is the same instruction, and what has changed is stored at the end. Results, exceptions and C1 are the
  * host's, and so exact. An exit in between has the registers stored by a function that all exits share.
  *
  * Loaded registers are named by positions: 0 is what was st(0) at the beginning, what has been pushed since is below 0. TOP and tags
  * in the vCPU's block are those of the beginning until the end.
  */
-import { CTL_HOST_CONTROL, CTL_HOST_STATUS, CTL_OPERANDS, HOST_FLOATS } from '../../ir/vcpu-block.ts';
+import { CTL_HOST_CONTROL, CTL_HOST_STATUS, CTL_OPERANDS } from '../../ir/vcpu-block.ts';
 import * as f from '../../isa/float-stack.ts';
 import type { FloatOperation, FloatStack } from '../../isa/float-stack.ts';
 import type { Helper } from '../../ir/helpers.ts';
@@ -17,26 +17,17 @@ import * as k from './units.ts';
 import type { Accesses } from './accesses.ts';
 import { MEMORY, field } from './writer.ts';
 import type { BlockWriter } from './writer.ts';
+import { X87Scan } from './x87-scan.ts';
+import type { X87Stretch } from './x87-scan.ts';
+import { EXCEPTIONS, X87Shared, at } from './x87-shared.ts';
 import * as t from './x87-tracker.ts';
-import type { X87Stretch } from './x87-tracker.ts';
-import { ADD, AND, CC_E, CC_G, CC_NE, CMP, OR, R14, R15, RAX, RCX, RDX, ROR, RSI, SHL, SHR, SUB, XOR } from './x64.ts';
+import { ADD, AND, CC_E, CC_G, CC_NE, CMP, OR, R14, RAX, RCX, RDX, ROR, SHL, SUB, XOR } from './x64.ts';
 import type { X64 } from './x64.ts';
 
-/** Positions are -8 to 7; bit or index of one. */
-const at = (position: number): number => position + 8;
-const POSITIONS = Array.from({ length: 16 }, (_, i) => i - 8);
-
-/** The control word that a process begins with and other code expects: as after FNINIT. */
-const DEFAULT_CONTROL = 0x37f;
-const EXCEPTIONS = 0x3f;
 const SUMMARY = 0x80;
 const C1 = 0x200;
 /** C0, C2 and C3: comparisons set them. */
 const CODES = 0x4500;
-
-/** FXSAVE's image: status word, registers (SDM vol. 1, table 10-2). */
-const IMAGE_STATUS = 2;
-const IMAGE_REGISTERS = 32;
 
 /** What it costs a block that its stretch is not for the registers as they are: after so many times it is left to a region. */
 const MISSES = 2048;
@@ -52,7 +43,7 @@ export class X87 {
   private readonly accesses: Accesses;
   private readonly stack: FloatStack;
   private readonly tracker: t.X87Tracker;
-  private readonly scan: t.X87Scan;
+  private readonly scan: X87Scan;
   /** Header of the block. */
   private header = 0;
   private stretch: X87Stretch | null = null;
@@ -67,26 +58,24 @@ export class X87 {
   private load = 0;
   /** An operation that waits for the store that has its result; 0 = none. */
   private result = 0;
-  /** The last operation's store does its parts, too. */
-  private takesParts = false;
+  /** The last operation waited: its store does all of it. */
+  private waits = false;
   /** What an exit does first that goes on with the one that waits. */
   private waitingExit: (() => void) | null = null;
   /** An instruction that sets C1 has been executed; one that sets the other codes has. */
   private began = false;
   private compared = false;
-  // Functions that all blocks share.
-  private storeAll = 0;
-  private setControl = 0;
-  private clearStatus = 0;
+  readonly shared: X87Shared;
 
   constructor(writer: BlockWriter, accesses: Accesses, stack: FloatStack, helpers: readonly Helper[]) {
     this.w = writer;
     this.accesses = accesses;
     this.x = writer.x;
     this.stack = stack;
+    this.shared = new X87Shared(writer.x, stack);
     const tracker = (): t.X87Tracker => new t.X87Tracker(stack, writer.words, helpers);
     this.tracker = tracker();
-    this.scan = new t.X87Scan(
+    this.scan = new X87Scan(
       tracker(),
       (ip) => writer.opcode(ip),
       (op, ip) => ip + (isLong(op) ? 2 * UNIT : UNIT),
@@ -143,7 +132,7 @@ export class X87 {
   private join(op: number): boolean {
     const { w } = this;
     const stretch = this.stretch!;
-    if (this.takesParts && stretch.parts.has(w.ip)) {
+    if (this.waits && stretch.parts.has(w.ip)) {
       w.consume(op);
       w.releaseDead();
       return true;
@@ -175,7 +164,7 @@ export class X87 {
     x.load(false, RCX, field(stack.control));
     x.rm(CMP, false, RCX, field(CTL_HOST_CONTROL));
     const same = x.jcc(CC_E);
-    x.callTo(this.setControl);
+    x.callTo(this.shared.setControl);
     this.missAt(x.jcc(CC_NE));
     x.land(same);
     x.load(false, RCX, field(stack.status));
@@ -185,7 +174,7 @@ export class X87 {
     x.rr(0xf7, false, 2, RCX); // NOT
     x.rm(0x85, false, RCX, field(CTL_HOST_STATUS)); // TEST
     const clear = x.jcc(CC_E);
-    x.callTo(this.clearStatus);
+    x.callTo(this.shared.clearStatus);
     x.land(clear);
     this.checkTags(full, empty);
     for (let position = full - 1; position >= 0; position--) {
@@ -291,15 +280,7 @@ export class X87 {
     }
     this.register(position);
     x.rx(0xdb, false, 7, RCX, field(stack.registers));
-    this.clearMark();
-  }
-
-  private clearMark(reg = RCX): void {
-    const { x, stack } = this;
-    x.byte(0x66);
-    x.rx(0xc7, false, 0, reg, field(stack.registers + stack.mark));
-    x.byte(0);
-    x.byte(0);
+    this.shared.clearMark();
   }
 
   private storeTag(position: number, tag: number): void {
@@ -309,7 +290,7 @@ export class X87 {
     x.byte(tag);
     if (tag === 0) return;
     x.shift(SHL, false, RCX, 4);
-    this.clearMark();
+    this.shared.clearMark();
   }
 
   /** Computes names of registers that somebody will still want. @param moved how far TOP in memory has moved in the block */
@@ -357,135 +338,9 @@ export class X87 {
       x.constant(RAX, written | ((hostDepth & 7) << 16) | ((depth & 7) << 24), 0);
       x.constant(R14, tags, 0);
       x.constant(RDX, mask, 0);
-      x.callTo(this.storeAll);
+      x.callTo(this.shared.storeAll);
       for (const [slot, kind] of names) this.defineName(slot, kind, base + depth);
     };
-  }
-
-  /** Writes what all blocks share. */
-  writeShared(): void {
-    this.writeSetControl();
-    this.writeClearStatus();
-    this.writeStoreAll();
-  }
-
-  /** Makes the host's control word that in ecx. The zero flag says whether it could: no exception may be unmasked. */
-  private writeSetControl(): void {
-    const { x, stack } = this;
-    this.setControl = x.at;
-    x.mov(false, RAX, RCX);
-    x.rr(0xf7, false, 2, RAX); // NOT
-    x.ri(AND, false, RAX, EXCEPTIONS);
-    const unmasked = x.jcc(CC_NE);
-    x.rm(0xd9, false, 5, field(stack.control)); // FLDCW
-    x.store(false, field(CTL_HOST_CONTROL), RCX);
-    x.land(unmasked);
-    x.ret();
-  }
-
-  /** Clears exceptions in the host's status word that the guest's has not: ecx has that one inverted. */
-  private writeClearStatus(): void {
-    const { x } = this;
-    this.clearStatus = x.at;
-    x.byte(0xdf); // FNSTSW AX
-    x.byte(0xe0);
-    x.ri(AND, false, RAX, EXCEPTIONS);
-    x.rm(0x88, false, RAX, field(CTL_HOST_STATUS));
-    x.rr(0x85, false, RAX, RCX);
-    const none = x.jcc(CC_E);
-    x.byte(0xdb); // FNCLEX
-    x.byte(0xe2);
-    x.storeImmediate(false, field(CTL_HOST_STATUS), 0);
-    x.land(none);
-    x.ret();
-  }
-
-  /** To be written where code of blocks leaves: other code expects the control word as it was. */
-  writeLeave(): void {
-    const { x } = this;
-    x.mi(CMP, false, field(CTL_HOST_CONTROL), DEFAULT_CONTROL);
-    const same = x.jcc(CC_E);
-    x.storeImmediate(false, field(CTL_HOST_CONTROL), DEFAULT_CONTROL);
-    x.rm(0xd9, false, 5, field(CTL_HOST_CONTROL));
-    x.land(same);
-  }
-
-  /** To be written where code of blocks is entered: nothing is known of the host's exceptions. */
-  writeEnter(): void {
-    this.x.storeImmediate(false, field(CTL_HOST_STATUS), EXCEPTIONS);
-  }
-
-  /**
-   * A function that stores everything and empties the host's stack. eax: positions to store, a bit each; bits 16-23: the host's
-   * position of st(0), modulo 8; bits 24-: the guest's. r14d: positions to be tagged as full, and in the upper half as empty.
-   * edx: bits of the status word that are the host's. rax, rcx, rdx, r14 and r15 change.
-   */
-  private writeStoreAll(): void {
-    const { x, stack } = this;
-    this.storeAll = x.at;
-    x.push(RSI);
-    x.rm(0x1ae, false, 0, field(HOST_FLOATS)); // FXSAVE
-    x.byte(0xdb); // FNINIT
-    x.byte(0xe3);
-    x.storeImmediate(false, field(CTL_HOST_CONTROL), DEFAULT_CONTROL);
-    x.storeImmediate(false, field(CTL_HOST_STATUS), 0);
-    x.rm(0x1b7, false, RCX, field(HOST_FLOATS + IMAGE_STATUS));
-    x.rr(AND, false, RCX, RDX);
-    x.ri(AND, false, RDX, ~EXCEPTIONS);
-    x.rr(0xf7, false, 2, RDX); // NOT
-    x.rm(AND, false, RDX, field(stack.status));
-    x.rr(OR, false, RCX, RDX);
-    x.store(false, field(stack.status), RCX);
-    x.load(false, R15, field(stack.top));
-    for (const position of POSITIONS) {
-      this.storeImage(position);
-      this.storeTagIf(at(position), position, 0);
-      this.storeTagIf(at(position) + 16, position, 1);
-    }
-    x.shift(SHR, false, RAX, 24);
-    x.rr(ADD, false, RAX, R15);
-    x.ri(AND, false, RAX, 7);
-    x.store(false, field(stack.top), RAX);
-    x.pop(RSI);
-    x.ret();
-  }
-
-  /** Stores a register's value from FXSAVE's image if eax says so. */
-  private storeImage(position: number): void {
-    const { x, stack } = this;
-    x.rr(0xf7, false, 0, RAX); // TEST
-    x.i32(1 << at(position));
-    const skip = x.jcc(CC_E);
-    x.mov(false, RDX, RAX);
-    x.shift(SHR, false, RDX, 16);
-    x.rr(0xf7, false, 3, RDX); // NEG
-    x.ri(ADD, false, RDX, position);
-    x.ri(AND, false, RDX, 7);
-    x.shift(SHL, false, RDX, 4);
-    x.lea(false, RCX, R15, position);
-    x.ri(AND, false, RCX, 7);
-    x.shift(SHL, false, RCX, 4);
-    x.rx(0x8b, true, RSI, RDX, field(HOST_FLOATS + IMAGE_REGISTERS));
-    x.rx(0x89, true, RSI, RCX, field(stack.registers));
-    x.rx(0x1b7, false, RSI, RDX, field(HOST_FLOATS + IMAGE_REGISTERS + 8));
-    x.rx(0x89, false, RSI, RCX, field(stack.registers + 8));
-    x.land(skip);
-  }
-
-  private storeTagIf(bit: number, position: number, tag: number): void {
-    const { x, stack } = this;
-    x.rr(0xf7, false, 0, R14); // TEST
-    x.i32(1 << bit);
-    const skip = x.jcc(CC_E);
-    x.lea(false, RCX, R15, position);
-    x.ri(AND, false, RCX, 7);
-    x.rx(0xc6, false, 0, RCX, field(stack.tags));
-    x.byte(tag);
-    if (tag !== 0) {
-      x.shift(SHL, false, RCX, 4);
-      this.clearMark();
-    }
-    x.land(skip);
   }
 
   // Instructions.
@@ -525,15 +380,15 @@ export class X87 {
       x.rx(0xdb, false, 7, reg, field(stack.registers));
       if (!hasRoom) x.rx(0xdb, false, 5, reg, field(stack.registers));
       if (!hasRoom && place > 0) this.instruction(0xd9, 0xc8 | place);
-      this.clearMark(reg);
+      this.shared.clearMark(reg);
     }
   }
 
   private operate(operation: FloatOperation): void {
     const { w } = this;
     const { pops: all, stores } = this.stretch!;
-    this.takesParts = stores.has(w.ip) && w.usesOf(w.word(AT_D)) === 1;
-    if (this.takesParts) {
+    this.waits = stores.has(w.ip) && w.usesOf(w.word(AT_D)) === 1;
+    if (this.waits) {
       this.result = w.ip;
       this.waitingExit = this.exit();
       return;
