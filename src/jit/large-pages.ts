@@ -48,7 +48,11 @@ export class LargePages {
   constructor(words: Int32Array, table: number) {
     this.words = words;
     this.table = table;
-    words.fill(-1, table >> 2, (table + LARGE_SIZE) >> 2);
+  }
+
+  /** To be called before anything else is. */
+  prepare(): void {
+    this.words.fill(-1, this.table >> 2, (this.table + LARGE_SIZE) >> 2);
   }
 
   private entry(low: number): number {

@@ -83,6 +83,8 @@ class Context {
   used = 0;
   /** It has been in force since it was last emptied. */
   touched = false;
+  /** It has ever been. */
+  isReady = false;
 
   constructor(index: number, words: Int32Array) {
     this.tlb = CONTEXTS + index * CONTEXT_SIZE;
@@ -125,6 +127,11 @@ export class Tlb {
   /** Zeroing by doubles is several times faster than by bytes. */
   private readonly doubles: Float64Array;
   private readonly contexts: Context[] = [];
+  /**
+   * Those that have been in force: others hold nothing, not even empty entries. Each is a page of the host's memory that it takes
+   * milliseconds to have, and firmware needs one of them.
+   */
+  private readonly ready: Context[] = [];
   private current: Context;
   /** The other supervisor context, when translated code may change to it. */
   private other: Context | null = null;
@@ -151,8 +158,7 @@ export class Tlb {
     for (let i = 0; i < CONTEXT_COUNT; i++) this.contexts.push(new Context(i, this.words));
     this.current = this.contexts[0]!;
     this.current.touched = true;
-    for (const context of this.contexts) this.clearTlb(context);
-    this.forgetPlaces();
+    this.prepare(this.current);
   }
 
   get tlbAddress(): number {
@@ -200,6 +206,14 @@ export class Tlb {
   /** Whatever was known of where code lies in a context is not to be relied on. */
   private renewMapping(context: Context): void {
     context.mapping = ++this.mappings;
+  }
+
+  private prepare(context: Context): void {
+    this.ready.push(context);
+    context.isReady = true;
+    this.clearTlb(context);
+    context.large.prepare();
+    this.renewMapping(context);
   }
 
   private clearTlb(context: Context): void {
@@ -281,7 +295,7 @@ export class Tlb {
 
   flushAll(): void {
     this.forgetStack();
-    for (const context of this.contexts) this.clearAll(context);
+    for (const context of this.ready) this.clearAll(context);
   }
 
   /** @param asid of the address space to empty, all of them when negative */
@@ -296,7 +310,7 @@ export class Tlb {
 
   flushPage(low: number, high: number): void {
     this.forgetStack();
-    for (const context of this.contexts) {
+    for (const context of this.ready) {
       const user = context.asid >= 0;
       if (user && context.asid !== this.asid && !context.sharesGlobal) continue;
       this.dropPage(context, low, high);
@@ -358,6 +372,7 @@ export class Tlb {
 
   private useFor(context: Context, flags: number): void {
     context.touched = true;
+    if (!context.isReady) this.prepare(context);
     if (context.flags === flags) return;
     // What is known of places by their pc alone was code under the flags before.
     this.renewMapping(context);
@@ -498,7 +513,7 @@ export class Tlb {
   }
 
   private forEachVictim(visit: (at: number) => void): void {
-    for (const context of this.contexts) {
+    for (const context of this.ready) {
       for (let i = 0; i < VICTIM_ENTRIES; i++) visit(((context.tlb + VICTIM) >> 2) + i * 8);
     }
   }
@@ -523,7 +538,7 @@ export class Tlb {
 
   /** What any pc leads to is to be found anew. */
   forgetPlaces(): void {
-    for (const context of this.contexts) {
+    for (const context of this.ready) {
       this.renewMapping(context);
       this.clearJumps(context);
     }
