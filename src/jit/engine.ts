@@ -57,6 +57,7 @@ import {
 } from './layout.ts';
 import { compilerBeside, compilerHere } from './compilers.ts';
 import type { BatchCompiler } from './compilers.ts';
+import { COUNT_ALL, COUNT_NONE, COUNT_SLOW } from './native/count.ts';
 import { NativeCode } from './native/native.ts';
 import { FETCH_FAULT, PageReader } from './page-reader.ts';
 import { RegionQueue } from './queue.ts';
@@ -91,8 +92,6 @@ export class Engine implements EngineServices {
   private readonly native: NativeCode | null;
   private readonly queue: RegionQueue | null;
   private readonly hot: number;
-  /** Code of the host's processor is fast enough for most blocks: they wait for PATIENT executions. */
-  private readonly patient: boolean;
   /** See `RegionHost`. */
   readonly widenAfter: number;
   private readonly traceEntry: ReturnType<typeof entryTrace> | null;
@@ -121,7 +120,6 @@ export class Engine implements EngineServices {
     this.exactCount = options.exactCount;
     this.traceEntry = options.tracesBlocks?.(ENTRIES) ? entryTrace(options.trace ?? (() => undefined)) : null;
     this.hot = options.hotThreshold ?? HOT;
-    this.patient = options.hotThreshold === undefined;
     this.codeEnd = options.codeEnd ?? CODE_END;
     this.tables = this.codeEnd;
     this.memory = options.memory;
@@ -139,7 +137,9 @@ export class Engine implements EngineServices {
     this.encoder = new Encoder(this.words, globals, helpers);
     this.reader = new PageReader(this.bytes, (low, high) => this.codeHost(low, high));
     const { machineCode } = options;
-    this.native = machineCode ? new NativeCode(machineCode, buffer, options.isa, options.exactCount) : null;
+    // Asked to compile early, the engine is being tested: regions then come on top of all code.
+    const counts = !options.compile ? COUNT_NONE : options.hotThreshold === undefined ? COUNT_SLOW : COUNT_ALL;
+    this.native = machineCode ? new NativeCode(machineCode, buffer, options.isa, counts, options.exactCount) : null;
     this.blocks.onNative = (cell, address) => this.native?.change(cell, address);
     this.runtime = this.startRuntime();
     this.blocks.onCrossing = (block) => {
@@ -678,9 +678,9 @@ export class Engine implements EngineServices {
     const count = (block.ip + 4) >> 2;
     this.words[count] = this.queue ? this.hotIn(block.flags) : COLD;
     if (!native.hasRoom) return;
-    const patience = native.compile(block, this.queue !== null);
+    const countdown = native.compile(block);
     if (block.native === 0) return;
-    if (patience > 0 && this.queue && this.patient) this.words[count] = patience;
+    if (countdown > 0) this.words[count] = countdown;
     this.blocks.showCode(block);
     this.statistics.native++;
   }

@@ -52,11 +52,11 @@ export function hotAgain(hot: number, beside: boolean): number {
 /** Executions after which a block is made into code of the host's processor, which takes as long as to interpret it some ten times. */
 export const NATIVE_AFTER = 10;
 
-/**
- * Executions after which a block becomes hot that is fast as it is, as code of the host's processor: a region makes it a third
- * faster, but what makes it takes time from it. More than twice what `hotAgain` says.
- */
-export const PATIENT = 1 << 22;
+/** Countdown of a block that nobody counts down: as code of the host's processor it is as fast as a region. */
+export const UNCOUNTED = 0x7fffffff;
+/** More than half of it is left of that; less, but more than twice what `hotAgain` says, of one that is faster than any region. */
+const PLAIN = 0x60000000;
+const APART = 1 << 22;
 
 /**
  * Executions at which a target belongs into a region: a good part of those that make a block hot, since what is
@@ -125,7 +125,7 @@ export class CodeMemory {
     // It has not been tried as code of the host's processor yet.
     if (this.native && left <= NATIVE_AFTER) return 0;
     if (left <= hot) return hot - left;
-    if (left > PATIENT >> 1) return Math.min(hot, PATIENT - left);
+    if (left > APART) return left > PLAIN ? hot : 0;
     return this.requested.has(ip) && !wide ? 0 : hot;
   }
 

@@ -4,7 +4,8 @@ import type { Isa } from '../../isa/isa.ts';
 import { ACCESS } from '../access.ts';
 import { UNIT, X_CALL, isLong } from '../opcodes.ts';
 import { Accesses } from './accesses.ts';
-import { COUNT_ALL, COUNT_LOOK, COUNT_NONE, Ends } from './ends.ts';
+import { COUNT_ALL, COUNT_LOOK, COUNT_NONE } from './count.ts';
+import { Ends } from './ends.ts';
 import { Floats } from './floats.ts';
 import { Helpers } from './helpers.ts';
 import { Integers } from './integers.ts';
@@ -80,19 +81,18 @@ export class BlockCompiler {
   }
 
   /**
-   * @param ip address of a block's header  @param count whether its executions are to be counted on
+   * @param ip address of a block's header  @param counts which blocks are to count their executions on: COUNT_*
    * @returns address of its code for the host, or 0 when the interpreter does better, until there is a region
    */
-  compile(ip: number, count: boolean): number {
+  compile(ip: number, counts: number): number {
     const { w } = this;
     const start = w.x.at;
-    this.isSlow = false;
     this.accesses.begin();
     w.begin(ip + UNIT);
     this.floatStack?.begin(ip);
     this.usesX87 = this.floatStack?.isIn(ip) === true;
-    this.ends.header(ip, !count ? COUNT_NONE : this.usesX87 ? COUNT_LOOK : COUNT_ALL);
-    let vectors = 0;
+    this.isSlow = this.hasManyVectors(ip);
+    this.ends.header(ip, this.countOf(counts));
     for (let units = 0; ; units++) {
       const op = w.opcode(w.ip);
       if (this.usesX87 && this.floatStack!.take(op, MAX_UNITS - units)) {
@@ -103,7 +103,7 @@ export class BlockCompiler {
         w.x.at = start;
         this.helpers.prepare(op);
         // The helper's code has taken some of the room that there was.
-        return this.hasRoom ? this.compile(ip, count) : 0;
+        return this.hasRoom ? this.compile(ip, counts) : 0;
       }
       if (units === MAX_UNITS || !(op >= X_CALL ? this.helpers.call(op) : this.write(op))) {
         if (op >= X_CALL ? this.helpers.isSlow(op) : k.KIND[op] === k.NONE && OP_KIND[op] === PURE) {
@@ -114,13 +114,30 @@ export class BlockCompiler {
         break;
       }
       if (op < X_CALL && k.endsBlock(op)) break;
-      if (op < X_CALL && k.isVectorArithmetic(op) && ++vectors === MANY_VECTORS) this.isSlow = true;
       w.ip += isLong(op) ? 2 * UNIT : UNIT;
     }
     this.accesses.writeLooks();
     w.writeExits();
     this.ends.writeChains();
     return this.origin + start;
+  }
+
+  /** What the block counts. */
+  private countOf(counts: number): number {
+    if (counts === COUNT_NONE) return COUNT_NONE;
+    if (this.usesX87) return COUNT_LOOK;
+    return counts === COUNT_ALL || this.isSlow ? COUNT_ALL : COUNT_NONE;
+  }
+
+  private hasManyVectors(ip: number): boolean {
+    const { w } = this;
+    let vectors = 0;
+    for (let at = ip + UNIT; ; ) {
+      const op = w.opcode(at);
+      if (op < X_CALL && k.isVectorArithmetic(op) && ++vectors === MANY_VECTORS) return true;
+      if (op < X_CALL && k.endsBlock(op)) return false;
+      at += isLong(op) ? 2 * UNIT : UNIT;
+    }
   }
 
   /** @returns whether it could */

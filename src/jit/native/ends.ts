@@ -12,6 +12,7 @@ import {
   NATIVE_JUMP_BITS,
 } from '../layout.ts';
 import { AT_AUX, UNIT } from '../opcodes.ts';
+import { COUNT_ALL, COUNT_NONE } from './count.ts';
 import type { Integers } from './integers.ts';
 import type { Links } from './links.ts';
 import { RESULT_CELL, RESULT_FIND } from './results.ts';
@@ -21,10 +22,8 @@ import type { X87 } from './x87.ts';
 import { ADD, AND, CC_E, CC_NE, CC_S, CMP, OR, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RSP, SHL, SHR, SUB, XOR } from './x64.ts';
 import type { X64 } from './x64.ts';
 
-/** Whether a block counts its executions down; or only looks whether somebody else has. */
-export const COUNT_NONE = 0;
-export const COUNT_ALL = 1;
-export const COUNT_LOOK = 2;
+/** Instructions of other blocks, for each time that a block looks at the budget. */
+const BETWEEN_CHECKS = 8;
 
 const PROBE_LINK = 0;
 const PROBE_TABLE = 1;
@@ -43,6 +42,8 @@ export class Ends {
   private readonly links: Links;
   private readonly exact: boolean;
   private readonly floats: X87 | null;
+  /** What the block takes from the budget where it looks at it. */
+  private cost = 0;
 
   /** @param exact instructions are counted exactly: every block looks at the budget before it begins, not only where control goes back */
   constructor(writer: BlockWriter, integers: Integers, links: Links, floats: X87 | null, exact: boolean) {
@@ -95,18 +96,26 @@ export class Ends {
       x.ri(SUB, false, RAX, insns);
       this.w.leaveAt(x.jcc(CC_S), ip);
       x.store(false, field(CTL_BUDGET), RAX);
-    } else x.mi(SUB, false, field(CTL_BUDGET), insns);
+    } else this.cost = insns + BETWEEN_CHECKS;
     if (count === COUNT_NONE) return;
     // The interpreter counts the last one itself.
     x.mi(count === COUNT_ALL ? SUB : CMP, false, ip + 4, 1);
-    this.w.leaveAt(x.jcc(CC_E), ip, insns, count !== COUNT_ALL);
+    this.w.leaveAt(x.jcc(CC_E), ip, this.exact ? insns : 0, count === COUNT_ALL);
   }
 
-  /** Where control goes back, or anywhere, somebody must look at whether it is to go on. @returns the jump that is taken if not */
+  /**
+   * Where control goes back, or anywhere, somebody must look at whether it is to go on. Instructions are taken from the budget there,
+   * too, unless they are counted exactly: about as many as have been executed since the last time.
+   * @returns the jump that is taken if it is not
+   */
   private check(): number {
     const { x } = this;
-    x.load(false, RAX, field(CTL_KICK));
-    x.rm(OR, false, RAX, field(CTL_BUDGET));
+    x.load(false, RAX, field(CTL_BUDGET));
+    if (!this.exact) {
+      x.ri(SUB, false, RAX, this.cost);
+      x.store(false, field(CTL_BUDGET), RAX);
+    }
+    x.rm(OR, false, RAX, field(CTL_KICK));
     return x.jcc(CC_S);
   }
 

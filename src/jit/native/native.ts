@@ -2,8 +2,9 @@
 import type { MachineCode } from '../../host/host.ts';
 import type { Isa } from '../../isa/isa.ts';
 import type { Block } from '../blocks.ts';
-import { PATIENT } from '../region-source.ts';
+import { UNCOUNTED } from '../region-source.ts';
 import { BlockCompiler } from './block.ts';
+import { COUNT_ALL } from './count.ts';
 import { X87_COUNT } from './x87.ts';
 
 export class NativeCode {
@@ -11,9 +12,12 @@ export class NativeCode {
   readonly run: () => number;
   private readonly code: MachineCode;
   private readonly compiler: BlockCompiler;
+  private readonly counts: number;
 
-  constructor(code: MachineCode, buffer: ArrayBufferLike, isa: Isa, exact: boolean) {
+  /** @param counts which blocks count their executions, COUNT_*  @param exact see Ends */
+  constructor(code: MachineCode, buffer: ArrayBufferLike, isa: Isa, counts: number, exact: boolean) {
     this.code = code;
+    this.counts = counts;
     this.run = code.call;
     const words = new Int32Array(buffer);
     this.compiler = new BlockCompiler(words, code.addressOf(buffer), code.bytes, code.address, isa, exact);
@@ -26,13 +30,13 @@ export class NativeCode {
 
   /**
    * Makes a block's code.
-   * @param count whether its executions are counted on
-   * @returns executions after which a region is to be made, or 0: as soon as without this code
+   * @returns what its countdown is to be, or 0: as without this code, since a region is better
    */
-  compile(block: Block, count: boolean): number {
-    const { compiler } = this;
-    block.native = compiler.compile(block.ip, count);
-    return compiler.usesX87 ? X87_COUNT : compiler.isSlow ? 0 : PATIENT;
+  compile(block: Block): number {
+    const { compiler, counts } = this;
+    block.native = compiler.compile(block.ip, counts);
+    if (compiler.usesX87) return X87_COUNT;
+    return counts === COUNT_ALL || compiler.isSlow ? 0 : UNCOUNTED;
   }
 
   /** @param address of the code that the block of an entry cell has now, 0 = none */

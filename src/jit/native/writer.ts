@@ -46,10 +46,10 @@ export interface Exit {
   ip: number;
   /** Registers of the pool to be stored, two words each: register, slot. */
   readonly stores: number[];
-  /** Instructions that have been counted, with an execution of their block, and are not executed; 0 = it is none. */
+  /** Instructions that have been taken from the budget and are not executed. */
   readonly refund: number;
-  /** Those instructions were not an execution that has been counted. */
-  readonly uncounted: boolean;
+  /** The block's execution has been counted, and the interpreter will count it again. */
+  readonly isCounted: boolean;
   /** Writes what is to be done first, once registers of the pool have been stored: it may use them. */
   readonly before: (() => void) | null;
 }
@@ -340,10 +340,10 @@ export class BlockWriter {
   // Ways out.
 
   /** The jump leads to where the interpreter goes on with this operation. */
-  leaveAt(jump: number, ip = this.goOnAt || this.ip, refund = 0, uncounted = false): Exit {
+  leaveAt(jump: number, ip = this.goOnAt || this.ip, refund = 0, isCounted = false): Exit {
     const stores: number[] = [];
     for (let i = 0; i < POOL_SIZE; i++) if (this.held[i] !== 0 && this.dirty[i]) stores.push(POOL[i]!, this.held[i]!);
-    const exit = { jump, ip, stores, refund, uncounted, before: this.beforeExit?.() ?? null };
+    const exit = { jump, ip, stores, refund, isCounted, before: this.beforeExit?.() ?? null };
     this.exits.push(exit);
     return exit;
   }
@@ -358,12 +358,10 @@ export class BlockWriter {
 
   writeExits(): void {
     const { x } = this;
-    for (const { jump, ip, stores, refund, uncounted, before } of this.exits) {
+    for (const { jump, ip, stores, refund, isCounted, before } of this.exits) {
       x.land(jump);
-      if (refund !== 0) {
-        x.mi(ADD, false, field(CTL_BUDGET), refund);
-        if (!uncounted) x.mi(ADD, false, ip + 4, 1);
-      }
+      if (refund !== 0) x.mi(ADD, false, field(CTL_BUDGET), refund);
+      if (isCounted) x.mi(ADD, false, ip + 4, 1);
       for (let i = 0; i < stores.length; i += 2) x.store(true, stores[i + 1]!, stores[i]!);
       before?.();
       x.constant(RAX, ip, 0);
