@@ -29,7 +29,8 @@ async function begin(origin: IsaOrigin, memory: WebAssembly.Memory, settings: Ma
   stepBack(STEPS_BACK);
   const { makeIsa } = await load(origin.module);
   const made = new RegionMaker(makeIsa(origin.argument), memory.buffer, settings, 0, makeOptimised);
-  made.rehearse();
+  // Who comes this late waits for an answer already.
+  if (!settings.native) made.rehearse();
   return made;
 }
 

@@ -1,5 +1,7 @@
 /** Compilers of regions: in this thread, or in one beside it. */
 import type { Isa } from '../isa/isa.ts';
+import type { Thread } from '../host/host.ts';
+import type { FromCompiler, ToCompiler } from './compile-thread.ts';
 import { compilerThread } from './compiler-start.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
@@ -38,31 +40,39 @@ interface Waiting {
 
 /** A compiler in a thread of its own, or here should that fail. */
 export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: MakerSettings): BatchCompiler {
-  if (!isa.origin) return compilerHere(isa, memory, settings);
-  const thread = compilerThread.take();
-  thread.detach();
+  const { origin } = isa;
+  if (!origin) return compilerHere(isa, memory, settings);
+  let thread: Thread<ToCompiler, FromCompiler> | null = null;
   const waiting: Waiting[] = [];
   let here: BatchCompiler | null = null;
   let nextFault = 0;
-  thread.onError(() => {
-    here = compilerHere(isa, memory, settings, nextFault);
-    for (const { words, done } of waiting.splice(0)) here.compile(words, false, done);
-  });
-  thread.onMessage((batch) => {
-    for (const { faultBase, faults } of batch.regions) nextFault = Math.max(nextFault, faultBase + faults.length / 3);
-    waiting.shift()?.done(batch);
-  });
-  thread.post({ origin: isa.origin, memory, settings: { ...settings, early: true } });
+  const begin = (): Thread<ToCompiler, FromCompiler> => {
+    const begun = compilerThread.take();
+    begun.detach();
+    begun.onError(() => {
+      here = compilerHere(isa, memory, settings, nextFault);
+      for (const { words, done } of waiting.splice(0)) here.compile(words, false, done);
+    });
+    begun.onMessage((batch) => {
+      for (const { faultBase, faults } of batch.regions) nextFault = Math.max(nextFault, faultBase + faults.length / 3);
+      waiting.shift()?.done(batch);
+    });
+    begun.post({ origin, memory, settings: { ...settings, early: true } });
+    return begun;
+  };
+  // Code of the host's processor leaves little to compile, and the guest's first second is the worst one for another thread.
+  if (!settings.native) thread = begin();
   return {
     get background() {
       return here === null;
     },
     compile(words, fresh, done) {
       if (here) return here.compile(words, fresh, done);
+      thread ??= begin();
       waiting.push({ words, done });
       thread.post({ words, fresh });
     },
-    poll: () => thread.poll(),
-    close: () => thread.terminate(),
+    poll: () => thread?.poll(),
+    close: () => thread?.terminate(),
   };
 }

@@ -16,12 +16,15 @@ const CPU_INFO = 8192;
 
 type Ffi = typeof import('node:ffi');
 
+/** May `mapMachineCode` give any here? It looks more closely. */
+export const mayRunMachineCode = (): boolean => process.platform === 'linux' && process.arch === 'x64';
+
 /**
  * @param size bytes
  * @returns null where the host has no such memory, or nothing that could call into it
  */
 export function mapMachineCode(size: number): MachineCode | null {
-  if (process.platform !== 'linux' || process.arch !== 'x64') return null;
+  if (!mayRunMachineCode()) return null;
   try {
     return hasLevel2() ? map(process.getBuiltinModule('node:ffi'), size) : null;
   } catch {
