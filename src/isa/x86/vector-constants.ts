@@ -2,7 +2,7 @@
  * Vectors that translated code reads from the state block. Engines make two 64-bit moves and more of a
  * v128 constant in code, but one load of this: it counts where there are many, as in AES.
  */
-import { HOST_FLOATS } from '../../ir/vcpu-block.ts';
+import { HOST_PAGES } from '../../ir/vcpu-block.ts';
 import { VECTOR_CONSTANTS } from './state.ts';
 
 const known = new Map<string, number>();
@@ -14,7 +14,7 @@ export function vectorConstant(bytes: readonly number[]): number {
   let offset = known.get(key);
   if (offset === undefined) {
     offset = VECTOR_CONSTANTS + 16 * list.length;
-    if (offset + 16 > HOST_FLOATS) throw new Error('no room for another vector constant');
+    if (offset + 16 > HOST_PAGES) throw new Error('no room for another vector constant');
     known.set(key, offset);
     list.push(bytes);
   }

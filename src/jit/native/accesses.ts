@@ -1,13 +1,17 @@
 /** Guest memory: the TLB is looked up in place, what it has not is the interpreter's. */
-import { CTL_STACK_ADDEND, CTL_STACK_LIMIT, CTL_STACK_PAGE, CTL_TLB_BASE } from '../../ir/vcpu-block.ts';
+import { HOST_PAGES, CTL_STACK_ADDEND, CTL_STACK_LIMIT, CTL_STACK_PAGE, CTL_TLB_BASE } from '../../ir/vcpu-block.ts';
 import { PAGE_LIMIT } from '../access.ts';
 import type { AccessInfo } from '../access.ts';
 import { TLB_ADDEND, TLB_ENTRIES, TLB_ENTRY_SHIFT, TLB_WRITE } from '../layout.ts';
+import { PageGroups } from './page-groups.ts';
 import { MEMORY, field } from './writer.ts';
 import type { BlockWriter, Exit } from './writer.ts';
 import { ADD, AND, CC_AE, CC_B, CC_NE, CMP, MOVDQU, MOVDQU_STORE, RAX, RCX, RDX, SHR, SUB } from './x64.ts';
 import type { X64 } from './x64.ts';
 
+const PAGE = 4096;
+const pageOf = (group: number): number => field(HOST_PAGES + 16 * group);
+const addendOf = (group: number): number => field(HOST_PAGES + 16 * group + 8);
 const CLC = 0xf8;
 const STC = 0xf9;
 
@@ -16,10 +20,17 @@ export class Accesses {
   private readonly x: X64;
   private findStack = 0;
   private looks: { jump: number; again: number; exit: Exit }[] = [];
+  private readonly groups: PageGroups;
+  /** Groups of which one has left what it has found, a bit each. */
+  private left = 0;
+  /** Those whose page may be written to. */
+  private leftWritable = 0;
+  private elsewhere: { jump: number; offset: number; bytes: number; tag: number; exit: Exit; again: number }[] = [];
 
   constructor(writer: BlockWriter) {
     this.w = writer;
     this.x = writer.x;
+    this.groups = new PageGroups(writer);
   }
 
   /**
@@ -38,6 +49,9 @@ export class Accesses {
     }
     const entry = this.w.allocate();
     if (this.w.isStack(a)) return this.stackAddress(entry);
+    const known = this.groups.looks(this.w.ip);
+    const left = tag === TLB_WRITE ? this.leftWritable : this.left;
+    if (known >= 0 && (left >> known) & 1) return this.knownAddress(entry, known, bytes, tag);
     const page = this.w.allocate();
     this.toEntry(entry);
     if (bytes > 1) x.lea(true, page, RCX, bytes - 1);
@@ -45,7 +59,27 @@ export class Accesses {
     x.ri(AND, true, page, -4096);
     x.rx(CMP, true, page, entry, tag);
     this.w.leaveAt(x.jcc(CC_NE));
-    x.rx(ADD, true, RCX, entry, TLB_ADDEND);
+    const group = this.groups.leaves(this.w.ip);
+    if (group < 0) return x.rx(ADD, true, RCX, entry, TLB_ADDEND);
+    this.left |= 1 << group;
+    if (tag === TLB_WRITE) this.leftWritable |= 1 << group;
+    else this.leftWritable &= ~(1 << group);
+    x.store(true, pageOf(group), page);
+    x.rx(0x8b, true, entry, entry, TLB_ADDEND);
+    x.store(true, addendOf(group), entry);
+    x.rr(ADD, true, RCX, entry);
+  }
+
+  /** The same where an access of its group has been. @param offset a register for the offset in its page */
+  private knownAddress(offset: number, group: number, bytes: number, tag: number): void {
+    const { x } = this;
+    x.mov(true, offset, RCX);
+    x.rm(SUB, true, offset, pageOf(group));
+    x.ri(CMP, true, offset, PAGE - bytes + 1);
+    const jump = x.jcc(CC_AE);
+    const exit = this.w.leaveAt(0);
+    x.rm(ADD, true, RCX, addendOf(group));
+    this.elsewhere.push({ jump, offset, bytes, tag, exit, again: x.at });
   }
 
   /** Leaves the address of the TLB's entry for the address in rcx in a register. */
@@ -68,9 +102,12 @@ export class Accesses {
     x.rm(ADD, true, RCX, field(CTL_STACK_ADDEND));
   }
 
-  /** A block begins; one before may have been given up. */
-  begin(): void {
+  /** A block begins; one before may have been given up. @param ip of its first operation */
+  begin(ip: number): void {
     this.looks = [];
+    this.elsewhere = [];
+    this.left = this.leftWritable = 0;
+    this.groups.begin(ip);
   }
 
   /** Behind a block's code: looks for the stack's page, and on from there, or out. */
@@ -83,6 +120,23 @@ export class Accesses {
       x.jmpTo(again);
     }
     this.looks = [];
+    for (const one of this.elsewhere) this.writeElsewhere(one);
+    this.elsewhere = [];
+  }
+
+  /** An access that is to another page than its group: by the TLB. */
+  private writeElsewhere({ jump, offset, bytes, tag, exit, again }: (typeof this.elsewhere)[number]): void {
+    const { x } = this;
+    x.land(jump);
+    this.toEntry(offset);
+    x.push(RCX);
+    if (bytes > 1) x.lea(true, RCX, RCX, bytes - 1);
+    x.ri(AND, true, RCX, -PAGE);
+    x.rx(CMP, true, RCX, offset, tag);
+    x.pop(RCX);
+    exit.jump = x.jcc(CC_NE);
+    x.rx(ADD, true, RCX, offset, TLB_ADDEND);
+    x.jmpTo(again);
   }
 
   /**

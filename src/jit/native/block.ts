@@ -87,7 +87,7 @@ export class BlockCompiler {
   compile(ip: number, counts: number): number {
     const { w } = this;
     const start = w.x.at;
-    this.accesses.begin();
+    this.accesses.begin(ip + UNIT);
     w.begin(ip + UNIT);
     this.floatStack?.begin(ip);
     this.usesX87 = this.floatStack?.isIn(ip) === true;
