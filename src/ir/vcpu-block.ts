@@ -30,6 +30,7 @@
  *    176  operands    i64 each, four: of a helper that it calls
  *    208  hostStatus  i32  it may have set these exceptions in the host's x87 status word
  *    212  hostControl i32  the host's x87 control word while it runs
+ *    216  nativeJumps i32  not 0: some entry is noted of where computed jumps of the host's code have led
  *   3520  pages       16 bytes each, four: where an access of the host's code has been, the page's virtual address i64, what makes an
  *                     address in this memory of one in it i64
  *   3584  hostFloats  512 bytes: an image of the host's x87 registers
@@ -63,6 +64,7 @@ export const CTL_NATIVE = 168;
 export const CTL_OPERANDS = 176;
 export const CTL_HOST_STATUS = 208;
 export const CTL_HOST_CONTROL = 212;
+export const CTL_NATIVE_JUMPS = 216;
 export const HOST_PAGES = 3520;
 export const HOST_FLOATS = 3584;
 

@@ -142,11 +142,11 @@ export class BlockTable {
 
   setCell(cell: number, fn: number, argument: number): void {
     const at = (cell + CELL_FUNCTION) >> 2;
-    const before = this.words[at];
+    const wasNative = this.words[at] === FN_NATIVE;
     this.words[at] = fn;
     this.words[(cell + CELL_ARGUMENT) >> 2] = argument;
+    if (wasNative) this.onNative?.(cell, 0);
     if (fn === FN_NATIVE) this.onNative?.(cell, argument);
-    else if (before === FN_NATIVE) this.onNative?.(cell, 0);
   }
 
   /** Number in a cell that is none but counts. */

@@ -25,7 +25,7 @@ export const SCRATCH_CODE = CODE;
 export const SCRATCH_SIZE = 0x10000;
 /**
  * Behind it: where computed jumps of the host's code have led, an entry of 16 bytes by the pc's low bits: 0 pc i64, 8 mapping
- * i32 under which that was, 12 address of the entry cell i32.
+ * i32 under which that was, 12 host address of the code there i32.
  */
 export const NATIVE_JUMPS = SCRATCH_CODE + SCRATCH_SIZE;
 export const NATIVE_JUMP_BITS = 12;

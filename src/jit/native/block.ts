@@ -33,8 +33,7 @@ export class BlockCompiler {
   private readonly ends: Ends;
   private readonly helpers: Helpers;
   private readonly floatStack: X87 | null;
-  /** Must be told of each change of a block's code. */
-  readonly links: Links;
+  private readonly links: Links;
   /** Host address of the first byte. */
   private readonly origin: number;
   /** Of the last block: has it operations that take much longer here than in a region? */
@@ -72,12 +71,18 @@ export class BlockCompiler {
     return bytes.length - at > BLOCK_BOUND;
   }
 
+  /** @param address of the code that the block of an entry cell has now, 0 = none */
+  change(cell: number, address: number): void {
+    if (address === 0) this.ends.forgetJumps();
+    this.links.change(cell, address);
+  }
+
   /** Forgets all blocks. */
   clear(): void {
     this.w.x.at = this.start;
     this.helpers.clear();
     this.links.clear();
-    this.ends.clear();
+    this.ends.forgetJumps();
   }
 
   /**

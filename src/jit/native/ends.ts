@@ -1,5 +1,15 @@
 /** How code of blocks begins, and where it goes: on to other code of the host's, or out. */
-import { CTL_BASE, CTL_BUDGET, CTL_CTX, CTL_JUMP_BASE, CTL_KICK, CTL_MAPPING, CTL_NATIVE, CTL_PC } from '../../ir/vcpu-block.ts';
+import {
+  CTL_NATIVE_JUMPS,
+  CTL_BASE,
+  CTL_BUDGET,
+  CTL_CTX,
+  CTL_JUMP_BASE,
+  CTL_KICK,
+  CTL_MAPPING,
+  CTL_NATIVE,
+  CTL_PC,
+} from '../../ir/vcpu-block.ts';
 import {
   FN_NATIVE,
   JUMP_FOLD_HIGH,
@@ -233,12 +243,16 @@ export class Ends {
     x.rx(CMP, false, RCX, RAX, NATIVE_JUMPS + 8);
     x.jccTo(CC_NE, this.probeTable);
     x.rx(0x8b, false, RCX, RAX, NATIVE_JUMPS + 12);
-    this.through();
+    x.jmpRegister(RCX);
   }
 
-  /** Forgets where computed jumps have led. */
-  clear(): void {
-    this.w.words.fill(0, NATIVE_JUMPS >> 2, (NATIVE_JUMPS >> 2) + (4 << NATIVE_JUMP_BITS));
+  /** Forgets where computed jumps have led: some code is not there any more. */
+  forgetJumps(): void {
+    const { words } = this.w;
+    const noted = field(CTL_NATIVE_JUMPS) >> 2;
+    if (words[noted] === 0) return;
+    words[noted] = 0;
+    words.fill(0, NATIVE_JUMPS >> 2, (NATIVE_JUMPS >> 2) + (4 << NATIVE_JUMP_BITS));
   }
 
   /** Goes on at the pc by the jump cache. @param note where to note the cell: the link that r14 has the address of, or the table */
@@ -262,11 +276,17 @@ export class Ends {
     x.jccTo(CC_NE, this.exitFind);
     x.rx(0x8b, false, RCX, RAX, 8);
     if (note === PROBE_TABLE) {
+      x.rx(0x8b, true, R14, RCX, 0);
+      x.ri(CMP, false, R14, FN_NATIVE);
+      x.jccTo(CC_NE, this.exitCell);
+      x.shift(SHR, true, R14, 32);
       this.placeInTable();
       x.rx(0x89, true, R13, RAX, NATIVE_JUMPS);
-      x.rx(0x89, false, RCX, RAX, NATIVE_JUMPS + 12);
-      x.load(false, R14, field(CTL_MAPPING));
-      x.rx(0x89, false, R14, RAX, NATIVE_JUMPS + 8);
+      x.rx(0x89, false, R14, RAX, NATIVE_JUMPS + 12);
+      x.load(false, RCX, field(CTL_MAPPING));
+      x.rx(0x89, false, RCX, RAX, NATIVE_JUMPS + 8);
+      x.storeImmediate(false, field(CTL_NATIVE_JUMPS), 1);
+      return x.jmpRegister(R14);
     } else {
       x.rx(0x89, false, RCX, R14, LINK_CELL);
       x.load(false, RAX, field(CTL_MAPPING));

@@ -41,7 +41,7 @@ export class NativeCode {
 
   /** @param address of the code that the block of an entry cell has now, 0 = none */
   change(cell: number, address: number): void {
-    this.compiler.links.change(cell, address);
+    this.compiler.change(cell, address);
   }
 
   clear(): void {
