@@ -238,6 +238,48 @@ for (const [how, compile, native] of [
     assert.equal(machine.vcpu.faults.length, 0);
   });
 
+  test(`${how}: accesses a few bytes apart are to one page, or to two, or across their border`, () => {
+    // Load, load, store, load, by one register that changes on the way.
+    const step: Insn = (b) => b.set(L[0]!, b.add64(b.get(L[0]!), b.i64(8)));
+    const keep: Insn = (b) => b.set(L[3]!, b.get(L[1]!));
+    const insns = [
+      accessInsn('ld64', 0, 0),
+      keep,
+      step,
+      accessInsn('st64', 0, 8),
+      accessInsn('st8', 0, 16),
+      accessInsn('ld64', 0, 21),
+    ];
+    const machine = machineFor(insns, compile, native);
+    const begin = (address: bigint): void => {
+      putBytes(machine, 0x30ff0, 0x1716151413121110_0706050403020100n, 16);
+      putBytes(machine, 0x18000, 0x5756555453525150_4746454443424140_3736353433323130_2726252423222120n, 32);
+      machine.set(L[0]!, address);
+      machine.set(L[2]!, 0xaabbccddeeff9988n);
+      machine.set(W[1]!, 0x88n);
+    };
+    runsOften(machine, () => begin(0x20800n));
+    /** Bytes of both pages as the guest sees them. */
+    const memory = (address: number): bigint => {
+      let value = 0n;
+      for (let i = 7; i >= 0; i--) {
+        const at = address + i;
+        value = (value << 8n) | bytesOf(machine, (at >= 0x21000 ? 0x18000 : 0x30000) + (at & 0xfff), 1);
+      }
+      return value;
+    };
+    for (let address = 0x20fd8; address < 0x21008; address++) {
+      begin(BigInt(address));
+      const [first, second] = [memory(address), memory(address + 29)];
+      machine.run(CODE);
+      assert.equal(machine.get(L[3]!), first, address.toString(16));
+      assert.equal(machine.get(L[1]!), second, address.toString(16));
+      assert.equal(memory(address + 16), 0xaabbccddeeff9988n, address.toString(16));
+      assert.equal(memory(address + 24) & 255n, 0x88n, address.toString(16));
+    }
+    assert.equal(machine.vcpu.faults.length, 0);
+  });
+
   test(`${how}: ROM can be read and run, not written, also by an access across pages`, () => {
     const machine = machineFor([accessInsn('ld32', 0, 0), accessInsn('st64', 0, 0)], compile, native);
     const rom = GUEST_MEMORY + RAM_SIZE;
