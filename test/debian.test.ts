@@ -44,7 +44,9 @@ class Debian {
 
   async waitFor(wanted: RegExp): Promise<void> {
     for (const end = Date.now() + BOOT_LIMIT_MS; !wanted.test(this.console); ) {
-      if (this.child.exitCode !== null || Date.now() > end) throw new Error(`no ${wanted} in:\n${this.console}`);
+      const { exitCode, signalCode } = this.child;
+      if (exitCode !== null || signalCode !== null || Date.now() > end)
+        throw new Error(`no ${wanted} (${signalCode}) in:\n${this.console}`);
       await new Promise((resolve) => setTimeout(resolve, 200));
     }
   }

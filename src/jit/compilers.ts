@@ -2,7 +2,7 @@
 import type { Isa } from '../isa/isa.ts';
 import type { Thread } from '../host/host.ts';
 import type { FromCompiler, ToCompiler } from './compile-thread.ts';
-import { compilerThread } from './compiler-start.ts';
+import { COMPILER_MAY_WAIT, compilerThread } from './compiler-start.ts';
 import { RegionMaker } from './region-maker.ts';
 import type { MakerSettings } from './region-maker.ts';
 import type { CompiledBatch } from './request.ts';
@@ -60,8 +60,8 @@ export function compilerBeside(isa: Isa, memory: WebAssembly.Memory, settings: M
     begun.post({ origin, memory, settings: { ...settings, early: true } });
     return begun;
   };
-  // Code of the host's processor leaves little to compile, and the guest's first second is the worst one for another thread.
-  if (!settings.native) thread = begin();
+  // The guest's first second is the worst one for another thread.
+  if (!settings.native || !COMPILER_MAY_WAIT) thread = begin();
   return {
     get background() {
       return here === null;
