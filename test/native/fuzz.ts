@@ -75,7 +75,8 @@ export class Fuzz {
   private readonly sequenceRows: readonly Row[];
   private readonly coverage = new Map<Row, Coverage>();
   private readonly failures = new Map<string, string>();
-  private readonly guests: readonly [interpreted: Guest, compiled: Guest][];
+  /** For each mode: all that there are, the interpreted one first, and the others by what they are. */
+  private readonly guests: readonly (readonly [how: string, guest: Guest][])[];
   private cases = 0;
 
   constructor(options: FuzzOptions) {
@@ -95,7 +96,11 @@ export class Fuzz {
         excluded: [exclusion(row, false), exclusion(row, true)],
       });
     }
-    this.guests = MODES.map((mode32) => [new Guest({ compile: false, mode32 }), new Guest({ compile: true, mode32 })]);
+    this.guests = MODES.map((mode32) => [
+      ['interpreted', new Guest({ compile: false, mode32 })],
+      ['compiled', new Guest({ compile: true, mode32 })],
+      ["as the host's code", new Guest({ compile: false, native: true, mode32 })],
+    ]);
   }
 
   run(): FuzzResult {
@@ -122,9 +127,9 @@ export class Fuzz {
     sequences.forEach((one, i) => this.judgeSequence(one, natives[judged.length + i]!));
   }
 
-  private guestsOf(one: Case): Guest[] {
-    const [interpreted, compiled] = this.guests[one.mode32 ? 1 : 0]!;
-    return this.random.below(this.options.compileOneIn) === 0 ? [interpreted, compiled] : [interpreted];
+  private guestsOf(one: Case): (readonly [how: string, guest: Guest])[] {
+    const guests = this.guests[one.mode32 ? 1 : 0]!;
+    return guests.slice(0, this.random.below(this.options.compileOneIn) === 0 ? guests.length : 1);
   }
 
   private judge(one: Judged, native: Case): void {
@@ -136,13 +141,12 @@ export class Fuzz {
     else if (row.form === 1 || !isRegisterForm(row, before.code)) entry.memory++;
     else entry.register++;
     if (native.signal !== SIGTRAP) entry.faults++;
-    for (const guest of this.guestsOf(before)) {
-      const compiled = guest === this.guests[before.mode32 ? 1 : 0]![1];
-      if (compiled) entry.compiled++;
+    for (const [how, guest] of this.guestsOf(before)) {
+      if (how === 'compiled') entry.compiled++;
       const list = compareJudged(one, structuredClone(native), guest.run(before, one.exact));
       if (list.length === 0) continue;
       entry.differences++;
-      const text = `${compiled ? 'compiled' : 'interpreted'} ${before.name}: ${list.slice(0, 4).join('; ')}: ${describeCase(one)}`;
+      const text = `${how} ${before.name}: ${list.slice(0, 4).join('; ')}: ${describeCase(one)}`;
       if (!this.failures.has(before.name)) this.failures.set(before.name, text);
     }
   }
@@ -167,14 +171,14 @@ export class Fuzz {
 
   private judgeSequence(before: Case, native: Case): void {
     this.cases++;
-    for (const guest of this.guestsOf(before)) {
+    for (const [how, guest] of this.guestsOf(before)) {
       const ours = guest.run(before, false);
       const list = compareJudged({ row: this.sequenceRows[0]!, before, exact: false }, structuredClone(native), ours);
       if (native.signal === SIGTRAP) {
         list.push(...vectorDifferences(this.sequenceRows[0]!, native, ours), ...mmxDifferences(native, ours));
       }
       if (list.length === 0) continue;
-      const text = `${before.name}: ${list.slice(0, 4).join('; ')}: ${describeCase({ row: this.sequenceRows[0]!, before, exact: false })}`;
+      const text = `${how} ${before.name}: ${list.slice(0, 4).join('; ')}: ${describeCase({ row: this.sequenceRows[0]!, before, exact: false })}`;
       if (this.failures.size < MOST_FAILURES) this.failures.set(text, text);
     }
   }

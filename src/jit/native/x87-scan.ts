@@ -19,6 +19,7 @@ import type { FloatOperation } from '../../isa/float-stack.ts';
 import { ACCESS } from '../access.ts';
 import { AT_A, AT_B, AT_D, X_CALL } from '../opcodes.ts';
 import * as k from './units.ts';
+import { field } from './writer.ts';
 import { END, OPERATION, SILENT } from './x87-tracker.ts';
 import type { X87Tracker } from './x87-tracker.ts';
 
@@ -136,7 +137,8 @@ export class X87Scan {
   private joinParts(op: number, ip: number): void {
     const { resultAt, partAt } = this;
     const kind = op < X_CALL ? k.KIND[op]! : k.NONE;
-    if (kind === k.STATE_LOAD && partAt === 0) this.partAt = ip;
+    const isPart = kind === k.STATE_LOAD && this.word(ip, AT_B) === field(this.tracker.stack.highPart);
+    if (isPart && partAt === 0) this.partAt = ip;
     else if (kind === k.STORE && this.word(ip, AT_D) === this.word(resultAt, AT_D)) this.lowerAt = ip;
     else if (kind === k.STORE && this.lowerAt !== 0 && this.word(ip, AT_D) === this.word(partAt, AT_D)) {
       this.stores.set(resultAt, this.lowerAt);

@@ -74,7 +74,7 @@ export class X87Tracker {
   pops = false;
   /** SILENT: TOP moves by so much. */
   moves = 0;
-  private readonly stack: FloatStack;
+  readonly stack: FloatStack;
   readonly words: Int32Array;
   private readonly helpers: readonly Helper[];
 
