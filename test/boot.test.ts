@@ -1,12 +1,12 @@
 /** The whole machine: Debian's own kernel from power-on to a shell command and power-off. */
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
-import { Machine, type MachineConfig } from 'virelay';
+import { Machine } from 'virelay';
 import { type GuestFiles, guestFiles } from '../src/cli/guest-files.ts';
 import { SILENT } from '../src/cli/progress.ts';
 import { initramfs, PROMPT, shellInitramfs } from '../src/guest/initramfs.ts';
+import { machineConfig } from './saved-machine.ts';
 
-const MIB = 2 ** 20;
 const LIMIT = { timeout: 120_000 };
 
 /** Fetched once; without a package client or its mirror there is nothing to boot. */
@@ -17,17 +17,6 @@ async function guestOrSkip(t: TestContext): Promise<GuestFiles | null> {
   if (typeof files !== 'string') return files;
   t.skip(files);
   return null;
-}
-
-function config(files: GuestFiles, initrd: Uint8Array, more: Partial<MachineConfig>) {
-  return {
-    memory: 256 * MIB,
-    append: 'console=ttyS0 panic=-1',
-    noReboot: true,
-    kernel: { name: 'vmlinuz', data: files.kernel },
-    initrd: { name: 'initramfs', data: initrd },
-    ...more,
-  };
 }
 
 /** What a guest's console says, and a way to wait for it. */
@@ -66,7 +55,7 @@ function watch(machine: Machine) {
 }
 
 async function shellSession(files: GuestFiles, accel: 'jit' | 'interp'): Promise<void> {
-  const machine = await Machine.create(config(files, shellInitramfs(files), { accel }));
+  const machine = await Machine.create(machineConfig(files, shellInitramfs(files), { accel }));
   const { console, until, done } = watch(machine);
   const writer = machine.serial[0]!.writable.getWriter();
   const type = (text: string): Promise<void> => writer.write(new TextEncoder().encode(text));
@@ -114,7 +103,7 @@ poweroff -f
 
 async function countedRun(files: GuestFiles, accel: 'jit' | 'interp'): Promise<string> {
   const machine = await Machine.create(
-    config(files, initramfs(files, DETERMINED), {
+    machineConfig(files, initramfs(files, DETERMINED), {
       accel,
       icount: { shift: 3, sleep: false },
       rtc: { base: Date.UTC(2020, 0, 1) / 1000, clock: 'vm' },

@@ -9,6 +9,7 @@ import { type DriveConfig, drive, Machine, type MachineConfig } from 'virelay';
 import type { BlockOptions } from '../src/machine/config.ts';
 import { parseCommandLine } from '../src/cli/command-line.ts';
 import { initramfs } from '../src/guest/initramfs.ts';
+import { freePort } from './free-port.ts';
 import { moduleFiles } from './modules.ts';
 import { Console, machineConfig, savedAndEnded, streamOf, TROUBLE } from './saved-machine.ts';
 import { GET_ADDRESS, guestOrSkip } from './virtio-guest.ts';
@@ -200,12 +201,4 @@ for (const card of ['virtio-net-pci', 'e1000'] as const) {
     await after.type(`nc 10.0.2.2 ${port} </dev/zero\n`);
     await after.until('hello');
   });
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

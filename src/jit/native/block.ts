@@ -2,7 +2,7 @@
 import { OP_KIND, PURE } from '../../ir/ops.ts';
 import type { Isa } from '../../isa/isa.ts';
 import { ACCESS } from '../access.ts';
-import { UNIT, X_CALL, isLong } from '../opcodes.ts';
+import { UNIT, X_CALL } from '../opcodes.ts';
 import { Accesses } from './accesses.ts';
 import { COUNT_ALL, COUNT_LOOK, COUNT_NONE } from './count.ts';
 import { Ends } from './ends.ts';
@@ -57,7 +57,7 @@ export class BlockCompiler {
     this.accesses = new Accesses(writer);
     this.links = new Links(words, writer.x, origin);
     this.floatStack = isa.floatStack ? new X87(writer, this.accesses, isa.floatStack, isa.helpers) : null;
-    this.ends = new Ends(writer, this.integers, this.links, this.floatStack, exact);
+    this.ends = new Ends(writer, this.integers, this.links, this.floatStack?.shared ?? null, exact);
     this.ends.writeShared(base);
     this.accesses.writeShared();
     this.floatStack?.shared.write();
@@ -95,13 +95,12 @@ export class BlockCompiler {
     this.accesses.begin(ip + UNIT);
     w.begin(ip + UNIT);
     this.floatStack?.begin(ip);
-    this.usesX87 = this.floatStack?.isIn(ip) === true;
-    this.isSlow = this.hasManyVectors(ip);
+    this.lookOver(ip);
     this.ends.header(ip, this.countOf(counts));
     for (let units = 0; ; units++) {
       const op = w.opcode(w.ip);
       if (this.usesX87 && this.floatStack!.take(op, MAX_UNITS - units)) {
-        w.ip += isLong(op) ? 2 * UNIT : UNIT;
+        w.ip = w.after(op, w.ip);
         continue;
       }
       if (op >= X_CALL && this.helpers.isNew(op)) {
@@ -119,7 +118,7 @@ export class BlockCompiler {
         break;
       }
       if (op < X_CALL && k.endsBlock(op)) break;
-      w.ip += isLong(op) ? 2 * UNIT : UNIT;
+      w.ip = w.after(op, w.ip);
     }
     this.accesses.writeLooks();
     w.writeExits();
@@ -134,15 +133,19 @@ export class BlockCompiler {
     return counts === COUNT_ALL || this.isSlow ? COUNT_ALL : COUNT_NONE;
   }
 
-  private hasManyVectors(ip: number): boolean {
-    const { w } = this;
+  /** What kinds of operations has the block? */
+  private lookOver(ip: number): void {
+    const { w, floatStack } = this;
+    this.usesX87 = false;
     let vectors = 0;
     for (let at = ip + UNIT; ; ) {
       const op = w.opcode(at);
-      if (op < X_CALL && k.isVectorArithmetic(op) && ++vectors === MANY_VECTORS) return true;
-      if (op < X_CALL && k.endsBlock(op)) return false;
-      at += isLong(op) ? 2 * UNIT : UNIT;
+      if (op >= X_CALL) this.usesX87 ||= floatStack?.isOperation(op) === true;
+      else if (k.endsBlock(op)) break;
+      else if (k.isVectorArithmetic(op)) vectors++;
+      at = w.after(op, at);
     }
+    this.isSlow = vectors >= MANY_VECTORS;
   }
 
   /** @returns whether it could */

@@ -28,7 +28,7 @@ import type { Links } from './links.ts';
 import { RESULT_CELL, RESULT_FIND } from './results.ts';
 import { PINNED, field } from './writer.ts';
 import type { BlockWriter } from './writer.ts';
-import type { X87 } from './x87.ts';
+import type { X87Shared } from './x87-shared.ts';
 import { ADD, AND, CC_E, CC_NE, CC_S, CMP, OR, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RSP, SHL, SHR, SUB, XOR } from './x64.ts';
 import type { X64 } from './x64.ts';
 
@@ -51,12 +51,12 @@ export class Ends {
   private chains: { cell: number; over: number; jump: number }[] = [];
   private readonly links: Links;
   private readonly exact: boolean;
-  private readonly floats: X87 | null;
+  private readonly floats: X87Shared | null;
   /** What the block takes from the budget where it looks at it. */
   private cost = 0;
 
   /** @param exact instructions are counted exactly: every block looks at the budget before it begins, not only where control goes back */
-  constructor(writer: BlockWriter, integers: Integers, links: Links, floats: X87 | null, exact: boolean) {
+  constructor(writer: BlockWriter, integers: Integers, links: Links, floats: X87Shared | null, exact: boolean) {
     this.links = links;
     this.exact = exact;
     this.floats = floats;
@@ -73,7 +73,7 @@ export class Ends {
     x.constant(RBX, Number(base & 0xffffffffn) | 0, Number(base >> 32n) | 0);
     this.w.pinnedSlots.forEach((slot, i) => x.load(true, PINNED[i]!, slot));
     x.load(true, R13, field(CTL_PC));
-    this.floats?.shared.writeEnter();
+    this.floats?.writeEnter();
     x.load(false, RAX, field(CTL_NATIVE));
     x.jmpRegister(RAX);
     this.exitFind = x.at;
@@ -86,7 +86,7 @@ export class Ends {
     this.w.pinnedSlots.forEach((slot, i) => x.store(true, slot, PINNED[i]!));
     x.store(true, field(CTL_PC), R13);
     x.store(true, field(CTL_BASE), R13);
-    this.floats?.shared.writeLeave();
+    this.floats?.writeLeave();
     x.ri(ADD, true, RSP, 8);
     for (const reg of [...SAVED].reverse()) x.pop(reg);
     x.ret();

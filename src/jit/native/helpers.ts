@@ -6,7 +6,7 @@ import { I32, I64 } from '../../ir/ops.ts';
 import { CTL_OPERANDS, VCPU_BLOCK_SIZE } from '../../ir/vcpu-block.ts';
 import { Encoder } from '../encode.ts';
 import { SCRATCH_CODE, SCRATCH_SIZE } from '../layout.ts';
-import { AT_A, AT_B, AT_C, AT_D, AT_E, UNIT, X_CALL, isLong } from '../opcodes.ts';
+import { AT_A, AT_B, AT_C, AT_D, AT_E, UNIT, X_CALL } from '../opcodes.ts';
 import * as k from './units.ts';
 import { CONSTANT, field } from './writer.ts';
 import type { BlockWriter } from './writer.ts';
@@ -100,7 +100,7 @@ export class Helpers {
       w.consume(op);
       if (!this.writeOperation(op)) break;
       w.releaseDead();
-      w.ip += isLong(op) ? 2 * UNIT : UNIT;
+      w.ip = w.after(op, w.ip);
     }
     if (k.KIND[w.opcode(w.ip)] !== k.JUMP || w.hasExits) return false;
     w.moveTo(RAX, w.word(AT_A), true);

@@ -5,13 +5,13 @@
  */
 import { Op } from '../../ir/ops.ts';
 import { ACCESS } from '../access.ts';
-import { AT_A, AT_B, AT_D, UNIT, X_CALL, X_MOVE, isLong } from '../opcodes.ts';
+import { AT_A, AT_B, AT_D, X_CALL, X_MOVE } from '../opcodes.ts';
 import { CONSTANTS, TLB_WRITE } from '../layout.ts';
 import * as k from './units.ts';
 import type { BlockWriter } from './writer.ts';
 
 /** Groups of a block that there is room for. */
-export const MAX_GROUPS = 4;
+const MAX_GROUPS = 4;
 
 /** What an access does, beside its number of a group. */
 const LEAVES = 0x100;
@@ -48,7 +48,7 @@ export class PageGroups {
       if (op < X_CALL && k.endsBlock(op)) return;
       if (op < X_CALL && (k.KIND[op] === k.LOAD || k.KIND[op] === k.STORE)) this.access(op, at);
       this.define(op, at);
-      at += isLong(op) ? 2 * UNIT : UNIT;
+      at = this.w.after(op, at);
     }
   }
 

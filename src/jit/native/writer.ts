@@ -120,6 +120,11 @@ export class BlockWriter {
     return op < X_CALL ? k.FIRST[op]! : op;
   }
 
+  /** The operation after one. */
+  after(op: number, ip: number): number {
+    return ip + (isLong(op) ? 2 * UNIT : UNIT);
+  }
+
   /** A word of the operation. */
   word(at: number): number {
     return this.words[(this.ip + at) >> 2]!;
@@ -136,7 +141,7 @@ export class BlockWriter {
         if (temp >= 0) this.uses[temp] = 0;
       }
       if (op < X_CALL && k.endsBlock(op)) return;
-      ip += isLong(op) ? 2 * UNIT : UNIT;
+      ip = this.after(op, ip);
     }
   }
 

@@ -254,6 +254,22 @@ export class X64 {
     this.byte(0xc3);
   }
 
+  not(reg: number): void {
+    this.rr(0xf7, false, 2, reg);
+  }
+
+  /** TEST of the lower half of a register. */
+  testBits(reg: number, bits: number): void {
+    this.rr(0xf7, false, 0, reg);
+    this.i32(bits);
+  }
+
+  /** An instruction on registers of the x87 unit, and those without operands, by its two bytes. */
+  x87(opcode: number, modrm: number): void {
+    this.byte(opcode);
+    this.byte(modrm);
+  }
+
   /** SETcc of a byte register. */
   setcc(condition: number, reg: number): void {
     this.rr(0x190 | condition, false, 0, reg, true);

@@ -42,7 +42,7 @@ export class X87Shared {
     const { x, stack } = this;
     this.setControl = x.at;
     x.mov(false, RAX, RCX);
-    x.rr(0xf7, false, 2, RAX); // NOT
+    x.not(RAX);
     x.ri(AND, false, RAX, EXCEPTIONS);
     const unmasked = x.jcc(CC_NE);
     x.rm(0xd9, false, 5, field(stack.control)); // FLDCW
@@ -55,14 +55,12 @@ export class X87Shared {
   private writeClearStatus(): void {
     const { x } = this;
     this.clearStatus = x.at;
-    x.byte(0xdf); // FNSTSW AX
-    x.byte(0xe0);
+    x.x87(0xdf, 0xe0); // FNSTSW AX
     x.ri(AND, false, RAX, EXCEPTIONS);
     x.rm(0x88, false, RAX, field(CTL_HOST_STATUS));
     x.rr(0x85, false, RAX, RCX);
     const none = x.jcc(CC_E);
-    x.byte(0xdb); // FNCLEX
-    x.byte(0xe2);
+    x.x87(0xdb, 0xe2); // FNCLEX
     x.storeImmediate(false, field(CTL_HOST_STATUS), 0);
     x.land(none);
     x.ret();
@@ -93,14 +91,13 @@ export class X87Shared {
     this.storeAll = x.at;
     x.push(RSI);
     x.rm(0x1ae, false, 0, field(HOST_FLOATS)); // FXSAVE
-    x.byte(0xdb); // FNINIT
-    x.byte(0xe3);
+    x.x87(0xdb, 0xe3); // FNINIT
     x.storeImmediate(false, field(CTL_HOST_CONTROL), DEFAULT_CONTROL);
     x.storeImmediate(false, field(CTL_HOST_STATUS), 0);
     x.rm(0x1b7, false, RCX, field(HOST_FLOATS + IMAGE_STATUS));
     x.rr(AND, false, RCX, RDX);
     x.ri(AND, false, RDX, ~EXCEPTIONS);
-    x.rr(0xf7, false, 2, RDX); // NOT
+    x.not(RDX);
     x.rm(AND, false, RDX, field(stack.status));
     x.rr(OR, false, RCX, RDX);
     x.store(false, field(stack.status), RCX);
@@ -121,8 +118,7 @@ export class X87Shared {
   /** Stores a register's value from FXSAVE's image if eax says so. */
   private storeImage(position: number): void {
     const { x, stack } = this;
-    x.rr(0xf7, false, 0, RAX); // TEST
-    x.i32(1 << at(position));
+    x.testBits(RAX, 1 << at(position));
     const skip = x.jcc(CC_E);
     x.mov(false, RDX, RAX);
     x.shift(SHR, false, RDX, 16);
@@ -142,8 +138,7 @@ export class X87Shared {
 
   private storeTagIf(bit: number, position: number, tag: number): void {
     const { x, stack } = this;
-    x.rr(0xf7, false, 0, R14); // TEST
-    x.i32(1 << bit);
+    x.testBits(R14, 1 << bit);
     const skip = x.jcc(CC_E);
     x.lea(false, RCX, R15, position);
     x.ri(AND, false, RCX, 7);

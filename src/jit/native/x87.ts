@@ -12,7 +12,7 @@ import * as f from '../../isa/float-stack.ts';
 import type { FloatOperation, FloatStack } from '../../isa/float-stack.ts';
 import type { Helper } from '../../ir/helpers.ts';
 import { ACCESS } from '../access.ts';
-import { AT_A, AT_B, AT_C, AT_D, UNIT, X_CALL, isLong } from '../opcodes.ts';
+import { AT_A, AT_B, AT_C, AT_D, X_CALL } from '../opcodes.ts';
 import * as k from './units.ts';
 import type { Accesses } from './accesses.ts';
 import { MEMORY, field } from './writer.ts';
@@ -78,7 +78,7 @@ export class X87 {
     this.scan = new X87Scan(
       tracker(),
       (ip) => writer.opcode(ip),
-      (op, ip) => ip + (isLong(op) ? 2 * UNIT : UNIT),
+      (op, ip) => writer.after(op, ip),
     );
   }
 
@@ -91,14 +91,9 @@ export class X87 {
     this.w.beforeExit = null;
   }
 
-  /** Has the block operations for the host's unit? */
-  isIn(ip: number): boolean {
-    for (let at = ip + UNIT; ; ) {
-      const op = this.w.opcode(at);
-      if (op >= X_CALL && this.stack.operations.has(op - X_CALL)) return true;
-      if (op < X_CALL && k.endsBlock(op)) return false;
-      at += isLong(op) ? 2 * UNIT : UNIT;
-    }
+  /** Is a call an operation for the host's unit? */
+  isOperation(op: number): boolean {
+    return this.stack.operations.has(op - X_CALL);
   }
 
   /**
@@ -151,7 +146,7 @@ export class X87 {
 
   private mayBegin(op: number): boolean {
     const { w, stack } = this;
-    if (op >= X_CALL) return stack.operations.has(op - X_CALL);
+    if (op >= X_CALL) return this.isOperation(op);
     return k.KIND[op] === k.STATE_LOAD && w.word(AT_B) === field(stack.top);
   }
 
@@ -168,10 +163,9 @@ export class X87 {
     this.missAt(x.jcc(CC_NE));
     x.land(same);
     x.load(false, RCX, field(stack.status));
-    x.rr(0xf7, false, 0, RCX); // TEST
-    x.i32(SUMMARY);
+    x.testBits(RCX, SUMMARY);
     this.missAt(x.jcc(CC_NE));
-    x.rr(0xf7, false, 2, RCX); // NOT
+    x.not(RCX);
     x.rm(0x85, false, RCX, field(CTL_HOST_STATUS)); // TEST
     const clear = x.jcc(CC_E);
     x.callTo(this.shared.clearStatus);
@@ -214,8 +208,7 @@ export class X87 {
 
   /** The jump leads to the interpreter; one that is taken often is an error of the block's, see MISSES. */
   private missAt(jump: number): void {
-    const { w, header } = this;
-    const { x } = this;
+    const { x, w, header } = this;
     w.beforeExit = () => () => {
       x.mi(SUB, false, header + 4, X87_COUNT / MISSES);
       const some = x.jcc(CC_G);
@@ -244,8 +237,7 @@ export class X87 {
     const { x, w, stack, depth } = this;
     const { full } = this.stretch!;
     w.allocate(0);
-    x.byte(0xdf); // FNSTSW AX
-    x.byte(0xe0);
+    x.x87(0xdf, 0xe0); // FNSTSW AX
     x.load(false, RCX, field(stack.status));
     x.ri(AND, false, RCX, ~this.statusMask | EXCEPTIONS);
     x.ri(AND, false, RAX, this.statusMask);
@@ -274,8 +266,7 @@ export class X87 {
     const { x, stack } = this;
     if (position < 0) this.storeTag(position, 0);
     if (!((this.dirty >> at(position)) & 1)) {
-      x.byte(0xdd); // FSTP ST(0)
-      x.byte(0xd8);
+      x.x87(0xdd, 0xd8); // FSTP ST(0)
       return;
     }
     this.register(position);
@@ -293,18 +284,20 @@ export class X87 {
     this.shared.clearMark();
   }
 
-  /** Computes names of registers that somebody will still want. @param moved how far TOP in memory has moved in the block */
-  private defineNames(moved: number): void {
+  /** Names of registers that nobody has computed and somebody will still want: slot and kind. */
+  private names(): (readonly [slot: number, kind: number])[] {
     const { w, tracker } = this;
-    for (const [slot, kind] of tracker.kinds) {
-      if (tracker.real.has(slot) || w.usesOf(slot) <= 0 || !this.isName(kind)) continue;
-      this.defineName(slot, kind, moved);
-      tracker.real.add(slot);
-    }
+    return [...tracker.kinds].filter(
+      ([slot, kind]) => !tracker.real.has(slot) && w.usesOf(slot) > 0 && kind >> 3 >= t.NUMBER && kind >> 3 <= t.ERROR,
+    );
   }
 
-  private isName(kind: number): boolean {
-    return kind >> 3 >= t.NUMBER && kind >> 3 <= t.ERROR;
+  /** Computes them. @param moved how far TOP in memory has moved in the block */
+  private defineNames(moved: number): void {
+    for (const [slot, kind] of this.names()) {
+      this.defineName(slot, kind, moved);
+      this.tracker.real.add(slot);
+    }
   }
 
   private defineName(slot: number, kind: number, moved: number): void {
@@ -327,13 +320,13 @@ export class X87 {
 
   /** What an exit from here does first: the stack is stored, and names that the interpreter will want. */
   private exit(): () => void {
-    const { x, w, tracker, depth, hostDepth, base } = this;
+    const { x, depth, hostDepth, base } = this;
     const { full, empty } = this.stretch!;
     let tags = 0;
     for (let position = -empty; position < full; position++) tags |= 1 << (at(position) + (position < depth ? 16 : 0));
     const written = this.dirty;
     const mask = this.statusMask;
-    const names = [...tracker.kinds].filter(([slot, kind]) => !tracker.real.has(slot) && w.usesOf(slot) > 0 && this.isName(kind));
+    const names = this.names();
     return () => {
       x.constant(RAX, written | ((hostDepth & 7) << 16) | ((depth & 7) << 24), 0);
       x.constant(R14, tags, 0);
@@ -344,12 +337,6 @@ export class X87 {
   }
 
   // Instructions.
-
-  /** An instruction on registers. */
-  private instruction(opcode: number, modrm: number): void {
-    this.x.byte(opcode);
-    this.x.byte(modrm);
-  }
 
   private touch(register: number): void {
     this.dirty |= 1 << at(this.depth + register);
@@ -375,11 +362,11 @@ export class X87 {
       const place = position - this.depth;
       const hasRoom = stretch.full - this.depth < 8;
       if (hasRoom)
-        this.instruction(0xd9, 0xc0 | place); // FLD ST(i)
-      else if (place > 0) this.instruction(0xd9, 0xc8 | place); // FXCH
+        this.x.x87(0xd9, 0xc0 | place); // FLD ST(i)
+      else if (place > 0) this.x.x87(0xd9, 0xc8 | place); // FXCH
       x.rx(0xdb, false, 7, reg, field(stack.registers));
       if (!hasRoom) x.rx(0xdb, false, 5, reg, field(stack.registers));
-      if (!hasRoom && place > 0) this.instruction(0xd9, 0xc8 | place);
+      if (!hasRoom && place > 0) this.x.x87(0xd9, 0xc8 | place);
       this.shared.clearMark(reg);
     }
   }
@@ -468,29 +455,29 @@ export class X87 {
       case f.LOAD_EXTENDED:
         return this.loadExtended();
       case f.LOAD_REGISTER:
-        return this.instruction(opcode, 0xc0 | register(AT_B));
+        return this.x.x87(opcode, 0xc0 | register(AT_B));
       case f.STORE:
       case f.STORE_INTEGER:
         return this.store(...this.storing({ kind, opcode, code }, pops));
       case f.STORE_EXTENDED:
         return this.storeExtended();
       case f.STORE_REGISTER:
-        this.instruction(opcode, (pops > 0 ? 0xd8 : 0xd0) | register(AT_B));
+        this.x.x87(opcode, (pops > 0 ? 0xd8 : 0xd0) | register(AT_B));
         if (register(AT_B) > 0) this.touch(register(AT_B));
         return;
       case f.EXCHANGE:
-        this.instruction(opcode, 0xc8 | register(AT_B));
+        this.x.x87(opcode, 0xc8 | register(AT_B));
         this.touch(register(AT_B));
         return this.touch(0);
       case f.SIGN:
-        this.instruction(opcode, this.constant(AT_C) !== 0 ? 0xe0 : 0xe1); // FCHS, FABS
+        this.x.x87(opcode, this.constant(AT_C) !== 0 ? 0xe0 : 0xe1); // FCHS, FABS
         return this.touch(0);
       case f.UNARY:
-        this.instruction(opcode, code);
+        this.x.x87(opcode, code);
         return this.touch(0);
       default:
         w.testZero(w.word(AT_A), false);
-        this.instruction(opcode, 0xc8 | register(AT_B)); // FCMOVNE
+        this.x.x87(opcode, 0xc8 | register(AT_B)); // FCMOVNE
         this.touch(0);
     }
   }
@@ -502,22 +489,22 @@ export class X87 {
   }
 
   private arithmetic(code: number, d: number, s: number, pops: number): void {
-    if (d === 0 && pops === 0) this.instruction(0xd8, 0xc0 | (code << 3) | s);
+    if (d === 0 && pops === 0) this.x.x87(0xd8, 0xc0 | (code << 3) | s);
     // Where st(i) is the destination, the encodings of reversed and plain are exchanged.
-    else this.instruction(pops > 0 ? 0xde : 0xdc, 0xc0 | ((code < 4 ? code : code ^ 1) << 3) | d);
+    else this.x.x87(pops > 0 ? 0xde : 0xdc, 0xc0 | ((code < 4 ? code : code ^ 1) << 3) | d);
     this.touch(d);
   }
 
   private compare(s: number, quiet: boolean, pops: number): void {
     this.compared = true;
-    if (pops === 2) return this.instruction(quiet ? 0xda : 0xde, quiet ? 0xe9 : 0xd9);
-    this.instruction(quiet ? 0xdd : 0xd8, (quiet ? 0xe0 : 0xd0) | (pops << 3) | s);
+    if (pops === 2) return this.x.x87(quiet ? 0xda : 0xde, quiet ? 0xe9 : 0xd9);
+    this.x.x87(quiet ? 0xdd : 0xd8, (quiet ? 0xe0 : 0xd0) | (pops << 3) | s);
   }
 
   private compareFlags(s: number, quiet: boolean, pops: number): void {
     const { x, w } = this;
     w.allocate(0);
-    this.instruction(pops > 0 ? 0xdf : 0xdb, (quiet ? 0xe8 : 0xf0) | s);
+    this.x.x87(pops > 0 ? 0xdf : 0xdb, (quiet ? 0xe8 : 0xf0) | s);
     x.byte(0x9f); // LAHF
     x.rr(0x1b6, false, RCX, 4); // AH
     x.ri(AND, false, RCX, 0x45);
